@@ -1,0 +1,250 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+
+/*
+ * Configuration: one frozen, counted snapshot of all keys, made of the rows of
+ * config_keys.h.
+ *
+ * A snapshot exists only if every line of every source was right and the values
+ * agree with each other; so nobody else checks a setting again, and nobody
+ * reads configuration text at run time. What was wrong is collected, all of it,
+ * as lines of text that name file, line, key, value and what is allowed.
+ *
+ * Sources, later wins: defaults, the file, FILE.d/<any>.conf in name order, the
+ * command line.
+ */
+
+#include <stdio.h>
+
+#include "base/base.h"
+
+enum config_slow_consumer { SLOW_DISCONNECT, SLOW_SKIP };
+enum config_rate_action { RATE_THROTTLE, RATE_CLOSE };
+enum config_text_messages { TEXT_LOG, TEXT_RELAY, TEXT_REJECT };
+
+/* What a key is in struct config, by kind. Texts are never NULL; "" when empty. */
+#define CONFIG_MEMBER_ADDRESS char *
+#define CONFIG_MEMBER_BOOL bool
+#define CONFIG_MEMBER_COUNT uint64_t
+#define CONFIG_MEMBER_DURATION uint64_t /* ns */
+#define CONFIG_MEMBER_LOG_LEVEL int     /* LOG_EMERG … LOG_DEBUG of syslog.h */
+#define CONFIG_MEMBER_RATE_ACTION enum config_rate_action
+#define CONFIG_MEMBER_REAL double
+#define CONFIG_MEMBER_SIZE uint64_t /* bytes */
+#define CONFIG_MEMBER_SLOW_CONSUMER enum config_slow_consumer
+#define CONFIG_MEMBER_TEXT char *
+#define CONFIG_MEMBER_TEXT_MESSAGES enum config_text_messages
+#define CONFIG_MEMBER_URL_PATH char *
+#define CONFIG_MEMBER_WORKERS uint64_t /* 0 = auto */
+
+/* CONFIG_KEY_port, …: the index of a key in config_keys[] and in struct config's origin[]. */
+enum config_key_index {
+#define KEY(name, ...) CONFIG_KEY_##name,
+#include "model/config_keys.h"
+	CONFIG_N_KEYS
+};
+
+#define CONFIG_DEFAULT_FILE "/etc/wsbind.conf"
+#define CONFIG_MAX_FILE_BYTES (1024 * 1024)
+#define CONFIG_MAX_LINE_BYTES 4096 /* of one line, its end not counted */
+#define CONFIG_MAX_OVERRIDES 64
+#define CONFIG_MAX_ERRORS 100
+
+/* A snapshot. Made by config_load(), read by every thread, freed by the last config_unref(). */
+struct WB_FROZEN config {
+#define KEY(name, kind, ...) CONFIG_MEMBER_##kind name;
+#include "model/config_keys.h"
+
+	char *origin[CONFIG_N_KEYS]; /* "FILE:LINE" or "command line"; NULL = default */
+	_Atomic unsigned refs;       /* the only member that changes */
+};
+
+enum config_reload { RELOAD_LIVE, RELOAD_NEW_CONN, RELOAD_RESTART };
+
+struct config_kind; /* parser, formatter and bounds of a kind: model/config_kind.h */
+
+/* A row of config_keys.h. */
+struct WB_FROZEN config_key {
+	const char *name;
+	const struct config_kind *kind;
+	size_t offset; /* of the member of struct config */
+	const char *dflt;
+	const char *min, *max;
+	enum config_reload reload;
+	const char *help;
+};
+
+extern const struct config_key config_keys[CONFIG_N_KEYS];
+
+/* One --KEY=VALUE of the command line. Both texts are borrowed from argv. */
+struct WB_VALUE config_override {
+	const char *key; /* as written, without the dashes in front; ends at '=' or NUL */
+	const char *value;
+};
+
+/* Where to read from. All-zero: the default file if there is one, its drop-ins, no overrides. */
+struct WB_VALUE config_source {
+	const char *file; /* NULL = CONFIG_DEFAULT_FILE; one that is named must exist */
+	struct config_override override[CONFIG_MAX_OVERRIDES];
+	size_t n_overrides;
+};
+
+/* Diagnostics, in the order found. All-zero is empty. */
+struct WB_VALUE config_errors {
+	char *line[CONFIG_MAX_ERRORS]; /* without newline */
+	size_t n;                      /* entries of line[] */
+	size_t n_lost;                 /* more, for which there was no room */
+};
+
+enum config_result {
+	CONFIG_E_INVALID = 1, /* something is wrong, config_errors says what: exit status 78 */
+	CONFIG_E_USAGE,       /* an option lacks its value, or there are too many */
+	CONFIG_E_NOT_MINE,    /* the argument is no option of the configuration */
+};
+
+/**
+ * config_load() - read all sources and make a snapshot of them
+ * @errors: all-zero or used before; gets what is wrong
+ *
+ * Return:  0 | CONFIG_E_INVALID, @errors has at least one line | -ENOMEM.
+ * Owns:    *@ret is the caller's reference; @errors is to be emptied with config_errors_fini().
+ * Thread:  any, but one at a time in the process (inih's options are global).
+ */
+int config_load(const struct config_source *src, struct config **ret, struct config_errors *errors)
+	WB_NODISCARD;
+
+/**
+ * config_parse_text() - make a snapshot of the defaults and one text
+ * @name:   stands for the file in diagnostics and origins
+ * @text:   @n bytes, any bytes
+ *
+ * Return:  as config_load().
+ * Owns:    as config_load().
+ * Thread:  as config_load().
+ */
+int config_parse_text(const char *name, const char *text, size_t n, struct config **ret,
+		      struct config_errors *errors) WB_NODISCARD;
+
+/* One more reference. Thread: any. Return: @c. */
+WB_ANY_THREAD struct config *config_ref(struct config *c);
+
+/* One reference less; the last frees. NULL is fine. Thread: any. Return: NULL. */
+WB_ANY_THREAD struct config *config_unref(struct config *c);
+
+/* For WB_CLEANUP. */
+void config_unrefp(struct config **c);
+
+/* Frees the lines; the struct is empty again. */
+void config_errors_fini(struct config_errors *errors);
+
+/**
+ * config_source_take() - take an option of the configuration from the command line
+ * @argv:   ends with NULL, as main() gets it
+ * @i:      index of the argument to look at; moved past what was taken
+ *
+ * Takes --config FILE, --config=FILE, --KEY=VALUE, --KEY VALUE, and a bare --KEY of
+ * a yes/no key, which means yes. A key may be written with dashes. Any --X=VALUE is
+ * taken, and config_load() says so when there is no key X: a command looks for its
+ * own options first.
+ *
+ * Return:  0, taken | CONFIG_E_NOT_MINE, left alone | CONFIG_E_USAGE, the value is missing
+ *          or there are more than CONFIG_MAX_OVERRIDES.
+ * Thread:  any.
+ */
+int config_source_take(struct config_source *src, char *const argv[], int *i) WB_NODISCARD;
+
+/**
+ * config_key_find() - a row by its name
+ * @name:   @n bytes, with underscores or dashes
+ *
+ * Return:  the row, or NULL.
+ * Thread:  any.
+ */
+WB_ANY_THREAD const struct config_key *config_key_find(const char *name, size_t n);
+
+/**
+ * config_format() - the value of a key, as it would be written in the file
+ * @ret:    NUL-terminated text
+ *
+ * Return:  0 | -ENOMEM.
+ * Owns:    *@ret is the caller's, by free().
+ * Thread:  any.
+ */
+WB_ANY_THREAD int config_format(const struct config *c, const struct config_key *key, char **ret)
+	WB_NODISCARD;
+
+/* "default", "FILE:LINE" or "command line". Thread: any. */
+WB_ANY_THREAD const char *config_origin(const struct config *c, const struct config_key *key);
+
+/* What config_diff() reports: a key and its old and new value as text. */
+typedef void config_diff_fn(void *ctx, const struct config_key *key, const char *was,
+			    const char *is);
+
+/**
+ * config_diff() - call @fn for each key whose value differs
+ *
+ * In the order of config_keys.h. The texts are borrowed for the call.
+ *
+ * Return:  0 | -ENOMEM, after some calls perhaps.
+ * Thread:  any.
+ */
+int config_diff(const struct config *was, const struct config *is, config_diff_fn *fn, void *ctx)
+	WB_NODISCARD;
+
+/**
+ * config_keep_running() - take the values of RESTART keys from the running snapshot
+ * @fresh:  not published yet; its RESTART keys become those of @running
+ *
+ * For a reload, between config_diff() and publishing: so that a snapshot always
+ * says what is in force, and the next reload reports the pending change again.
+ *
+ * Return:  0 | -ENOMEM, @fresh is to be given up then.
+ * Thread:  the owner of @fresh.
+ */
+int config_keep_running(struct config *fresh, const struct config *running) WB_NODISCARD;
+
+/* "live", "new connections", "restart". */
+const char *config_reload_text(enum config_reload reload);
+
+/**
+ * config_dump() - print every key: value, origin, reload class, in aligned columns
+ *
+ * Return:  0 | -ENOMEM | -EIO when @out failed.
+ * Thread:  any.
+ */
+int config_dump(const struct config *c, FILE *out) WB_NODISCARD;
+
+/**
+ * config_template() - print a configuration file that has every key, commented out
+ *
+ * Return:  0 | -ENOMEM | -EIO when @out failed.
+ * Thread:  any.
+ */
+int config_template(FILE *out) WB_NODISCARD;
+
+/**
+ * config_path_state() - a path of the configuration that lies under $STATE_DIRECTORY
+ * config_path_runtime() - the same under $RUNTIME_DIRECTORY
+ *
+ * An absolute path, and any path when the variable is not set, comes back as it is.
+ * Of several directories in the variable the first counts.
+ *
+ * Return:  0 | -ENOMEM.
+ * Owns:    *@ret is the caller's, by free().
+ * Thread:  any, while nobody changes the environment.
+ */
+int config_path_state(const char *path, char **ret) WB_NODISCARD;
+int config_path_runtime(const char *path, char **ret) WB_NODISCARD;
+
+/**
+ * config_control_socket_path() - where the control socket is
+ * @fallback_dir: stands in for $RUNTIME_DIRECTORY when that is not set: NULL for the
+ *                daemon, "/run/wsbind" for the commands that talk to it
+ * @ret:    NULL when there is to be no control socket
+ *
+ * Return:  0 | -ENOMEM.
+ * Owns:    *@ret is the caller's, by free().
+ * Thread:  any, while nobody changes the environment.
+ */
+int config_control_socket_path(const struct config *c, const char *fallback_dir, char **ret)
+	WB_NODISCARD;

@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: MIT */
+#include "model/config_private.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "base/text.h"
+#include "model/config_kind.h"
+
+#define ROW(name) (&config_keys[CONFIG_KEY_##name])
+
+/* "FILE:LINE: key = value: what is wrong; other = value (origin)", so that either can be mended. */
+static int config_disagree(const struct config *c, const struct config_key *key,
+			   const struct config_key *other, const char *wrong,
+			   struct config_errors *errors)
+{
+	WB_CLEANUP(freep) char *value = NULL;
+	WB_CLEANUP(freep) char *other_value = NULL;
+
+	if (config_format(c, key, &value) < 0 || config_format(c, other, &other_value) < 0)
+		return -ENOMEM;
+	config_errors_add(errors, "%s: %s = %s: %s; %s is %s (%s)", config_origin(c, key),
+			  key->name, value, wrong, other->name, other_value,
+			  config_origin(c, other));
+	return 0;
+}
+
+/*
+ * Two keys that somebody has set against each other. A default never stands
+ * against a key that was set: whoever sets max_message_size = 1M means just that,
+ * and frames are bounded by it too.
+ */
+static int config_need_at_most(const struct config *c, const struct config_key *low,
+			       const struct config_key *high, struct config_errors *errors)
+{
+	char wrong[100];
+
+	if (!c->origin[low - config_keys] || !c->origin[high - config_keys] ||
+	    config_value_get(c, low).number <= config_value_get(c, high).number)
+		return 0;
+	snprintf(wrong, sizeof(wrong), "has to be at most %s", high->name);
+	return config_disagree(c, low, high, wrong, errors);
+}
+
+static bool config_is_wildcard(const char *host)
+{
+	return strcmp(host, "0.0.0.0") == 0 || strcmp(host, "::") == 0;
+}
+
+static int config_check_ports(const struct config *c, struct config_errors *errors)
+{
+	if (!c->enable_metrics || c->port == 0 || c->port != c->metrics_port)
+		return 0;
+	if (strcmp(c->host, c->metrics_host) != 0 && !config_is_wildcard(c->host) &&
+	    !config_is_wildcard(c->metrics_host))
+		return 0;
+	return config_disagree(c, ROW(metrics_port), ROW(port),
+			       "has to differ from port on the same address", errors);
+}
+
+int config_check(const struct config *c, struct config_errors *errors)
+{
+	int r = config_need_at_most(c, ROW(max_frame_size), ROW(max_message_size), errors);
+
+	if (r == 0 && c->enable_compression)
+		r = config_need_at_most(c, ROW(compression_threshold), ROW(compression_max_size),
+					errors);
+	return r < 0 ? r : config_check_ports(c, errors);
+}

@@ -1,0 +1,363 @@
+/* SPDX-License-Identifier: MIT */
+#include "model/config_kind.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+#include <syslog.h>
+
+#include "base/text.h"
+
+static int parse_size(const struct config_kind *k, const char *text, struct config_value *ret)
+{
+	(void)k;
+	return text_parse_size(text, &ret->number);
+}
+
+static int parse_duration(const struct config_kind *k, const char *text, struct config_value *ret)
+{
+	(void)k;
+	return text_parse_duration(text, &ret->number);
+}
+
+static int parse_count(const struct config_kind *k, const char *text, struct config_value *ret)
+{
+	(void)k;
+	return text_parse_count(text, &ret->number);
+}
+
+static int parse_real(const struct config_kind *k, const char *text, struct config_value *ret)
+{
+	(void)k;
+	return text_parse_real(text, &ret->real);
+}
+
+static int parse_bool(const struct config_kind *k, const char *text, struct config_value *ret)
+{
+	bool yes = false;
+	int r = text_parse_bool(text, &yes);
+
+	(void)k;
+	ret->choice = yes;
+	return r;
+}
+
+static int parse_choice(const struct config_kind *k, const char *text, struct config_value *ret)
+{
+	for (const struct config_choice *c = k->choice; c->name; c++) {
+		if (strcasecmp(c->name, text) == 0) {
+			ret->choice = c->value;
+			return 0;
+		}
+	}
+	return -EINVAL;
+}
+
+/* A control character in a setting is a slip of the editor, and would end up in log lines. */
+static int parse_text(const struct config_kind *k, const char *text, struct config_value *ret)
+{
+	(void)k;
+	for (const char *p = text; *p; p++)
+		if ((unsigned char)*p < ' ' || *p == 0x7f)
+			return -EINVAL;
+	ret->text = text;
+	ret->number = strlen(text);
+	return utf8_valid(text, ret->number) ? 0 : -EINVAL;
+}
+
+static int parse_address(const struct config_kind *k, const char *text, struct config_value *ret)
+{
+	struct in6_addr any;
+
+	if (inet_pton(AF_INET, text, &any) != 1 && inet_pton(AF_INET6, text, &any) != 1)
+		return -EINVAL;
+	return parse_text(k, text, ret);
+}
+
+static int parse_url_path(const struct config_kind *k, const char *text, struct config_value *ret)
+{
+	if (*text && (*text != '/' || strpbrk(text, "?# ")))
+		return -EINVAL;
+	return parse_text(k, text, ret);
+}
+
+static const struct config_choice log_levels[] = {
+	{"emerg", LOG_EMERG},
+	{"alert", LOG_ALERT},
+	{"crit", LOG_CRIT},
+	{"err", LOG_ERR},
+	{"error", LOG_ERR},
+	{"warning", LOG_WARNING},
+	{"warn", LOG_WARNING},
+	{"notice", LOG_NOTICE},
+	{"info", LOG_INFO},
+	{"debug", LOG_DEBUG},
+	{NULL, 0},
+};
+
+static const struct config_choice rate_actions[] = {
+	{"throttle", RATE_THROTTLE},
+	{"close", RATE_CLOSE},
+	{NULL, 0},
+};
+
+static const struct config_choice slow_consumers[] = {
+	{"disconnect", SLOW_DISCONNECT},
+	{"skip", SLOW_SKIP},
+	{NULL, 0},
+};
+
+static const struct config_choice text_messages[] = {
+	{"log", TEXT_LOG},
+	{"relay", TEXT_RELAY},
+	{"reject", TEXT_REJECT},
+	{NULL, 0},
+};
+
+const struct config_kind config_kind_ADDRESS = {
+	.storage = STORE_TEXT,
+	.noun = "an address",
+	.syntax = "an IPv4 or IPv6 address in numbers",
+	.parse = parse_address,
+};
+
+const struct config_kind config_kind_BOOL = {
+	.storage = STORE_BOOL,
+	.noun = "yes or no",
+	.syntax = "yes, no, true, false, on, off, 1, 0",
+	.parse = parse_bool,
+};
+
+const struct config_kind config_kind_COUNT = {
+	.storage = STORE_NUMBER,
+	.noun = "a number",
+	.syntax = "%s",
+	.parse = parse_count,
+};
+
+const struct config_kind config_kind_DURATION = {
+	.storage = STORE_NUMBER,
+	.noun = "a duration",
+	.syntax = "%s (seconds, or with ms, s, m, h)",
+	.parse = parse_duration,
+	.format = text_format_duration,
+};
+
+const struct config_kind config_kind_LOG_LEVEL = {
+	.storage = STORE_CHOICE,
+	.noun = "a log level",
+	.choice = log_levels,
+	.parse = parse_choice,
+};
+
+const struct config_kind config_kind_RATE_ACTION = {
+	.storage = STORE_CHOICE,
+	.noun = "a known action",
+	.choice = rate_actions,
+	.parse = parse_choice,
+};
+
+const struct config_kind config_kind_REAL = {
+	.storage = STORE_REAL,
+	.noun = "a number",
+	.syntax = "%s, with fractions",
+	.parse = parse_real,
+};
+
+const struct config_kind config_kind_SIZE = {
+	.storage = STORE_NUMBER,
+	.noun = "a size",
+	.syntax = "%s (bytes, or with K, M, G)",
+	.parse = parse_size,
+	.format = text_format_size,
+};
+
+const struct config_kind config_kind_SLOW_CONSUMER = {
+	.storage = STORE_CHOICE,
+	.noun = "a known action",
+	.choice = slow_consumers,
+	.parse = parse_choice,
+};
+
+const struct config_kind config_kind_TEXT = {
+	.storage = STORE_TEXT,
+	.noun = "a text in UTF-8 without control characters",
+	.syntax = "%s bytes of UTF-8",
+	.parse = parse_text,
+};
+
+const struct config_kind config_kind_TEXT_MESSAGES = {
+	.storage = STORE_CHOICE,
+	.noun = "a known action",
+	.choice = text_messages,
+	.parse = parse_choice,
+};
+
+const struct config_kind config_kind_URL_PATH = {
+	.storage = STORE_TEXT,
+	.noun = "a path",
+	.syntax = "empty, or a path that begins with \"/\" and has no \"?\", \"#\" or space; "
+		  "%s bytes",
+	.parse = parse_url_path,
+};
+
+const struct config_kind config_kind_WORKERS = {
+	.storage = STORE_NUMBER,
+	.noun = "a number",
+	.syntax = "auto, or %s",
+	.zero = "auto",
+	.parse = parse_count,
+};
+
+/* The bounds of a row, through the parser of its kind, except that those of a text are lengths. */
+static uint64_t config_bound(const struct config_key *key, const char *text,
+			     struct config_value *ret)
+{
+	int r;
+
+	if (strncmp(text, "0|", 2) == 0)
+		text += 2;
+	r = key->kind->storage == STORE_TEXT ? text_parse_count(text, &ret->number)
+					     : key->kind->parse(key->kind, text, ret);
+	WB_ASSERT(r == 0);
+	return ret->number;
+}
+
+static bool config_value_in_range(const struct config_key *key, const struct config_value *v)
+{
+	struct config_value lo = {0}, hi = {0};
+
+	if (!*key->max)
+		return true;
+	(void)config_bound(key, key->min, &lo);
+	(void)config_bound(key, key->max, &hi);
+	if (key->kind->storage == STORE_REAL)
+		return v->real >= lo.real && v->real <= hi.real;
+	if (v->number == 0 && strncmp(key->min, "0|", 2) == 0)
+		return true;
+	return v->number >= lo.number && v->number <= hi.number;
+}
+
+enum config_value_result config_value_parse(const struct config_key *key, const char *text,
+					    struct config_value *ret)
+{
+	struct config_value v = {0};
+	int r;
+
+	if (!key->kind->zero || strcasecmp(text, key->kind->zero) != 0) {
+		r = key->kind->parse(key->kind, text, &v);
+		if (r == -ERANGE)
+			return VALUE_E_RANGE;
+		if (r < 0)
+			return VALUE_E_KIND;
+		if (!config_value_in_range(key, &v))
+			return VALUE_E_RANGE;
+	}
+	*ret = v;
+	return VALUE_OK;
+}
+
+static void config_range_text(const struct config_key *key, char *out, size_t cap)
+{
+	bool zero = strncmp(key->min, "0|", 2) == 0;
+	bool is_length = key->kind->storage == STORE_TEXT;
+
+	if (is_length && strcmp(key->min, "0") == 0)
+		snprintf(out, cap, "at most %s", key->max);
+	else
+		snprintf(out, cap, "%s%s to %s", zero ? "0, or " : "",
+			 zero ? key->min + 2 : key->min, key->max);
+}
+
+void config_value_allowed(const struct config_key *key, char *out, size_t cap)
+{
+	const struct config_kind *k = key->kind;
+	const char *at = k->syntax ? strstr(k->syntax, "%s") : NULL;
+	char range[64];
+	size_t n = 0;
+
+	out[0] = '\0';
+	if (at) {
+		config_range_text(key, range, sizeof(range));
+		snprintf(out, cap, "%.*s%s%s", (int)(at - k->syntax), k->syntax, range, at + 2);
+		return;
+	}
+	if (k->syntax) {
+		snprintf(out, cap, "%s", k->syntax);
+		return;
+	}
+	for (const struct config_choice *c = k->choice; c->name && n < cap; c++)
+		n += (size_t)snprintf(out + n, cap - n, "%s%s", n ? ", " : "", c->name);
+}
+
+int config_value_set(struct config *c, const struct config_key *key, const struct config_value *v)
+{
+	void *at = (char *)c + key->offset;
+	char *copy;
+
+	switch (key->kind->storage) {
+	case STORE_NUMBER:
+		*(uint64_t *)at = v->number;
+		break;
+	case STORE_REAL:
+		*(double *)at = v->real;
+		break;
+	case STORE_BOOL:
+		*(bool *)at = v->choice;
+		break;
+	case STORE_CHOICE:
+		*(int *)at = v->choice;
+		break;
+	case STORE_TEXT:
+		copy = strdup(v->text);
+		if (!copy)
+			return -ENOMEM;
+		free(*(char **)at);
+		*(char **)at = copy;
+		break;
+	}
+	return 0;
+}
+
+struct config_value config_value_get(const struct config *c, const struct config_key *key)
+{
+	const void *at = (const char *)c + key->offset;
+	struct config_value v = {0};
+
+	switch (key->kind->storage) {
+	case STORE_NUMBER:
+		v.number = *(const uint64_t *)at;
+		break;
+	case STORE_REAL:
+		v.real = *(const double *)at;
+		break;
+	case STORE_BOOL:
+		v.choice = *(const bool *)at;
+		break;
+	case STORE_CHOICE:
+		v.choice = *(const int *)at;
+		break;
+	case STORE_TEXT:
+		v.text = *(char *const *)at;
+		break;
+	}
+	return v;
+}
+
+bool config_value_equal(const struct config_key *key, const struct config_value *a,
+			const struct config_value *b)
+{
+	switch (key->kind->storage) {
+	case STORE_NUMBER:
+		return a->number == b->number;
+	case STORE_REAL:
+		return a->real >= b->real && a->real <= b->real;
+	case STORE_BOOL:
+	case STORE_CHOICE:
+		return a->choice == b->choice;
+	case STORE_TEXT:
+		return strcmp(a->text, b->text) == 0;
+	}
+	return false;
+}

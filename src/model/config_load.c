@@ -1,0 +1,206 @@
+/* SPDX-License-Identifier: MIT */
+#include "model/config_private.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+
+#include "model/config_kind.h"
+
+/* Bytes of a file, and one more, by which a file that is too long is known. */
+static int read_all(int fd, char *out, size_t cap, size_t *ret_n)
+{
+	size_t n = 0;
+	ssize_t got;
+
+	while (n < cap) {
+		got = read(fd, out + n, cap - n);
+		if (got < 0 && errno == EINTR)
+			continue;
+		if (got < 0)
+			return -errno;
+		if (got == 0)
+			break;
+		n += (size_t)got;
+	}
+	*ret_n = n;
+	return 0;
+}
+
+/* Only a file that need not exist may be missing; whatever else is wrong becomes a diagnostic. */
+static int config_load_file(struct config *c, const char *path, bool may_miss,
+			    struct config_errors *errors)
+{
+	WB_CLEANUP(fd_closep) int fd = -1;
+	WB_CLEANUP(freep) char *text = NULL;
+	size_t n = 0;
+	int r;
+
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	r = fd < 0 ? -errno : 0;
+	if (r == -ENOENT && may_miss)
+		return 0;
+	text = malloc(CONFIG_MAX_FILE_BYTES + 1);
+	if (!text)
+		return -ENOMEM;
+	if (r == 0)
+		r = read_all(fd, text, CONFIG_MAX_FILE_BYTES + 1, &n);
+	if (r < 0) {
+		config_errors_add(errors, "%s: cannot be read: %s", path, strerror(-r));
+		return 0;
+	}
+	if (n > CONFIG_MAX_FILE_BYTES) {
+		config_errors_add(errors, "%s: too long; allowed: %d bytes", path,
+				  CONFIG_MAX_FILE_BYTES);
+		return 0;
+	}
+	return config_parse_lines(c, path, text, n, errors);
+}
+
+static int is_drop_in(const struct dirent *entry)
+{
+	size_t n = strlen(entry->d_name);
+
+	return entry->d_name[0] != '.' && n > 5 && strcmp(entry->d_name + n - 5, ".conf") == 0;
+}
+
+/* Bytes, not the locale's collation: the same order on every host. */
+static int by_bytes(const struct dirent **a, const struct dirent **b)
+{
+	return strcmp((*a)->d_name, (*b)->d_name);
+}
+
+static int config_load_entries(struct config *c, const char *dir, struct dirent **entry, size_t n,
+			       struct config_errors *errors)
+{
+	int r;
+
+	for (size_t i = 0; i < n; i++) {
+		WB_CLEANUP(freep) char *path = NULL;
+
+		if (asprintf(&path, "%s/%s", dir, entry[i]->d_name) < 0)
+			return -ENOMEM;
+		r = config_load_file(c, path, false, errors);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+static int config_load_drop_ins(struct config *c, const char *file, struct config_errors *errors)
+{
+	WB_CLEANUP(freep) char *dir = NULL;
+	struct dirent **entry = NULL;
+	int r, n;
+
+	if (asprintf(&dir, "%s.d", file) < 0)
+		return -ENOMEM;
+	n = scandir(dir, &entry, is_drop_in, by_bytes);
+	if (n < 0 && (errno == ENOENT || errno == ENOTDIR))
+		return 0;
+	if (n < 0 && errno == ENOMEM)
+		return -ENOMEM;
+	if (n < 0) {
+		config_errors_add(errors, "%s: cannot be read: %s", dir, strerror(errno));
+		return 0;
+	}
+	r = config_load_entries(c, dir, entry, (size_t)n, errors);
+	for (int i = 0; i < n; i++)
+		free(entry[i]);
+	free(entry);
+	return r;
+}
+
+/* Values that disagree are worth a word only when each of them is one. */
+static int config_finish(struct config *c, struct config_errors *errors, size_t n_before)
+{
+	int r = 0;
+
+	if (errors->n + errors->n_lost == n_before)
+		r = config_check(c, errors);
+	if (r < 0)
+		return r;
+	return errors->n + errors->n_lost == n_before ? 0 : CONFIG_E_INVALID;
+}
+
+int config_load(const struct config_source *src, struct config **ret, struct config_errors *errors)
+{
+	WB_CLEANUP(config_unrefp) struct config *c = NULL;
+	const char *file = src->file ? src->file : CONFIG_DEFAULT_FILE;
+	size_t n_before = errors->n + errors->n_lost;
+	int r;
+
+	r = config_new(&c);
+	if (r < 0)
+		return r;
+	r = config_load_file(c, file, !src->file, errors);
+	if (r < 0)
+		return r;
+	r = config_load_drop_ins(c, file, errors);
+	if (r < 0)
+		return r;
+	r = config_parse_overrides(c, src->override, src->n_overrides, errors);
+	if (r < 0)
+		return r;
+	r = config_finish(c, errors, n_before);
+	if (r == 0)
+		*ret = TAKE_PTR(c);
+	return r;
+}
+
+int config_parse_text(const char *name, const char *text, size_t n, struct config **ret,
+		      struct config_errors *errors)
+{
+	WB_CLEANUP(config_unrefp) struct config *c = NULL;
+	size_t n_before = errors->n + errors->n_lost;
+	int r;
+
+	r = config_new(&c);
+	if (r < 0)
+		return r;
+	r = config_parse_lines(c, name, text, n, errors);
+	if (r < 0)
+		return r;
+	r = config_finish(c, errors, n_before);
+	if (r == 0)
+		*ret = TAKE_PTR(c);
+	return r;
+}
+
+static const char *after_equals(const char *arg)
+{
+	const char *equals = strchr(arg, '=');
+
+	return equals ? equals + 1 : NULL;
+}
+
+int config_source_take(struct config_source *src, char *const argv[], int *i)
+{
+	const char *arg = argv[*i];
+	const char *name, *value;
+	const struct config_key *key;
+	bool is_file;
+	int next = *i + 1;
+
+	if (strncmp(arg, "--", 2) != 0 || arg[2] == '\0' || arg[2] == '=')
+		return CONFIG_E_NOT_MINE;
+	name = arg + 2;
+	value = after_equals(name);
+	key = config_key_find(name, strcspn(name, "="));
+	is_file = strncmp(name, "config", 6) == 0 && (name[6] == '=' || name[6] == '\0');
+	if (!key && !value && !is_file)
+		return CONFIG_E_NOT_MINE;
+	if (!value && key && key->kind == &config_kind_BOOL)
+		value = "yes";
+	else if (!value && argv[next] && strncmp(argv[next], "--", 2) != 0)
+		value = argv[next++];
+	if (!value || (!is_file && src->n_overrides == CONFIG_MAX_OVERRIDES))
+		return CONFIG_E_USAGE;
+	if (is_file)
+		src->file = value;
+	else
+		src->override[src->n_overrides++] = (struct config_override){name, value};
+	*i = next;
+	return 0;
+}

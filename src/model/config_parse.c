@@ -1,0 +1,268 @@
+/* SPDX-License-Identifier: MIT */
+#include "model/config_private.h"
+
+#include <errno.h>
+#include <ini.h>
+#include <limits.h>
+#include <string.h>
+
+#include "base/text.h"
+#include "model/config_kind.h"
+
+/* A key that differs from the nearest known one by more than this gets no suggestion. */
+#define MAX_TYPOS 3
+#define MAX_NAME 40
+#define SHOWN_BYTES 120 /* of a wrong name or value, in a diagnostic */
+
+/* Where in which source we are. The callback of inih gets it. */
+struct config_parser {
+	struct config *c;
+	struct config_errors *errors;
+	const char *name; /* of the file, or "command line" */
+	unsigned line;    /* 0 on the command line */
+	int result;       /* 0 | -ENOMEM */
+};
+
+static void escape(char out[SHOWN_BYTES], const char *in)
+{
+	text_escape(out, SHOWN_BYTES, in, strlen(in));
+}
+
+static const char *config_where(const struct config_parser *p, char *out, size_t cap)
+{
+	if (p->line)
+		snprintf(out, cap, "%s:%u", p->name, p->line);
+	else
+		snprintf(out, cap, "%s", p->name);
+	return out;
+}
+
+/* Edit distance between two names (Levenshtein), row by row. */
+static size_t name_distance(const char *a, const char *b)
+{
+	size_t row[MAX_NAME + 1], n = strlen(b);
+
+	WB_ASSERT(n <= MAX_NAME);
+	for (size_t j = 0; j <= n; j++)
+		row[j] = j;
+	for (size_t i = 1; a[i - 1]; i++) {
+		size_t diagonal = row[0];
+
+		row[0] = i;
+		for (size_t j = 1; j <= n; j++) {
+			size_t change = diagonal + (a[i - 1] != b[j - 1]);
+			size_t add_or_drop = MIN(row[j], row[j - 1]) + 1;
+
+			diagonal = row[j];
+			row[j] = MIN(change, add_or_drop);
+		}
+	}
+	return row[n];
+}
+
+static const struct config_key *config_key_nearest(const char *name)
+{
+	const struct config_key *nearest = NULL;
+	size_t best = MIN((size_t)MAX_TYPOS, strlen(name) / 2) + 1;
+
+	if (strlen(name) > MAX_NAME)
+		return NULL;
+	for (size_t i = 0; i < CONFIG_N_KEYS; i++) {
+		size_t d = name_distance(name, config_keys[i].name);
+
+		if (d < best) {
+			best = d;
+			nearest = &config_keys[i];
+		}
+	}
+	return nearest;
+}
+
+static void config_unknown_key(struct config_parser *p, const char *where, const char *name,
+			       const char *value)
+{
+	const struct config_key *key = config_key_find(name, strlen(name));
+	char name_shown[SHOWN_BYTES], shown[SHOWN_BYTES];
+
+	escape(name_shown, name);
+	escape(shown, value);
+	if (!key)
+		key = config_key_nearest(name);
+	if (key)
+		config_errors_add(p->errors, "%s: %s = %s: unknown key; did you mean %s?", where,
+				  name_shown, shown, key->name);
+	else
+		config_errors_add(p->errors,
+				  "%s: %s = %s: unknown key; wsbind.conf(5) lists those there are",
+				  where, name_shown, shown);
+}
+
+/* A value with a comment behind it is the likeliest reason for a bad one. */
+static const char *config_hint(const struct config_key *key, const char *value)
+{
+	if (key->kind->storage == STORE_TEXT && key->kind != &config_kind_ADDRESS)
+		return "";
+	return strpbrk(value, "#;") ? "; a comment needs a line of its own" : "";
+}
+
+static void config_bad_value(struct config_parser *p, const char *where,
+			     const struct config_key *key, const char *value,
+			     enum config_value_result result)
+{
+	char allowed[200], shown[SHOWN_BYTES], wrong[80];
+
+	escape(shown, value);
+	config_value_allowed(key, allowed, sizeof(allowed));
+	snprintf(wrong, sizeof(wrong), "not %s", key->kind->noun);
+	if (result == VALUE_E_RANGE)
+		snprintf(wrong, sizeof(wrong), "%s",
+			 key->kind->storage == STORE_TEXT ? "too long" : "out of range");
+	config_errors_add(p->errors, "%s: %s = %s: %s; allowed: %s%s", where, key->name, shown,
+			  wrong, allowed, config_hint(key, value));
+}
+
+static void config_assign(struct config_parser *p, const struct config_key *key, const char *value)
+{
+	char where[PATH_MAX + 16];
+	struct config_value v;
+	enum config_value_result result = config_value_parse(key, value, &v);
+
+	if (result != VALUE_OK) {
+		config_bad_value(p, config_where(p, where, sizeof(where)), key, value, result);
+		return;
+	}
+	p->result = config_value_set(p->c, key, &v);
+	if (p->result == 0)
+		p->result = config_set_origin(p->c, key, p->name, p->line);
+}
+
+/* inih's callback: one key and its value. Keys of a file are written as they are named. */
+static int config_on_pair(void *user, const char *section, const char *name, const char *value)
+{
+	struct config_parser *p = user;
+	const struct config_key *key =
+		strchr(name, '-') ? NULL : config_key_find(name, strlen(name));
+	char where[PATH_MAX + 16];
+
+	(void)section;
+	if (key)
+		config_assign(p, key, value);
+	else
+		config_unknown_key(p, config_where(p, where, sizeof(where)), name, value);
+	return 1;
+}
+
+/* inih's reader: hands out one line and then the end. */
+static char *config_read_line(char *out, int cap, void *stream)
+{
+	char **line = stream;
+
+	if (!*line)
+		return NULL;
+	snprintf(out, (size_t)cap, "%s", *line);
+	*line = NULL;
+	return out;
+}
+
+/*
+ * inih gets each line as a document of its own. So every wrong line is found, and by its
+ * number, where inih tells only the first; an indented line cannot continue the one before;
+ * and a section holds for nothing. Inline comments are off: ';' and '#' are good in a value.
+ * These are variables in the library of Debian (version 55).
+ */
+static int config_parse_pair(struct config_parser *p, char *line)
+{
+	int r;
+
+	ini_allow_inline_comments = false;
+	ini_allow_multiline = false;
+	ini_allow_bom = false;
+	ini_allow_no_value = false;
+	ini_use_stack = false;
+	ini_initial_alloc = CONFIG_MAX_LINE_BYTES + 3;
+	r = ini_parse_stream(config_read_line, &line, config_on_pair, p);
+	WB_ASSERT(r == 0 || r == -2);
+	return r < 0 ? -ENOMEM : p->result;
+}
+
+/* What inih would let pass, or would not tell from something else. NULL: nothing. */
+static const char *config_line_flaw(const char *line, size_t n)
+{
+	const char *text = line + strspn(line, " \t");
+	size_t key_bytes = strcspn(text, "=:");
+
+	if (n > CONFIG_MAX_LINE_BYTES)
+		return "line too long; allowed: 4096 bytes";
+	if (memchr(line, '\0', n))
+		return "a NUL byte; allowed: text in UTF-8";
+	if (*text == '\0' || *text == '#' || *text == ';')
+		return NULL;
+	if (*text == '[')
+		return "sections are not used; allowed: key = value";
+	if (text[key_bytes] != '=' || key_bytes == 0)
+		return "no key and value; allowed: key = value";
+	return NULL;
+}
+
+static int config_parse_line(struct config_parser *p, const char *text, size_t n)
+{
+	char line[CONFIG_MAX_LINE_BYTES + 1], where[PATH_MAX + 16], shown[SHOWN_BYTES];
+	size_t kept = MIN(n, sizeof(line) - 1);
+	const char *flaw;
+
+	memcpy(line, text, kept);
+	line[kept] = '\0';
+	flaw = config_line_flaw(line, n > CONFIG_MAX_LINE_BYTES ? n : kept);
+	if (!flaw)
+		return config_parse_pair(p, line);
+	text_escape(shown, sizeof(shown), line, kept);
+	config_errors_add(p->errors, "%s: %s: %s", config_where(p, where, sizeof(where)), shown,
+			  flaw);
+	return 0;
+}
+
+int config_parse_lines(struct config *c, const char *name, const char *text, size_t n,
+		       struct config_errors *errors)
+{
+	struct config_parser p = {.c = c, .errors = errors, .name = name};
+	const char *end = text + n;
+	int r;
+
+	if (n >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0)
+		text += 3;
+	while (text < end) {
+		const char *newline = memchr(text, '\n', (size_t)(end - text));
+		size_t length = (size_t)((newline ? newline : end) - text);
+
+		p.line++;
+		if (length > 0 && text[length - 1] == '\r')
+			length--;
+		r = config_parse_line(&p, text, length);
+		if (r < 0)
+			return r;
+		text = newline ? newline + 1 : end;
+	}
+	return 0;
+}
+
+int config_parse_overrides(struct config *c, const struct config_override *o, size_t n,
+			   struct config_errors *errors)
+{
+	struct config_parser p = {.c = c, .errors = errors, .name = "command line"};
+	char name[SHOWN_BYTES];
+
+	for (size_t i = 0; i < n && p.result == 0; i++) {
+		size_t key_bytes = strcspn(o[i].key, "=");
+		const struct config_key *key = config_key_find(o[i].key, key_bytes);
+
+		if (key) {
+			config_assign(&p, key, o[i].value);
+			continue;
+		}
+		snprintf(name, sizeof(name), "%.*s", (int)MIN(key_bytes, sizeof(name)), o[i].key);
+		for (char *dash = name; (dash = strchr(dash, '-'));)
+			*dash = '_';
+		config_unknown_key(&p, p.name, name, o[i].value);
+	}
+	return p.result;
+}

@@ -1,0 +1,333 @@
+/* SPDX-License-Identifier: MIT */
+#include "model/metrics.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+
+#include "containers/buf.h"
+
+#define NS_IN_SECOND UINT64_C(1000000000)
+
+enum metric_kind {
+	KIND_COUNTER,
+	KIND_GAUGE,
+	KIND_HISTOGRAM,
+	KIND_WORKER_COUNTER,
+	KIND_WORKER_SECONDS,
+	KIND_WORKER_VIEW,
+};
+
+/* One row of metrics_table.h. */
+struct metric_row {
+	enum metric_kind kind;
+	size_t offset; /* in struct metrics */
+	const char *name;
+	const char *labels;
+	const char *help;
+};
+
+#define ROW(kind, field, name, labels, help) \
+	{KIND_##kind, offsetof(struct metrics, field), name, labels, help},
+#define COUNTER(...) ROW(COUNTER, __VA_ARGS__)
+#define GAUGE(...) ROW(GAUGE, __VA_ARGS__)
+#define HISTOGRAM(...) ROW(HISTOGRAM, __VA_ARGS__)
+#define WORKER_COUNTER(...) ROW(WORKER_COUNTER, __VA_ARGS__)
+#define WORKER_SECONDS(...) ROW(WORKER_SECONDS, __VA_ARGS__)
+#define WORKER_VIEW(...) ROW(WORKER_VIEW, __VA_ARGS__)
+
+static const struct metric_row rows[] = {
+#include "model/metrics_table.h"
+};
+
+#define BOUND_NS(bound_ns, text) bound_ns,
+#define BOUND_TEXT(bound_ns, text) text,
+
+static const uint64_t bound_ns[METRICS_N_BOUNDS] = {METRICS_BUCKETS(BOUND_NS)};
+static const char *const bound_text[METRICS_N_BOUNDS] = {METRICS_BUCKETS(BOUND_TEXT)};
+
+static const char *const type_text[] = {
+	[KIND_COUNTER] = "counter",        [KIND_GAUGE] = "gauge",
+	[KIND_HISTOGRAM] = "histogram",    [KIND_WORKER_COUNTER] = "counter",
+	[KIND_WORKER_SECONDS] = "counter", [KIND_WORKER_VIEW] = "gauge",
+};
+
+/* A rendering under way; the first error stays, and nothing is appended after it. */
+struct render {
+	const struct metrics *const *shards;
+	size_t n;
+	struct buf *out;
+	int error;
+};
+
+void metrics_hist_add(struct metrics_hist *h, uint64_t ns)
+{
+	size_t i = 0;
+
+	while (i < METRICS_N_BOUNDS && ns > bound_ns[i])
+		i++;
+	metric_add(&h->bucket[i], 1);
+	metric_add(&h->sum_ns, ns);
+}
+
+void metrics_count_close(struct metrics *m, uint16_t code)
+{
+	switch (code) {
+#define CLOSE_CODE(number)                      \
+	case number:                            \
+		METRIC_INC(m, closed_##number); \
+		return;
+		CLOSE_CODE(1000)
+		CLOSE_CODE(1001)
+		CLOSE_CODE(1002)
+		CLOSE_CODE(1003)
+		CLOSE_CODE(1007)
+		CLOSE_CODE(1008)
+		CLOSE_CODE(1009)
+		CLOSE_CODE(1011)
+		CLOSE_CODE(1012)
+		CLOSE_CODE(1013)
+		CLOSE_CODE(4001)
+#undef CLOSE_CODE
+	case 0:
+	case 1006:
+		METRIC_INC(m, closed_abnormal);
+		return;
+	default:
+		METRIC_INC(m, closed_other);
+	}
+}
+
+static uint64_t metrics_load(const struct metrics *m, size_t offset)
+{
+	const _Atomic uint64_t *p = (const void *)((const char *)m + offset);
+
+	return atomic_load_explicit(p, memory_order_relaxed);
+}
+
+uint64_t metrics_sum_at(const struct metrics *const shards[], size_t n, size_t offset)
+{
+	uint64_t sum = 0;
+
+	for (size_t i = 0; i < n; i++)
+		sum += metrics_load(shards[i], offset);
+	return sum;
+}
+
+static void WB_PRINTF(2, 3) emit(struct render *r, const char *fmt, ...)
+{
+	char line[768];
+	va_list args;
+	int n;
+
+	if (r->error)
+		return;
+	va_start(args, fmt);
+	n = vsnprintf(line, sizeof(line), fmt, args);
+	va_end(args);
+	WB_ASSERT(n >= 0 && (size_t)n < sizeof(line));
+	r->error = buf_append(r->out, line, (size_t)n, METRICS_TEXT_MAX);
+}
+
+static void emit_head(struct render *r, const char *name, const char *type, const char *help)
+{
+	emit(r, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
+}
+
+static void emit_seconds(struct render *r, const char *series, uint64_t ns)
+{
+	emit(r, "%s %" PRIu64 ".%09" PRIu64 "\n", series, ns / NS_IN_SECOND, ns % NS_IN_SECOND);
+}
+
+/* A metric of one value that is in no shard. */
+static void emit_single(struct render *r, const char *name, const char *type, const char *help,
+			uint64_t value)
+{
+	emit_head(r, name, type, help);
+	emit(r, "%s %" PRIu64 "\n", name, value);
+}
+
+static void emit_sum(struct render *r, const struct metric_row *row)
+{
+	uint64_t value = metrics_sum_at(r->shards, r->n, row->offset);
+
+	/* Shards are read one after the other, so a gauge may look negative for a moment. */
+	if (row->kind == KIND_GAUGE && (int64_t)value < 0)
+		value = 0;
+	if (row->labels[0])
+		emit(r, "%s{%s} %" PRIu64 "\n", row->name, row->labels, value);
+	else
+		emit(r, "%s %" PRIu64 "\n", row->name, value);
+}
+
+/* The buckets are read once and the count is made of them, so that _count equals +Inf. */
+static void emit_histogram(struct render *r, const struct metric_row *row)
+{
+	const char *comma = row->labels[0] ? "," : "";
+	size_t at = row->offset + offsetof(struct metrics_hist, bucket);
+	uint64_t count = 0;
+	char series[256];
+
+	for (size_t i = 0; i <= METRICS_N_BOUNDS; i++) {
+		count += metrics_sum_at(r->shards, r->n, at + i * sizeof(uint64_t));
+		emit(r, "%s_bucket{%s%sle=\"%s\"} %" PRIu64 "\n", row->name, row->labels, comma,
+		     i < METRICS_N_BOUNDS ? bound_text[i] : "+Inf", count);
+	}
+	snprintf(series, sizeof(series), row->labels[0] ? "%s_sum{%s}" : "%s_sum", row->name,
+		 row->labels);
+	at = row->offset + offsetof(struct metrics_hist, sum_ns);
+	emit_seconds(r, series, metrics_sum_at(r->shards, r->n, at));
+	snprintf(series, sizeof(series), row->labels[0] ? "%s_count{%s}" : "%s_count", row->name,
+		 row->labels);
+	emit(r, "%s %" PRIu64 "\n", series, count);
+}
+
+static void emit_workers(struct render *r, const struct metric_row *row)
+{
+	const char *comma = row->labels[0] ? "," : "";
+	char series[256];
+
+	for (size_t i = 0; i < r->n; i++) {
+		uint64_t value = metrics_load(r->shards[i], row->offset);
+
+		snprintf(series, sizeof(series), "%s{%s%sworker=\"%zu\"}", row->name, row->labels,
+			 comma, i);
+		if (row->kind == KIND_WORKER_SECONDS)
+			emit_seconds(r, series, value);
+		else
+			emit(r, "%s %" PRIu64 "\n", series, value);
+	}
+}
+
+static void emit_row(struct render *r, const struct metric_row *row)
+{
+	switch (row->kind) {
+	case KIND_COUNTER:
+	case KIND_GAUGE:
+		emit_sum(r, row);
+		return;
+	case KIND_HISTOGRAM:
+		emit_histogram(r, row);
+		return;
+	case KIND_WORKER_COUNTER:
+	case KIND_WORKER_SECONDS:
+	case KIND_WORKER_VIEW:
+		emit_workers(r, row);
+		return;
+	}
+}
+
+static bool row_is_first_of_name(const struct metric_row *row)
+{
+	for (const struct metric_row *p = rows; p < row; p++)
+		if (strcmp(p->name, row->name) == 0)
+			return false;
+	return true;
+}
+
+/* The text format wants the series of one name together: each name with all its rows. */
+static void emit_table(struct render *r)
+{
+	const struct metric_row *end = rows + ARRAY_LEN(rows);
+
+	for (const struct metric_row *row = rows; row < end; row++) {
+		if (!row_is_first_of_name(row))
+			continue;
+		emit_head(r, row->name, type_text[row->kind], row->help);
+		for (const struct metric_row *p = row; p < end; p++)
+			if (strcmp(p->name, row->name) == 0)
+				emit_row(r, p);
+	}
+}
+
+static void emit_extra(struct render *r, const struct metrics_extra *x)
+{
+	emit_single(r, "websocket_channels", "gauge", "Channels that have members.", x->channels);
+	emit_single(r, "websocket_log_memory_bytes", "gauge",
+		    "Bytes of all messages that wait for anyone.", x->log_memory_bytes);
+	emit_single(r, "websocket_log_lines_dropped_total", "counter",
+		    "Log lines that the journal did not take in time.", x->log_lines_dropped);
+	if (x->ring_depth) {
+		emit_head(r, "websocket_worker_ring_depth", "gauge",
+			  "Posts that wait in the ring of a worker.");
+		for (size_t i = 0; i < r->n; i++)
+			emit(r, "websocket_worker_ring_depth{worker=\"%zu\"} %" PRIu64 "\n", i,
+			     x->ring_depth[i]);
+	}
+	if (x->version) {
+		emit_head(r, "wsbind_build_info", "gauge", "Always 1; the label has the version.");
+		emit(r, "wsbind_build_info{version=\"%.64s\"} 1\n", x->version);
+	}
+	emit_head(r, "process_start_time_seconds", "gauge",
+		  "Start time of the process since the Unix epoch.");
+	emit(r, "process_start_time_seconds %" PRIu64 ".%03" PRIu64 "\n", x->start_wall_ms / 1000,
+	     x->start_wall_ms % 1000);
+}
+
+/* Processor time and memory of proc_pid_stat(5), fields 14, 15, 23 and 24. */
+static void emit_process_stat(struct render *r)
+{
+	unsigned long long utime, stime, vsize;
+	char text[1024] = "";
+	const char *p;
+	long rss;
+	FILE *f = fopen("/proc/self/stat", "re");
+	long ticks = sysconf(_SC_CLK_TCK);
+
+	if (!f)
+		return;
+	text[fread(text, 1, sizeof(text) - 1, f)] = '\0';
+	(void)fclose(f); /* only read */
+	/* The name in parentheses may hold anything; what follows the last one is numbers. */
+	p = strrchr(text, ')');
+	if (!p || ticks <= 0 ||
+	    sscanf(p + 1,
+		   " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %llu %llu %*d %*d %*d %*d %*d "
+		   "%*d %*u %llu %ld",
+		   &utime, &stime, &vsize, &rss) != 4)
+		return;
+	emit_head(r, "process_cpu_seconds_total", "counter",
+		  "User and system processor time spent in seconds.");
+	emit(r, "process_cpu_seconds_total %.2f\n", (double)(utime + stime) / (double)ticks);
+	emit_single(r, "process_virtual_memory_bytes", "gauge", "Virtual memory size in bytes.",
+		    vsize);
+	emit_single(r, "process_resident_memory_bytes", "gauge", "Resident memory size in bytes.",
+		    (uint64_t)rss * (uint64_t)sysconf(_SC_PAGESIZE));
+}
+
+static void emit_process_descriptors(struct render *r)
+{
+	struct rlimit limit;
+	DIR *d = opendir("/proc/self/fd");
+
+	if (d) {
+		uint64_t count = 0;
+		const struct dirent *e;
+
+		while ((e = readdir(d)))
+			count += e->d_name[0] != '.';
+		closedir(d);
+		/* One of them was the directory itself. */
+		emit_single(r, "process_open_fds", "gauge", "Number of open file descriptors.",
+			    count - 1);
+	}
+	if (getrlimit(RLIMIT_NOFILE, &limit) == 0)
+		emit_single(r, "process_max_fds", "gauge",
+			    "Maximum number of open file descriptors.", limit.rlim_cur);
+}
+
+int metrics_render(const struct metrics *const shards[], size_t n,
+		   const struct metrics_extra *extra, struct buf *out)
+{
+	struct render r = {.shards = shards, .n = n, .out = out};
+
+	emit_table(&r);
+	emit_extra(&r, extra);
+	emit_process_stat(&r);
+	emit_process_descriptors(&r);
+	return r.error;
+}
