@@ -1,0 +1,334 @@
+/* SPDX-License-Identifier: MIT */
+#include "wire/frame.h"
+
+#include <string.h>
+
+#include "containers/buf.h"
+#include "containers/mem.h"
+#include "wire/ws.h"
+
+/* A message cannot be unpacked for those who cannot read it: stands in a slot of form[]. */
+static struct frame_bytes broken = {.len = 0};
+
+static size_t head_size(size_t payload)
+{
+	return payload < 126 ? 2 : payload < 65536 ? 4 : 10;
+}
+
+/* Bytes of a message of @payload bytes, all headers included. */
+static size_t encoded_size(size_t payload, size_t max_frame)
+{
+	size_t cuts = payload > max_frame ? (payload - 1) / max_frame : 0;
+
+	return cuts * (head_size(max_frame) + max_frame) + head_size(payload - cuts * max_frame) +
+	       payload - cuts * max_frame;
+}
+
+static void write_heads(struct frame_bytes *b, uint8_t opcode, size_t payload, size_t max_frame)
+{
+	uint8_t *p = b->bytes;
+
+	while (payload > max_frame) {
+		p += ws_encode_head(p, false, 0, opcode, max_frame, NULL);
+		p += max_frame;
+		payload -= max_frame;
+		opcode = WS_CONTINUATION;
+	}
+	ws_encode_head(p, true, 0, opcode, payload, NULL);
+}
+
+static void lay_out(struct frame_bytes *b, uint8_t opcode, size_t payload, size_t max_frame)
+{
+	bool is_cut = payload > max_frame;
+
+	b->len = encoded_size(payload, max_frame);
+	b->piece = is_cut ? head_size(max_frame) + max_frame : b->len;
+	write_heads(b, opcode, payload, max_frame);
+}
+
+static void charge(struct frame *f, size_t bytes)
+{
+	atomic_fetch_add_explicit(f->account, bytes, memory_order_relaxed);
+}
+
+static void discharge(struct frame *f, size_t bytes)
+{
+	atomic_fetch_sub_explicit(f->account, bytes, memory_order_relaxed);
+}
+
+static struct frame *allocate(size_t len, _Atomic size_t *account)
+{
+	struct frame *f = malloc(sizeof(*f) + len);
+
+	if (!f)
+		return NULL;
+	memset(f, 0, sizeof(*f));
+	atomic_init(&f->refs, 1);
+	f->account = account;
+	charge(f, sizeof(*f) + len);
+	return f;
+}
+
+struct frame *frame_new(uint8_t opcode, size_t payload, size_t max_frame, _Atomic size_t *account)
+{
+	size_t limit = opcode >= WS_CLOSE ? SIZE_MAX : max_frame;
+	struct frame *f = allocate(encoded_size(payload, limit), account);
+
+	if (!f)
+		return NULL;
+	f->opcode = opcode;
+	f->flags = opcode >= WS_CLOSE ? FRAME_CONTROL : 0;
+	lay_out(&f->body, opcode, payload, limit);
+	return f;
+}
+
+struct frame *frame_new_raw(const void *p, size_t n, _Atomic size_t *account)
+{
+	struct frame *f = allocate(n, account);
+
+	if (!f)
+		return NULL;
+	f->flags = FRAME_CONTROL;
+	f->body.len = f->body.piece = n;
+	memcpy(f->body.bytes, p, n);
+	return f;
+}
+
+/* A WebSocket frame of @total bytes: how many of them are its header. */
+static size_t head_within(size_t total)
+{
+	return total <= 2 + 125 ? 2 : total <= 4 + 65535 ? 4 : 10;
+}
+
+/* The payload of the piece that starts at byte @start. */
+static uint8_t *piece_payload(const struct frame_bytes *b, size_t start, size_t *ret_len)
+{
+	size_t total = MIN(b->piece, b->len - start);
+	size_t head = head_within(total);
+
+	*ret_len = total - head;
+	return (uint8_t *)(uintptr_t)b->bytes + start + head;
+}
+
+static void write_at(struct frame_bytes *b, size_t offset, const uint8_t *from, size_t n)
+{
+	size_t len;
+
+	for (size_t start = 0; n > 0; start += b->piece) {
+		uint8_t *to = piece_payload(b, start, &len);
+
+		if (offset >= len) {
+			offset -= len;
+			continue;
+		}
+		len = MIN(len - offset, n);
+		memcpy(to + offset, from, len);
+		from += len;
+		n -= len;
+		offset = 0;
+	}
+}
+
+void frame_write(struct frame *f, size_t offset, const void *p, size_t n)
+{
+	write_at(&f->body, offset, p, n);
+}
+
+uint8_t *frame_payload(struct frame *f)
+{
+	size_t len;
+
+	return f->body.piece == f->body.len ? piece_payload(&f->body, 0, &len) : NULL;
+}
+
+size_t frame_payload_len(const struct frame *f)
+{
+	size_t pieces = (f->body.len + f->body.piece - 1) / f->body.piece;
+	size_t last;
+
+	(void)piece_payload(&f->body, (pieces - 1) * f->body.piece, &last);
+	return (pieces - 1) * (f->body.piece - head_within(f->body.piece)) + last;
+}
+
+void frame_copy_payload(const struct frame *f, uint8_t *out)
+{
+	size_t len;
+
+	for (size_t start = 0; start < f->body.len; start += f->body.piece) {
+		const uint8_t *from = piece_payload(&f->body, start, &len);
+
+		memcpy(out, from, len);
+		out += len;
+	}
+}
+
+struct frame *frame_from_msg(const struct msg_builder *b, size_t max_frame, _Atomic size_t *account)
+{
+	size_t size = msg_size(b);
+	struct frame *f = frame_new(WS_BINARY, size, max_frame, account);
+	uint8_t *whole;
+
+	if (!f)
+		return NULL;
+	if (frame_payload(f)) {
+		msg_pack(b, frame_payload(f));
+		return f;
+	}
+	whole = malloc(size);
+	if (!whole)
+		return frame_unref(f);
+	msg_pack(b, whole);
+	frame_write(f, 0, whole, size);
+	free(whole);
+	return f;
+}
+
+struct frame *frame_unref(struct frame *f)
+{
+	if (!f || atomic_fetch_sub_explicit(&f->refs, 1, memory_order_acq_rel) != 1)
+		return NULL;
+	for (size_t i = 0; i < FRAME_N_FORMS; i++) {
+		struct frame_bytes *b = atomic_load_explicit(&f->form[i], memory_order_relaxed);
+
+		if (!b || b == &broken || b == &f->body)
+			continue;
+		discharge(f, sizeof(*b) + b->len);
+		free(b);
+	}
+	discharge(f, sizeof(*f) + f->body.len);
+	free(f);
+	return NULL;
+}
+
+/* The message of @f, decoded; NULL without memory. What it points to lives until the next use of @m. */
+static Websocket__WebSocketMessage *decode(struct frame *f, struct frame_maker *m)
+{
+	Websocket__WebSocketMessage *msg = NULL;
+	size_t n = frame_payload_len(f);
+	const uint8_t *p = frame_payload(f);
+
+	if (!p) {
+		m->copy.len = 0;
+		if (buf_reserve(&m->copy, n, n))
+			return NULL;
+		frame_copy_payload(f, m->copy.data);
+		p = m->copy.data;
+	}
+	arena_reset(m->arena);
+	return msg_decode(m->arena, p, n, &msg) == MSG_OK ? msg : NULL;
+}
+
+/* Encodes @b as a form of @f. */
+static struct frame_bytes *encode(struct frame *f, const struct msg_builder *b, size_t max_frame)
+{
+	size_t size = msg_size(b);
+	size_t len = encoded_size(size, max_frame);
+	struct frame_bytes *out = malloc(sizeof(*out) + len);
+	size_t n;
+
+	if (!out)
+		return NULL;
+	lay_out(out, f->opcode, size, max_frame);
+	if (out->piece == out->len) {
+		msg_pack(b, piece_payload(out, 0, &n));
+	} else {
+		uint8_t *whole = malloc(size);
+
+		if (!whole) {
+			free(out);
+			return NULL;
+		}
+		msg_pack(b, whole);
+		write_at(out, 0, whole, size);
+		free(whole);
+	}
+	charge(f, sizeof(*out) + len);
+	return out;
+}
+
+static struct frame_bytes *make_packed(struct frame *f, struct frame_maker *m)
+{
+	Websocket__WebSocketMessage *msg = decode(f, m);
+	struct frame_bytes *out;
+	struct msg_builder b;
+
+	if (!msg)
+		return &f->body;
+	m->scratch.len = 0;
+	if (zip_pack(m->zip, (int)m->level, msg->binary->data.data, msg->binary->data.len, &m->scratch))
+		return &f->body;
+	msg_init_repack(&b, msg, m->scratch.data, m->scratch.len, WEBSOCKET__COMPRESSION_TYPE__ZSTD);
+	out = encode(f, &b, m->max_frame);
+	if (!out)
+		return &f->body;
+	m->pack_in += msg->binary->data.len;
+	m->pack_out += m->scratch.len;
+	return out;
+}
+
+static struct frame_bytes *make_unpacked(struct frame *f, struct frame_maker *m)
+{
+	Websocket__WebSocketMessage *msg = decode(f, m);
+	struct frame_bytes *out = NULL;
+	struct msg_builder b;
+
+	m->scratch.len = 0;
+	if (msg && zip_unpack(m->zip, (enum zip_kind)f->packed_with, msg->binary->data.data,
+			      msg->binary->data.len, m->max_message, &m->scratch) == 0) {
+		msg_init_repack(&b, msg, m->scratch.data, m->scratch.len,
+				WEBSOCKET__COMPRESSION_TYPE__NONE);
+		out = encode(f, &b, m->max_frame);
+	}
+	if (!out) {
+		m->failures++;
+		return &broken;
+	}
+	m->unpack_in += msg->binary->data.len;
+	m->unpack_out += m->scratch.len;
+	return out;
+}
+
+/* Gives back what one large message made grow. */
+static void trim_buffers(struct frame_maker *m)
+{
+	const size_t keep = 1024 * 1024;
+
+	if (m->scratch.cap > keep)
+		buf_fini(&m->scratch);
+	if (m->copy.cap > keep)
+		buf_fini(&m->copy);
+}
+
+/* The form in a slot, made by @make if nobody has done so yet. */
+static const struct frame_bytes *form_of(struct frame *f, enum frame_form form,
+					 struct frame_maker *m,
+					 struct frame_bytes *(*make)(struct frame *, struct frame_maker *))
+{
+	struct frame_bytes *made, *there;
+
+	there = atomic_load_explicit(&f->form[form], memory_order_acquire);
+	if (there)
+		return there;
+	made = make(f, m);
+	trim_buffers(m);
+	/* Pairs with the load above, on whichever worker meets the next such receiver. */
+	if (atomic_compare_exchange_strong_explicit(&f->form[form], &there, made,
+						    memory_order_acq_rel, memory_order_acquire))
+		return made;
+	if (made != &f->body && made != &broken) {
+		discharge(f, sizeof(*made) + made->len);
+		free(made);
+	}
+	return there;
+}
+
+const struct frame_bytes *frame_for(struct frame *f, unsigned caps, struct frame_maker *m)
+{
+	const struct frame_bytes *b = &f->body;
+
+	if (f->flags & FRAME_CAN_PACK && caps & MSG_CAP_ZSTD)
+		b = form_of(f, FRAME_PACKED, m, make_packed);
+	else if (f->flags & FRAME_IS_PACKED && !(caps & (1u << f->packed_with)))
+		b = form_of(f, FRAME_UNPACKED, m, make_unpacked);
+	return b == &broken ? NULL : b;
+}

@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+
+/*
+ * One message, encoded once, for any number of receivers: WebSocket header and
+ * payload in one allocation, frozen once it is published, counted by references.
+ * What the server sends is not masked, so the same bytes serve everyone.
+ *
+ * A message longer than max_frame_size is cut into several WebSocket frames; their
+ * headers lie between the pieces of the payload, all pieces but the last of one
+ * size, so frame_is_boundary() tells by arithmetic where control frames may go
+ * between.
+ *
+ * Variants: a receiver that cannot read the original, or could read a smaller
+ * one, gets another encoding of the same message. It is made when the first such
+ * receiver is met, on the thread that meets it, and published into a slot of the
+ * frame by compare-and-swap; whoever loses the race frees its own and uses the
+ * winner's. So no thread waits, and each variant is made for all workers at once.
+ *
+ * Memory: every frame is charged to one atomic account, variants included, and
+ * given back when the last reference goes: log_memory is checked against it.
+ */
+
+#include <sys/uio.h>
+
+#include "base/base.h"
+#include "containers/buf.h"
+#include "wire/msg.h"
+#include "wire/zip.h"
+
+/* Encodings of one message. */
+enum frame_form {
+	FRAME_ORIGINAL, /* as it was published */
+	FRAME_PACKED,   /* BinaryData compressed with zstd */
+	FRAME_UNPACKED, /* BinaryData decompressed */
+	FRAME_N_FORMS,
+};
+
+enum frame_flags {
+	FRAME_NOTICE = 1 << 0,   /* CONNECT or DISCONNECT: first to be skipped */
+	FRAME_CONTROL = 1 << 1,  /* WebSocket control frame: may stand between fragments */
+	FRAME_CAN_PACK = 1 << 2, /* uncompressed BinaryData, large enough and not too large */
+	FRAME_IS_PACKED = 1 << 3, /* compressed BinaryData, see @packed_with */
+	FRAME_CLOSE = 1 << 4,    /* the last that a connection sends */
+};
+
+/* Encoded bytes: one or more WebSocket frames of the same message. */
+struct WB_FROZEN frame_bytes {
+	size_t len;      /* of bytes[] */
+	size_t piece;    /* bytes of each WebSocket frame but the last, header included */
+	uint8_t bytes[];
+};
+
+/*
+ * Frozen from the moment it is published, but for refs and the slots. While it is
+ * in one connection's private queue, @next belongs to that queue.
+ */
+struct WB_SHARED frame {
+	_Atomic uint32_t refs;
+	uint8_t flags WB_FROZEN;
+	uint8_t opcode WB_FROZEN;
+	uint8_t packed_with WB_FROZEN; /* enum zip_kind, where FRAME_IS_PACKED */
+	uint32_t slot WB_FROZEN;       /* channel: slot of the directory … */
+	uint32_t generation WB_FROZEN; /* … and which of its users */
+	uint64_t seq WB_FROZEN;        /* place in the channel's order */
+	uint64_t sender WB_FROZEN;     /* serial of the connection that must not get it; 0: none */
+	uint64_t received_ns WB_FROZEN;
+	struct frame *next;            /* in a private queue */
+	_Atomic size_t *account WB_FROZEN;
+	_Atomic(struct frame_bytes *) form[FRAME_N_FORMS]; /* FRAME_ORIGINAL unused */
+	struct frame_bytes body;       /* must be last */
+};
+
+/**
+ * frame_new() - a frame of a given size, its payload still to be written
+ * @opcode:   of the message
+ * @payload:  bytes of the whole message
+ * @max_frame: longest payload of one WebSocket frame; control frames are never cut
+ * @account:  borrowed for the life of the frame; charged with its memory
+ *
+ * Return:  the frame with one reference, or NULL without memory.
+ * Owns:    the caller's reference; frame_unref() gives it back.
+ * Thread:  any; until it is published, the caller's alone.
+ */
+struct frame *frame_new(uint8_t opcode, size_t payload, size_t max_frame,
+			_Atomic size_t *account) WB_NODISCARD;
+
+/* A frame of bytes that are sent as they are: an HTTP response before the first frame. */
+struct frame *frame_new_raw(const void *p, size_t n, _Atomic size_t *account) WB_NODISCARD;
+
+/* Writes a part of the payload at an offset of the message, across pieces where need be. */
+void frame_write(struct frame *f, size_t offset, const void *p, size_t n);
+
+/* Where the whole payload lies in one piece, or NULL when it is cut. For writing before publishing. */
+uint8_t *frame_payload(struct frame *f);
+
+/* Bytes of the message, without any header. */
+size_t frame_payload_len(const struct frame *f);
+
+/* Copies the whole payload to @out, which has frame_payload_len() bytes. */
+void frame_copy_payload(const struct frame *f, uint8_t *out);
+
+/* A frame that carries a message of wire/msg; NULL without memory. */
+struct frame *frame_from_msg(const struct msg_builder *b, size_t max_frame,
+			     _Atomic size_t *account) WB_NODISCARD;
+
+/* One more reference. Thread: any that holds one. */
+static inline struct frame *frame_ref(struct frame *f)
+{
+	atomic_fetch_add_explicit(&f->refs, 1, memory_order_relaxed);
+	return f;
+}
+
+/* One reference less; the last frees it, its variants too. NULL is fine. Return: NULL. */
+WB_ANY_THREAD struct frame *frame_unref(struct frame *f);
+
+/* True when @offset is where one WebSocket frame of @b ends and another (or nothing) begins. */
+static inline bool frame_is_boundary(const struct frame_bytes *b, size_t offset)
+{
+	return offset == b->len || offset % b->piece == 0;
+}
+
+/* True when receivers of different abilities may need different forms of it. */
+static inline bool frame_varies(const struct frame *f)
+{
+	return f->flags & (FRAME_CAN_PACK | FRAME_IS_PACKED);
+}
+
+/* What making a variant needs, from the worker that makes it. */
+struct WB_OWNER(worker) frame_maker {
+	struct zip *zip;
+	struct arena *arena;   /* for decoding; reset by each use */
+	struct buf scratch;    /* output of zip */
+	struct buf copy;       /* payload of a message that is cut */
+	unsigned level;        /* of zstd */
+	size_t max_frame;      /* bytes */
+	size_t max_message;    /* bound of what is unpacked */
+	uint64_t pack_in, pack_out, unpack_in, unpack_out, failures; /* running totals, for metrics */
+};
+
+/**
+ * frame_for() - the encoding of a message for a receiver
+ * @caps:   MSG_CAP_ bits of what it reads
+ *
+ * Return:  the bytes, alive as long as @f is; NULL when this receiver cannot be
+ *          served: a compressed payload that is broken, or too large unpacked.
+ * Cost:    a comparison where nothing varies; else making the variant, once.
+ * Thread:  any worker that holds a reference, each with its own @m.
+ */
+const struct frame_bytes *frame_for(struct frame *f, unsigned caps, struct frame_maker *m);

@@ -1,0 +1,174 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+
+/*
+ * The WebSocketMessage of proto/message.proto: reading what came, building what goes.
+ *
+ * msg_decode() fills the structs that protoc-c generated, guided by their descriptors, in one
+ * walk over the bytes. It is not protobuf-c's own unpack, for three reasons:
+ *
+ *   - What clients send goes on to every other member byte for byte, so it has to be something
+ *     that every protobuf implementation reads. protobuf-c checks no UTF-8, shows strings as
+ *     char * (an embedded NUL hides what follows), takes field number 0 and varints that
+ *     overflow; others refuse these, and one hostile client would break all the others.
+ *   - Fields of type bytes and unknown fields point into the input instead of being copied.
+ *   - A payload that appears twice is merged, as the protobuf specification says.
+ *
+ * Where both accept an input, the outcome is the same as protobuf-c's; a test compares them.
+ * Everything is bounded by the arena; the nesting is that of the four known messages.
+ *
+ * A builder makes the server's and the client's own messages on the caller's stack. It borrows
+ * every text and byte that it is given until the last msg_size() or msg_pack(), may not be
+ * copied or moved (it points into itself), and needs no fini.
+ */
+
+#include "base/base.h"
+#include "message.pb-c.h"
+
+struct arena;
+
+/* Longest request_id that an answer repeats [bytes]; a longer one is left out. A UUID has 16. */
+#define MSG_REQUEST_ID_MAX 64
+
+/* Room for msg_channel_suffix() of any channel name (at most 255 bytes). */
+#define MSG_SUFFIX_MAX 259
+
+enum msg_result {
+	MSG_OK = 0,
+	MSG_NOT_A_MESSAGE, /* not protobuf, or fields of other types than they should have */
+	MSG_BAD_UTF8,      /* a string field is not UTF-8 */
+	MSG_BAD_TEXT,      /* a NUL in channel, channels, session_id, user_id or checksum */
+	MSG_UNKNOWN_TYPE,  /* MessageType UNKNOWN or either type not in its enum */
+	MSG_WRONG_PAYLOAD, /* payload missing, or of another kind than the type says */
+	MSG_BAD_CHECKSUM,  /* msg_check_binary() only */
+	MSG_RESERVED_USER, /* msg_check_chat() only: user_id is "system" */
+	MSG_TOO_BIG,       /* the arena's limit is reached */
+	MSG_N_RESULTS
+};
+
+/* What a client can read, as bits. A compression's bit is 1u << its CompressionType. */
+enum msg_cap {
+	MSG_CAP_ACK = 1u << 0,
+	MSG_CAP_GZIP = 1u << WEBSOCKET__COMPRESSION_TYPE__GZIP,
+	MSG_CAP_ZSTD = 1u << WEBSOCKET__COMPRESSION_TYPE__ZSTD,
+	MSG_CAP_LZ4 = 1u << WEBSOCKET__COMPRESSION_TYPE__LZ4,
+};
+#define MSG_N_CAPS 4
+
+/* One message to send; `m.payload_case` says which of the union's members is in use. */
+struct WB_VALUE msg_builder {
+	Websocket__WebSocketMessage m;
+	union {
+		Websocket__ChatMessage chat;
+		Websocket__BinaryData binary;
+		Websocket__ControlMessage control;
+	};
+	char *capabilities[MSG_N_CAPS];
+	char checksum[9];
+};
+
+/**
+ * msg_decode() - read one WebSocketMessage
+ * @a:    holds the structs and the strings (NUL-terminated copies) of the result
+ * @p:    the message's bytes; `bytes` fields and unknown fields of the result point into them
+ * @ret:  the message
+ *
+ * Several payloads on the wire: the last one counts, its own repetitions merged. A HEARTBEAT's
+ * payload is not looked at. Enum values of CompressionType are not checked: a message with an
+ * unknown one can be passed on, but not unpacked.
+ *
+ * Return: MSG_OK, or the first of MSG_NOT_A_MESSAGE, MSG_TOO_BIG, MSG_BAD_UTF8, MSG_BAD_TEXT,
+ *         MSG_UNKNOWN_TYPE, MSG_WRONG_PAYLOAD that applies. After all but the first two @ret is
+ *         set as well, so that an answer can repeat the request_id.
+ * Owns:   nothing to free; the result lives until the arena is reset or @p changes.
+ * Thread: any, with its own arena.
+ * Cost:   O(n) without reading `bytes` fields; one arena allocation for each struct and string.
+ * Source: protobuf.dev, Encoding; spec, Wire protocol.
+ */
+WB_ANY_THREAD enum msg_result msg_decode(struct arena *a, const uint8_t *p, size_t n,
+					 Websocket__WebSocketMessage **ret) WB_NODISCARD;
+
+/**
+ * msg_check_chat() - what a chat message from a client must meet beyond its form
+ *
+ * Return: MSG_OK (also for other kinds of message) | MSG_RESERVED_USER.
+ */
+WB_ANY_THREAD enum msg_result msg_check_chat(const Websocket__WebSocketMessage *m) WB_NODISCARD;
+
+/**
+ * msg_check_binary() - compare the checksum, where there is one, with the data as carried
+ *
+ * Return: MSG_OK (also for other kinds of message) | MSG_BAD_CHECKSUM.
+ * Cost:   O(size of data) when a checksum is present.
+ */
+WB_ANY_THREAD enum msg_result msg_check_binary(const Websocket__WebSocketMessage *m) WB_NODISCARD;
+
+/* The reason in words, for the ERROR that answers it and for the log. Never NULL. */
+WB_ANY_THREAD const char *msg_result_text(enum msg_result result);
+
+/* The WebSocket close code that follows the ERROR (1007, 1009); 0: the connection stays. */
+WB_ANY_THREAD uint16_t msg_result_close_code(enum msg_result result);
+
+/* CRC-32 (IEEE, as in zlib). */
+WB_ANY_THREAD uint32_t msg_crc32(const void *p, size_t n);
+
+/* Compares as a number: leading zeros may be missing, case does not matter. Not hex: false. */
+WB_ANY_THREAD bool msg_checksum_matches(const char *hex, uint32_t crc);
+
+/* The known ones among @names as MSG_CAP_ bits; the others are passed over. */
+WB_ANY_THREAD unsigned msg_caps_parse(char *const *names, size_t n);
+
+/* Writes the names of @caps (at most @n) to @ret_names (constant texts). Return: how many. */
+WB_ANY_THREAD size_t msg_caps_names(unsigned caps, const char **ret_names, size_t n);
+
+/**
+ * msg_channel_suffix() - the bytes which, appended to a message, name its channel
+ * @cap:      room in @out; MSG_SUFFIX_MAX is always enough
+ * @channel:  at most 255 bytes
+ *
+ * Return: bytes written; 0 when @cap is too small or @n too large.
+ * Source: protobuf.dev, Encoding: the last one of a repeated scalar field counts.
+ */
+WB_ANY_THREAD size_t msg_channel_suffix(uint8_t *out, size_t cap, const char *channel, size_t n);
+
+/* Begin a message; every setter below is optional. NULL texts count as empty. */
+void msg_init_heartbeat(struct msg_builder *b);
+void msg_init_control(struct msg_builder *b, Websocket__ControlType type);
+void msg_init_chat(struct msg_builder *b, const char *id, const char *user_id, const char *content,
+		   int64_t timestamp_s);
+
+/* A chunk of data as carried, with its checksum. */
+void msg_init_binary(struct msg_builder *b, const void *data, size_t n, uint32_t sequence,
+		     bool is_last, Websocket__CompressionType compression);
+
+/**
+ * msg_init_repack() - the same BINARY_DATA with its data packed in another way
+ * @m:  a BINARY_DATA message; borrowed with all that it points to
+ *
+ * Everything else stays: request_id, channel, sequence, unknown fields. The checksum is computed
+ * anew if @m has one.
+ */
+void msg_init_repack(struct msg_builder *b, const Websocket__WebSocketMessage *m, const void *data,
+		     size_t n, Websocket__CompressionType compression);
+
+/* Any message. A request_id longer than MSG_REQUEST_ID_MAX is left out. */
+void msg_set_request_id(struct msg_builder *b, const void *id, size_t n);
+void msg_set_request_of(struct msg_builder *b, const Websocket__WebSocketMessage *request);
+void msg_set_channel(struct msg_builder *b, const char *channel);
+void msg_set_sequence(struct msg_builder *b, uint64_t sequence);
+
+/* Control messages only. */
+void msg_set_session_id(struct msg_builder *b, const char *session_id);
+void msg_set_max_size(struct msg_builder *b, int32_t max_size);
+void msg_set_capabilities(struct msg_builder *b, unsigned caps);
+void msg_set_reason(struct msg_builder *b, const char *reason);
+void msg_set_code(struct msg_builder *b, uint32_t code);
+void msg_set_channels(struct msg_builder *b, char **channels, size_t n);
+void msg_set_reconnect_after_ms(struct msg_builder *b, uint32_t ms);
+
+/* Chat messages only. */
+void msg_set_mentions(struct msg_builder *b, char **mentions, size_t n);
+
+/* Serialized size [bytes], and the serialized message: exactly msg_size() bytes; returns them. */
+size_t msg_size(const struct msg_builder *b);
+size_t msg_pack(const struct msg_builder *b, uint8_t *out);

@@ -1,0 +1,260 @@
+/* SPDX-License-Identifier: MIT */
+/* Checksums, capability names and the building of messages; reading them is in msg.c. */
+#include "wire/msg.h"
+
+#include <libdeflate.h>
+#include <string.h>
+
+#include "base/text.h"
+
+#define CHANNEL_MAX 255
+
+uint32_t msg_crc32(const void *p, size_t n)
+{
+	return n ? libdeflate_crc32(0, p, n) : 0;
+}
+
+static int hex_value(char c)
+{
+	if (c >= '0' && c <= '9')
+		return c - '0';
+	if (c >= 'a' && c <= 'f')
+		return c - 'a' + 10;
+	if (c >= 'A' && c <= 'F')
+		return c - 'A' + 10;
+	return -1;
+}
+
+bool msg_checksum_matches(const char *hex, uint32_t crc)
+{
+	uint64_t value = 0;
+
+	if (!*hex)
+		return false;
+	for (; *hex; hex++) {
+		int digit = hex_value(*hex);
+
+		value = value << 4 | (uint64_t)(digit & 15);
+		if (digit < 0 || value > UINT32_MAX)
+			return false;
+	}
+	return value == crc;
+}
+
+static const struct {
+	unsigned bit;
+	const char *name;
+} caps_table[MSG_N_CAPS] = {
+	{MSG_CAP_ZSTD, "zstd"},
+	{MSG_CAP_GZIP, "gzip"},
+	{MSG_CAP_LZ4, "lz4"},
+	{MSG_CAP_ACK, "ack"},
+};
+
+unsigned msg_caps_parse(char *const *names, size_t n)
+{
+	unsigned caps = 0;
+
+	for (size_t i = 0; i < n; i++)
+		for (size_t k = 0; k < MSG_N_CAPS; k++)
+			if (strcmp(names[i], caps_table[k].name) == 0)
+				caps |= caps_table[k].bit;
+	return caps;
+}
+
+size_t msg_caps_names(unsigned caps, const char **ret_names, size_t n)
+{
+	size_t count = 0;
+
+	for (size_t k = 0; k < MSG_N_CAPS && count < n; k++)
+		if (caps & caps_table[k].bit)
+			ret_names[count++] = caps_table[k].name;
+	return count;
+}
+
+size_t msg_channel_suffix(uint8_t *out, size_t cap, const char *channel, size_t n)
+{
+	const uint32_t tag = 16u << 3 | PROTOBUF_C_WIRE_TYPE_LENGTH_PREFIXED;
+	size_t at = 0;
+
+	if (n > CHANNEL_MAX || cap < n + 3 + (n > 127))
+		return 0;
+	out[at++] = (uint8_t)((tag & 0x7f) | 0x80);
+	out[at++] = (uint8_t)(tag >> 7);
+	if (n > 127)
+		out[at++] = (uint8_t)((n & 0x7f) | 0x80);
+	out[at++] = (uint8_t)(n > 127 ? n >> 7 : n);
+	if (n)
+		memcpy(out + at, channel, n);
+	return at + n;
+}
+
+/* The generated structs have char * for what is only read. */
+static char *borrow(const char *text)
+{
+	return (char *)(uintptr_t)(text ? text : "");
+}
+
+static void put_data(Websocket__BinaryData *b, const void *data, size_t n,
+		     Websocket__CompressionType compression)
+{
+	b->data.data = (uint8_t *)(uintptr_t)data;
+	b->data.len = n;
+	b->compression = compression;
+}
+
+static void put_checksum(struct msg_builder *b)
+{
+	uint32_t crc = msg_crc32(b->binary.data.data, b->binary.data.len);
+	const uint8_t bytes[4] = {
+		(uint8_t)(crc >> 24),
+		(uint8_t)(crc >> 16),
+		(uint8_t)(crc >> 8),
+		(uint8_t)crc,
+	};
+
+	hex_encode(b->checksum, bytes, sizeof(bytes));
+	b->binary.checksum = b->checksum;
+}
+
+static void begin(struct msg_builder *b, Websocket__MessageType type)
+{
+	websocket__web_socket_message__init(&b->m);
+	b->m.type = type;
+}
+
+void msg_init_heartbeat(struct msg_builder *b)
+{
+	begin(b, WEBSOCKET__MESSAGE_TYPE__HEARTBEAT);
+}
+
+void msg_init_control(struct msg_builder *b, Websocket__ControlType type)
+{
+	begin(b, WEBSOCKET__MESSAGE_TYPE__CONTROL);
+	websocket__control_message__init(&b->control);
+	b->control.type = type;
+	b->m.payload_case = WEBSOCKET__WEB_SOCKET_MESSAGE__PAYLOAD_CONTROL;
+	b->m.control = &b->control;
+}
+
+void msg_init_chat(struct msg_builder *b, const char *id, const char *user_id, const char *content,
+		   int64_t timestamp_s)
+{
+	begin(b, WEBSOCKET__MESSAGE_TYPE__CHAT_MESSAGE);
+	websocket__chat_message__init(&b->chat);
+	b->chat.id = borrow(id);
+	b->chat.user_id = borrow(user_id);
+	b->chat.content = borrow(content);
+	b->chat.timestamp = timestamp_s;
+	b->m.payload_case = WEBSOCKET__WEB_SOCKET_MESSAGE__PAYLOAD_CHAT;
+	b->m.chat = &b->chat;
+}
+
+void msg_init_binary(struct msg_builder *b, const void *data, size_t n, uint32_t sequence,
+		     bool is_last, Websocket__CompressionType compression)
+{
+	begin(b, WEBSOCKET__MESSAGE_TYPE__BINARY_DATA);
+	websocket__binary_data__init(&b->binary);
+	put_data(&b->binary, data, n, compression);
+	put_checksum(b);
+	b->binary.sequence = sequence;
+	b->binary.is_last = is_last;
+	b->m.payload_case = WEBSOCKET__WEB_SOCKET_MESSAGE__PAYLOAD_BINARY;
+	b->m.binary = &b->binary;
+}
+
+void msg_init_repack(struct msg_builder *b, const Websocket__WebSocketMessage *m, const void *data,
+		     size_t n, Websocket__CompressionType compression)
+{
+	WB_ASSERT(m->payload_case == WEBSOCKET__WEB_SOCKET_MESSAGE__PAYLOAD_BINARY);
+	b->m = *m;
+	b->binary = *m->binary;
+	b->m.binary = &b->binary;
+	put_data(&b->binary, data, n, compression);
+	if (b->binary.checksum[0])
+		put_checksum(b);
+}
+
+void msg_set_request_id(struct msg_builder *b, const void *id, size_t n)
+{
+	if (n > MSG_REQUEST_ID_MAX)
+		return;
+	b->m.request_id.data = (uint8_t *)(uintptr_t)id;
+	b->m.request_id.len = n;
+}
+
+void msg_set_request_of(struct msg_builder *b, const Websocket__WebSocketMessage *request)
+{
+	msg_set_request_id(b, request->request_id.data, request->request_id.len);
+}
+
+/* protobuf-c leaves out a oneof's text that is its own constant for empty; "" here is not that. */
+void msg_set_channel(struct msg_builder *b, const char *channel)
+{
+	b->m.has_channel_case = WEBSOCKET__WEB_SOCKET_MESSAGE__HAS_CHANNEL_CHANNEL;
+	b->m.channel = borrow(channel);
+}
+
+void msg_set_sequence(struct msg_builder *b, uint64_t sequence)
+{
+	b->m.sequence = sequence;
+}
+
+void msg_set_session_id(struct msg_builder *b, const char *session_id)
+{
+	b->control.session_id = borrow(session_id);
+}
+
+void msg_set_max_size(struct msg_builder *b, int32_t max_size)
+{
+	b->control.has_max_size_case = WEBSOCKET__CONTROL_MESSAGE__HAS_MAX_SIZE_MAX_SIZE;
+	b->control.max_size = max_size;
+}
+
+void msg_set_capabilities(struct msg_builder *b, unsigned caps)
+{
+	const char *names[MSG_N_CAPS];
+	size_t n = msg_caps_names(caps, names, MSG_N_CAPS);
+
+	for (size_t i = 0; i < n; i++)
+		b->capabilities[i] = borrow(names[i]);
+	b->control.capabilities = b->capabilities;
+	b->control.n_capabilities = n;
+}
+
+void msg_set_reason(struct msg_builder *b, const char *reason)
+{
+	b->control.reason = borrow(reason);
+}
+
+void msg_set_code(struct msg_builder *b, uint32_t code)
+{
+	b->control.code = code;
+}
+
+void msg_set_channels(struct msg_builder *b, char **channels, size_t n)
+{
+	b->control.channels = channels;
+	b->control.n_channels = n;
+}
+
+void msg_set_reconnect_after_ms(struct msg_builder *b, uint32_t ms)
+{
+	b->control.reconnect_after_ms = ms;
+}
+
+void msg_set_mentions(struct msg_builder *b, char **mentions, size_t n)
+{
+	b->chat.mentions = mentions;
+	b->chat.n_mentions = n;
+}
+
+size_t msg_size(const struct msg_builder *b)
+{
+	return websocket__web_socket_message__get_packed_size(&b->m);
+}
+
+size_t msg_pack(const struct msg_builder *b, uint8_t *out)
+{
+	return websocket__web_socket_message__pack(&b->m, out);
+}

@@ -1,0 +1,367 @@
+/* SPDX-License-Identifier: MIT */
+#include "wire/upgrade.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <openssl/evp.h>
+#include <openssl/sha.h>
+#include <stdio.h>
+#include <string.h>
+#include <strings.h>
+
+#include "base/text.h"
+
+#define UPGRADE_KEY_LEN (UPGRADE_KEY_TEXT - 1)
+#define UPGRADE_VERSION "13"
+#define UPGRADE_GUID "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+
+static bool is_base64_char(char c)
+{
+	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+	       c == '+' || c == '/';
+}
+
+/* Whether @key is the base64 form of 16 bytes. */
+static bool upgrade_key_is_valid(struct http_text key)
+{
+	if (key.n != UPGRADE_KEY_LEN || memcmp(key.p + UPGRADE_KEY_LEN - 2, "==", 2) != 0)
+		return false;
+	for (size_t i = 0; i < UPGRADE_KEY_LEN - 2; i++)
+		if (!is_base64_char(key.p[i]))
+			return false;
+	return true;
+}
+
+/* RFC 6455 section 4.2.2, item 5.4. @key has UPGRADE_KEY_LEN bytes. */
+static bool upgrade_accept(const char *key, char out[UPGRADE_ACCEPT_TEXT])
+{
+	uint8_t text[UPGRADE_KEY_LEN + sizeof(UPGRADE_GUID) - 1];
+	uint8_t digest[SHA_DIGEST_LENGTH];
+
+	memcpy(text, key, UPGRADE_KEY_LEN);
+	memcpy(text + UPGRADE_KEY_LEN, UPGRADE_GUID, sizeof(UPGRADE_GUID) - 1);
+	if (!SHA1(text, sizeof(text), digest))
+		return false;
+	(void)EVP_EncodeBlock((uint8_t *)out, digest, sizeof(digest));
+	return true;
+}
+
+static bool upgrade_has_channel(struct http_text path, struct upgrade *u)
+{
+	size_t n;
+
+	if (percent_decode(u->channel, UPGRADE_MAX_CHANNEL, path.p + 1, path.n - 1, &n) < 0)
+		return false;
+	if (memchr(u->channel, '\0', n) || !utf8_valid(u->channel, n))
+		return false;
+	u->channel[n] = '\0';
+	u->channel_len = n;
+	return true;
+}
+
+static struct http_text upgrade_value(const struct http_request *req, const char *name)
+{
+	const struct http_header *h = http_find(req, name);
+
+	return h ? h->value : (struct http_text){0};
+}
+
+/* RFC 6455 sections 11.3.1, 11.3.5 and RFC 6454: these are no lists. */
+static bool upgrade_has_duplicates(const struct http_request *req)
+{
+	return http_count(&req->headers, "Sec-WebSocket-Key") > 1 ||
+	       http_count(&req->headers, "Sec-WebSocket-Version") > 1 ||
+	       http_count(&req->headers, "Origin") > 1;
+}
+
+/* The header's list of verdicts, but for the channel. */
+static int upgrade_verdict(const struct http_request *req, struct http_text key)
+{
+	if (!http_text_is(req->method, "GET"))
+		return 405;
+	if (http_has_body(req) || upgrade_has_duplicates(req))
+		return 400;
+	if (req->version_minor < 1 || !http_has_token(req, "Upgrade", "websocket"))
+		return 426;
+	if (!http_has_token(req, "Connection", "upgrade"))
+		return 400;
+	if (!http_text_is(upgrade_value(req, "Sec-WebSocket-Version"), UPGRADE_VERSION))
+		return 426;
+	return upgrade_key_is_valid(key) ? 0 : 400;
+}
+
+int upgrade_check(const struct http_request *req, struct upgrade *ret)
+{
+	struct http_text key = upgrade_value(req, "Sec-WebSocket-Key");
+	struct upgrade u = {
+		.query = req->query,
+		.host = req->authority,
+		.origin = upgrade_value(req, "Origin"),
+		.extensions = upgrade_value(req, "Sec-WebSocket-Extensions"),
+		.subprotocols = upgrade_value(req, "Sec-WebSocket-Protocol"),
+	};
+	int r = upgrade_verdict(req, key);
+
+	if (r)
+		return r;
+	if (!upgrade_has_channel(req->path, &u))
+		return 404;
+	if (!upgrade_accept(key.p, u.accept))
+		return 503;
+	*ret = u;
+	return 0;
+}
+
+/* What snprintf() returned, as the formatting functions return it. */
+static size_t upgrade_fitted(int n, size_t cap)
+{
+	return n > 0 && (size_t)n < cap ? (size_t)n : 0;
+}
+
+size_t upgrade_format_ok(char *out, size_t cap, const struct upgrade *u, const char *extension)
+{
+	bool selects = u->selected.n > 0;
+	int n = snprintf(out, cap,
+			 "HTTP/1.1 101 Switching Protocols\r\n"
+			 "Upgrade: websocket\r\n"
+			 "Connection: Upgrade\r\n"
+			 "Sec-WebSocket-Accept: %s\r\n"
+			 "%s%.*s%s"
+			 "%s%s%s"
+			 "\r\n",
+			 u->accept, selects ? "Sec-WebSocket-Protocol: " : "",
+			 selects ? (int)u->selected.n : 0, selects ? u->selected.p : "",
+			 selects ? "\r\n" : "", extension ? "Sec-WebSocket-Extensions: " : "",
+			 extension ? extension : "", extension ? "\r\n" : "");
+
+	return upgrade_fitted(n, cap);
+}
+
+size_t upgrade_format_refusal(char *out, size_t cap, int status, unsigned retry_after_s)
+{
+	static const struct {
+		int status;
+		const char *headers;
+		const char *body;
+	} row[] = {
+		{400, "", "This is not a valid WebSocket handshake.\n"},
+		{403, "", "This connection is not allowed.\n"},
+		{404, "", "There is no such channel.\n"},
+		{405, "Allow: GET\r\n", "A WebSocket handshake is a GET request.\n"},
+		{426,
+		 "Upgrade: websocket\r\nConnection: Upgrade\r\n"
+		 "Sec-WebSocket-Version: " UPGRADE_VERSION "\r\n",
+		 "This is a WebSocket service: connect with a WebSocket client, version "
+		 "" UPGRADE_VERSION ".\n"},
+		{429, "", "There are too many connections from this address.\n"},
+		{431, "", "The request head is too large.\n"},
+		{503, "", "No more connections are possible now.\n"},
+		{505, "", "This service speaks HTTP/1.1.\n"},
+	};
+	const char *headers = "", *body = "";
+	char line[160];
+
+	for (size_t i = 0; i < ARRAY_LEN(row); i++) {
+		if (row[i].status != status)
+			continue;
+		headers = row[i].headers;
+		body = row[i].body;
+	}
+	if (retry_after_s && (status == 429 || status == 503)) {
+		snprintf(line, sizeof(line), "Retry-After: %u\r\n", retry_after_s);
+		headers = line;
+	}
+	return http_format_response(out, cap, status, headers, body);
+}
+
+static bool is_visible(const char *text)
+{
+	for (; *text; text++)
+		if (*text <= ' ' || *text > '~')
+			return false;
+	return true;
+}
+
+size_t upgrade_format_request(char *out, size_t cap, const char *host, const char *path,
+			      const char key[UPGRADE_KEY_TEXT], const char *extra_headers)
+{
+	int n;
+
+	if (!is_visible(host) || !is_visible(path))
+		return 0;
+	n = snprintf(out, cap,
+		     "GET %s HTTP/1.1\r\n"
+		     "Host: %s\r\n"
+		     "Upgrade: websocket\r\n"
+		     "Connection: Upgrade\r\n"
+		     "Sec-WebSocket-Key: %s\r\n"
+		     "Sec-WebSocket-Version: " UPGRADE_VERSION "\r\n"
+		     "%s\r\n",
+		     path, host, key, extra_headers ? extra_headers : "");
+	return upgrade_fitted(n, cap);
+}
+
+/* Adds @c to a text of @n bytes, percent-encoded or as it is. False when it doesn't fit. */
+static bool put_char(char *out, size_t cap, size_t *n, char c, bool is_encoded)
+{
+	static const char digits[] = "0123456789ABCDEF";
+
+	if (cap - *n <= (is_encoded ? 3 : 1))
+		return false;
+	if (is_encoded) {
+		out[(*n)++] = '%';
+		out[(*n)++] = digits[(uint8_t)c >> 4];
+		c = digits[c & 15];
+	}
+	out[(*n)++] = c;
+	out[*n] = '\0';
+	return true;
+}
+
+size_t upgrade_format_path(char *out, size_t cap, const char *channel)
+{
+	size_t n = 0;
+
+	if (cap == 0 || !put_char(out, cap, &n, '/', false))
+		return 0;
+	for (; *channel; channel++) {
+		char c = *channel;
+		bool is_plain = (is_base64_char(c) && c != '+') || strchr("-._~", c);
+
+		if (!put_char(out, cap, &n, c, !is_plain))
+			return 0;
+	}
+	return n;
+}
+
+void upgrade_format_key(char out[UPGRADE_KEY_TEXT], const uint8_t random[16])
+{
+	(void)EVP_EncodeBlock((uint8_t *)out, random, 16);
+}
+
+/* Whether a 101 is the answer to the request that was sent with @key. */
+static bool upgrade_is_accepted(const struct http_response *res, const char *key)
+{
+	const struct http_header *upgrade = http_headers_find(&res->headers, "Upgrade");
+	const struct http_header *accept = http_headers_find(&res->headers, "Sec-WebSocket-Accept");
+	char want[UPGRADE_ACCEPT_TEXT];
+
+	if (res->version_minor < 1 || !upgrade || !accept)
+		return false;
+	if (!http_text_is_nocase(upgrade->value, "websocket") ||
+	    !http_headers_have_token(&res->headers, "Connection", "upgrade"))
+		return false;
+	if (http_count(&res->headers, "Sec-WebSocket-Accept") != 1 || !upgrade_accept(key, want) ||
+	    !http_text_is(accept->value, want))
+		return false;
+	return !http_headers_find(&res->headers, "Sec-WebSocket-Extensions") &&
+	       !http_headers_find(&res->headers, "Sec-WebSocket-Protocol");
+}
+
+int upgrade_check_response(const char *p, size_t n, const char key[UPGRADE_KEY_TEXT],
+			   size_t *ret_head_bytes, int *ret_status)
+{
+	struct http_response res;
+	size_t at = 0, head;
+
+	do {
+		int r = http_parse_response(p + at, n - at, HTTP_MAX_HEAD, &res, &head);
+
+		if (r == HTTP_MORE && at < HTTP_MAX_HEAD)
+			return HTTP_MORE;
+		if (r)
+			return UPGRADE_E_BROKEN;
+		at += head;
+	} while (res.status < 200 && res.status != 101);
+
+	if (res.status == 101 && !upgrade_is_accepted(&res, key))
+		return UPGRADE_E_BROKEN;
+	*ret_status = res.status;
+	if (res.status != 101)
+		return UPGRADE_E_REFUSED;
+	*ret_head_bytes = at;
+	return 0;
+}
+
+/* Host and port of a URL; @p is what stands between "//" and the path. */
+static bool ws_url_parse_authority(const char *p, size_t n, struct ws_url *url)
+{
+	const char *end = p + n;
+	bool is_ipv6 = n > 0 && *p == '[';
+	const char *stop = memchr(p, is_ipv6 ? ']' : ':', n);
+	const char *port = is_ipv6 && stop ? stop + 1 : stop ? stop : end;
+	struct in6_addr ignored;
+	unsigned value = 0;
+
+	p += is_ipv6;
+	n = (size_t)((stop ? stop : end) - p);
+	if (n == 0 || n >= sizeof(url->host) || (is_ipv6 && !stop))
+		return false;
+	memcpy(url->host, p, n);
+	url->host[n] = '\0';
+	if (is_ipv6 ? inet_pton(AF_INET6, url->host, &ignored) != 1
+		    : strspn(url->host, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+					"0123456789-._~") != n)
+		return false;
+	if (port < end && *port++ != ':')
+		return false;
+	if (port == end)
+		return true;
+	for (; port < end; port++) {
+		if (*port < '0' || *port > '9')
+			return false;
+		value = value * 10 + (unsigned)(*port - '0');
+		if (value > UINT16_MAX)
+			return false;
+	}
+	url->port = (uint16_t)value;
+	return value > 0;
+}
+
+static bool ws_url_parse_path(const char *p, struct ws_url *url)
+{
+	size_t n = 0;
+
+	if (*p != '/' && !put_char(url->path, sizeof(url->path), &n, '/', false))
+		return false;
+	for (; *p; p++) {
+		if ((uint8_t)*p <= ' ' || *p == 127 || *p == '#')
+			return false;
+		if (!put_char(url->path, sizeof(url->path), &n, *p, (uint8_t)*p > 127))
+			return false;
+	}
+	return true;
+}
+
+int ws_url_parse(const char *text, struct ws_url *ret)
+{
+	struct ws_url url = {.port = 80};
+	size_t n;
+
+	if (strncasecmp(text, "wss://", 6) == 0) {
+		url.secure = true;
+		url.port = 443;
+		text += 6;
+	} else if (strncasecmp(text, "ws://", 5) == 0) {
+		text += 5;
+	} else {
+		return -EINVAL;
+	}
+	n = strcspn(text, "/?#");
+	if (!ws_url_parse_authority(text, n, &url) || !ws_url_parse_path(text + n, &url))
+		return -EINVAL;
+	*ret = url;
+	return 0;
+}
+
+size_t ws_url_format_host(char *out, size_t cap, const struct ws_url *url)
+{
+	bool is_ipv6 = strchr(url->host, ':');
+	char port[8] = "";
+
+	if (url->port != (url->secure ? 443 : 80))
+		snprintf(port, sizeof(port), ":%u", url->port);
+	return upgrade_fitted(snprintf(out, cap, "%s%s%s%s", is_ipv6 ? "[" : "", url->host,
+				       is_ipv6 ? "]" : "", port),
+			      cap);
+}

@@ -1,0 +1,672 @@
+/* SPDX-License-Identifier: MIT */
+#include "wire/msg.h"
+
+#include <stdio.h>
+
+#include "base/text.h"
+#include "containers/mem.h"
+#include "test.h"
+
+#define TYPE(name) WEBSOCKET__MESSAGE_TYPE__##name
+#define CTL(name) WEBSOCKET__CONTROL_TYPE__##name
+#define HAS(name) WEBSOCKET__WEB_SOCKET_MESSAGE__PAYLOAD_##name
+#define HAS_CHANNEL WEBSOCKET__WEB_SOCKET_MESSAGE__HAS_CHANNEL_CHANNEL
+#define BYTES(literal) (const uint8_t *)(literal), sizeof(literal) - 1
+
+static struct arena arena;
+
+static void start(size_t limit)
+{
+	arena_init(&arena, MIN((size_t)4096, limit), limit);
+}
+
+static enum msg_result decode(const void *p, size_t n, Websocket__WebSocketMessage **ret)
+{
+	return msg_decode(&arena, p, n, ret);
+}
+
+/* Packs what the builder holds into @out, where there is room, and reads it back. */
+static Websocket__WebSocketMessage *round_trip(const struct msg_builder *b, uint8_t *out,
+					       size_t cap)
+{
+	Websocket__WebSocketMessage *m = NULL;
+	size_t n = msg_size(b);
+
+	CHECK(n <= cap);
+	CHECK_EQ(msg_pack(b, out), n);
+	CHECK_EQ(decode(out, n, &m), MSG_OK);
+	return m;
+}
+
+TEST(msg_chat_comes_back_as_it_was_built)
+{
+	char *mentions[] = {(char[]){"ann"}, (char[]){""}, (char[]){"\xc3\xa9"}, (char[]){"d"},
+			    (char[]){"e"}};
+	const uint8_t id[16] = {1, 2, 3, 0, 5};
+	Websocket__WebSocketMessage *m;
+	struct msg_builder b;
+	uint8_t out[256];
+
+	start(1 << 16);
+	msg_init_chat(&b, "id-1", "user", "h\xc3\xa4llo", -5);
+	msg_set_mentions(&b, mentions, ARRAY_LEN(mentions));
+	msg_set_request_id(&b, id, sizeof(id));
+	msg_set_channel(&b, "room/7");
+	msg_set_sequence(&b, UINT64_MAX);
+	m = round_trip(&b, out, sizeof(out));
+	CHECK_EQ(m->type, TYPE(CHAT_MESSAGE));
+	CHECK_EQ(m->payload_case, HAS(CHAT));
+	CHECK_STR(m->chat->id, "id-1");
+	CHECK_STR(m->chat->user_id, "user");
+	CHECK_STR(m->chat->content, "h\xc3\xa4llo");
+	CHECK_EQ(m->chat->timestamp, -5);
+	CHECK_EQ(m->chat->n_mentions, ARRAY_LEN(mentions));
+	for (size_t i = 0; i < ARRAY_LEN(mentions); i++)
+		CHECK_STR(m->chat->mentions[i], mentions[i]);
+	CHECK_EQ(m->request_id.len, sizeof(id));
+	CHECK_MEM(m->request_id.data, id, sizeof(id));
+	CHECK_EQ(m->has_channel_case, HAS_CHANNEL);
+	CHECK_STR(m->channel, "room/7");
+	CHECK(m->sequence == UINT64_MAX);
+	arena_fini(&arena);
+}
+
+TEST(msg_control_comes_back_as_it_was_built)
+{
+	char *channels[] = {(char[]){"a"}, (char[]){""}};
+	Websocket__WebSocketMessage request = WEBSOCKET__WEB_SOCKET_MESSAGE__INIT;
+	Websocket__WebSocketMessage *m;
+	struct msg_builder b;
+	uint8_t out[256];
+
+	start(1 << 16);
+	request.request_id.data = (uint8_t[]){7, 8};
+	request.request_id.len = 2;
+	msg_init_control(&b, CTL(UNSUBSCRIBE));
+	msg_set_request_of(&b, &request);
+	msg_set_session_id(&b, "session");
+	msg_set_max_size(&b, 0);
+	msg_set_capabilities(&b, MSG_CAP_LZ4 | MSG_CAP_ZSTD);
+	msg_set_reason(&b, "why");
+	msg_set_code(&b, 1012);
+	msg_set_channels(&b, channels, 2);
+	msg_set_reconnect_after_ms(&b, 30000);
+	m = round_trip(&b, out, sizeof(out));
+	CHECK_EQ(m->control->type, CTL(UNSUBSCRIBE));
+	CHECK_MEM(m->request_id.data, "\7\10", 2);
+	CHECK_STR(m->control->session_id, "session");
+	/* Set to 0 is not the same as not set. */
+	CHECK_EQ(m->control->has_max_size_case, WEBSOCKET__CONTROL_MESSAGE__HAS_MAX_SIZE_MAX_SIZE);
+	CHECK_EQ(m->control->max_size, 0);
+	CHECK_EQ(msg_caps_parse(m->control->capabilities, m->control->n_capabilities),
+		 MSG_CAP_LZ4 | MSG_CAP_ZSTD);
+	CHECK_STR(m->control->reason, "why");
+	CHECK_EQ(m->control->code, 1012);
+	CHECK_EQ(m->control->n_channels, 2);
+	CHECK_STR(m->control->channels[1], "");
+	CHECK_EQ(m->control->reconnect_after_ms, 30000);
+	CHECK(m->has_channel_case != HAS_CHANNEL);
+	arena_fini(&arena);
+}
+
+TEST(msg_binary_points_into_the_input_and_costs_no_memory)
+{
+	static uint8_t data[1 << 20], out[(1 << 20) + 64];
+	Websocket__WebSocketMessage *m;
+	struct msg_builder b;
+
+	start(1024);
+	memset(data, 0x5a, sizeof(data));
+	msg_init_binary(&b, data, sizeof(data), 9, true, WEBSOCKET__COMPRESSION_TYPE__GZIP);
+	m = round_trip(&b, out, sizeof(out));
+	CHECK_EQ(m->binary->data.len, sizeof(data));
+	CHECK(m->binary->data.data > out && m->binary->data.data < out + sizeof(out));
+	CHECK_EQ(m->binary->sequence, 9);
+	CHECK_EQ(m->binary->is_last, 1);
+	CHECK_EQ(m->binary->compression, WEBSOCKET__COMPRESSION_TYPE__GZIP);
+	CHECK_EQ(msg_check_binary(m), MSG_OK);
+	m->binary->data.data[77] ^= 1;
+	CHECK_EQ(msg_check_binary(m), MSG_BAD_CHECKSUM);
+	m->binary->checksum = (char[]){""};
+	CHECK_EQ(msg_check_binary(m), MSG_OK);
+	arena_fini(&arena);
+}
+
+TEST(msg_heartbeat_is_its_type_alone)
+{
+	struct msg_builder b;
+	uint8_t out[8];
+
+	start(4096);
+	msg_init_heartbeat(&b);
+	CHECK_EQ(round_trip(&b, out, sizeof(out))->type, TYPE(HEARTBEAT));
+	CHECK_EQ(msg_size(&b), 2);
+	CHECK_MEM(out, "\x08\x04", 2);
+	arena_fini(&arena);
+}
+
+TEST(msg_decode_tells_outcomes_apart)
+{
+	static const struct {
+		const uint8_t *p;
+		size_t n;
+		enum msg_result expected;
+	} cases[] = {
+		{BYTES("\x08\x04"), MSG_OK},
+		{BYTES("\x08\x04\x1a\x03\x0a\x01x"), MSG_OK},        /* heartbeat with a chat */
+		{BYTES("\x08\x01\x1a\x00"), MSG_OK},                 /* chat, empty */
+		{BYTES("\x1a\x00\x08\x01"), MSG_OK},                 /* payload before type */
+		{BYTES("\x08\x02\x22\x02\x28\x63"), MSG_OK},         /* compression 99 */
+		{BYTES("\x08\x03\x2a\x02\x08\x10"), MSG_OK},         /* SUBSCRIBE */
+		{BYTES("\x08\x01\x1a\x00\xf8\x01\x05"), MSG_OK},     /* unknown field 31 */
+		{BYTES("\x08\x01\x1a\x05\x1a\x03z\0z"), MSG_OK},     /* NUL in content */
+		{BYTES("\x08\x81\x80\x80\x80\x10\x1a\x00"), MSG_OK}, /* type cut to 32 bits */
+		{BYTES(""), MSG_UNKNOWN_TYPE},                       /* all defaults */
+		{BYTES("\x08\x00\x1a\x00"), MSG_UNKNOWN_TYPE},
+		{BYTES("\x08\x05\x1a\x00"), MSG_UNKNOWN_TYPE},
+		{BYTES("\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"), MSG_UNKNOWN_TYPE}, /* -1 */
+		{BYTES("\x08\x03\x2a\x02\x08\x05"), MSG_UNKNOWN_TYPE}, /* control type 5 */
+		{BYTES("\x08\x03\x2a\x02\x08\x0f"), MSG_UNKNOWN_TYPE}, /* control type 15 */
+		{BYTES("\x08\x03\x2a\x02\x08\x12"), MSG_UNKNOWN_TYPE}, /* control type 18 */
+		{BYTES("\x08\x01"), MSG_WRONG_PAYLOAD},
+		{BYTES("\x08\x01\x22\x00"), MSG_WRONG_PAYLOAD},
+		{BYTES("\x08\x02\x2a\x00"), MSG_WRONG_PAYLOAD},
+		{BYTES("\x08\x03\x1a\x00"), MSG_WRONG_PAYLOAD},
+		{BYTES("\x08\x01\x1a\x00\x22\x00"), MSG_WRONG_PAYLOAD}, /* the last one counts */
+		{BYTES("\x08\x01\x22\x00\x1a\x00"), MSG_OK},
+		{BYTES("\x08\x01\x1a\x03\x12\x01\xff"), MSG_BAD_UTF8},     /* user_id */
+		{BYTES("\x08\x01\x1a\x04\x1a\x02\xc0\x80"), MSG_BAD_UTF8}, /* content, overlong */
+		{BYTES("\x08\x01\x1a\x03\x2a\x01\xe2"), MSG_BAD_UTF8},     /* mentions, cut off */
+		{BYTES("\x08\x01\x1a\x03\x1a\x01\xff\x22\x00\x1a\x00"),
+		 MSG_BAD_UTF8},                                            /* replaced */
+		{BYTES("\x08\x03\x2a\x04\x92\x01\x01\xff"), MSG_BAD_UTF8}, /* channels */
+		{BYTES("\x08\x04\x82\x01\x01\x80"), MSG_BAD_UTF8},         /* channel */
+		{BYTES("\x08\x07\x82\x01\x01\x80"), MSG_BAD_UTF8},    /* before the unknown type */
+		{BYTES("\x08\x04\x12\x01\xff"), MSG_OK},              /* request_id is bytes */
+		{BYTES("\x08\x02\x22\x03\x0a\x01\xff"), MSG_OK},      /* so is data */
+		{BYTES("\x08\x04\x82\x01\x02z\0"), MSG_BAD_TEXT},     /* channel */
+		{BYTES("\x08\x01\x1a\x04\x12\x02z\0"), MSG_BAD_TEXT}, /* user_id */
+		{BYTES("\x08\x02\x22\x04\x12\x02z\0"), MSG_BAD_TEXT}, /* checksum */
+		{BYTES("\x08\x03\x2a\x04\x12\x02z\0"), MSG_BAD_TEXT}, /* session_id */
+		{BYTES("\x08\x03\x2a\x05\x92\x01\x02\0z"), MSG_BAD_TEXT}, /* channels */
+		{BYTES("\x08\x03\x2a\x05\x82\x01\x02\0z"), MSG_OK},       /* reason */
+		{BYTES("\x08"), MSG_NOT_A_MESSAGE},
+		{BYTES("\x08\x80"), MSG_NOT_A_MESSAGE},
+		{BYTES("\x00\x00"), MSG_NOT_A_MESSAGE},                  /* field 0 */
+		{BYTES("\x08\x04\x80\x00\x00"), MSG_NOT_A_MESSAGE},      /* field 0, spelt longer */
+		{BYTES("\x0a\x00"), MSG_NOT_A_MESSAGE},                  /* type as a string */
+		{BYTES("\x18\x01"), MSG_NOT_A_MESSAGE},                  /* chat as a number */
+		{BYTES("\x0d\x01\x00\x00\x00"), MSG_NOT_A_MESSAGE},      /* type as fixed32 */
+		{BYTES("\x1a\x05\x08"), MSG_NOT_A_MESSAGE},              /* longer than the rest */
+		{BYTES("\x08\x01\x1a\x03\x1a\x02x"), MSG_NOT_A_MESSAGE}, /* inner one too */
+		{BYTES("\x08\x01\x1a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"), MSG_NOT_A_MESSAGE},
+		{BYTES("\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\x02"), MSG_NOT_A_MESSAGE},
+		{BYTES("\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"), MSG_NOT_A_MESSAGE},
+		{BYTES("\xf8\xff\xff\xff\x1f\x01"), MSG_NOT_A_MESSAGE}, /* tag past 32 bits */
+		{BYTES("\xfb\x01\xfc\x01"), MSG_NOT_A_MESSAGE},         /* a group */
+		{BYTES("\xfe\x01"), MSG_NOT_A_MESSAGE},                 /* wire type 6 */
+		{BYTES("\xf9\x01\x01\x02\x03\x04\x05\x06\x07"), MSG_NOT_A_MESSAGE}, /* 7 of 8 */
+		{BYTES("\xfd\x01\x01\x02\x03"), MSG_NOT_A_MESSAGE},                 /* 3 of 4 */
+		{BYTES("GET / HTTP/1.1\r\n\r\n"), MSG_NOT_A_MESSAGE},
+	};
+
+	start(1 << 16);
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		Websocket__WebSocketMessage *m = NULL;
+		enum msg_result r = decode(cases[i].p, cases[i].n, &m);
+
+		if (r != cases[i].expected)
+			fprintf(stderr, "# case %zu\n", i);
+		CHECK_EQ(r, cases[i].expected);
+		/* The message is there for the answer, unless there is none. */
+		CHECK_EQ(m == NULL, r == MSG_NOT_A_MESSAGE);
+		arena_reset(&arena);
+	}
+	arena_fini(&arena);
+}
+
+/* Read one by one, neither of two payloads is from "system"; what receivers see is. */
+TEST(msg_repeated_payload_is_merged)
+{
+	static const char twice[] =
+		"\x08\x01\x1a\x0b\x12\x06system\x2a\x01z\x1a\x06\x1a\x01x\x2a\x01y";
+	static const char other_between[] =
+		"\x08\x01\x1a\x08\x12\x06system\x22\x00\x1a\x03\x1a\x01x";
+	Websocket__WebSocketMessage *m;
+
+	start(4096);
+	CHECK_EQ(decode(BYTES(twice), &m), MSG_OK);
+	CHECK_STR(m->chat->content, "x");
+	CHECK_EQ(m->chat->n_mentions, 2);
+	CHECK_STR(m->chat->mentions[1], "y");
+	CHECK_EQ(msg_check_chat(m), MSG_RESERVED_USER);
+	CHECK_EQ(decode(BYTES(other_between), &m), MSG_OK);
+	CHECK_STR(m->chat->user_id, "");
+	CHECK_EQ(msg_check_chat(m), MSG_OK);
+	arena_fini(&arena);
+}
+
+TEST(msg_checks_leave_other_kinds_alone)
+{
+	struct msg_builder b;
+
+	msg_init_control(&b, CTL(CONNECT));
+	CHECK_EQ(msg_check_chat(&b.m), MSG_OK);
+	CHECK_EQ(msg_check_binary(&b.m), MSG_OK);
+	msg_init_chat(&b, NULL, "systems", NULL, 0);
+	CHECK_EQ(msg_check_chat(&b.m), MSG_OK);
+	CHECK_STR(b.chat.content, "");
+}
+
+/* However little the arena gives, the outcome is MSG_TOO_BIG or the right one. */
+TEST(msg_decode_ends_at_the_arenas_limit)
+{
+	static uint8_t many[3000];
+	Websocket__WebSocketMessage *m;
+	enum msg_result r = MSG_TOO_BIG;
+	size_t limit;
+
+	memcpy(many, "\x08\x01\x1a\xb4\x17", 5);
+	for (size_t i = 5; i < sizeof(many); i += 5) /* mentions and unknown fields by turns */
+		memcpy(many + i, "\x2a\x01x\x78\x01", 5);
+	many[3] = (uint8_t)(((sizeof(many) - 5) & 0x7f) | 0x80);
+	many[4] = (uint8_t)((sizeof(many) - 5) >> 7);
+	for (limit = 0; r == MSG_TOO_BIG && limit < 1 << 20; limit += 512) {
+		m = NULL;
+		start(limit);
+		r = decode(many, sizeof(many), &m);
+		CHECK_EQ(m == NULL, r == MSG_TOO_BIG);
+		if (m) {
+			CHECK_EQ(m->chat->n_mentions, 599);
+			CHECK_STR(m->chat->mentions[598], "x");
+			CHECK_EQ(m->chat->base.n_unknown_fields, 599);
+		}
+		arena_fini(&arena);
+	}
+	CHECK_EQ(r, MSG_OK);
+	CHECK(limit > 20000);
+}
+
+static void repack(const char *packed, size_t n, const char *data, struct msg_builder *b)
+{
+	Websocket__WebSocketMessage *m;
+
+	CHECK_EQ(decode(packed, n, &m), MSG_OK);
+	msg_init_repack(b, m, data, strlen(data), WEBSOCKET__COMPRESSION_TYPE__ZSTD);
+}
+
+TEST(msg_repack_keeps_all_but_the_data)
+{
+	/* request_id, data "old", checksum, sequence 6, is_last, unknown inside and outside,
+	 * channel set and empty, sequence 5 */
+	static const char full[] =
+		"\x08\x02\x12\x02id\x22\x11\x0a\x03old\x12\x01z\x18\x06\x20\x01\x58\x07\x62\x01u"
+		"\x82\x01\x00\x88\x01\x05\xa2\x01\x03new";
+	static const char bare[] = "\x08\x02\x22\x03\x0a\x01q";
+	Websocket__WebSocketMessage *m;
+	struct msg_builder b;
+	uint8_t out[128];
+
+	start(1 << 16);
+	repack(full, sizeof(full) - 1, "other", &b);
+	m = round_trip(&b, out, sizeof(out));
+	CHECK_MEM(m->request_id.data, "id", 2);
+	CHECK_EQ(m->binary->data.len, 5);
+	CHECK_MEM(m->binary->data.data, "other", 5);
+	CHECK_EQ(m->binary->compression, WEBSOCKET__COMPRESSION_TYPE__ZSTD);
+	CHECK_EQ(m->binary->sequence, 6);
+	CHECK_EQ(m->binary->is_last, 1);
+	CHECK(m->binary->checksum[0] && msg_check_binary(m) == MSG_OK);
+	CHECK_EQ(m->binary->base.n_unknown_fields, 2);
+	CHECK_EQ(m->base.n_unknown_fields, 1);
+	CHECK_EQ(m->base.unknown_fields[0].tag, 20);
+	CHECK_EQ(m->base.unknown_fields[0].len, 4);
+	CHECK_MEM(m->base.unknown_fields[0].data, "\x03new", 4);
+	CHECK_EQ(m->has_channel_case, HAS_CHANNEL);
+	CHECK_EQ(m->sequence, 5);
+
+	repack(bare, sizeof(bare) - 1, "", &b);
+	m = round_trip(&b, out, sizeof(out));
+	CHECK_EQ(m->binary->data.len, 0);
+	CHECK_STR(m->binary->checksum, "");
+	CHECK(m->has_channel_case != HAS_CHANNEL);
+	arena_fini(&arena);
+}
+
+TEST(msg_channel_suffix_names_the_channel_of_any_message)
+{
+	uint8_t packed[512];
+	char name[257];
+	size_t n, suffix;
+	Websocket__WebSocketMessage *m;
+	struct msg_builder b;
+
+	memset(name, 'c', sizeof(name));
+	msg_init_chat(&b, "", "u", "text", 0);
+	msg_set_channel(&b, "home");
+	for (size_t len = 0; len <= 255; len++) {
+		start(4096);
+		n = msg_pack(&b, packed);
+		suffix = msg_channel_suffix(packed + n, MSG_SUFFIX_MAX, name, len);
+		CHECK_EQ(suffix, len + 3 + (len > 127));
+		CHECK_EQ(decode(packed, n + suffix, &m), MSG_OK);
+		CHECK_EQ(strlen(m->channel), len);
+		CHECK_EQ(m->has_channel_case, HAS_CHANNEL);
+		CHECK_EQ(msg_channel_suffix(packed, suffix, name, len), suffix);
+		CHECK_EQ(msg_channel_suffix(packed, suffix - 1, name, len), 0);
+		arena_fini(&arena);
+	}
+	CHECK_EQ(msg_channel_suffix(packed, sizeof(packed), name, 256), 0);
+}
+
+/* Empty and set is the lobby: it must not vanish on the way. */
+TEST(msg_empty_channel_stays_set)
+{
+	Websocket__WebSocketMessage *m;
+	struct msg_builder b;
+	uint8_t out[64];
+
+	start(4096);
+	msg_init_chat(&b, "", "", "x", 0);
+	msg_set_channel(&b, "");
+	m = round_trip(&b, out, sizeof(out));
+	CHECK_EQ(m->has_channel_case, HAS_CHANNEL);
+	CHECK_STR(m->channel, "");
+	arena_fini(&arena);
+}
+
+TEST(msg_request_id_is_repeated_up_to_a_size)
+{
+	uint8_t id[MSG_REQUEST_ID_MAX + 1] = {1};
+	struct msg_builder b;
+
+	msg_init_control(&b, CTL(ACKNOWLEDGE));
+	msg_set_request_id(&b, id, sizeof(id));
+	CHECK_EQ(b.m.request_id.len, 0);
+	msg_set_request_id(&b, id, MSG_REQUEST_ID_MAX);
+	CHECK_EQ(b.m.request_id.len, MSG_REQUEST_ID_MAX);
+}
+
+TEST(msg_checksum_is_compared_as_a_number)
+{
+	CHECK_EQ(msg_crc32("123456789", 9), 0xcbf43926);
+	CHECK_EQ(msg_crc32(NULL, 0), 0);
+	CHECK(msg_checksum_matches("cbf43926", 0xcbf43926));
+	CHECK(msg_checksum_matches("CBF43926", 0xcbf43926));
+	CHECK(msg_checksum_matches("00ab", 0xab));
+	CHECK(msg_checksum_matches("ab", 0xab));
+	CHECK(msg_checksum_matches("00000000000000000000ab", 0xab));
+	CHECK(msg_checksum_matches("0", 0));
+	CHECK(!msg_checksum_matches("", 0));
+	CHECK(!msg_checksum_matches("1cbf43926", 0xcbf43926));
+	CHECK(!msg_checksum_matches("10000000000000000cbf43926", 0xcbf43926));
+	CHECK(!msg_checksum_matches("0xab", 0xab));
+	CHECK(!msg_checksum_matches("ab ", 0xab));
+	CHECK(!msg_checksum_matches("ac", 0xab));
+}
+
+TEST(msg_capabilities_have_names_and_bits)
+{
+	char *names[] = {(char[]){"gzip"}, (char[]){"ZSTD"}, (char[]){"ack"}, (char[]){"new"},
+			 (char[]){"ack"}};
+	const char *out[MSG_N_CAPS];
+	const unsigned all = MSG_CAP_ACK | MSG_CAP_GZIP | MSG_CAP_LZ4 | MSG_CAP_ZSTD;
+
+	CHECK_EQ(msg_caps_parse(names, ARRAY_LEN(names)), MSG_CAP_GZIP | MSG_CAP_ACK);
+	CHECK_EQ(msg_caps_parse(NULL, 0), 0);
+	CHECK_EQ(msg_caps_names(all, out, 1), 1);
+	CHECK_EQ(msg_caps_names(0, out, MSG_N_CAPS), 0);
+	CHECK_EQ(msg_caps_names(MSG_CAP_LZ4, out, MSG_N_CAPS), 1);
+	CHECK_STR(out[0], "lz4");
+	CHECK_EQ(msg_caps_names(all | 1u << 20, out, MSG_N_CAPS), MSG_N_CAPS);
+	CHECK_EQ(1u << WEBSOCKET__COMPRESSION_TYPE__LZ4, MSG_CAP_LZ4);
+}
+
+TEST(msg_results_have_a_text_and_a_close_code)
+{
+	for (unsigned i = 0; i < MSG_N_RESULTS; i++)
+		CHECK(msg_result_text((enum msg_result)i)[0]);
+	CHECK(msg_result_text(MSG_N_RESULTS)[0]);
+	CHECK_EQ(msg_result_close_code(MSG_NOT_A_MESSAGE), 1007);
+	CHECK_EQ(msg_result_close_code(MSG_BAD_UTF8), 1007);
+	CHECK_EQ(msg_result_close_code(MSG_TOO_BIG), 1009);
+	CHECK_EQ(msg_result_close_code(MSG_WRONG_PAYLOAD), 0);
+	CHECK_EQ(msg_result_close_code(MSG_BAD_TEXT), 0);
+}
+
+/* ---- against protobuf-c, over random and damaged messages ---- */
+
+/* What an input has that protobuf-c does not see: the oracle for where outcomes may differ. */
+struct oracle {
+	bool is_stricter; /* field number 0, a number that overflows, is_last of a wrong wire type
+			   */
+	bool is_merged;   /* a payload more than once: protobuf-c replaces */
+	bool bad_utf8;
+	bool bad_text;
+	unsigned payloads;
+};
+
+static size_t oracle_varint(const uint8_t *p, size_t n, uint64_t *ret, bool *overflows)
+{
+	unsigned __int128 v = 0;
+
+	for (size_t i = 0; i < n && i < 10; i++) {
+		v |= (unsigned __int128)(p[i] & 0x7f) << 7 * i;
+		if (p[i] < 0x80) {
+			*ret = (uint64_t)v;
+			*overflows |= v >> 64 != 0;
+			return i + 1;
+		}
+	}
+	return 0;
+}
+
+static void oracle_string(struct oracle *o, unsigned level, uint64_t id, const uint8_t *p, size_t n)
+{
+	static const char *const strings[] = {
+		[0] = "\20", [3] = "\1\2\3\5", [4] = "\2", [5] = "\2\4\20\22"};
+	static const char *const plain[] = {[0] = "\20", [3] = "\2", [4] = "\2", [5] = "\2\22"};
+
+	if (id == 0 || id > 18 || !strchr(strings[level], (int)id))
+		return;
+	o->bad_utf8 |= !utf8_valid(p, n);
+	o->bad_text |= strchr(plain[level], (int)id) && n && memchr(p, 0, n);
+}
+
+/* @level: 0, or the number of the payload's field */
+static void oracle_walk(struct oracle *o, unsigned level, const uint8_t *p, size_t n)
+{
+	while (n) {
+		uint64_t tag = 0, value = 0;
+		bool is_long = false;
+		size_t head = oracle_varint(p, n, &tag, &is_long), body = 0;
+
+		o->is_stricter |= !head || head > 5 || tag > UINT32_MAX || tag >> 3 == 0 ||
+				  (level == 4 && tag >> 3 == 4 && (tag & 7));
+		if (o->is_stricter)
+			return;
+		p += head;
+		n -= head;
+		if ((tag & 7) == 1 || (tag & 7) == 5)
+			body = (tag & 7) == 1 ? 8 : 4;
+		else
+			body = oracle_varint(p, n, &value, &is_long);
+		if ((tag & 7) == 2) {
+			is_long |= body > 5;
+			p += body;
+			n -= MIN(body, n);
+			body = (size_t)value;
+		}
+		o->is_stricter |= is_long;
+		if (body > n || o->is_stricter)
+			return;
+		if ((tag & 7) == 2)
+			oracle_string(o, level, tag >> 3, p, body);
+		if (level == 0 && tag >> 3 >= 3 && tag >> 3 <= 5 && (tag & 7) == 2) {
+			o->is_merged |= o->payloads++ > 0;
+			oracle_walk(o, (unsigned)(tag >> 3), p, body);
+		}
+		p += body;
+		n -= body;
+	}
+}
+
+static char *random_text(uint64_t *rng, char *out, size_t max)
+{
+	size_t n = test_random(rng) % max;
+
+	for (size_t i = 0; i < n; i++)
+		out[i] = (char)('a' + test_random(rng) % 26);
+	out[n] = '\0';
+	return out;
+}
+
+static size_t random_message(uint64_t *rng, uint8_t *out)
+{
+	static char text[4][40];
+	char *list[2] = {text[0], text[1]};
+	struct msg_builder b;
+	size_t n;
+
+	for (size_t i = 0; i < 4; i++)
+		random_text(rng, text[i], 40);
+	switch (test_random(rng) % 3) {
+	case 0:
+		msg_init_chat(&b, text[0], text[1], text[2], (int64_t)test_random(rng));
+		msg_set_mentions(&b, list, test_random(rng) % 3);
+		break;
+	case 1:
+		msg_init_binary(&b, text[0], 20, (uint32_t)test_random(rng), test_random(rng) & 1,
+				(Websocket__CompressionType)(test_random(rng) % 5));
+		break;
+	default:
+		msg_init_control(&b, (Websocket__ControlType)(test_random(rng) % 20));
+		msg_set_session_id(&b, text[2]);
+		msg_set_capabilities(&b, (unsigned)test_random(rng));
+		msg_set_channels(&b, list, test_random(rng) % 3);
+		if (test_random(rng) & 1)
+			msg_set_max_size(&b, (int32_t)test_random(rng));
+		break;
+	}
+	msg_set_request_id(&b, text[3], 16);
+	if (test_random(rng) & 1)
+		msg_set_channel(&b, text[3]);
+	n = msg_pack(&b, out);
+	if (test_random(rng) % 4 == 0) {
+		memcpy(out + n, "\xa2\x06\x02xy\xa8\x06\x07\xb5\x06\x01\x02\x03\x04", 14);
+		n += 14;
+	}
+	return n;
+}
+
+static size_t damage(uint64_t *rng, uint8_t *p, size_t n)
+{
+	for (uint64_t k = test_random(rng) % 4; k > 0 && n > 0; k--) {
+		size_t at = test_random(rng) % n;
+
+		switch (test_random(rng) % 4) {
+		case 0:
+			p[at] ^= (uint8_t)(1u << test_random(rng) % 8);
+			break;
+		case 1:
+			p[at] = (uint8_t)test_random(rng);
+			break;
+		case 2:
+			n = at;
+			break;
+		default:
+			memmove(p + at, p + at + 1, n - at - 1);
+			n--;
+			break;
+		}
+	}
+	return n;
+}
+
+static void compare(const uint8_t *p, size_t n)
+{
+	Websocket__WebSocketMessage *ours = NULL, *theirs;
+	struct oracle o = {0};
+	static uint8_t a[1024], b[1024];
+	enum msg_result r;
+	size_t n_a, n_b;
+
+	r = decode(p, n, &ours);
+	theirs = websocket__web_socket_message__unpack(NULL, n, p);
+	oracle_walk(&o, 0, p, n);
+	CHECK(r != MSG_TOO_BIG);
+	if (!ours) {
+		if (theirs && !o.is_stricter)
+			for (size_t i = 0; i < n; i++)
+				fprintf(stderr, "%02x%c", p[i], i + 1 < n ? ' ' : '\n');
+		CHECK(!theirs || o.is_stricter);
+	} else {
+		CHECK(theirs && !o.is_stricter);
+		CHECK_EQ(r == MSG_BAD_UTF8, o.bad_utf8);
+		CHECK_EQ(r == MSG_BAD_TEXT, o.bad_text && !o.bad_utf8);
+		n_a = websocket__web_socket_message__get_packed_size(ours);
+		n_b = websocket__web_socket_message__get_packed_size(theirs);
+		if (!o.is_merged) {
+			CHECK_EQ(n_a, n_b);
+			CHECK(n_a <= sizeof(a));
+			websocket__web_socket_message__pack(ours, a);
+			websocket__web_socket_message__pack(theirs, b);
+			CHECK_MEM(a, b, n_a);
+		}
+	}
+	websocket__web_socket_message__free_unpacked(theirs, NULL);
+	arena_reset(&arena);
+}
+
+TEST(msg_decode_agrees_with_protobuf_c)
+{
+	uint64_t rng = test_seed();
+	uint8_t packed[1024];
+
+	start(1 << 18);
+	for (int i = 0; i < 60000; i++) {
+		size_t n = random_message(&rng, packed);
+
+		if (test_random(&rng) % 8 == 0)
+			n += random_message(&rng, packed + n);
+		n = damage(&rng, packed, n);
+		/* Exactly as much memory as there is input, so that a sanitizer sees a step too
+		 * far. */
+		uint8_t *exact = malloc(n ? n : 1);
+		memcpy(exact, packed, n);
+		compare(exact, n);
+		free(exact);
+	}
+	arena_fini(&arena);
+}
+
+/* The walk knows those field types only that the four messages have; a new kind of field needs
+ * a new branch there. */
+TEST(msg_decode_knows_every_type_of_field_in_use)
+{
+	static const ProtobufCMessageDescriptor *const all[] = {
+		&websocket__chat_message__descriptor,
+		&websocket__binary_data__descriptor,
+		&websocket__control_message__descriptor,
+		&websocket__web_socket_message__descriptor,
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(all); i++) {
+		for (unsigned k = 0; k < all[i]->n_fields; k++) {
+			const ProtobufCFieldDescriptor *f = &all[i]->fields[k];
+			bool is_known = f->type == PROTOBUF_C_TYPE_ENUM ||
+					f->type == PROTOBUF_C_TYPE_INT32 ||
+					f->type == PROTOBUF_C_TYPE_UINT32 ||
+					f->type == PROTOBUF_C_TYPE_INT64 ||
+					f->type == PROTOBUF_C_TYPE_UINT64 ||
+					f->type == PROTOBUF_C_TYPE_BOOL ||
+					f->type == PROTOBUF_C_TYPE_STRING ||
+					f->type == PROTOBUF_C_TYPE_BYTES ||
+					(f->type == PROTOBUF_C_TYPE_MESSAGE && i == 3);
+
+			CHECK(is_known);
+			CHECK(f->label != PROTOBUF_C_LABEL_REPEATED ||
+			      f->type == PROTOBUF_C_TYPE_STRING);
+		}
+	}
+}
