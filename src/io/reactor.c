@@ -1,0 +1,172 @@
+/* SPDX-License-Identifier: MIT */
+#include "io/reactor.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/eventfd.h>
+
+#include "base/clock.h"
+
+#define EVENTS_PER_TURN 512
+
+static void woken(struct reactor_source *s, uint32_t events)
+{
+	/*
+	 * Edge-triggered, so that the counter need not be read back: each write
+	 * is one event, and the turn that it starts is all that was asked for.
+	 */
+	(void)s;
+	(void)events;
+}
+
+int reactor_init(struct reactor *r, const struct reactor_ops *ops)
+{
+	WB_CLEANUP(fd_closep) int epoll_fd = -1;
+	WB_CLEANUP(fd_closep) int wake_fd = -1;
+	int error;
+
+	epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	if (epoll_fd < 0)
+		return -errno;
+	wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (wake_fd < 0)
+		return -errno;
+
+	r->epoll_fd = epoll_fd;
+	error = reactor_add(r, &r->wake_source, wake_fd, EPOLLIN | EPOLLET, woken);
+	if (error)
+		return error;
+	r->now_ns = clock_now_ns();
+	wheel_init(&r->wheel, REACTOR_TICK_NS, r->now_ns);
+	list_init(&r->deferred);
+	r->ops = ops;
+	r->wake_fd = TAKE_FD(wake_fd);
+	(void)TAKE_FD(epoll_fd);
+	return 0;
+}
+
+static void run_deferred(struct reactor *r)
+{
+	while (!list_is_empty(&r->deferred)) {
+		struct reactor_deferred *d =
+			CONTAINER_OF(list_first(&r->deferred), struct reactor_deferred, node);
+		reactor_deferred_fn *fn = d->fn;
+
+		list_del(&d->node);
+		d->fn = NULL;
+		fn(d);
+	}
+}
+
+void reactor_fini(struct reactor *r)
+{
+	if (!r->ops)
+		return;
+	run_deferred(r);
+	fd_closep(&r->wake_fd);
+	fd_closep(&r->epoll_fd);
+	r->ops = NULL;
+}
+
+void reactor_own(struct reactor *r)
+{
+	r->thread = pthread_self();
+	r->has_thread = true;
+}
+
+int reactor_add(struct reactor *r, struct reactor_source *s, int fd, uint32_t events,
+		reactor_source_fn *fn)
+{
+	struct epoll_event event = {.events = events, .data.ptr = s};
+
+	if (epoll_ctl(r->epoll_fd, EPOLL_CTL_ADD, fd, &event) < 0)
+		return -errno;
+	s->fn = fn;
+	return 0;
+}
+
+void reactor_del(struct reactor *r, struct reactor_source *s, int fd)
+{
+	reactor_assert_here(r);
+	if (!s->fn)
+		return;
+	(void)epoll_ctl(r->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
+	s->fn = NULL;
+}
+
+void reactor_defer(struct reactor *r, struct reactor_deferred *d, reactor_deferred_fn *fn)
+{
+	reactor_assert_here(r);
+	if (d->fn)
+		return;
+	d->fn = fn;
+	list_add_tail(&r->deferred, &d->node);
+}
+
+static int sleep_ms(struct reactor *r, uint64_t longest_ns)
+{
+	uint64_t next = wheel_next_ns(&r->wheel);
+	uint64_t wait = longest_ns;
+
+	if (next != UINT64_MAX) {
+		uint64_t now = clock_now_ns();
+
+		wait = MIN(wait, next > now ? next - now : 0);
+	}
+	if (wait == UINT64_MAX)
+		return -1;
+	return (int)MIN((wait + NS_PER_MS - 1) / NS_PER_MS, (uint64_t)INT32_MAX);
+}
+
+static int wait_for_events(struct reactor *r, struct epoll_event *events, uint64_t longest_ns)
+{
+	int n, timeout = 0;
+
+	atomic_store_explicit(&r->asleep, true, memory_order_relaxed);
+	atomic_thread_fence(memory_order_seq_cst); /* the announcement before the look; see the note */
+	if (longest_ns > 0 && list_is_empty(&r->deferred) &&
+	    (!r->ops->has_work || !r->ops->has_work(r)))
+		timeout = sleep_ms(r, longest_ns);
+	n = epoll_wait(r->epoll_fd, events, EVENTS_PER_TURN, timeout);
+	if (n < 0)
+		n = -errno;
+	atomic_store_explicit(&r->asleep, false, memory_order_relaxed);
+	return n;
+}
+
+int reactor_turn(struct reactor *r, uint64_t longest_ns)
+{
+	struct epoll_event events[EVENTS_PER_TURN];
+	int n;
+
+	reactor_assert_here(r);
+	if (r->turns > 0)
+		r->busy_ns += clock_now_ns() - r->now_ns;
+	n = wait_for_events(r, events, longest_ns);
+	if (n < 0 && n != -EINTR)
+		return n;
+	r->now_ns = clock_now_ns();
+	r->turns++;
+
+	for (int i = 0; i < n; i++) {
+		struct reactor_source *s = events[i].data.ptr;
+
+		if (s->fn)
+			s->fn(s, events[i].events);
+	}
+	wheel_advance(&r->wheel, r->now_ns);
+	if (r->ops->work)
+		r->ops->work(r);
+	run_deferred(r);
+	return 0;
+}
+
+void reactor_wake(struct reactor *r)
+{
+	const uint64_t one = 1;
+
+	atomic_thread_fence(memory_order_seq_cst); /* the hand-over before the look; see the note */
+	if (atomic_load_explicit(&r->asleep, memory_order_relaxed) &&
+	    atomic_exchange_explicit(&r->asleep, false, memory_order_relaxed))
+		(void)!write(r->wake_fd, &one, sizeof(one)); /* fails only when it is signalled already */
+}

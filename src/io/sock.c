@@ -1,0 +1,203 @@
+/* SPDX-License-Identifier: MIT */
+#include "io/sock.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netdb.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <string.h>
+
+static const uint8_t v4_prefix[12] = {[10] = 0xff, [11] = 0xff};
+
+static int parse_address(const char *host, uint16_t port, struct sockaddr_storage *ret,
+			 socklen_t *ret_len)
+{
+	struct sockaddr_in *v4 = (struct sockaddr_in *)ret;
+	struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)ret;
+
+	*ret = (struct sockaddr_storage){0};
+	if (inet_pton(AF_INET, host, &v4->sin_addr) == 1) {
+		v4->sin_family = AF_INET;
+		v4->sin_port = htons(port);
+		*ret_len = sizeof(*v4);
+		return 0;
+	}
+	if (inet_pton(AF_INET6, host, &v6->sin6_addr) == 1) {
+		v6->sin6_family = AF_INET6;
+		v6->sin6_port = htons(port);
+		*ret_len = sizeof(*v6);
+		return 0;
+	}
+	return -EINVAL;
+}
+
+static int share_port(int fd)
+{
+	const int on = 1;
+
+	return setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on)) < 0 ? -errno : 0;
+}
+
+int sock_listen(const char *host, uint16_t port, int backlog, bool is_first, int *ret_fd)
+{
+	WB_CLEANUP(fd_closep) int fd = -1;
+	struct sockaddr_storage addr;
+	socklen_t addr_len;
+	const int on = 1, off = 0;
+	int error;
+
+	error = parse_address(host, port, &addr, &addr_len);
+	if (error)
+		return error;
+	fd = socket(addr.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return -errno;
+	if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) < 0)
+		return -errno;
+	if (!is_first && share_port(fd))
+		return -errno;
+	if (addr.ss_family == AF_INET6 &&
+	    setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof(off)) < 0)
+		return -errno;
+	if (bind(fd, (struct sockaddr *)&addr, addr_len) < 0)
+		return -errno;
+	if ((is_first && share_port(fd)) || listen(fd, backlog) < 0)
+		return -errno;
+
+	*ret_fd = TAKE_FD(fd);
+	return 0;
+}
+
+uint16_t sock_port(int fd)
+{
+	struct sockaddr_storage addr = {0};
+	socklen_t len = sizeof(addr);
+
+	if (getsockname(fd, (struct sockaddr *)&addr, &len) < 0)
+		return 0;
+	if (addr.ss_family == AF_INET)
+		return ntohs(((struct sockaddr_in *)&addr)->sin_port);
+	if (addr.ss_family == AF_INET6)
+		return ntohs(((struct sockaddr_in6 *)&addr)->sin6_port);
+	return 0;
+}
+
+static void fill_peer(struct sock_peer *peer, const struct sockaddr_storage *addr)
+{
+	const struct sockaddr_in *v4 = (const struct sockaddr_in *)addr;
+	const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)addr;
+
+	*peer = (struct sock_peer){0};
+	switch (addr->ss_family) {
+	case AF_INET:
+		memcpy(peer->ip, v4_prefix, sizeof(v4_prefix));
+		memcpy(peer->ip + sizeof(v4_prefix), &v4->sin_addr, 4);
+		peer->port = ntohs(v4->sin_port);
+		break;
+	case AF_INET6:
+		memcpy(peer->ip, &v6->sin6_addr, 16);
+		peer->port = ntohs(v6->sin6_port);
+		break;
+	default:
+		peer->is_unix = true;
+	}
+}
+
+int sock_accept(int listener, int *ret_fd, struct sock_peer *ret_peer)
+{
+	struct sockaddr_storage addr = {0};
+	socklen_t len = sizeof(addr);
+	int fd;
+
+	do
+		fd = accept4(listener, (struct sockaddr *)&addr, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+	while (fd < 0 && errno == EINTR);
+	if (fd < 0)
+		return -errno;
+	fill_peer(ret_peer, &addr);
+	*ret_fd = fd;
+	return 0;
+}
+
+void sock_set_options(int fd, const struct sock_options *options)
+{
+	const int nodelay = options->nodelay;
+	const int keepalive = options->keepalive_s > 0;
+	const unsigned idle = options->keepalive_s;
+	const unsigned lowat = options->notsent_lowat;
+
+	/* A unix socket knows none of these, and serves as well without them. */
+	(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &nodelay, sizeof(nodelay));
+	(void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &keepalive, sizeof(keepalive));
+	if (keepalive)
+		(void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof(idle));
+	if (lowat)
+		(void)setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &lowat, sizeof(lowat));
+}
+
+static int connect_to(const struct sockaddr *addr, socklen_t len, int *ret_fd)
+{
+	WB_CLEANUP(fd_closep) int fd = -1;
+
+	fd = socket(addr->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return -errno;
+	if (connect(fd, addr, len) < 0 && errno != EINPROGRESS)
+		return -errno;
+	*ret_fd = TAKE_FD(fd);
+	return 0;
+}
+
+int sock_connect(const char *host, uint16_t port, int *ret_fd)
+{
+	const struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV};
+	struct addrinfo *found = NULL;
+	char service[8];
+	int error = -EINVAL;
+
+	snprintf(service, sizeof(service), "%u", port);
+	if (getaddrinfo(host, service, &hints, &found) != 0)
+		return -EINVAL;
+	for (const struct addrinfo *a = found; a && error; a = a->ai_next)
+		error = connect_to(a->ai_addr, a->ai_addrlen, ret_fd);
+	freeaddrinfo(found);
+	return error;
+}
+
+int sock_error(int fd)
+{
+	int error = 0;
+	socklen_t len = sizeof(error);
+
+	if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &len) < 0)
+		return -errno;
+	return -error;
+}
+
+static bool is_v4(const struct sock_peer *peer)
+{
+	return memcmp(peer->ip, v4_prefix, sizeof(v4_prefix)) == 0;
+}
+
+char *sock_format_ip(char *out, const struct sock_peer *peer)
+{
+	if (peer->is_unix)
+		return strcpy(out, "unix");
+	if (is_v4(peer))
+		(void)inet_ntop(AF_INET, peer->ip + sizeof(v4_prefix), out, SOCK_ADDRESS_MAX);
+	else
+		(void)inet_ntop(AF_INET6, peer->ip, out, SOCK_ADDRESS_MAX);
+	return out;
+}
+
+char *sock_format_peer(char *out, const struct sock_peer *peer)
+{
+	char ip[SOCK_ADDRESS_MAX];
+
+	if (peer->is_unix)
+		return strcpy(out, "unix");
+	sock_format_ip(ip, peer);
+	snprintf(out, SOCK_ADDRESS_MAX, is_v4(peer) ? "%.45s:%u" : "[%.45s]:%u", ip, peer->port);
+	return out;
+}

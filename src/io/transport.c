@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: MIT */
+#include "io/transport.h"
+
+#include <errno.h>
+#include <sys/socket.h>
+
+static ssize_t plain_recv(struct transport *t, void *p, size_t n)
+{
+	ssize_t got;
+
+	do
+		got = recv(t->fd, p, n, 0);
+	while (got < 0 && errno == EINTR);
+	return got < 0 ? -errno : got;
+}
+
+static ssize_t plain_send(struct transport *t, const struct iovec *iov, int count)
+{
+	const struct msghdr message = {
+		.msg_iov = (struct iovec *)(uintptr_t)iov,
+		.msg_iovlen = (size_t)count,
+	};
+	ssize_t sent;
+
+	do
+		sent = count == 1 ? send(t->fd, iov->iov_base, iov->iov_len, MSG_NOSIGNAL)
+				  : sendmsg(t->fd, &message, MSG_NOSIGNAL);
+	while (sent < 0 && errno == EINTR);
+	return sent < 0 ? -errno : sent;
+}
+
+static void plain_shutdown(struct transport *t)
+{
+	(void)shutdown(t->fd, SHUT_WR); /* fails only when the peer is gone already */
+}
+
+static void plain_close(struct transport *t, bool reset)
+{
+	const struct linger now = {.l_onoff = 1, .l_linger = 0};
+
+	if (t->fd < 0)
+		return;
+	if (reset)
+		(void)setsockopt(t->fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
+	fd_closep(&t->fd);
+}
+
+static const struct transport_ops plain_ops = {
+	.recv = plain_recv,
+	.send = plain_send,
+	.shutdown = plain_shutdown,
+	.close = plain_close,
+};
+
+void transport_init_plain(struct transport *t, int fd)
+{
+	t->ops = &plain_ops;
+	t->fd = fd;
+}
