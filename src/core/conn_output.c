@@ -1,0 +1,294 @@
+/* SPDX-License-Identifier: MIT */
+#include <errno.h>
+#include <string.h>
+
+#include "core/conn_private.h"
+#include "wire/ws.h"
+
+#define BATCH 64 /* frames that one send gathers from the private queue */
+
+static bool is_control(const struct frame *f)
+{
+	return f->flags & FRAME_CONTROL;
+}
+
+static void queue_insert(struct conn *c, struct frame *f)
+{
+	struct frame *after = c->queue_end;
+
+	/* Control frames stand before messages, but for Close, which is the last of all. */
+	if (is_control(f) && !(f->flags & FRAME_CLOSE)) {
+		after = c->queue_control;
+		c->queue_control = f;
+	}
+	if (after) {
+		f->next = after->next;
+		after->next = f;
+	} else {
+		f->next = c->queue;
+		c->queue = f;
+	}
+	if (!f->next)
+		c->queue_end = f;
+	c->queue_count++;
+	c->queue_bytes += f->body.len;
+}
+
+/* Takes the head out of the queue; the reference is the caller's. */
+static struct frame *queue_pop(struct conn *c)
+{
+	struct frame *f = c->queue;
+
+	c->queue = f->next;
+	if (!c->queue)
+		c->queue_end = NULL;
+	if (c->queue_control == f)
+		c->queue_control = NULL;
+	c->queue_count--;
+	c->queue_bytes -= f->body.len;
+	f->next = NULL;
+	return f;
+}
+
+void conn_drop_queue(struct conn *c)
+{
+	struct frame *kept = NULL, **end = &kept;
+
+	/* A head that is partly sent is a control frame, and stays the head. */
+	while (c->queue) {
+		struct frame *f = queue_pop(c);
+
+		if (is_control(f)) {
+			*end = f;
+			end = &f->next;
+		} else {
+			frame_unref(f);
+		}
+	}
+	while (kept) {
+		struct frame *f = kept;
+
+		kept = f->next;
+		f->next = NULL;
+		queue_insert(c, f);
+	}
+}
+
+void conn_drop_output(struct conn *c)
+{
+	while (c->queue)
+		frame_unref(queue_pop(c));
+	c->transit = frame_unref(c->transit);
+	c->transit_bytes = NULL;
+	c->head_sent = 0;
+}
+
+/* ------------------------------------------------------------------- queueing */
+
+static void enqueue(struct conn *c, struct frame *f)
+{
+	queue_insert(c, f);
+	if (list_is_empty(&c->behind_node))
+		list_add_tail(&c->env->behind, &c->behind_node);
+	conn_want_write(c);
+}
+
+void conn_send(struct conn *c, struct frame *f)
+{
+	if (!f) {
+		conn_close(c, WS_CODE_INTERNAL_ERROR, "out of memory");
+		return;
+	}
+	if (c->state != CONN_OPEN)
+		frame_unref(f);
+	else
+		enqueue(c, f);
+}
+
+void conn_send_msg(struct conn *c, const struct msg_builder *b)
+{
+	conn_send(c, frame_from_msg(b, c->env->config->max_frame_size, c->env->frame_account));
+}
+
+void conn_send_control(struct conn *c, uint8_t opcode, const void *p, size_t n)
+{
+	struct frame *f = frame_new(opcode, n, SIZE_MAX, c->env->frame_account);
+
+	if (f)
+		frame_write(f, 0, p, n);
+	conn_send(c, f);
+}
+
+void conn_send_close(struct conn *c, const uint8_t *payload, size_t n)
+{
+	struct frame *f = frame_new(WS_CLOSE, n, SIZE_MAX, c->env->frame_account);
+
+	if (!f) {
+		conn_abort(c);
+		return;
+	}
+	f->flags |= FRAME_CLOSE;
+	frame_write(f, 0, payload, n);
+	enqueue(c, f);
+}
+
+void conn_send_raw(struct conn *c, const void *p, size_t n)
+{
+	struct frame *f = frame_new_raw(p, n, c->env->frame_account);
+
+	if (f)
+		enqueue(c, f);
+	else
+		conn_abort(c);
+}
+
+void conn_transit(struct conn *c, struct frame *f, const struct frame_bytes *b, size_t sent)
+{
+	WB_ASSERT(!c->transit);
+	c->transit = frame_ref(f);
+	c->transit_bytes = b;
+	c->transit_at = sent;
+	if (list_is_empty(&c->behind_node))
+		list_add_tail(&c->env->behind, &c->behind_node);
+}
+
+void conn_blocked(struct conn *c, ssize_t result)
+{
+	if (result >= 0 || result == -EAGAIN) {
+		c->can_write = false;
+		return;
+	}
+	if (c->state == CONN_OPEN) {
+		METRIC_INC(c->env->metrics, connection_errors);
+		c->close_code = WS_CODE_ABNORMAL;
+	}
+	conn_abort(c);
+}
+
+/* -------------------------------------------------------------------- sending */
+
+/* Sends, counts, and notices when the kernel took only a part. Returns what it took. */
+static size_t send_iov(struct conn *c, const struct iovec *iov, int count, size_t bytes)
+{
+	ssize_t sent = transport_send(&c->transport, iov, count);
+
+	if (sent < (ssize_t)bytes)
+		conn_blocked(c, sent);
+	if (sent <= 0)
+		return 0;
+	METRIC_ADD(c->env->metrics, bytes_sent, (uint64_t)sent);
+	return (size_t)sent;
+}
+
+static void count_sent(struct conn *c, const struct frame *f)
+{
+	if (!f->opcode)
+		return; /* the answer to a handshake */
+	METRIC_INC(c->env->metrics, frames_sent);
+	if (!is_control(f))
+		METRIC_INC(c->env->metrics, messages_sent);
+}
+
+/* The message in transit, up to @end. */
+static void send_transit(struct conn *c, size_t end)
+{
+	const struct frame_bytes *b = c->transit_bytes;
+	const struct iovec iov = {(void *)(uintptr_t)(b->bytes + c->transit_at), end - c->transit_at};
+
+	c->transit_at += send_iov(c, &iov, 1, iov.iov_len);
+	if (c->state == CONN_DEAD || c->transit_at < b->len)
+		return;
+	count_sent(c, c->transit);
+	c->transit = frame_unref(c->transit);
+	c->transit_bytes = NULL;
+}
+
+/* What was sent of the queue leaves it; a message of which a part is out becomes the one in transit. */
+static void advance_queue(struct conn *c, size_t sent)
+{
+	while (sent > 0) {
+		struct frame *f = c->queue;
+		size_t left = f->body.len - c->head_sent;
+
+		if (sent < left && is_control(f)) {
+			c->head_sent += (uint32_t)sent;
+			return;
+		}
+		f = queue_pop(c);
+		c->head_sent = 0;
+		if (sent < left)
+			conn_transit(c, f, &f->body, sent);
+		else
+			count_sent(c, f);
+		frame_unref(f);
+		sent -= MIN(sent, left);
+	}
+}
+
+/* The queue's head, many frames at once; @controls_only: between fragments of what is in transit. */
+static void send_queue(struct conn *c, bool controls_only)
+{
+	struct iovec iov[BATCH];
+	size_t bytes = 0, at = c->head_sent;
+	int n = 0;
+
+	for (struct frame *f = c->queue; f && n < BATCH; f = f->next) {
+		if (controls_only && (!is_control(f) || f->flags & FRAME_CLOSE))
+			break;
+		iov[n++] = (struct iovec){f->body.bytes + at, f->body.len - at};
+		bytes += f->body.len - at;
+		at = 0;
+	}
+	advance_queue(c, send_iov(c, iov, n, bytes));
+}
+
+static bool has_control_waiting(const struct conn *c)
+{
+	return c->queue && is_control(c->queue) && !(c->queue->flags & FRAME_CLOSE);
+}
+
+/* One send of what is private or in transit. */
+static void send_some(struct conn *c)
+{
+	const struct frame_bytes *b = c->transit_bytes;
+
+	if (!c->transit) {
+		send_queue(c, false);
+		return;
+	}
+	if (!has_control_waiting(c)) {
+		send_transit(c, b->len);
+		return;
+	}
+	if (c->head_sent > 0 || frame_is_boundary(b, c->transit_at))
+		send_queue(c, true);
+	else
+		send_transit(c, MIN(b->len, (c->transit_at / b->piece + 1) * b->piece));
+}
+
+/* The last word is out. With the peer's Close here too, or after a refusal, this side ends. */
+static void check_said(struct conn *c)
+{
+	if (c->state == CONN_CLOSING && conn_is_said(c) && c->got_close)
+		conn_said(c);
+}
+
+void conn_flush(struct conn *c)
+{
+	list_del(&c->write_node);
+	while (c->state != CONN_DEAD && c->can_write && !conn_is_said(c))
+		send_some(c);
+	if (c->state == CONN_OPEN && c->n_lagging > 0 && conn_is_clear(c))
+		c->env->ops->catch_up(c);
+	if (c->state == CONN_DEAD)
+		return;
+	check_said(c);
+	if (c->state == CONN_DEAD)
+		return;
+	if (conn_is_said(c) && c->n_lagging == 0)
+		list_del(&c->behind_node);
+	if (c->over_ns && c->state == CONN_OPEN)
+		c->env->ops->check_limits(c);
+	if (c->state == CONN_OPEN && conn_has_input(c) && !conn_is_held(c))
+		conn_want_read(c);
+}

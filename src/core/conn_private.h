@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+
+/*
+ * What the three sources of a connection share: conn.c (life and deadlines),
+ * conn_input.c (bytes in), conn_output.c (bytes out). Nobody else includes it.
+ */
+
+#include "core/conn.h"
+#include "io/log.h"
+
+/* The 101 is queued: the connection is open. */
+void conn_upgraded(struct conn *c);
+
+/* All that was queued is out: the Close, or the answer to a handshake. */
+void conn_said(struct conn *c);
+
+/* Nothing waits to be sent any more, and nothing is in transit. */
+static inline bool conn_is_said(const struct conn *c)
+{
+	return !c->transit && !c->queue;
+}
+
+/* Bytes wait to be processed: parked ones, or in the kernel. */
+static inline bool conn_has_input(const struct conn *c)
+{
+	return c->can_read || (c->input && c->input->parked_at < c->input->parked.len);
+}
+
+/* May not process input now: congestion, throttling, a stop, or its own private queue is half full. */
+bool conn_is_held(const struct conn *c);
+
+/* Frees what is held of an incomplete frame or message. */
+void conn_drop_input(struct conn *c);
+
+/* Frees what is in transit and queued. */
+void conn_drop_output(struct conn *c);
+
+/* Queues bytes as they are: the answer to a handshake. */
+void conn_send_raw(struct conn *c, const void *p, size_t n);
+
+/* Queues the Close, behind everything else. */
+void conn_send_close(struct conn *c, const uint8_t *payload, size_t n);
+
+/*
+ * One line about a connection, rate-limited for each kind of event: who, what
+ * (@text goes on after the address), which setting (or NULL).
+ */
+void conn_log(const struct conn *c, int priority, enum log_event_id event, const char *setting,
+	      const char *text);

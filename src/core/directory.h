@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+
+/*
+ * The channels of the whole process. For each one an entry of atomics: the
+ * counter that gives messages their place in the channel's one order, the set of
+ * workers that have members, the number of members.
+ *
+ * Publishing touches only the atomics of an entry that the publisher already
+ * holds. Names are looked up, and entries come and go, under one mutex, but only
+ * when a worker gets its first member of a channel, loses its last one, or the
+ * administrator publishes: never for a message. (A table without locks would
+ * have to solve reclamation for operations that happen at the rate of joins.)
+ *
+ * The order that makes joining exact: a publisher takes its number, *then* reads
+ * the set; a joining worker sets its bit, *then* reads the counter. All four are
+ * sequentially consistent. So whoever takes a number from the one on that the
+ * worker read sees its bit, and what is older the worker drops.
+ *
+ * Entries live in slots that are reused; the generation tells one use from the
+ * next, so that a message still on its way to a channel that is gone cannot turn
+ * up in another.
+ */
+
+#include <pthread.h>
+
+#include "base/base.h"
+
+#define DIRECTORY_MAX_WORKERS 64
+#define DIRECTORY_NAME_MAX 255
+
+enum directory_result {
+	DIRECTORY_E_FULL = 1, /* max_channels exist already */
+};
+
+/* One cache line, so that busy channels don't disturb their neighbours. */
+struct WB_SHARED directory_entry {
+	alignas(64) _Atomic uint64_t seq; /* number of the next message */
+	_Atomic uint64_t workers; /* bit i: worker i has members */
+	_Atomic uint32_t members; /* in all workers */
+	uint32_t slot WB_FROZEN;
+	uint32_t generation;      /* written under the mutex while nobody holds the entry */
+	uint32_t next;            /* under the mutex: hash chain or free list, slot + 1 */
+	uint32_t pins;            /* under the mutex: holders beside the workers */
+	uint8_t name_len;         /* as generation */
+	char *name;               /* as generation; NUL-terminated */
+};
+
+struct WB_SHARED directory {
+	pthread_mutex_t mutex;
+	struct directory_entry *entries WB_FROZEN; /* max_channels of them; untouched ones cost nothing */
+	uint32_t *buckets; /* under the mutex: slot + 1 */
+	uint32_t max WB_FROZEN;
+	uint32_t mask WB_FROZEN; /* buckets - 1 */
+	uint32_t free;     /* under the mutex: list of slots that were used, slot + 1 */
+	uint32_t fresh;    /* under the mutex: slots never used start here */
+	uint32_t generation; /* under the mutex */
+	_Atomic uint32_t count; /* channels that exist */
+};
+
+/**
+ * directory_init() - an empty directory
+ * @d:    all-zero
+ * @max:  most channels at a time, 1 to 10000000
+ *
+ * Return:  0 | -ENOMEM.
+ */
+int directory_init(struct directory *d, uint32_t max) WB_NODISCARD;
+void directory_fini(struct directory *d);
+
+/**
+ * directory_join() - say that a worker has members of a channel from now on
+ * @name:     @n bytes, at most DIRECTORY_NAME_MAX, no NUL; "" is the lobby
+ * @worker:   0 to DIRECTORY_MAX_WORKERS - 1; must not have joined already
+ * @ret_from: number of the first message that is certain to be posted to this worker
+ *
+ * Return:  0 | DIRECTORY_E_FULL | -ENOMEM.
+ * Owns:    the entry is held until directory_leave().
+ * Thread:  any.
+ */
+WB_ANY_THREAD int directory_join(struct directory *d, const char *name, size_t n, unsigned worker,
+				 struct directory_entry **ret, uint64_t *ret_from) WB_NODISCARD;
+
+/* The worker has no members any more; the entry goes with its last holder. Thread: any. */
+WB_ANY_THREAD void directory_leave(struct directory *d, struct directory_entry *e, unsigned worker);
+
+/**
+ * directory_pin() - hold a channel that exists, without being a member
+ *
+ * Return:  the entry, until directory_unpin(), or NULL when there is no such channel.
+ * Thread:  any.
+ */
+WB_ANY_THREAD struct directory_entry *directory_pin(struct directory *d, const char *name, size_t n);
+WB_ANY_THREAD void directory_unpin(struct directory *d, struct directory_entry *e);
+
+/**
+ * directory_take() - the next number of a channel, and who must get the message
+ * @e:      held by the caller
+ * @ret_workers: set of workers with members, read after the number was taken
+ *
+ * Thread:  any.
+ * Cost:    two atomic operations.
+ */
+static inline uint64_t directory_take(struct directory_entry *e, uint64_t *ret_workers)
+{
+	/* Pairs with directory_join(): bit, then counter. */
+	uint64_t seq = atomic_fetch_add_explicit(&e->seq, 1, memory_order_seq_cst);
+
+	*ret_workers = atomic_load_explicit(&e->workers, memory_order_seq_cst);
+	return seq;
+}
+
+/* Number that the next message will have. Thread: any. */
+static inline uint64_t directory_next_seq(struct directory_entry *e)
+{
+	return atomic_load_explicit(&e->seq, memory_order_seq_cst);
+}

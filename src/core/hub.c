@@ -1,0 +1,524 @@
+/* SPDX-License-Identifier: MIT */
+#include "core/hub.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "base/text.h"
+#include "core/slow.h"
+#include "io/log.h"
+
+#define ARENA_FIRST_BYTES (16 * 1024)
+
+/* A notice that waits: whom it is about, in which channel. */
+struct pending_notice {
+	struct list node;
+	Websocket__ControlType type;
+	uint8_t id[16];
+	uint8_t name_len;
+	char name[DIRECTORY_NAME_MAX + 1];
+};
+
+static size_t by_slot_bytes(const struct hub *h)
+{
+	return (size_t)h->shared->directory.max * sizeof(*h->by_slot);
+}
+
+int hub_init(struct hub *h, struct hub_shared *shared, unsigned index)
+{
+	int error;
+
+	h->shared = shared;
+	h->index = index;
+	h->env.frame_account = &shared->frame_bytes;
+	list_init(&h->channels.grown);
+	list_init(&h->pending);
+	list_init(&h->spool_waiting);
+	h->channels.conn = &h->env;
+	h->channels.maker = &h->maker;
+	h->maker.zip = &h->zip;
+	h->maker.arena = &h->maker_arena;
+	zip_init(&h->zip);
+	hub_configure(h);
+	error = conn_env_init(&h->env);
+	if (error)
+		return error;
+	h->by_slot = mmap(NULL, by_slot_bytes(h), PROT_READ | PROT_WRITE,
+			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (h->by_slot == MAP_FAILED) {
+		h->by_slot = NULL;
+		return -ENOMEM;
+	}
+	return ring_init(&h->inbox, HUB_INBOX_SLOTS);
+}
+
+void hub_configure(struct hub *h)
+{
+	const struct config *config = h->env.config;
+	size_t limit = 2 * config->max_message_size + 64 * 1024;
+
+	h->maker.level = (unsigned)config->compression_level;
+	h->maker.max_frame = config->max_frame_size;
+	h->maker.max_message = config->max_message_size;
+	arena_fini(&h->arena);
+	arena_fini(&h->maker_arena);
+	arena_init(&h->arena, ARENA_FIRST_BYTES, limit);
+	arena_init(&h->maker_arena, ARENA_FIRST_BYTES, limit);
+}
+
+void hub_fini(struct hub *h)
+{
+	struct frame *f;
+
+	if (!h->shared)
+		return;
+	while (h->inbox.cells && (f = ring_pop(&h->inbox)))
+		frame_unref(f);
+	ring_fini(&h->inbox);
+	for (size_t i = 0; i < ARRAY_LEN(h->outbox); i++)
+		h->outbox[i] = frame_unref(h->outbox[i]);
+	while (!list_is_empty(&h->pending))
+		free(CONTAINER_OF(list_pop(&h->pending), struct pending_notice, node));
+	if (h->by_slot)
+		(void)munmap(h->by_slot, by_slot_bytes(h));
+	channel_env_fini(&h->channels);
+	conn_env_fini(&h->env);
+	arena_fini(&h->arena);
+	arena_fini(&h->maker_arena);
+	buf_fini(&h->maker.scratch);
+	buf_fini(&h->maker.copy);
+	zip_fini(&h->zip);
+}
+
+/* ------------------------------------------------------- channels of this worker */
+
+static struct channel *find_name(struct hub *h, const char *name, size_t n)
+{
+	struct channel *ch;
+
+	HASH_FIND(hh, h->by_name, name, n, ch);
+	return ch;
+}
+
+static struct channel *find_slot(struct hub *h, uint32_t slot, uint32_t generation)
+{
+	struct channel *ch = h->by_slot[slot];
+
+	return ch && ch->generation == generation ? ch : NULL;
+}
+
+static int channel_open(struct hub *h, const char *name, size_t n, struct channel **ret)
+{
+	struct channel *ch = calloc(1, sizeof(*ch));
+	struct directory_entry *e;
+	uint64_t from;
+	int r;
+
+	if (!ch)
+		return -ENOMEM;
+	r = directory_join(&h->shared->directory, name, n, h->index, &e, &from);
+	if (r) {
+		free(ch);
+		return r == DIRECTORY_E_FULL ? HUB_E_FULL : r;
+	}
+	channel_init(ch, &h->channels, e, from);
+	HASH_ADD_KEYPTR(hh, h->by_name, e->name, e->name_len, ch);
+	h->by_slot[e->slot] = ch;
+	*ret = ch;
+	return 0;
+}
+
+static void channel_shut_if_empty(struct hub *h, struct channel *ch)
+{
+	if (ch->n_members > 0 || ch->is_flushing)
+		return;
+	HASH_DELETE(hh, h->by_name, ch);
+	h->by_slot[ch->entry->slot] = NULL;
+	channel_fini(ch);
+	directory_leave(&h->shared->directory, ch->entry, h->index);
+	free(ch);
+}
+
+static struct member *membership_in(struct conn *c, const struct channel *ch)
+{
+	struct member *m = c->members;
+
+	while (m && m->channel != ch)
+		m = m->sibling;
+	return m;
+}
+
+struct member *hub_membership(struct hub *h, struct conn *c, const char *name, size_t n)
+{
+	struct channel *ch = find_name(h, name, n);
+
+	return ch ? membership_in(c, ch) : NULL;
+}
+
+int hub_join(struct hub *h, struct conn *c, struct member *m, const char *name, size_t n)
+{
+	struct channel *ch = find_name(h, name, n);
+	int r;
+
+	if (ch && membership_in(c, ch))
+		return HUB_E_MEMBER;
+	if (!ch) {
+		r = channel_open(h, name, n, &ch);
+		if (r)
+			return r;
+	}
+	r = channel_join(ch, m, c);
+	if (r)
+		channel_shut_if_empty(h, ch);
+	return r;
+}
+
+/* ------------------------------------------------------------------- publishing */
+
+/* A message could not be kept: its number stays a gap for the members here, so they must go. */
+static void channel_lost(struct channel *ch)
+{
+	while (ch->n_members > 0)
+		conn_close(ch->members[0]->conn, 1011, "out of memory");
+}
+
+static void append(struct hub *h, struct channel *ch, struct frame *f)
+{
+	if (channel_append(ch, f) == 0)
+		return;
+	ch->is_flushing = true; /* keeps it until the last member is out */
+	channel_lost(ch);
+	ch->is_flushing = false;
+	channel_shut_if_empty(h, ch);
+}
+
+static bool outbox_flush(struct hub *h, unsigned to)
+{
+	struct hub *target = h->shared->hubs[to];
+
+	if (!ring_push(&target->inbox, h->outbox[to]))
+		return false;
+	h->outbox[to] = NULL;
+	h->outbox_set &= ~(1ULL << to);
+	reactor_wake(target->env.reactor);
+	return true;
+}
+
+static void post(struct hub *h, unsigned to, struct frame *f)
+{
+	struct hub *target = h->shared->hubs[to];
+
+	METRIC_INC(h->env.metrics, ring_posts);
+	if (ring_push(&target->inbox, frame_ref(f))) {
+		reactor_wake(target->env.reactor);
+		return;
+	}
+	WB_ASSERT(!h->outbox[to]); /* a congested hub publishes nothing */
+	METRIC_INC(h->env.metrics, ring_overflows);
+	h->outbox[to] = f;
+	h->outbox_set |= 1ULL << to;
+	h->env.is_congested = true;
+	atomic_fetch_or_explicit(&target->waiting, 1ULL << h->index, memory_order_seq_cst);
+	/*
+	 * The mark before the second try; pairs with wake_waiting(), where the
+	 * draining is before the look at the marks. Orders atomics only, like the
+	 * pair in io/reactor.
+	 */
+	atomic_thread_fence(memory_order_seq_cst);
+	(void)outbox_flush(h, to);
+}
+
+void hub_publish(struct hub *h, struct directory_entry *e, struct frame *f, struct member *sender)
+{
+	uint64_t workers;
+	struct channel *ch;
+
+	f->slot = e->slot;
+	f->generation = e->generation;
+	f->sender = sender ? sender->conn->serial : 0;
+	f->received_ns = h->env.reactor->now_ns;
+	f->seq = directory_take(e, &workers);
+	if (sender)
+		sender->last_own = f->seq + 1;
+	workers &= ~(1ULL << h->index);
+	while (workers) {
+		unsigned to = (unsigned)__builtin_ctzll(workers);
+
+		workers &= workers - 1;
+		post(h, to, f);
+	}
+	ch = find_slot(h, e->slot, e->generation);
+	if (ch)
+		append(h, ch, f);
+	frame_unref(f);
+}
+
+int hub_publish_name(struct hub *h, const char *name, size_t n, struct frame *f,
+		     uint32_t *ret_members)
+{
+	struct directory_entry *e;
+
+	if (h->env.is_congested)
+		return HUB_E_CONGESTED;
+	e = directory_pin(&h->shared->directory, name, n);
+	if (!e)
+		return HUB_E_NO_CHANNEL;
+	*ret_members = atomic_load_explicit(&e->members, memory_order_relaxed);
+	hub_publish(h, e, f, NULL);
+	directory_unpin(&h->shared->directory, e);
+	return 0;
+}
+
+/* --------------------------------------------------------------------- notices */
+
+static struct frame *notice_frame(struct hub *h, Websocket__ControlType type, const uint8_t id[16],
+				  const char *name)
+{
+	struct msg_builder b;
+	struct frame *f;
+	char text[37];
+
+	uuid4_format(text, id);
+	msg_init_control(&b, type);
+	msg_set_session_id(&b, text);
+	if (name[0])
+		msg_set_channel(&b, name);
+	f = frame_from_msg(&b, h->env.config->max_frame_size, h->env.frame_account);
+	if (f)
+		f->flags |= FRAME_NOTICE;
+	return f;
+}
+
+static bool notices_are_on(const struct hub *h, struct directory_entry *e)
+{
+	uint32_t members = atomic_load_explicit(&e->members, memory_order_relaxed);
+
+	return members > 0 && members <= h->env.config->notice_limit && !h->env.is_stopping;
+}
+
+/* A leave cancels the join that still waits; there is no other order for one client and channel. */
+static bool cancel_pending(struct hub *h, const uint8_t id[16], const struct directory_entry *e)
+{
+	LIST_FOREACH_SAFE(node, next, &h->pending) {
+		struct pending_notice *p = CONTAINER_OF(node, struct pending_notice, node);
+
+		if (memcmp(p->id, id, sizeof(p->id)) != 0 || strcmp(p->name, e->name) != 0)
+			continue;
+		list_del(&p->node);
+		free(p);
+		h->n_pending--;
+		return true;
+	}
+	return false;
+}
+
+static void keep_notice(struct hub *h, Websocket__ControlType type, const uint8_t id[16],
+			const struct directory_entry *e)
+{
+	struct pending_notice *p;
+
+	if (cancel_pending(h, id, e))
+		return;
+	p = h->n_pending < HUB_PENDING_NOTICES ? calloc(1, sizeof(*p)) : NULL;
+	if (!p) {
+		METRIC_INC(h->env.metrics, notices_skipped);
+		return;
+	}
+	p->type = type;
+	memcpy(p->id, id, sizeof(p->id));
+	memcpy(p->name, e->name, e->name_len);
+	p->name_len = e->name_len;
+	list_add_tail(&h->pending, &p->node);
+	h->n_pending++;
+}
+
+static void notice(struct hub *h, struct directory_entry *e, Websocket__ControlType type,
+		   const uint8_t id[16], struct member *about)
+{
+	struct frame *f;
+
+	if (!notices_are_on(h, e))
+		return;
+	if (h->env.is_congested) {
+		keep_notice(h, type, id, e);
+		return;
+	}
+	f = notice_frame(h, type, id, e->name);
+	if (!f)
+		return;
+	METRIC_INC(h->env.metrics, notices_sent);
+	hub_publish(h, e, f, about);
+}
+
+static void send_pending(struct hub *h)
+{
+	while (!h->env.is_congested && !list_is_empty(&h->pending)) {
+		struct pending_notice *p =
+			CONTAINER_OF(list_pop(&h->pending), struct pending_notice, node);
+		struct directory_entry *e =
+			directory_pin(&h->shared->directory, p->name, p->name_len);
+
+		h->n_pending--;
+		if (e) {
+			notice(h, e, p->type, p->id, NULL);
+			directory_unpin(&h->shared->directory, e);
+		}
+		free(p);
+	}
+}
+
+void hub_notice_joined(struct hub *h, struct member *m)
+{
+	/* With the newcomer alone there is nobody to tell. */
+	if (atomic_load_explicit(&m->channel->entry->members, memory_order_relaxed) > 1)
+		notice(h, m->channel->entry, WEBSOCKET__CONTROL_TYPE__CONNECT, m->conn->id, m);
+}
+
+void hub_leave(struct hub *h, struct member *m, bool tell)
+{
+	struct channel *ch = m->channel;
+	struct conn *c = m->conn;
+
+	channel_leave(m);
+	if (tell)
+		notice(h, ch->entry, WEBSOCKET__CONTROL_TYPE__DISCONNECT, c->id, NULL);
+	channel_shut_if_empty(h, ch);
+}
+
+/* -------------------------------------------------------------------- loop turn */
+
+bool hub_has_work(struct hub *h)
+{
+	return !ring_is_empty(&h->inbox) || !list_is_empty(&h->env.to_read) ||
+	       !list_is_empty(&h->env.to_write) || !list_is_empty(&h->channels.grown);
+}
+
+static void read_on(struct hub *h)
+{
+	struct list now;
+
+	list_init(&now);
+	list_splice_tail(&now, &h->env.to_read);
+	for (struct list *node; (node = list_pop(&now));)
+		conn_read(CONTAINER_OF(node, struct conn, read_node));
+}
+
+/* Tells producers that found the inbox full that there is room again. */
+static void wake_waiting(struct hub *h)
+{
+	uint64_t waiting;
+
+	atomic_thread_fence(memory_order_seq_cst); /* pairs with post() */
+	waiting = atomic_load_explicit(&h->waiting, memory_order_relaxed);
+	if (!waiting)
+		return;
+	waiting = atomic_exchange_explicit(&h->waiting, 0, memory_order_acq_rel);
+	while (waiting) {
+		struct hub *producer = h->shared->hubs[__builtin_ctzll(waiting)];
+
+		waiting &= waiting - 1;
+		reactor_wake(producer->env.reactor);
+	}
+}
+
+static void drain(struct hub *h)
+{
+	struct frame *f;
+	unsigned n = 0;
+
+	while (n < HUB_INBOX_SLOTS && (f = ring_pop(&h->inbox))) {
+		struct channel *ch = find_slot(h, f->slot, f->generation);
+
+		if (ch)
+			append(h, ch, f);
+		frame_unref(f);
+		n++;
+	}
+	if (n > 0)
+		wake_waiting(h);
+}
+
+static void end_congestion(struct hub *h)
+{
+	uint64_t left = h->outbox_set;
+
+	if (!h->env.is_congested)
+		return;
+	while (left) {
+		unsigned to = (unsigned)__builtin_ctzll(left);
+
+		left &= left - 1;
+		if (outbox_flush(h, to))
+			continue;
+		/* Still full: the mark may have been taken by a wake-up that came too early. */
+		atomic_fetch_or_explicit(&h->shared->hubs[to]->waiting, 1ULL << h->index,
+					 memory_order_seq_cst);
+		atomic_thread_fence(memory_order_seq_cst); /* as in post() */
+		(void)outbox_flush(h, to);
+	}
+	if (h->outbox_set)
+		return;
+	h->env.is_congested = false;
+	send_pending(h);
+	if (!h->env.is_congested)
+		list_splice_tail(&h->env.to_read, &h->env.stalled);
+}
+
+static void write_out(struct hub *h)
+{
+	struct list now;
+
+	list_init(&now);
+	list_splice_tail(&now, &h->env.to_write);
+	for (struct list *node; (node = list_pop(&now));)
+		conn_flush(CONTAINER_OF(node, struct conn, write_node));
+}
+
+static void flush_channels(struct hub *h)
+{
+	unsigned budget = HUB_MEMBERS_PER_TURN;
+	struct list now;
+
+	list_init(&now);
+	list_splice_tail(&now, &h->channels.grown);
+	while (budget > 0 && !list_is_empty(&now)) {
+		struct channel *ch = CONTAINER_OF(list_pop(&now), struct channel, grown_node);
+		bool is_done = channel_flush(ch, &budget);
+
+		if (!is_done && list_is_empty(&ch->grown_node))
+			list_add_tail(&h->channels.grown, &ch->grown_node);
+		channel_shut_if_empty(h, ch);
+	}
+	/* Those that had no turn come first in the next one. */
+	list_splice_tail(&now, &h->channels.grown);
+	list_splice_tail(&h->channels.grown, &now);
+}
+
+/* The maker only counts; the counters are the worker's. */
+static void count_variants(struct hub *h)
+{
+	struct metrics *m = h->env.metrics;
+	struct frame_maker *maker = &h->maker;
+
+	if (!maker->pack_in && !maker->unpack_in && !maker->failures)
+		return;
+	METRIC_ADD(m, pack_in_bytes, maker->pack_in);
+	METRIC_ADD(m, pack_out_bytes, maker->pack_out);
+	METRIC_ADD(m, unpack_in_bytes, maker->unpack_in);
+	METRIC_ADD(m, unpack_out_bytes, maker->unpack_out);
+	METRIC_ADD(m, compression_errors, maker->failures);
+	maker->pack_in = maker->pack_out = maker->unpack_in = maker->unpack_out = 0;
+	maker->failures = 0;
+}
+
+void hub_work(struct hub *h)
+{
+	read_on(h);
+	drain(h);
+	end_congestion(h);
+	write_out(h);
+	flush_channels(h);
+	count_variants(h);
+	slow_enforce_memory(h);
+}

@@ -1,0 +1,608 @@
+/* SPDX-License-Identifier: MIT */
+#include "core/protocol.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <systemd/sd-id128.h>
+#include <time.h>
+
+#include "base/text.h"
+#include "core/transfer.h"
+#include "io/log.h"
+#include "wire/upgrade.h"
+#include "wire/ws.h"
+
+#define CAPS_ALL (MSG_CAP_ACK | MSG_CAP_GZIP | MSG_CAP_ZSTD | MSG_CAP_LZ4)
+
+typedef Websocket__WebSocketMessage message;
+
+/* -------------------------------------------------------------------- answering */
+
+void protocol_error(struct conn *c, const message *request, uint32_t code, const char *reason)
+{
+	struct msg_builder b;
+
+	msg_init_control(&b, WEBSOCKET__CONTROL_TYPE__ERROR);
+	if (request)
+		msg_set_request_of(&b, request);
+	msg_set_code(&b, code);
+	msg_set_reason(&b, reason);
+	METRIC_INC(c->env->metrics, errors_sent);
+	conn_send_msg(c, &b);
+}
+
+static void answer_ack(struct conn *c, const message *request)
+{
+	struct msg_builder b;
+
+	msg_init_control(&b, WEBSOCKET__CONTROL_TYPE__ACKNOWLEDGE);
+	msg_set_request_of(&b, request);
+	METRIC_INC(c->env->metrics, acks_sent);
+	conn_send_msg(c, &b);
+}
+
+void protocol_log(const struct conn *c, int priority, enum log_event_id event, const char *text)
+{
+	char peer[SOCK_ADDRESS_MAX], id[37];
+
+	uuid4_format(id, c->id);
+	log_event_limited(priority, event,
+			  LOG_FIELDS(LOG_TEXT("PEER", sock_format_peer(peer, &c->peer)),
+				     LOG_TEXT("CLIENT_ID", id)),
+			  "%s %s", peer, text);
+}
+
+/* Refuses a message; the connection stays unless the outcome says how to close it. */
+static void refuse(struct conn *c, const message *m, enum msg_result r, uint32_t code)
+{
+	uint16_t close_code = msg_result_close_code(r);
+	char text[160];
+
+	METRIC_INC(c->env->metrics, message_errors);
+	snprintf(text, sizeof(text), "sent a message that is not valid: %s", msg_result_text(r));
+	protocol_log(c, LOG_INFO, EV_MESSAGE_ERROR, text);
+	protocol_error(c, m, code, msg_result_text(r));
+	if (close_code)
+		conn_close(c, close_code, msg_result_text(r));
+}
+
+static void refuse_text(struct conn *c, const message *m, uint32_t code, const char *reason)
+{
+	char text[160];
+
+	METRIC_INC(c->env->metrics, message_errors);
+	snprintf(text, sizeof(text), "sent a message that is refused: %s", reason);
+	protocol_log(c, LOG_INFO, EV_MESSAGE_ERROR, text);
+	protocol_error(c, m, code, reason);
+}
+
+/* ------------------------------------------------------------------- delivering */
+
+/* The membership that a message goes through, or NULL after it was refused. */
+static struct member *route(struct conn *c, const message *m)
+{
+	struct member *through = &c->home;
+
+	if (m->has_channel_case == WEBSOCKET__WEB_SOCKET_MESSAGE__HAS_CHANNEL_CHANNEL)
+		through = hub_membership(hub_of(c), c, m->channel, strlen(m->channel));
+	if (through && through->channel)
+		return through;
+	/* The home may have been left and joined again. */
+	if (through == &c->home && c->left_home)
+		through = hub_membership(hub_of(c), c, c->left_home, strlen(c->left_home));
+	else
+		through = NULL;
+	if (!through)
+		refuse_text(c, m, 404, "not a member of the channel");
+	return through;
+}
+
+/* Notes whether receivers of different abilities need different forms of the message. */
+static void set_packing(struct frame *f, const struct config *config, const message *m)
+{
+	size_t n;
+
+	if (m->type != WEBSOCKET__MESSAGE_TYPE__BINARY_DATA)
+		return;
+	n = m->binary->data.len;
+	if (m->binary->compression == WEBSOCKET__COMPRESSION_TYPE__NONE) {
+		if (config->enable_compression && n > 0 && n >= config->compression_threshold &&
+		    n <= config->compression_max_size)
+			f->flags |= FRAME_CAN_PACK;
+	} else if (m->binary->compression <= WEBSOCKET__COMPRESSION_TYPE__LZ4) {
+		f->flags |= FRAME_IS_PACKED;
+		f->packed_with = (uint8_t)m->binary->compression;
+	}
+}
+
+/* Publishes the bytes as they came, with the channel's name where it has to be added. */
+static bool publish(struct conn *c, const message *m, struct member *through, const uint8_t *p,
+		    size_t n)
+{
+	struct directory_entry *e = through->channel->entry;
+	uint8_t suffix[MSG_SUFFIX_MAX];
+	size_t more = 0;
+	struct frame *f;
+
+	if (m->has_channel_case != WEBSOCKET__WEB_SOCKET_MESSAGE__HAS_CHANNEL_CHANNEL && e->name_len > 0)
+		more = msg_channel_suffix(suffix, sizeof(suffix), e->name, e->name_len);
+	f = frame_new(WS_BINARY, n + more, c->env->config->max_frame_size, c->env->frame_account);
+	if (!f) {
+		refuse_text(c, m, 503, "out of memory");
+		return false;
+	}
+	frame_write(f, 0, p, n);
+	if (more)
+		frame_write(f, n, suffix, more);
+	set_packing(f, c->env->config, m);
+	hub_publish(hub_of(c), e, f, through);
+	return true;
+}
+
+static void take_chat(struct conn *c, const message *m, const uint8_t *p, size_t n)
+{
+	struct member *through = route(c, m);
+	enum msg_result r = msg_check_chat(m);
+
+	if (!through)
+		return;
+	if (r != MSG_OK)
+		refuse(c, m, r, 403);
+	else if (publish(c, m, through, p, n) && c->caps & MSG_CAP_ACK)
+		answer_ack(c, m);
+}
+
+static void take_binary(struct conn *c, const message *m, const uint8_t *p, size_t n)
+{
+	struct member *through = route(c, m);
+	bool is_spooled = hub_of(c)->shared->spool != NULL;
+	enum msg_result r;
+
+	if (!through)
+		return;
+	r = msg_check_binary(m);
+	if (r != MSG_OK) {
+		refuse(c, m, r, 422);
+		return;
+	}
+	if (!publish(c, m, through, p, n))
+		return;
+	if (is_spooled)
+		transfer_chunk(c, m);
+	/* The last chunk of a file is acknowledged once the file is there. */
+	if (c->caps & MSG_CAP_ACK && !(is_spooled && m->binary->is_last))
+		answer_ack(c, m);
+}
+
+/* ------------------------------------------------------------- coming and going */
+
+/* Lines about connections, at most 1000 a second for each worker; what is more is counted. */
+static void log_connection(const struct conn *c, enum log_event_id event, const char *text)
+{
+	struct hub *h = CONTAINER_OF(c->env, struct hub, env);
+	uint64_t now = c->env->reactor->now_ns;
+	char peer[SOCK_ADDRESS_MAX], id[37];
+
+	if (!c->env->config->log_connections)
+		return;
+	if (now >= h->log_window_ns + NS_PER_S) {
+		if (h->log_suppressed > 0)
+			log_line(LOG_INFO, "%llu more lines about connections left out",
+				 (unsigned long long)h->log_suppressed);
+		h->log_window_ns = now;
+		h->log_lines = h->log_suppressed = 0;
+	}
+	if (h->log_lines >= PROTOCOL_LOG_LINES) {
+		h->log_suppressed++;
+		return;
+	}
+	h->log_lines++;
+	uuid4_format(id, c->id);
+	log_event(LOG_INFO, event,
+		  LOG_FIELDS(LOG_TEXT("PEER", sock_format_peer(peer, &c->peer)),
+			     LOG_TEXT("CLIENT_ID", id), LOG_NUM("CLOSE_CODE", c->close_code)),
+		  "%s %s (client %s)", peer, text, id);
+}
+
+static bool is_echo_path(const struct conn *c, const struct upgrade *u)
+{
+	const char *path = c->env->config->echo_path;
+
+	return path[0] == '/' && strcmp(path + 1, u->channel) == 0;
+}
+
+int protocol_admit(struct conn *c, const struct upgrade *u)
+{
+	int r;
+
+	if (is_echo_path(c, u)) {
+		c->is_echo = true;
+		return 0;
+	}
+	r = hub_join(hub_of(c), c, &c->home, u->channel, u->channel_len);
+	return r ? 503 : 0;
+}
+
+/* The welcome text with its placeholders filled in. */
+static void format_welcome(char *out, size_t cap, const char *text, const char *user, const char *id)
+{
+	size_t n = 0;
+
+	while (*text && n + 1 < cap) {
+		const char *value = strncmp(text, "{user}", 6) == 0 ? user
+				    : strncmp(text, "{id}", 4) == 0 ? id
+								     : NULL;
+		int put;
+
+		if (!value) {
+			out[n++] = *text++;
+			continue;
+		}
+		put = snprintf(out + n, cap - n, "%s", value);
+		n += MIN((size_t)put, cap - n - 1);
+		text += value == user ? 6 : 4;
+	}
+	out[n] = '\0';
+}
+
+static void send_welcome(struct conn *c, const char *id)
+{
+	char user[CONN_USER_MAX], content[2048], message_id[37];
+	struct msg_builder b;
+	sd_id128_t random;
+
+	if (!c->env->config->welcome[0])
+		return;
+	format_welcome(content, sizeof(content), c->env->config->welcome, conn_format_user(user, c), id);
+	if (sd_id128_randomize(&random) < 0)
+		random = SD_ID128_NULL;
+	uuid4_format(message_id, random.bytes);
+	msg_init_chat(&b, message_id, "system", content, (int64_t)(clock_wall_ms() / 1000));
+	conn_send_msg(c, &b);
+}
+
+static void send_config(struct conn *c, const char *id)
+{
+	struct msg_builder b;
+
+	msg_init_control(&b, WEBSOCKET__CONTROL_TYPE__CONFIG);
+	msg_set_session_id(&b, id);
+	msg_set_max_size(&b, (int32_t)MIN(c->env->config->max_message_size, (uint64_t)INT32_MAX));
+	msg_set_capabilities(&b, CAPS_ALL);
+	conn_send_msg(c, &b);
+}
+
+void protocol_opened(struct conn *c)
+{
+	sd_id128_t random;
+	char id[37];
+
+	c->connected_ms = clock_wall_ms();
+	if (sd_id128_randomize(&random) < 0) {
+		conn_close(c, WS_CODE_INTERNAL_ERROR, "no random numbers");
+		return;
+	}
+	memcpy(c->id, random.bytes, sizeof(c->id));
+	log_connection(c, EV_CONNECTED, c->is_echo ? "connected to echo_path" : "connected");
+	if (c->is_echo)
+		return;
+	uuid4_format(id, c->id);
+	send_welcome(c, id);
+	send_config(c, id);
+	if (c->home.channel)
+		hub_notice_joined(hub_of(c), &c->home);
+}
+
+void protocol_left(struct conn *c)
+{
+	char text[64];
+
+	snprintf(text, sizeof(text), "disconnected with %u", c->close_code);
+	log_connection(c, EV_DISCONNECTED, text);
+	while (c->members) {
+		struct member *m = c->members;
+
+		hub_leave(hub_of(c), m, true);
+		if (m != &c->home)
+			free(m);
+	}
+	transfer_forget(c);
+}
+
+void protocol_dismiss(struct conn *c)
+{
+	uint64_t window_ms = c->env->config->reconnect_window / NS_PER_MS;
+	struct msg_builder b;
+	uint32_t random = 0;
+	char id[37];
+
+	if (!c->is_echo) {
+		sd_id128_t bits;
+
+		if (window_ms && sd_id128_randomize(&bits) >= 0)
+			memcpy(&random, bits.bytes, sizeof(random));
+		uuid4_format(id, c->id);
+		msg_init_control(&b, WEBSOCKET__CONTROL_TYPE__DISCONNECT);
+		msg_set_session_id(&b, id);
+		msg_set_reason(&b, "server is stopping");
+		msg_set_reconnect_after_ms(&b, (uint32_t)(random % (window_ms + 1)));
+		conn_send_msg(c, &b);
+	}
+	conn_close(c, WS_CODE_SERVICE_RESTART, "server is stopping");
+}
+
+/* ---------------------------------------------------------------------- control */
+
+static void take_connect(struct conn *c, const message *m)
+{
+	const Websocket__ControlMessage *control = m->control;
+	struct msg_builder b;
+	char *session;
+
+	if (strlen(control->session_id) > CONN_SESSION_MAX) {
+		refuse_text(c, m, 413, "session_id is longer than 64 bytes");
+		return;
+	}
+	session = control->session_id[0] ? strdup(control->session_id) : NULL;
+	free(c->session_id);
+	c->session_id = session;
+	c->caps = (uint8_t)(msg_caps_parse(control->capabilities, control->n_capabilities) & CAPS_ALL);
+	msg_init_control(&b, WEBSOCKET__CONTROL_TYPE__ACKNOWLEDGE);
+	msg_set_request_of(&b, m);
+	msg_set_capabilities(&b, c->caps);
+	METRIC_INC(c->env->metrics, acks_sent);
+	conn_send_msg(c, &b);
+}
+
+static bool check_names(struct conn *c, const message *m)
+{
+	if (m->control->n_channels == 0) {
+		refuse_text(c, m, 400, "channels is empty");
+		return false;
+	}
+	for (size_t i = 0; i < m->control->n_channels; i++) {
+		if (strlen(m->control->channels[i]) > DIRECTORY_NAME_MAX) {
+			refuse_text(c, m, 413, "a channel's name is longer than 255 bytes");
+			return false;
+		}
+	}
+	return true;
+}
+
+/* Joins one channel; 0 also when it is a member already. */
+static int join_one(struct conn *c, const char *name)
+{
+	struct member *m;
+	int r;
+
+	if (hub_membership(hub_of(c), c, name, strlen(name)))
+		return 0;
+	if (c->n_members >= c->env->config->max_channels_per_client)
+		return 429;
+	m = calloc(1, sizeof(*m));
+	r = m ? hub_join(hub_of(c), c, m, name, strlen(name)) : -ENOMEM;
+	if (r == 0)
+		return 0;
+	free(m);
+	return 503;
+}
+
+static void leave_one(struct conn *c, struct member *m, bool tell)
+{
+	if (m == &c->home) {
+		free(c->left_home);
+		c->left_home = strdup(m->channel->entry->name);
+	}
+	hub_leave(hub_of(c), m, tell);
+	if (m != &c->home)
+		free(m);
+}
+
+static void take_subscribe(struct conn *c, const message *m)
+{
+	struct member *before = c->members;
+	int r = 0;
+
+	if (!check_names(c, m))
+		return;
+	for (size_t i = 0; i < m->control->n_channels && r == 0; i++)
+		r = join_one(c, m->control->channels[i]);
+	if (r) {
+		/* The list is taken whole or not at all; new memberships stand first. */
+		while (c->members != before)
+			leave_one(c, c->members, false);
+		refuse_text(c, m, (uint32_t)r,
+			    r == 429 ? "more than max_channels_per_client" : "no room for another channel");
+		return;
+	}
+	answer_ack(c, m);
+	for (struct member *joined = c->members; joined != before; joined = joined->sibling)
+		hub_notice_joined(hub_of(c), joined);
+}
+
+static void take_unsubscribe(struct conn *c, const message *m)
+{
+	struct hub *h = hub_of(c);
+
+	if (!check_names(c, m))
+		return;
+	for (size_t i = 0; i < m->control->n_channels; i++) {
+		const char *name = m->control->channels[i];
+
+		if (!hub_membership(h, c, name, strlen(name))) {
+			refuse_text(c, m, 404, "not a member of the channel");
+			return;
+		}
+	}
+	for (size_t i = 0; i < m->control->n_channels; i++) {
+		const char *name = m->control->channels[i];
+		struct member *left = hub_membership(h, c, name, strlen(name));
+
+		if (left) /* unless the list names it twice */
+			leave_one(c, left, true);
+	}
+	answer_ack(c, m);
+}
+
+static void take_control(struct conn *c, const message *m)
+{
+	switch (m->control->type) {
+	case WEBSOCKET__CONTROL_TYPE__CONNECT:
+		take_connect(c, m);
+		break;
+	case WEBSOCKET__CONTROL_TYPE__DISCONNECT:
+		conn_close(c, WS_CODE_NORMAL, "");
+		break;
+	case WEBSOCKET__CONTROL_TYPE__SUBSCRIBE:
+		take_subscribe(c, m);
+		break;
+	case WEBSOCKET__CONTROL_TYPE__UNSUBSCRIBE:
+		take_unsubscribe(c, m);
+		break;
+	default:
+		protocol_log(c, LOG_DEBUG, EV_CLIENT_MESSAGE, "sent ACKNOWLEDGE, ERROR or CONFIG; noted");
+		break;
+	}
+}
+
+/* --------------------------------------------------------------------- messages */
+
+static void take_text(struct conn *c, const uint8_t *p, size_t n)
+{
+	struct frame *f;
+
+	if (c->env->config->text_messages != TEXT_RELAY) {
+		protocol_log(c, LOG_DEBUG, EV_CLIENT_MESSAGE, "sent a text message; noted");
+		return;
+	}
+	if (!c->home.channel) {
+		refuse_text(c, NULL, 404, "not a member of the channel");
+		return;
+	}
+	f = frame_new(WS_TEXT, n, c->env->config->max_frame_size, c->env->frame_account);
+	if (!f) {
+		refuse_text(c, NULL, 503, "out of memory");
+		return;
+	}
+	frame_write(f, 0, p, n);
+	hub_publish(hub_of(c), c->home.channel->entry, f, &c->home);
+}
+
+void protocol_message(struct conn *c, uint8_t opcode, uint8_t *p, size_t n)
+{
+	struct hub *h = hub_of(c);
+	message *m = NULL;
+	enum msg_result r;
+
+	if (opcode == WS_TEXT) {
+		take_text(c, p, n);
+		return;
+	}
+	arena_reset(&h->arena);
+	r = msg_decode(&h->arena, p, n, &m);
+	if (r != MSG_OK) {
+		refuse(c, m, r, r == MSG_TOO_BIG ? 413 : 400);
+		return;
+	}
+	switch (m->type) {
+	case WEBSOCKET__MESSAGE_TYPE__CHAT_MESSAGE:
+		take_chat(c, m, p, n);
+		break;
+	case WEBSOCKET__MESSAGE_TYPE__BINARY_DATA:
+		take_binary(c, m, p, n);
+		break;
+	case WEBSOCKET__MESSAGE_TYPE__CONTROL:
+		take_control(c, m);
+		break;
+	default:
+		break; /* HEARTBEAT: the frame itself was the sign of life */
+	}
+}
+
+/* ------------------------------------------------------------- for the administrator */
+
+static struct frame *system_chat(struct hub *h, const char *channel, const uint8_t *p, size_t n)
+{
+	WB_CLEANUP(freep) char *content = strndup((const char *)p, n);
+	struct msg_builder b;
+	sd_id128_t random;
+	char id[37];
+
+	if (!content)
+		return NULL;
+	if (sd_id128_randomize(&random) < 0)
+		random = SD_ID128_NULL;
+	uuid4_format(id, random.bytes);
+	msg_init_chat(&b, id, "system", content, (int64_t)(clock_wall_ms() / 1000));
+	if (channel[0])
+		msg_set_channel(&b, channel);
+	return frame_from_msg(&b, h->env.config->max_frame_size, h->env.frame_account);
+}
+
+/* The administrator's own message, with the channel's name where it has to be added. */
+static struct frame *given_message(struct hub *h, const message *m, const char *channel,
+				   const uint8_t *p, size_t n)
+{
+	uint8_t suffix[MSG_SUFFIX_MAX];
+	size_t more = 0;
+	struct frame *f;
+
+	if (m->has_channel_case != WEBSOCKET__WEB_SOCKET_MESSAGE__HAS_CHANNEL_CHANNEL && channel[0])
+		more = msg_channel_suffix(suffix, sizeof(suffix), channel, strlen(channel));
+	f = frame_new(WS_BINARY, n + more, h->env.config->max_frame_size, h->env.frame_account);
+	if (!f)
+		return NULL;
+	frame_write(f, 0, p, n);
+	frame_write(f, n, suffix, more);
+	set_packing(f, h->env.config, m);
+	return f;
+}
+
+static const char *check_given(const message *m, const char *channel)
+{
+	if (m->type != WEBSOCKET__MESSAGE_TYPE__CHAT_MESSAGE &&
+	    m->type != WEBSOCKET__MESSAGE_TYPE__BINARY_DATA)
+		return "only CHAT_MESSAGE and BINARY_DATA can be published";
+	if (m->has_channel_case == WEBSOCKET__WEB_SOCKET_MESSAGE__HAS_CHANNEL_CHANNEL &&
+	    strcmp(m->channel, channel) != 0)
+		return "the message names another channel";
+	return NULL;
+}
+
+struct protocol_published protocol_publish(struct hub *h, const char *channel, bool is_text,
+					   const uint8_t *p, size_t n)
+{
+	struct protocol_published done = {.status = 400};
+	struct frame *f;
+	int r;
+
+	if (is_text) {
+		if (n > 0 && memchr(p, 0, n)) {
+			done.reason = "the text has a NUL";
+			return done;
+		}
+		f = system_chat(h, channel, p, n);
+	} else {
+		enum msg_result result;
+		message *m = NULL;
+
+		arena_reset(&h->arena);
+		result = msg_decode(&h->arena, p, n, &m);
+		if (result == MSG_OK)
+			result = msg_check_binary(m);
+		done.reason = result == MSG_OK ? check_given(m, channel) : msg_result_text(result);
+		if (done.reason)
+			return done;
+		f = given_message(h, m, channel, p, n);
+	}
+	if (!f)
+		return (struct protocol_published){.status = 503, .reason = "out of memory"};
+	r = hub_publish_name(h, channel, strlen(channel), f, &done.members);
+	if (r == 0)
+		return (struct protocol_published){.status = 200, .members = done.members};
+	frame_unref(f);
+	if (r == HUB_E_CONGESTED)
+		return (struct protocol_published){.status = 503, .reason = "busy, try again"};
+	return (struct protocol_published){.status = 404, .reason = "the channel has no members"};
+}

@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: MIT */
+#include "core/slow.h"
+
+#include <stdio.h>
+
+#include "base/text.h"
+#include "io/log.h"
+
+#define AT_ONCE 4            /* times a limit */
+#define ACTIONS_PER_TURN 16  /* of slow_enforce_memory() */
+
+void slow_waiting(const struct conn *c, uint64_t *ret_bytes, uint64_t *ret_messages)
+{
+	*ret_bytes = c->queue_bytes;
+	*ret_messages = c->queue_count;
+	if (c->n_lagging == 0)
+		return;
+	for (const struct member *m = c->members; m; m = m->sibling) {
+		uint64_t bytes, messages;
+
+		channel_waiting(m, &bytes, &messages);
+		*ret_bytes += bytes;
+		*ret_messages += messages;
+	}
+}
+
+static bool is_past(const struct config *config, uint64_t bytes, uint64_t messages, uint64_t times)
+{
+	return messages > times * config->message_queue_size ||
+	       (bytes > times * config->max_send_buffer && messages > 1);
+}
+
+static void log_slow(const struct conn *c, uint64_t bytes, uint64_t messages, const char *setting,
+		     const char *what)
+{
+	char peer[SOCK_ADDRESS_MAX], id[37];
+
+	uuid4_format(id, c->id);
+	log_event_limited(LOG_NOTICE, EV_SLOW_CONSUMER,
+			  LOG_FIELDS(LOG_TEXT("PEER", sock_format_peer(peer, &c->peer)),
+				     LOG_TEXT("CLIENT_ID", id), LOG_NUM("QUEUED_BYTES", bytes),
+				     LOG_TEXT("SETTING", setting)),
+			  "%s reads too slowly: %llu messages, %llu bytes wait, past %s; %s", peer,
+			  (unsigned long long)messages, (unsigned long long)bytes, setting, what);
+}
+
+static void disconnect(struct conn *c)
+{
+	METRIC_INC(c->env->metrics, slow_disconnects);
+	conn_drop_queue(c);
+	conn_close(c, 1013, "slow consumer");
+}
+
+/* Brings a connection down to @bytes and @messages, or ends it. */
+static void act(struct conn *c, uint64_t bytes, uint64_t messages, const char *setting)
+{
+	bool skips = c->env->config->slow_consumer == SLOW_SKIP;
+	uint64_t had_bytes, had_messages;
+
+	slow_waiting(c, &had_bytes, &had_messages);
+	if (!skips || c->queue_bytes > bytes || c->queue_count > messages) {
+		log_slow(c, had_bytes, had_messages, setting, "closing with 1013");
+		disconnect(c);
+		return;
+	}
+	log_slow(c, had_bytes, had_messages, setting, "its oldest messages are skipped");
+	METRIC_INC(c->env->metrics, slow_skips);
+	METRIC_ADD(c->env->metrics, skipped_messages,
+		   channel_skip(c, bytes - c->queue_bytes, messages - c->queue_count));
+	c->over_ns = 0;
+}
+
+void slow_check(struct conn *c)
+{
+	const struct config *config = c->env->config;
+	uint64_t now = c->env->reactor->now_ns;
+	uint64_t bytes, messages;
+
+	if (c->state != CONN_OPEN)
+		return;
+	slow_waiting(c, &bytes, &messages);
+	if (!is_past(config, bytes, messages, 1)) {
+		c->over_ns = 0;
+		return;
+	}
+	if (!c->over_ns) {
+		c->over_ns = now;
+		conn_arm(c, now + config->slow_consumer_grace);
+	}
+	if (now < c->over_ns + config->slow_consumer_grace && !is_past(config, bytes, messages, AT_ONCE))
+		return;
+	act(c, config->max_send_buffer / 2, config->message_queue_size / 2,
+	    messages > config->message_queue_size ? "message_queue_size" : "max_send_buffer");
+}
+
+static struct conn *worst_of(struct hub *h, uint64_t *ret_bytes)
+{
+	struct conn *worst = NULL;
+
+	*ret_bytes = 0;
+	LIST_FOREACH(node, &h->env.behind) {
+		struct conn *c = CONTAINER_OF(node, struct conn, behind_node);
+		uint64_t bytes, messages;
+
+		if (c->state != CONN_OPEN)
+			continue;
+		slow_waiting(c, &bytes, &messages);
+		if (bytes > *ret_bytes) {
+			*ret_bytes = bytes;
+			worst = c;
+		}
+	}
+	return worst;
+}
+
+static bool is_worst_anywhere(struct hub *h, uint64_t bytes)
+{
+	for (unsigned i = 0; i < h->shared->n_hubs; i++)
+		if (i != h->index &&
+		    atomic_load_explicit(&h->shared->worst_lag[i], memory_order_relaxed) / 2 > bytes)
+			return false;
+	return true;
+}
+
+void slow_enforce_memory(struct hub *h)
+{
+	_Atomic uint64_t *mine = &h->shared->worst_lag[h->index];
+	uint64_t bytes = 0;
+
+	for (int i = 0; i < ACTIONS_PER_TURN; i++) {
+		struct conn *c;
+
+		if (atomic_load_explicit(h->env.frame_account, memory_order_relaxed) <=
+		    h->env.config->log_memory)
+			break;
+		c = worst_of(h, &bytes);
+		atomic_store_explicit(mine, bytes, memory_order_relaxed);
+		if (!c || !is_worst_anywhere(h, bytes))
+			return;
+		act(c, bytes / 2, UINT64_MAX, "log_memory");
+	}
+	if (atomic_load_explicit(mine, memory_order_relaxed))
+		atomic_store_explicit(mine, 0, memory_order_relaxed);
+}

@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+
+/*
+ * Files of the BINARY_DATA transfers, written by one thread: the only one in the daemon that may
+ * block on a disk, and the only module with a mutex (held for list operations, never over a
+ * system call on files).
+ *
+ * A transfer is what one connection sends with consecutive sequence numbers from 0 to is_last;
+ * a connection has one at a time. It is written to a dot-named ".part" file, synced, renamed,
+ * and the directory synced; only then it is reported as done. Whatever breaks it (a gap, damaged
+ * data, a full disk, the end of its connection, silence) removes the partial file, is reported
+ * once, and the rest of that transfer is swallowed up to is_last or the next sequence 0. Partial
+ * files of an earlier run are removed at the start, unless another process holds the directory.
+ *
+ * Final names are UTC time, client id and a counter: 20240131T120000Z-CLIENT-7. Nothing in them
+ * comes from a peer, and an existing file is never replaced.
+ *
+ * Bounds: SPOOL_MAX_JOBS and SPOOL_MAX_BYTES in the queue, SPOOL_MAX_OPEN files,
+ * SPOOL_MAX_TRANSFERS remembered (broken ones included), SPOOL_IDLE_NS of silence. The size of a
+ * file is bounded by the disk alone.
+ */
+
+#include "base/base.h"
+#include "wire/msg.h"
+#include "wire/zip.h"
+
+#define SPOOL_MAX_JOBS 1024
+#define SPOOL_MAX_BYTES (64u << 20)
+#define SPOOL_MAX_OPEN 256
+#define SPOOL_MAX_TRANSFERS 65536
+#define SPOOL_MAX_WORKERS 64
+#define SPOOL_IDLE_NS (120ULL * 1000000000ULL)
+#define SPOOL_STALL_NS (10ULL * 1000000000ULL)
+
+/* File name without directory, NUL included. */
+#define SPOOL_NAME_MAX 96
+
+struct spool;
+
+/* Whose transfer; opaque to the spool but for `worker`, an index below SPOOL_MAX_WORKERS. */
+struct WB_VALUE spool_owner {
+	uint64_t worker;
+	uint64_t serial; /* of the connection, never used twice by a worker */
+};
+
+/* One chunk. All but `data` is copied by spool_chunk(). */
+struct WB_VALUE spool_job {
+	struct spool_owner owner;
+	char client_id[40]; /* the server-made id, text; other than [0-9A-Za-z-] becomes '_' */
+	uint8_t request_id[MSG_REQUEST_ID_MAX];
+	uint8_t request_id_len;
+	uint32_t sequence;
+	bool is_last;
+	enum zip_kind kind;  /* how data is packed; may be any number from the wire */
+	size_t unpack_limit; /* most bytes that one packed chunk may hold */
+	uint8_t *data;       /* from malloc; may be NULL when n is 0 */
+	size_t n;
+};
+
+/* How a transfer ended. */
+struct WB_VALUE spool_result {
+	struct spool_owner owner;
+	uint8_t request_id[MSG_REQUEST_ID_MAX]; /* of the chunk that ended it */
+	uint8_t request_id_len;
+	uint32_t sequence;  /* of that chunk */
+	int error;          /* 0 or -errno */
+	const char *reason; /* "" or why, in words for the client; valid for ever */
+	const char *name;   /* final file name, "" if failed; valid during the callback only */
+	uint64_t bytes;     /* size of the file, 0 if failed */
+};
+
+/* Called on the spool thread; must not block and must not call into the spool. */
+struct WB_FROZEN spool_ops {
+	/* A transfer is on disk, or has failed. Not called for spool_abort(). */
+	void (*done)(void *ctx, const struct spool_result *result);
+	/* There is room again, after @worker has met a full queue. */
+	void (*room)(void *ctx, unsigned worker);
+};
+
+/* Totals since the start; any thread may read them. */
+struct WB_SHARED spool_counters {
+	_Atomic uint64_t files;  /* finished */
+	_Atomic uint64_t bytes;  /* in finished files */
+	_Atomic uint64_t errors; /* transfers that ended without a file, aborted ones included */
+	_Atomic uint64_t queued_jobs;  /* now */
+	_Atomic uint64_t queued_bytes; /* now */
+	_Atomic uint64_t open;         /* files being written now */
+};
+
+/**
+ * spool_new() - open the directory and start the thread
+ * @dir:  created if it does not exist (its parent must)
+ * @ops:  both functions set; must stay valid until spool_free() returns
+ *
+ * Return: 0 | -errno: the directory cannot be made, opened or written to; no thread or memory.
+ * Thread: main, before the workers start. The spool thread blocks all signals.
+ */
+int spool_new(const char *dir, const struct spool_ops *ops, void *ctx, struct spool **ret)
+	WB_NODISCARD;
+
+/**
+ * spool_free() - work off the queue, remove what is not complete, stop the thread
+ *
+ * Callbacks may still come until it returns. Transfers that are open at the end are reported as
+ * failed (-ECANCELED).
+ *
+ * Return: NULL. Accepts NULL.
+ * Thread: main, when no worker calls the spool any more. May block on the disk.
+ */
+struct spool *spool_free(struct spool *s);
+
+/**
+ * spool_chunk() - hand over the next chunk of a transfer
+ *
+ * Chunks of one connection are worked off in the order of the calls.
+ *
+ * Return: true; or false when the queue is full (or memory is): ops.room() tells when to try
+ *         again. One chunk larger than SPOOL_MAX_BYTES is taken when the queue is empty.
+ * Owns:   on true job->data is the spool's, job->data and job->n are cleared; on false
+ *         everything stays the caller's.
+ * Thread: any.
+ */
+WB_ANY_THREAD bool spool_chunk(struct spool *s, struct spool_job *job) WB_NODISCARD;
+
+/**
+ * spool_abort() - the connection has ended: drop its transfer, if it has one
+ *
+ * To be called for connections that have handed over a chunk, so that the notes are bounded by
+ * the transfers. Never refused for a full queue. Follows the chunks that were handed over before
+ * it. Without memory for the note, the transfer ends by SPOOL_IDLE_NS.
+ *
+ * Thread: any.
+ */
+WB_ANY_THREAD void spool_abort(struct spool *s, struct spool_owner owner);
+
+/* The job in hand has been waiting for more than SPOOL_STALL_NS, queue included. Any thread. */
+WB_ANY_THREAD bool spool_is_stalled(const struct spool *s, uint64_t now_ns);
+
+/* Valid until spool_free(). */
+WB_ANY_THREAD const struct spool_counters *spool_counters(const struct spool *s);

@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+
+/*
+ * Between a worker and the spool: the chunks of BINARY_DATA on their way to files,
+ * and what became of them on its way back to the client.
+ *
+ * The queue of the spool is bounded. A client whose chunk finds it full is not
+ * read until there is room; the others don't notice.
+ */
+
+#include "core/hub.h"
+
+/* Hands a chunk over, or holds the client until there is room. The spool is on. */
+void transfer_chunk(struct conn *c, const Websocket__WebSocketMessage *m);
+
+/* The connection ended: its transfer leaves nothing behind. */
+void transfer_forget(struct conn *c);
+
+/* A transfer of this worker ended: answers ACKNOWLEDGE or ERROR. Thread: the worker's. */
+void transfer_done(struct hub *h, const struct spool_result *result);
+
+/* The spool has room again. Thread: the worker's. */
+void transfer_room(struct hub *h);

@@ -1,0 +1,607 @@
+/* SPDX-License-Identifier: MIT */
+#include "core/worker.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "core/protocol.h"
+#include "core/slow.h"
+#include "io/log.h"
+
+#define ACCEPTS_PER_TURN 64
+#define ACCEPT_PAUSE_NS (100 * NS_PER_MS)
+#define REFUSALS_AT_A_TIME 512 /* connections past max_connections that wait for their 503 */
+#define CONNS_PER_CHUNK 1024
+#define SERIAL_BITS 56         /* of a connection's serial; above them the worker's index */
+
+/* ------------------------------------------------------------------------ tasks */
+
+static void tasks_push(struct worker_tasks *q, struct worker_task *t)
+{
+	t->next = atomic_load_explicit(&q->head, memory_order_relaxed);
+	/* Pairs with the exchange in tasks_take(). */
+	while (!atomic_compare_exchange_weak_explicit(&q->head, &t->next, t, memory_order_release,
+						      memory_order_relaxed))
+		;
+}
+
+static bool tasks_wait(struct worker_tasks *q)
+{
+	return atomic_load_explicit(&q->head, memory_order_relaxed) != NULL;
+}
+
+/* All that wait, oldest first. */
+static struct worker_task *tasks_take(struct worker_tasks *q)
+{
+	struct worker_task *newest = atomic_exchange_explicit(&q->head, NULL, memory_order_acquire);
+	struct worker_task *oldest = NULL;
+
+	while (newest) {
+		struct worker_task *next = newest->next;
+
+		newest->next = oldest;
+		oldest = newest;
+		newest = next;
+	}
+	return oldest;
+}
+
+void worker_post(struct worker *w, struct worker_task *t)
+{
+	tasks_push(&w->inbox, t);
+	reactor_wake(&w->reactor);
+}
+
+void worker_task_answer(struct worker *w, struct worker_task *t)
+{
+	if (!t->done)
+		return;
+	tasks_push(&w->pool->done, t);
+	reactor_wake(w->pool->main_reactor);
+}
+
+bool worker_pool_has_done(struct worker_pool *p)
+{
+	return tasks_wait(&p->done);
+}
+
+void worker_pool_run_done(struct worker_pool *p)
+{
+	struct worker_task *t = tasks_take(&p->done);
+
+	while (t) {
+		struct worker_task *next = t->next;
+
+		t->done(t);
+		t = next;
+	}
+}
+
+void worker_task_ping(struct worker *w, struct worker_task *t)
+{
+	worker_task_answer(w, t);
+}
+
+static void run_tasks(struct worker *w)
+{
+	struct worker_task *t = tasks_take(&w->inbox);
+
+	while (t) {
+		struct worker_task *next = t->next;
+
+		t->run(w, t);
+		t = next;
+	}
+}
+
+/* ------------------------------------------------------------------ connections */
+
+static void conn_free(struct conn *c)
+{
+	struct worker *w = CONTAINER_OF(c->env, struct worker, hub.env);
+
+	admission_leave(&w->pool->shared.admission, &c->peer);
+	slab_put(&w->conns, c);
+}
+
+static const struct conn_ops conn_ops = {
+	.admit = protocol_admit,
+	.opened = protocol_opened,
+	.message = protocol_message,
+	.catch_up = channel_catch_up,
+	.check_limits = slow_check,
+	.left = protocol_left,
+	.dead = conn_free,
+};
+
+struct conn *worker_adopt(struct worker *w, const struct transport *transport,
+			  const struct sock_peer *peer)
+{
+	const struct config *config = w->hub.env.config;
+	struct admission *admission = &w->pool->shared.admission;
+	uint16_t refuse = 0;
+	struct conn *c;
+
+	switch (admission_enter(admission, peer, config->max_connections,
+				config->max_connections_per_ip)) {
+	case ADMISSION_E_FULL:
+		refuse = 503;
+		break;
+	case ADMISSION_E_PER_IP:
+		refuse = 429;
+		break;
+	default:
+		break;
+	}
+	c = refuse == 503 && admission_total(admission) > config->max_connections + REFUSALS_AT_A_TIME
+		    ? NULL
+		    : slab_get(&w->conns);
+	if (!c) {
+		METRIC_INC(&w->metrics, refused_max_connections);
+		METRIC_INC(&w->metrics, connection_errors);
+		admission_leave(admission, peer);
+		return NULL;
+	}
+	c->transport = *transport;
+	conn_init(c, &w->hub.env, peer, (uint64_t)w->hub.index << SERIAL_BITS | ++w->next_serial,
+		  refuse);
+	return c;
+}
+
+static void adopt_socket(struct worker *w, int fd, const struct sock_peer *peer)
+{
+	const struct config *config = w->hub.env.config;
+	const struct sock_options options = {
+		.nodelay = config->tcp_nodelay,
+		.keepalive_s = (unsigned)(config->tcp_keepalive / NS_PER_S),
+		.notsent_lowat = (unsigned)config->tcp_notsent_lowat,
+	};
+	struct transport transport;
+	struct conn *c;
+
+	sock_set_options(fd, &options);
+	transport_init_plain(&transport, fd);
+	c = worker_adopt(w, &transport, peer);
+	if (!c) {
+		transport_close(&transport, true);
+		return;
+	}
+	if (reactor_add(&w->reactor, &c->source, fd, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET,
+			conn_event)) {
+		METRIC_INC(&w->metrics, accept_errors);
+		conn_abort(c);
+	}
+}
+
+/* -------------------------------------------------------------------- listening */
+
+static void listen_off(struct worker *w)
+{
+	for (unsigned i = 0; i < w->n_listeners; i++) {
+		struct worker_listener *l = &w->listeners[i];
+
+		if (l->is_on)
+			reactor_del(&w->reactor, &l->source, l->fd);
+		l->is_on = false;
+	}
+}
+
+/* Out of descriptors or memory: waiting connections stay in the kernel for a while. */
+static void accept_failed(struct worker *w, int error)
+{
+	METRIC_INC(&w->metrics, accept_errors);
+	log_event_limited(LOG_WARNING, EV_ACCEPT_FAILED,
+			  LOG_FIELDS(LOG_ERRNO(error), LOG_TEXT("SETTING", "LimitNOFILE")),
+			  "cannot accept connections: %s; trying again, see LimitNOFILE and "
+			  "max_connections",
+			  strerror(-error));
+	listen_off(w);
+	wheel_add(&w->reactor.wheel, &w->accept_again, w->reactor.now_ns + ACCEPT_PAUSE_NS);
+}
+
+static void accept_ready(struct reactor_source *s, uint32_t events)
+{
+	struct worker_listener *l = CONTAINER_OF(s, struct worker_listener, source);
+	struct sock_peer peer;
+	int fd, r;
+
+	(void)events;
+	for (int i = 0; i < ACCEPTS_PER_TURN; i++) {
+		r = sock_accept(l->fd, &fd, &peer);
+		if (r == 0) {
+			adopt_socket(l->worker, fd, &peer);
+			continue;
+		}
+		if (r == -EAGAIN)
+			return;
+		if (r == -EMFILE || r == -ENFILE || r == -ENOBUFS || r == -ENOMEM) {
+			accept_failed(l->worker, r);
+			return;
+		}
+		/* That one was gone before it was taken. */
+		METRIC_INC(&l->worker->metrics, accept_errors);
+	}
+}
+
+static int listen_on(struct worker *w)
+{
+	/* A listener that several workers share wakes one of them. */
+	for (unsigned i = 0; i < w->n_listeners; i++) {
+		struct worker_listener *l = &w->listeners[i];
+		int error;
+
+		if (l->is_on)
+			continue;
+		error = reactor_add(&w->reactor, &l->source, l->fd, EPOLLIN | EPOLLEXCLUSIVE,
+				    accept_ready);
+		if (error)
+			return error;
+		l->is_on = true;
+	}
+	return 0;
+}
+
+static void listen_again(struct wheel_timer *t)
+{
+	struct worker *w = CONTAINER_OF(t, struct worker, accept_again);
+
+	if (w->phase != WORKER_SERVING)
+		return;
+	if (listen_on(w))
+		wheel_add(&w->reactor.wheel, &w->accept_again, w->reactor.now_ns + ACCEPT_PAUSE_NS);
+}
+
+/* ------------------------------------------------------------------------- stop */
+
+void worker_task_quiet(struct worker *w, struct worker_task *t)
+{
+	w->phase = WORKER_QUIET;
+	w->hub.env.is_stopping = true;
+	listen_off(w);
+	for (unsigned i = 0; i < w->n_listeners; i++)
+		fd_closep(&w->listeners[i].fd);
+	w->quiet = t;
+}
+
+static void dismiss(struct worker *w, bool all)
+{
+	LIST_FOREACH_SAFE(node, next, &w->hub.env.all) {
+		struct conn *c = CONTAINER_OF(node, struct conn, node);
+
+		if (c->state == CONN_HANDSHAKE)
+			conn_abort(c);
+		else if (c->state == CONN_OPEN && (all || (c->n_lagging == 0 && !c->transit)))
+			protocol_dismiss(c);
+	}
+}
+
+static void abort_all(struct worker *w)
+{
+	LIST_FOREACH_SAFE(node, next, &w->hub.env.all)
+		conn_abort(CONTAINER_OF(node, struct conn, node));
+}
+
+/* Two deadlines: the first for what waits, the last for the closing handshakes. */
+static void farewell_due(struct wheel_timer *t)
+{
+	struct worker *w = CONTAINER_OF(t, struct worker, farewell);
+
+	if (w->reactor.now_ns >= w->stop_deadline_ns) {
+		abort_all(w);
+		return;
+	}
+	dismiss(w, true);
+	wheel_add(&w->reactor.wheel, t, w->stop_deadline_ns);
+}
+
+void worker_task_leave(struct worker *w, struct worker_task *t)
+{
+	uint64_t timeout = w->hub.env.config->shutdown_timeout;
+
+	w->phase = WORKER_LEAVING;
+	w->leave = t;
+	w->stop_deadline_ns = w->reactor.now_ns + timeout - timeout / 10;
+	wheel_add(&w->reactor.wheel, &w->farewell, w->reactor.now_ns + timeout / 2);
+}
+
+void worker_task_end(struct worker *w, struct worker_task *t)
+{
+	(void)t;
+	abort_all(w);
+	w->phase = WORKER_ENDED;
+}
+
+/* What stopping needs at the end of a turn. */
+static void stop_work(struct worker *w)
+{
+	if (w->quiet && !w->hub.env.is_congested) {
+		worker_task_answer(w, w->quiet);
+		w->quiet = NULL;
+	}
+	if (!w->leave)
+		return;
+	if (!hub_has_work(&w->hub))
+		dismiss(w, false);
+	if (w->hub.env.n_all == 0) {
+		worker_task_answer(w, w->leave);
+		w->leave = NULL;
+	}
+}
+
+/* ------------------------------------------------------------------------- loop */
+
+static void tick_due(struct wheel_timer *t)
+{
+	struct worker *w = CONTAINER_OF(t, struct worker, tick);
+	uint64_t bytes = 0, messages = 0;
+
+	LIST_FOREACH(node, &w->hub.env.behind) {
+		uint64_t b, n;
+
+		slow_waiting(CONTAINER_OF(node, struct conn, behind_node), &b, &n);
+		bytes += b;
+		messages += n;
+	}
+	atomic_store_explicit(&w->metrics.queue_bytes, bytes, memory_order_relaxed);
+	atomic_store_explicit(&w->metrics.queue_messages, messages, memory_order_relaxed);
+	wheel_add(&w->reactor.wheel, t, w->reactor.now_ns + NS_PER_S);
+}
+
+static bool worker_has_work(struct reactor *r)
+{
+	struct worker *w = CONTAINER_OF(r, struct worker, reactor);
+
+	return tasks_wait(&w->inbox) || hub_has_work(&w->hub);
+}
+
+static void worker_work(struct reactor *r)
+{
+	struct worker *w = CONTAINER_OF(r, struct worker, reactor);
+
+	run_tasks(w);
+	hub_work(&w->hub);
+	if (w->phase != WORKER_SERVING)
+		stop_work(w);
+	atomic_store_explicit(&w->metrics.loop_turns, r->turns, memory_order_relaxed);
+	atomic_store_explicit(&w->metrics.loop_busy_ns, r->busy_ns, memory_order_relaxed);
+}
+
+static const struct reactor_ops worker_ops = {
+	.has_work = worker_has_work,
+	.work = worker_work,
+};
+
+int worker_turn(struct worker *w, uint64_t longest_ns)
+{
+	return reactor_turn(&w->reactor, longest_ns);
+}
+
+static void *worker_main(void *arg)
+{
+	struct worker *w = arg;
+	char name[16];
+
+	snprintf(name, sizeof(name), "worker %u", w->hub.index);
+	(void)pthread_setname_np(pthread_self(), name); /* only for whoever looks with top or gdb */
+	log_set_worker((int)w->hub.index);
+	reactor_own(&w->reactor);
+	while (w->phase != WORKER_ENDED) {
+		int error = worker_turn(w, UINT64_MAX);
+
+		if (error) {
+			log_line(LOG_ERR, "worker %u: epoll_wait: %s", w->hub.index, strerror(-error));
+			abort();
+		}
+	}
+	return NULL;
+}
+
+void worker_configure(struct worker *w, struct config *config)
+{
+	struct config *old = w->hub.env.config;
+
+	w->hub.env.config = config;
+	hub_configure(&w->hub);
+	config_unref(old);
+	/* Deadlines may be nearer now: every connection looks at its own once. */
+	LIST_FOREACH(node, &w->hub.env.all) {
+		struct conn *c = CONTAINER_OF(node, struct conn, node);
+
+		if (c->state == CONN_OPEN)
+			conn_arm(c, w->reactor.now_ns);
+	}
+}
+
+/* ------------------------------------------------------------------------- pool */
+
+static void worker_free(struct worker *w)
+{
+	if (!w)
+		return;
+	for (unsigned i = 0; i < w->n_listeners; i++)
+		fd_closep(&w->listeners[i].fd);
+	hub_fini(&w->hub);
+	slab_fini(&w->conns);
+	reactor_fini(&w->reactor);
+	config_unref(w->hub.env.config);
+	free(w);
+}
+
+static int worker_new(struct worker_pool *p, struct config *config, unsigned index,
+		      struct worker **ret)
+{
+	struct worker *w = aligned_alloc(alignof(struct worker),
+					 (sizeof(*w) + alignof(struct worker) - 1) /
+						 alignof(struct worker) * alignof(struct worker));
+	int error;
+
+	if (!w)
+		return -ENOMEM;
+	memset(w, 0, sizeof(*w));
+	w->pool = p;
+	w->hub.env.config = config_ref(config);
+	w->hub.env.reactor = &w->reactor;
+	w->hub.env.metrics = &w->metrics;
+	w->hub.env.ops = &conn_ops;
+	slab_init(&w->conns, sizeof(struct conn), CONNS_PER_CHUNK);
+	error = reactor_init(&w->reactor, &worker_ops);
+	if (!error)
+		error = hub_init(&w->hub, &p->shared, index);
+	if (error) {
+		worker_free(w);
+		return error;
+	}
+	wheel_timer_init(&w->tick, tick_due);
+	wheel_timer_init(&w->accept_again, listen_again);
+	wheel_timer_init(&w->farewell, farewell_due);
+	wheel_add(&w->reactor.wheel, &w->tick, w->reactor.now_ns + NS_PER_S);
+	*ret = w;
+	return 0;
+}
+
+static void add_listener(struct worker *w, int fd)
+{
+	w->listeners[w->n_listeners++] = (struct worker_listener){.worker = w, .fd = fd};
+}
+
+/* Sockets handed over: one is shared by all workers, several are spread. */
+static int spread_listeners(struct worker_pool *p, const int *fds, unsigned n_fds)
+{
+	unsigned n = MAX(n_fds, p->n);
+
+	for (unsigned i = 0; i < n; i++) {
+		struct worker *w = p->workers[i % p->n];
+		int fd = dup(fds[i % n_fds]);
+
+		if (fd < 0)
+			return -errno;
+		if (w->n_listeners == WORKER_MAX_LISTENERS) {
+			fd_closep(&fd);
+			return -E2BIG;
+		}
+		add_listener(w, fd);
+	}
+	p->port = sock_port(fds[0]);
+	return 0;
+}
+
+static int open_listeners(struct worker_pool *p, const struct config *config)
+{
+	uint16_t port = (uint16_t)config->port;
+
+	for (unsigned i = 0; i < p->n; i++) {
+		int fd, error;
+
+		error = sock_listen(config->host, port, SOMAXCONN, i == 0, &fd);
+		if (error)
+			return error;
+		port = sock_port(fd);
+		add_listener(p->workers[i], fd);
+	}
+	p->port = port;
+	return 0;
+}
+
+static int make_workers(struct worker_pool *p, struct config *config, unsigned n)
+{
+	int error;
+
+	error = directory_init(&p->shared.directory, (uint32_t)config->max_channels);
+	if (!error)
+		error = admission_init(&p->shared.admission, config->max_connections);
+	for (; !error && p->n < n; p->n += !error) {
+		error = worker_new(p, config, p->n, &p->workers[p->n]);
+		if (!error)
+			p->shared.hubs[p->n] = &p->workers[p->n]->hub;
+	}
+	p->shared.n_hubs = p->n;
+	return error;
+}
+
+int worker_pool_new(struct config *config, unsigned n, const int *fds, unsigned n_fds,
+		    struct reactor *main_reactor, struct worker_pool **ret, const char **ret_key)
+{
+	struct worker_pool *p = aligned_alloc(alignof(struct worker_pool), sizeof(*p));
+	int error = -ENOMEM;
+
+	*ret_key = NULL;
+	if (p) {
+		memset(p, 0, sizeof(*p));
+		p->main_reactor = main_reactor;
+		error = make_workers(p, config, n);
+	}
+	if (!error && n_fds > 0) {
+		error = spread_listeners(p, fds, n_fds);
+	} else if (!error) {
+		error = open_listeners(p, config);
+		if (error)
+			*ret_key = error == -EINVAL || error == -EADDRNOTAVAIL ? "host" : "port";
+	}
+	for (unsigned i = 0; i < n_fds; i++)
+		(void)close(fds[i]);
+	if (error) {
+		worker_pool_free(p);
+		return error;
+	}
+	*ret = p;
+	return 0;
+}
+
+int worker_pool_start(struct worker_pool *p)
+{
+	sigset_t all, before;
+	int error = 0;
+
+	for (unsigned i = 0; i < p->n && !error; i++)
+		error = listen_on(p->workers[i]);
+	/* Signals are main's. */
+	sigfillset(&all);
+	(void)pthread_sigmask(SIG_SETMASK, &all, &before);
+	for (unsigned i = 0; i < p->n && !error; i++) {
+		struct worker *w = p->workers[i];
+
+		error = -pthread_create(&w->thread, NULL, worker_main, w);
+		w->has_thread = !error;
+	}
+	(void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+	return error;
+}
+
+void worker_pool_join(struct worker_pool *p)
+{
+	struct worker_task end[DIRECTORY_MAX_WORKERS] = {0};
+
+	for (unsigned i = 0; i < p->n; i++) {
+		end[i].run = worker_task_end;
+		if (p->workers[i]->has_thread)
+			worker_post(p->workers[i], &end[i]);
+	}
+	for (unsigned i = 0; i < p->n; i++) {
+		struct worker *w = p->workers[i];
+
+		if (!w->has_thread)
+			continue;
+		(void)pthread_join(w->thread, NULL);
+		w->has_thread = false;
+		reactor_own(&w->reactor); /* what is left of it is main's now */
+	}
+}
+
+struct worker_pool *worker_pool_free(struct worker_pool *p)
+{
+	if (!p)
+		return NULL;
+	worker_pool_join(p);
+	for (unsigned i = 0; i < p->n; i++)
+		run_tasks(p->workers[i]);
+	for (unsigned i = 0; i < p->n; i++) {
+		worker_free(p->workers[i]);
+		p->workers[i] = NULL;
+	}
+	directory_fini(&p->shared.directory);
+	admission_fini(&p->shared.admission);
+	free(p);
+	return NULL;
+}

@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+
+/*
+ * The worker threads: each with its loop, its listeners, its connections and its
+ * hub; and the little that main and they say to each other.
+ *
+ * main talks to a worker by tasks: a function to be run on the worker's thread and
+ * one to be run back on main when it is done. Both ways are intrusive lists with
+ * an atomic head (any thread pushes, one takes all), so that handing over a task
+ * cannot fail. Whoever makes a task owns its memory; it is back when done() runs.
+ *
+ * Stopping goes in two steps, so that nothing that was accepted is lost: first
+ * every worker stops accepting and reading, and empties its outboxes; when all
+ * have, each sends what waits and says goodbye to its clients.
+ */
+
+#include <pthread.h>
+
+#include "core/hub.h"
+#include "model/config.h"
+
+#define WORKER_MAX_LISTENERS 16
+
+struct worker;
+struct worker_pool;
+struct worker_task;
+
+typedef void worker_task_fn(struct worker *w, struct worker_task *t);
+typedef void worker_done_fn(struct worker_task *t);
+
+struct WB_VALUE worker_task {
+	struct worker_task *next;
+	worker_task_fn *run;   /* on the worker's thread */
+	worker_done_fn *done;  /* on main's thread; NULL: nobody waits, @run frees it */
+};
+
+/* Many pushers, one taker. */
+struct WB_SHARED worker_tasks {
+	_Atomic(struct worker_task *) head; /* newest first */
+};
+
+struct WB_OWNER(worker) worker_listener {
+	struct reactor_source source;
+	struct worker *worker;
+	int fd;
+	bool is_on;            /* in epoll */
+};
+
+enum worker_phase {
+	WORKER_SERVING,
+	WORKER_QUIET,          /* neither accepts nor reads */
+	WORKER_LEAVING,        /* sends what waits and says goodbye */
+	WORKER_ENDED,
+};
+
+struct WB_OWNER(worker) worker {
+	struct reactor reactor;
+	struct metrics metrics;
+	struct hub hub;
+	struct slab conns;
+	struct worker_pool *pool;
+	struct worker_tasks inbox;     /* shared: tasks for this worker */
+	struct worker_task *quiet;     /* to be answered when the outboxes are empty */
+	struct worker_task *leave;     /* to be answered when all connections are gone */
+	struct worker_listener listeners[WORKER_MAX_LISTENERS];
+	unsigned n_listeners;
+	struct wheel_timer tick;       /* once a second: gauges, idle memory */
+	struct wheel_timer accept_again; /* after running out of descriptors */
+	struct wheel_timer farewell;   /* deadlines while leaving */
+	uint64_t stop_deadline_ns;
+	uint64_t next_serial;
+	enum worker_phase phase;
+	pthread_t thread WB_FROZEN;
+	bool has_thread WB_FROZEN;
+};
+
+struct WB_SHARED worker_pool {
+	struct hub_shared shared;
+	struct worker *workers[DIRECTORY_MAX_WORKERS] WB_FROZEN;
+	unsigned n WB_FROZEN;
+	struct reactor *main_reactor WB_FROZEN;
+	struct worker_tasks done;      /* tasks on their way back to main */
+	uint16_t port WB_FROZEN;       /* that the workers listen on; 0: only sockets handed over */
+	_Atomic bool is_stalled_spool;
+};
+
+/**
+ * worker_pool_new() - make workers that don't run yet, and open their listeners
+ * @config:   the caller's reference stays its own; each worker takes one
+ * @n:        workers, 1 to DIRECTORY_MAX_WORKERS
+ * @fds:      listening sockets that were handed over, or none: then host and port count
+ * @main_reactor: woken when a task is done
+ * @ret_key:  on failure: the key of the configuration that is to blame, or NULL
+ *
+ * Return:  0 | -errno of socket, bind, listen, epoll | -ENOMEM.
+ * Owns:    the pool is the caller's; @fds are the pool's in either case.
+ * Thread:  main.
+ */
+int worker_pool_new(struct config *config, unsigned n, const int *fds, unsigned n_fds,
+		    struct reactor *main_reactor, struct worker_pool **ret,
+		    const char **ret_key) WB_NODISCARD;
+
+/* Starts the threads. Return: 0 | -errno. */
+int worker_pool_start(struct worker_pool *p) WB_NODISCARD;
+
+/* Ends and joins the threads; what was posted meanwhile is run by worker_pool_free(). */
+void worker_pool_join(struct worker_pool *p);
+
+/* Joins if need be, frees everything. Accepts NULL. Return: NULL. */
+struct worker_pool *worker_pool_free(struct worker_pool *p);
+
+/* Runs a task on a worker. Thread: any. */
+WB_ANY_THREAD void worker_post(struct worker *w, struct worker_task *t);
+
+/* Runs what came back. Thread: main. */
+void worker_pool_run_done(struct worker_pool *p);
+bool worker_pool_has_done(struct worker_pool *p);
+
+/* The task for worker_post() that stops accepting and reading; done when outboxes are empty. */
+void worker_task_quiet(struct worker *w, struct worker_task *t);
+
+/* The task that says goodbye to all; done when all are gone, at shutdown_timeout at the latest. */
+void worker_task_leave(struct worker *w, struct worker_task *t);
+
+/* Ends the worker's loop; no done(). */
+void worker_task_end(struct worker *w, struct worker_task *t);
+
+/* Answers at once: for the watchdog. */
+void worker_task_ping(struct worker *w, struct worker_task *t);
+
+/* Answers a task that was kept. Thread: the worker's. */
+void worker_task_answer(struct worker *w, struct worker_task *t);
+
+/* Takes a new configuration into use; the reference goes to the worker. Thread: the worker's. */
+void worker_configure(struct worker *w, struct config *config);
+
+/* One turn of a worker's loop; for its thread and for tests that drive it. */
+int worker_turn(struct worker *w, uint64_t longest_ns) WB_NODISCARD;
+
+/* A connection that came in by @transport; what accepting does after accept4(). NULL: no room. */
+struct conn *worker_adopt(struct worker *w, const struct transport *transport,
+			  const struct sock_peer *peer);
