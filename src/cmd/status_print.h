@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+
+/*
+ * What `wsbind status` and `wsbind clients` show, made of what the daemon answers.
+ *
+ * What clients chose themselves (names, channels, capabilities) is escaped, so that
+ * none of them can write to the administrator's terminal.
+ */
+
+#include <stdio.h>
+
+#include "base/base.h"
+
+/* A page of GET /clients, borrowed from its text. */
+struct WB_VALUE status_page {
+	const char *objects; /* inside of the array: objects, separated by commas */
+	size_t objects_n;
+	uint64_t total;
+	uint64_t next;
+	bool has_next;
+};
+
+/**
+ * status_value() - add up all series of a metric
+ * @text:   Prometheus text, NUL-terminated
+ * @name:   name without labels, or one series with its labels as written
+ *
+ * Return:  the sum; 0 when there is none.
+ */
+double status_value(const char *text, const char *name);
+
+/* The overview. @not_ready: why the daemon is not ready, NULL when it is. */
+void status_print(FILE *out, const char *metrics, const char *not_ready, uint64_t now_wall_ms);
+
+/* Takes a page apart; false when it is none. */
+bool status_page_read(const char *text, size_t n, struct status_page *ret) WB_NODISCARD;
+
+/* The line above the table, and the lines of one page. */
+void status_print_clients_head(FILE *out);
+void status_print_clients(FILE *out, const struct status_page *page, uint64_t now_wall_ms);
+
+/* A text of the daemon's, its line breaks kept and other control characters replaced. */
+void status_print_text(FILE *out, const char *text);

@@ -1,0 +1,291 @@
+/* SPDX-License-Identifier: MIT */
+#include "service/admin.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/stat.h>
+
+#include "io/sock.h"
+#include "service/admin_private.h"
+
+#define PLAIN_TEXT "text/plain; charset=utf-8"
+#define JSON "application/json"
+
+void admin_request_release(struct admin_request *req)
+{
+	if (req->is_held_by_http || req->is_held_by_ops)
+		return;
+	if (req->response)
+		MHD_destroy_response(req->response);
+	buf_fini(&req->body);
+	free(req);
+}
+
+void admin_request_answer(struct admin_request *req, unsigned status, const char *type,
+			  struct buf *body)
+{
+	struct MHD_Response *response;
+
+	if (req->is_replied) {
+		buf_fini(body);
+		return;
+	}
+	req->is_replied = true;
+	req->status = status;
+	response = MHD_create_response_from_buffer(body->len, body->data, MHD_RESPMEM_MUST_FREE);
+	if (!response) {
+		buf_fini(body);
+		return;
+	}
+	*body = (struct buf){0};
+	if (MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE,
+				    type ? type : PLAIN_TEXT) == MHD_YES &&
+	    MHD_add_response_header(response, MHD_HTTP_HEADER_CACHE_CONTROL, "no-store") == MHD_YES)
+		req->response = response;
+	else
+		MHD_destroy_response(response);
+}
+
+static void admin_request_resume(struct admin_request *req)
+{
+	if (!req->is_suspended)
+		return;
+	req->is_suspended = false;
+	req->admin->has_resumed = true;
+	MHD_resume_connection(req->connection);
+}
+
+void admin_reply_buf(struct admin_request *req, unsigned status, const char *type, struct buf *body)
+{
+	WB_ASSERT(req->is_held_by_ops);
+	list_del(&req->node);
+	req->is_held_by_ops = false;
+	admin_request_answer(req, status, type, body);
+	if (req->is_held_by_http)
+		admin_request_resume(req);
+	else
+		admin_request_release(req);
+}
+
+void admin_reply(struct admin_request *req, unsigned status, const char *type, const char *body)
+{
+	struct buf text = {0};
+
+	/* Without memory for the text the status alone has to do. */
+	(void)!buf_append(&text, body, strlen(body), BUF_NO_LIMIT);
+	admin_reply_buf(req, status, type, &text);
+}
+
+void admin_reply_clients(struct admin_request *req, struct buf *objects, uint64_t total)
+{
+	uint64_t next = req->offset + req->limit;
+	struct buf text = {0};
+	int r;
+
+	r = buf_printf(&text, "{\"clients\":[");
+	if (r == 0)
+		r = buf_append(&text, objects->data, objects->len, BUF_NO_LIMIT);
+	buf_fini(objects);
+	if (r == 0 && next < total && next >= req->offset)
+		r = buf_printf(&text, "],\"total\":%" PRIu64 ",\"next\":%" PRIu64 "}\n", total,
+			       next);
+	else if (r == 0)
+		r = buf_printf(&text, "],\"total\":%" PRIu64 ",\"next\":null}\n", total);
+	if (r < 0) {
+		buf_fini(&text);
+		admin_reply(req, MHD_HTTP_INTERNAL_SERVER_ERROR, NULL, "out of memory\n");
+		return;
+	}
+	admin_reply_buf(req, MHD_HTTP_OK, JSON, &text);
+}
+
+void admin_reply_members(struct admin_request *req, uint64_t members)
+{
+	struct buf text = {0};
+
+	(void)!buf_printf(&text, "{\"members\":%" PRIu64 "}\n", members); /* see admin_reply() */
+	admin_reply_buf(req, MHD_HTTP_OK, JSON, &text);
+}
+
+void admin_reply_found(struct admin_request *req, bool found)
+{
+	if (found)
+		admin_reply(req, MHD_HTTP_OK, NULL, "closing the connection\n");
+	else
+		admin_reply(req, MHD_HTTP_NOT_FOUND, NULL, "no client with this id\n");
+}
+
+/* Takes @fd; libmicrohttpd closes it, most of its failing ways included. */
+static int side_start(struct admin *a, struct admin_side *side, int fd)
+{
+	struct epoll_event event = {.events = EPOLLIN};
+	const union MHD_DaemonInfo *info;
+
+	side->admin = a;
+	side->is_control = side == &a->control;
+	side->daemon = MHD_start_daemon(
+		MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME, 0, NULL, NULL, admin_http_handle, side,
+		MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_CONNECTION_LIMIT, ADMIN_MAX_CONNECTIONS,
+		MHD_OPTION_CONNECTION_TIMEOUT, ADMIN_IDLE_S, MHD_OPTION_NOTIFY_COMPLETED,
+		admin_http_completed, side, MHD_OPTION_END);
+	if (!side->daemon)
+		return -ENOMEM;
+	info = MHD_get_daemon_info(side->daemon, MHD_DAEMON_INFO_EPOLL_FD);
+	if (!info)
+		return -ENOTSUP;
+	return epoll_ctl(a->epoll_fd, EPOLL_CTL_ADD, info->epoll_fd, &event) < 0 ? -errno : 0;
+}
+
+static int admin_open_metrics(struct admin *a, const struct admin_options *options)
+{
+	int fd, r;
+
+	if (!options->metrics_host)
+		return 0;
+	r = admin_listen_tcp(options->metrics_host, options->metrics_port, &fd);
+	if (r < 0)
+		return r;
+	a->port = sock_port(fd);
+	return side_start(a, &a->metrics, fd);
+}
+
+static int admin_open_control(struct admin *a, const struct admin_options *options)
+{
+	WB_CLEANUP(freep) char *path = NULL;
+	struct stat st;
+	int fd, r;
+
+	if (!options->control_path)
+		return 0;
+	path = strdup(options->control_path);
+	if (!path)
+		return -ENOMEM;
+	r = admin_listen_unix(path, &fd, &st);
+	if (r < 0)
+		return r;
+	a->control_path = TAKE_PTR(path);
+	a->control_dev = st.st_dev;
+	a->control_ino = st.st_ino;
+	return side_start(a, &a->control, fd);
+}
+
+static int admin_open(struct admin *a, const struct admin_options *options,
+		      enum admin_listener *failed)
+{
+	int r;
+
+	*failed = ADMIN_METRICS;
+	a->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	if (a->epoll_fd < 0)
+		return -errno;
+	r = admin_open_metrics(a, options);
+	if (r < 0)
+		return r;
+	*failed = ADMIN_CONTROL;
+	return admin_open_control(a, options);
+}
+
+int admin_new(const struct admin_options *options, enum admin_listener *failed, struct admin **ret)
+{
+	struct admin *a = calloc(1, sizeof(*a));
+	int r;
+
+	if (!a)
+		return -ENOMEM;
+	list_init(&a->waiting);
+	a->ops = options->ops;
+	a->ctx = options->ctx;
+	a->max_body = options->max_body;
+	r = admin_open(a, options, failed);
+	if (r < 0) {
+		admin_free(a);
+		return r;
+	}
+	*ret = a;
+	return 0;
+}
+
+/* libmicrohttpd aborts when it is stopped with suspended connections: they are answered first. */
+static void admin_turn_away(struct admin *a)
+{
+	struct list *node;
+
+	while ((node = list_pop(&a->waiting))) {
+		struct admin_request *req = CONTAINER_OF(node, struct admin_request, node);
+		struct buf text = {0};
+
+		(void)!buf_printf(&text, "the daemon is stopping\n"); /* see admin_reply() */
+		admin_request_answer(req, MHD_HTTP_SERVICE_UNAVAILABLE, NULL, &text);
+		admin_request_resume(req);
+	}
+	admin_run(a);
+}
+
+struct admin *admin_free(struct admin *a)
+{
+	struct stat st;
+
+	if (!a)
+		return NULL;
+	/* First of all, so that who looks for the socket from now on does not find it. */
+	if (a->control_path && lstat(a->control_path, &st) == 0 && st.st_dev == a->control_dev &&
+	    st.st_ino == a->control_ino)
+		(void)unlink(a->control_path); /* gone or not, there is nothing more to do */
+	admin_turn_away(a);
+	if (a->metrics.daemon)
+		MHD_stop_daemon(a->metrics.daemon);
+	if (a->control.daemon)
+		MHD_stop_daemon(a->control.daemon);
+	fd_closep(&a->epoll_fd);
+	free(a->control_path);
+	free(a);
+	return NULL;
+}
+
+int admin_fd(const struct admin *a)
+{
+	return a->epoll_fd;
+}
+
+static int side_timeout_ms(const struct admin_side *side)
+{
+	MHD_UNSIGNED_LONG_LONG ms;
+
+	if (!side->daemon || MHD_get_timeout(side->daemon, &ms) != MHD_YES)
+		return -1;
+	return ms > INT32_MAX ? INT32_MAX : (int)ms;
+}
+
+int admin_timeout_ms(const struct admin *a)
+{
+	int metrics = side_timeout_ms(&a->metrics);
+	int control = side_timeout_ms(&a->control);
+
+	/* libmicrohttpd up to 0.9.75 forgets resumed connections in its timeout. */
+	if (a->has_resumed)
+		return 0;
+	if (metrics < 0 || control < 0)
+		return MAX(metrics, control);
+	return MIN(metrics, control);
+}
+
+void admin_run(struct admin *a)
+{
+	a->has_resumed = false;
+	if (a->metrics.daemon)
+		(void)MHD_run(a->metrics.daemon); /* fails only for a daemon with threads */
+	if (a->control.daemon)
+		(void)MHD_run(a->control.daemon);
+}
+
+uint16_t admin_port(const struct admin *a)
+{
+	return a->port;
+}
+
+void admin_set_max_body(struct admin *a, size_t max_body)
+{
+	a->max_body = max_body;
+}

@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+
+/*
+ * What the files of admin share: admin.c has the life of listeners and requests,
+ * admin_http.c routes and checks, admin_listen.c opens sockets.
+ */
+
+#include <microhttpd.h>
+#include <sys/stat.h>
+
+#include "base/base.h"
+#include "containers/buf.h"
+#include "containers/list.h"
+#include "service/admin.h"
+
+/* One listener and the connections that it took. */
+struct WB_OWNER(main) admin_side {
+	struct admin *admin;
+	struct MHD_Daemon *daemon; /* NULL: not there */
+	bool is_control;
+};
+
+struct WB_OWNER(main) admin {
+	struct admin_side metrics;
+	struct admin_side control;
+	struct list waiting; /* of admin_request: those that ops own */
+	const struct admin_ops *ops;
+	void *ctx;
+	size_t max_body;
+	bool has_resumed; /* a request goes on, of which no descriptor and no timeout tells */
+	int epoll_fd; /* watches the descriptors of both daemons */
+	uint16_t port;
+	char *control_path; /* NULL: no socket file is ours */
+	dev_t control_dev;  /* tells our socket file from another one of the same name */
+	ino_t control_ino;
+};
+
+struct admin_route;
+
+/*
+ * One HTTP request. Held by libmicrohttpd until the connection is done with it and
+ * by ops until they reply; whoever lets go last frees.
+ */
+struct WB_OWNER(main) admin_request {
+	struct list node; /* in admin.waiting while held by ops; else alone */
+	struct admin *admin;
+	struct MHD_Connection *connection;
+	const struct admin_route *route;
+	struct buf body;
+	size_t max_body;        /* of this request */
+	size_t discarded;       /* bytes that came past it */
+	uint64_t offset, limit; /* of /clients */
+	struct MHD_Response *response;
+	unsigned status;
+	bool is_too_big;
+	bool is_replied; /* with no response: out of memory, the connection is dropped */
+	bool is_suspended;
+	bool is_held_by_http;
+	bool is_held_by_ops;
+};
+
+/* Frees when nobody holds it any more. */
+void admin_request_release(struct admin_request *req);
+
+/* Sets the answer, which the handler sends; takes @body. Again is a no-op. */
+void admin_request_answer(struct admin_request *req, unsigned status, const char *type,
+			  struct buf *body);
+
+/* The handler of both daemons; @cls is an admin_side. */
+enum MHD_Result admin_http_handle(void *cls, struct MHD_Connection *connection, const char *url,
+				  const char *method, const char *version, const char *data,
+				  size_t *data_size, void **state);
+
+/* libmicrohttpd is done with a request. */
+void admin_http_completed(void *cls, struct MHD_Connection *connection, void **state,
+			  enum MHD_RequestTerminationCode how);
+
+/**
+ * admin_listen_tcp() - open a listening socket that nobody shares
+ *
+ * Return:  0 | -EINVAL no numeric address | -errno of socket, bind or listen.
+ */
+int admin_listen_tcp(const char *host, uint16_t port, int *ret_fd) WB_NODISCARD;
+
+/**
+ * admin_listen_unix() - open a control socket, mode 0660
+ * @ret_file: device and inode of the socket file
+ *
+ * Return:  0 | -EADDRINUSE someone listens there | -EEXIST not a socket | -ENAMETOOLONG
+ *          | -errno of socket, bind, chmod, listen.
+ */
+int admin_listen_unix(const char *path, int *ret_fd, struct stat *ret_file) WB_NODISCARD;

@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+
+/*
+ * What the service manager wants to hear, and what it hands over: sd_notify(3),
+ * sd_watchdog_enabled(3), sd_listen_fds(3).
+ *
+ * Without systemd every function here is a cheap no-op that reports success or
+ * "none", so that the caller needs no case for it.
+ *
+ * Nothing waits for an answer. What the manager does not take is lost and
+ * reported as -errno; a daemon goes on without.
+ */
+
+#include "base/base.h"
+
+/* More sockets than this are refused: no unit of ours names that many. */
+#define SYSTEMD_MAX_SOCKETS 64
+#define SYSTEMD_STATUS_MAX 512 /* of a status text, NUL included; the rest is cut */
+
+enum systemd_socket_kind {
+	SYSTEMD_TCP,   /* stream, IPv4 or IPv6, listening */
+	SYSTEMD_UNIX,  /* stream, unix, listening */
+	SYSTEMD_UNFIT, /* anything else */
+};
+
+/* A descriptor that the manager handed over. */
+struct WB_VALUE systemd_socket {
+	int fd; /* close-on-exec, non-blocking */
+	enum systemd_socket_kind kind;
+	uint16_t port; /* of SYSTEMD_TCP */
+	char name[64]; /* FileDescriptorName=, cut; "unknown" when there is none */
+};
+
+/* All that were handed over. All-zero is empty. */
+struct WB_VALUE systemd_sockets {
+	struct systemd_socket socket[SYSTEMD_MAX_SOCKETS];
+	size_t n;
+};
+
+/*
+ * systemd_*() - tell the manager
+ *
+ * Return:  0, also without systemd | -errno of the notification.
+ * Thread:  main.
+ */
+
+/* Everything listens, or a reload is over; @status as for systemd_status(). */
+WB_PRINTF(1, 2) int systemd_ready(const char *status, ...);
+
+/* One line for `systemctl status`. Line breaks become spaces. */
+WB_PRINTF(1, 2) int systemd_status(const char *status, ...);
+
+/* A reload begins; systemd_ready() has to follow. Sends MONOTONIC_USEC, for Type=notify-reload. */
+int systemd_reloading(void);
+
+/* The end begins. */
+int systemd_stopping(void);
+
+/* Alive; due at least once in each watchdog interval. */
+int systemd_watchdog(void);
+
+/* Start, reload or stop takes @ns more from now. */
+int systemd_extend_timeout(uint64_t ns);
+
+/* The watchdog's interval [ns], within which systemd_watchdog() is due; 0: there is none. */
+uint64_t systemd_watchdog_ns(void);
+
+/* Whether a manager listens for notifications at all. */
+bool systemd_is_there(void);
+
+/**
+ * systemd_take_sockets() - take over the descriptors of socket activation
+ * @ret:    every one of them, unfit ones too, so that the caller can name them
+ *
+ * The environment variables go, so that no child takes them for its own; a
+ * second call finds nothing.
+ *
+ * Return:  0 (@ret->n may be 0) | -E2BIG more than SYSTEMD_MAX_SOCKETS; they are closed |
+ *          -errno of sd_listen_fds or fcntl.
+ * Owns:    the descriptors are the caller's, unfit ones too.
+ * Thread:  main, before any other starts.
+ */
+int systemd_take_sockets(struct systemd_sockets *ret) WB_NODISCARD;
+
+/* Closes what was not taken out (-1); accepts all-zero. */
+void systemd_sockets_fini(struct systemd_sockets *sockets);
