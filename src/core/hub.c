@@ -205,6 +205,20 @@ static bool outbox_flush(struct hub *h, unsigned to)
 	return true;
 }
 
+/*
+ * Says that this hub waits for room, and tries once more. Pairs with the exchange
+ * in wake_waiting(): of the two one comes first. If it is this one, the consumer
+ * sees the mark and wakes; if it is the consumer's, what it drained before is seen
+ * here, and the second try finds room.
+ */
+static void mark_waiting(struct hub *h, unsigned to)
+{
+	struct hub *target = h->shared->hubs[to];
+
+	atomic_fetch_or_explicit(&target->waiting, 1ULL << h->index, memory_order_acq_rel);
+	(void)outbox_flush(h, to);
+}
+
 static void post(struct hub *h, unsigned to, struct frame *f)
 {
 	struct hub *target = h->shared->hubs[to];
@@ -219,14 +233,7 @@ static void post(struct hub *h, unsigned to, struct frame *f)
 	h->outbox[to] = f;
 	h->outbox_set |= 1ULL << to;
 	h->env.is_congested = true;
-	atomic_fetch_or_explicit(&target->waiting, 1ULL << h->index, memory_order_seq_cst);
-	/*
-	 * The mark before the second try; pairs with wake_waiting(), where the
-	 * draining is before the look at the marks. Orders atomics only, like the
-	 * pair in io/reactor.
-	 */
-	atomic_thread_fence(memory_order_seq_cst);
-	(void)outbox_flush(h, to);
+	mark_waiting(h, to);
 }
 
 void hub_publish(struct hub *h, struct directory_entry *e, struct frame *f, struct member *sender)
@@ -407,13 +414,9 @@ static void read_on(struct hub *h)
 /* Tells producers that found the inbox full that there is room again. */
 static void wake_waiting(struct hub *h)
 {
-	uint64_t waiting;
+	/* Always an exchange, also where nobody waits: see mark_waiting(). */
+	uint64_t waiting = atomic_exchange_explicit(&h->waiting, 0, memory_order_acq_rel);
 
-	atomic_thread_fence(memory_order_seq_cst); /* pairs with post() */
-	waiting = atomic_load_explicit(&h->waiting, memory_order_relaxed);
-	if (!waiting)
-		return;
-	waiting = atomic_exchange_explicit(&h->waiting, 0, memory_order_acq_rel);
 	while (waiting) {
 		struct hub *producer = h->shared->hubs[__builtin_ctzll(waiting)];
 
@@ -449,13 +452,9 @@ static void end_congestion(struct hub *h)
 		unsigned to = (unsigned)__builtin_ctzll(left);
 
 		left &= left - 1;
-		if (outbox_flush(h, to))
-			continue;
 		/* Still full: the mark may have been taken by a wake-up that came too early. */
-		atomic_fetch_or_explicit(&h->shared->hubs[to]->waiting, 1ULL << h->index,
-					 memory_order_seq_cst);
-		atomic_thread_fence(memory_order_seq_cst); /* as in post() */
-		(void)outbox_flush(h, to);
+		if (!outbox_flush(h, to))
+			mark_waiting(h, to);
 	}
 	if (h->outbox_set)
 		return;

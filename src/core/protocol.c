@@ -42,6 +42,12 @@ static void answer_ack(struct conn *c, const message *request)
 	conn_send_msg(c, &b);
 }
 
+/* Name of the home of a connection; NULL for an echo connection. */
+static const char *home_name(const struct conn *c)
+{
+	return c->home.channel ? c->home.channel->entry->name : c->left_home;
+}
+
 void protocol_log(const struct conn *c, int priority, enum log_event_id event, const char *text)
 {
 	char peer[SOCK_ADDRESS_MAX], id[37];
@@ -49,7 +55,7 @@ void protocol_log(const struct conn *c, int priority, enum log_event_id event, c
 	uuid4_format(id, c->id);
 	log_event_limited(priority, event,
 			  LOG_FIELDS(LOG_TEXT("PEER", sock_format_peer(peer, &c->peer)),
-				     LOG_TEXT("CLIENT_ID", id)),
+				     LOG_TEXT("CLIENT_ID", id), LOG_TEXT("CHANNEL", home_name(c))),
 			  "%s %s", peer, text);
 }
 
@@ -201,7 +207,8 @@ static void log_connection(const struct conn *c, enum log_event_id event, const 
 	uuid4_format(id, c->id);
 	log_event(LOG_INFO, event,
 		  LOG_FIELDS(LOG_TEXT("PEER", sock_format_peer(peer, &c->peer)),
-			     LOG_TEXT("CLIENT_ID", id), LOG_NUM("CLOSE_CODE", c->close_code)),
+			     LOG_TEXT("CLIENT_ID", id), LOG_TEXT("CHANNEL", home_name(c)),
+			     LOG_NUM("CLOSE_CODE", c->close_code)),
 		  "%s %s (client %s)", peer, text, id);
 }
 

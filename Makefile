@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: MIT
+#
+# wsbind. `make help` lists the targets. Everything that is built lies under
+# build/<variant>/; a variant is "release", or what SAN= says.
+#
+#   make SAN=address,undefined check-integration     V=1 shows commands
+
+SAN    ?=
+comma  := ,
+VARIANT := $(if $(SAN),$(subst $(comma),-,$(SAN)),release)
+O      ?= build/$(VARIANT)
+CC     ?= cc
+CFLAGS ?= -O2 -g
+Q      := $(if $(V),,@)
+say     = $(if $(V),,@printf '  %-4s %s\n' '$(1)' '$(2)')
+
+prefix     ?= /usr/local
+bindir     ?= $(prefix)/bin
+mandir     ?= $(prefix)/share/man
+sysconfdir ?= /etc
+unitdir    ?= $(if $(filter /usr,$(prefix)),/lib/systemd/system,/etc/systemd/system)
+VERSION    := 0.1.0
+
+# The packages that are needed, in one place. BUILD: to build; CHECK: to test, lint and try.
+PACKAGES_BUILD := gcc make pkg-config libc6-dev libwslay-dev libprotobuf-c-dev protobuf-c-compiler \
+	protobuf-compiler libsystemd-dev libzstd-dev zlib1g-dev libdeflate-dev liblz4-dev libssl-dev \
+	libmicrohttpd-dev libinih-dev uthash-dev
+PACKAGES_CHECK := libcmocka-dev python3 python3-websockets python3-protobuf python3-psutil nodejs \
+	node-ws mandoc prometheus clang-format git
+
+# --------------------------------------------------------------------------- flags
+
+LIBS_PC := libprotobuf-c libsystemd libzstd zlib libdeflate liblz4 libcrypto libmicrohttpd \
+	inih
+PC_CFLAGS := $(shell pkg-config --cflags $(LIBS_PC) 2>/dev/null)
+WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith \
+	-Wwrite-strings -Wvla -Wformat=2 -Wundef -Wcast-qual -Wframe-larger-than=32768 -Werror
+HARDEN := $(if $(SAN),,-D_FORTIFY_SOURCE=2 -fstack-protector-strong)
+ALL_CFLAGS = -std=gnu17 -Isrc -I$(O)/gen -D_GNU_SOURCE -DWB_VERSION='"$(VERSION)"' -pthread -fPIE \
+	$(WARN) -MMD -MP $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer) $(HARDEN) $(CFLAGS) \
+	$(PC_CFLAGS)
+ALL_LDFLAGS = -pthread -pie -Wl,-z,relro,-z,now $(if $(SAN),-fsanitize=$(SAN)) $(LDFLAGS)
+LIBS := -lwslay $(shell pkg-config --libs $(LIBS_PC) 2>/dev/null) # Debian's wslay has no .pc file
+
+SRC   := $(sort $(wildcard src/*/*.c))
+TESTS := $(sort $(wildcard tests/unit/*.c))
+GEN   := $(O)/gen/message.pb-c
+OBJ   := $(SRC:%.c=$(O)/%.o) $(GEN).o
+TOBJ  := $(TESTS:%.c=$(O)/%.o)
+MAIN  := $(O)/src/cmd/main.o
+
+.PHONY: all deps deps-build run check check-unit check-integration check-sanitizers lint format \
+	man-lint config-template install uninstall clean help dist
+.DELETE_ON_ERROR:
+
+all: $(O)/wsbind
+
+# -------------------------------------------------------------------------- building
+
+$(O)/gen/message.proto: proto/message.proto proto/for-protobuf-c.sed
+	@mkdir -p $(@D)
+	$(Q)sed -f proto/for-protobuf-c.sed $< >$@
+
+$(GEN).c: $(O)/gen/message.proto
+	$(call say,GEN,$@)
+	$(Q)protoc-c --proto_path=$(O)/gen --c_out=$(O)/gen $<
+
+$(GEN).h: $(GEN).c
+
+$(GEN).o: $(GEN).c
+	$(call say,CC,$<)
+	$(Q)$(CC) $(filter-out -Wcast-qual,$(ALL_CFLAGS)) -c -o $@ $<
+
+$(O)/%.o: %.c | $(GEN).h
+	@mkdir -p $(@D)
+	$(call say,CC,$<)
+	$(Q)$(CC) $(ALL_CFLAGS) -c -o $@ $<
+
+# The one pair of stand-alone fences orders atomics only: see its design note.
+$(O)/src/io/reactor.o: WARN += $(if $(findstring thread,$(SAN)),-Wno-tsan)
+# Lengths from the wire: no silent conversion.
+$(O)/src/wire/%.o: WARN += -Wconversion
+
+$(O)/wsbind: $(OBJ)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
+
+$(O)/unit: $(filter-out $(MAIN),$(OBJ)) $(TOBJ)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS) -lcmocka
+
+-include $(OBJ:.o=.d) $(TOBJ:.o=.d)
+
+# -------------------------------------------------------------------------- packages
+
+# Installs what is missing, and only then: without a network nothing is asked of it.
+define install_packages
+@missing=$$(for p in $(1); do dpkg-query -W -f='$${Status}' $$p 2>/dev/null | \
+	grep -q 'ok installed' || echo $$p; done); \
+if [ -n "$$missing" ]; then \
+	echo "  APT " $$missing; \
+	sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; \
+	$$sudo apt-get -qq update && \
+	DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 $$sudo apt-get -qq install -y \
+		--no-install-recommends $$missing >/dev/null; \
+fi
+endef
+
+deps-build:
+	$(call install_packages,$(PACKAGES_BUILD))
+
+deps: deps-build
+	$(call install_packages,$(PACKAGES_CHECK))
+
+# ------------------------------------------------------------------------------- run
+
+run: deps-build
+	@$(MAKE) --no-print-directory all
+	@tests/demo.sh $(O)/wsbind
+
+# ----------------------------------------------------------------------------- tests
+
+UNIT ?=
+TEST ?=
+PYTHON := /usr/bin/python3
+SLOW = $(if $(findstring thread,$(SAN)),6,$(if $(SAN),3,1))
+
+# Everything. The tools are installed first; each part prints its own count, and the sum ends it.
+check: deps
+	@tests/check.sh $(MAKE)
+
+check-unit: $(O)/unit
+	$(Q)$(O)/unit $(UNIT)
+
+check-integration: $(O)/wsbind
+	$(Q)WSBIND=$(O)/wsbind WSBIND_TEST_SLOW=$(SLOW) $(PYTHON) tests/integration/run.py $(TEST)
+
+lint: $(O)/wsbind
+	$(Q)tests/lint/run.sh $(O)/wsbind
+
+format:
+	$(Q)clang-format -i $(filter-out %_keys.h %_table.h %_events.h,$(wildcard src/*/*.[ch])) \
+		$(wildcard tests/unit/*.[ch])
+
+# The commented configuration file is made from the table of keys; `make lint` compares.
+config-template: $(O)/wsbind
+	$(Q)$(O)/wsbind check-config --template >conf/wsbind.conf
+
+# --------------------------------------------------------------------------- install
+
+DEST = $(DESTDIR)
+
+install: $(O)/wsbind
+	install -D -m 755 $(O)/wsbind $(DEST)$(bindir)/wsbind
+	[ -e $(DEST)$(sysconfdir)/wsbind.conf ] || \
+		install -D -m 644 conf/wsbind.conf $(DEST)$(sysconfdir)/wsbind.conf
+	install -d $(DEST)$(sysconfdir)/wsbind.conf.d $(DEST)$(unitdir)
+	sed 's|@bindir@|$(bindir)|g' systemd/wsbind.service >$(DEST)$(unitdir)/wsbind.service
+	for page in man/*.[1-9]; do \
+		install -D -m 644 $$page $(DEST)$(mandir)/man$${page##*.}/$${page##*/}; done
+
+uninstall:
+	rm -f $(DEST)$(bindir)/wsbind $(DEST)$(unitdir)/wsbind.service
+	for page in man/*.[1-9]; do rm -f $(DEST)$(mandir)/man$${page##*.}/$${page##*/}; done
+	@echo "left in place: $(DEST)$(sysconfdir)/wsbind.conf"
+
+dist:
+	git archive --prefix=wsbind-$(VERSION)/ -o wsbind-$(VERSION).tar.gz HEAD
+
+clean:
+	rm -rf build
+
+help:
+	@echo 'make                  the release binary: build/release/wsbind'
+	@echo 'make run              install what building needs, build, show messages flowing'
+	@echo 'make check            install what testing needs, run everything'
+	@echo 'make check-unit       UNIT="ring wheel" for some'
+	@echo 'make check-integration  TEST="40-channels 41" for some'
+	@echo 'make lint             layers, owners, sizes, man pages, configuration file'
+	@echo 'make deps             only install the packages'
+	@echo 'make install          prefix=$(prefix) sysconfdir=$(sysconfdir) unitdir=$(unitdir) DESTDIR='
+	@echo 'make config-template  make conf/wsbind.conf from the table of keys'
+	@echo 'make format dist uninstall clean'
+	@echo 'SAN=address,undefined or SAN=thread with any of them; V=1 shows commands'
