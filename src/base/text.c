@@ -130,7 +130,7 @@ void hex_encode(char *out, const void *bytes, size_t n)
 	*out = '\0';
 }
 
-static int hex_value(char c)
+int hex_value(char c)
 {
 	if (c >= '0' && c <= '9')
 		return c - '0';

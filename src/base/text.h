@@ -33,6 +33,9 @@ WB_ANY_THREAD uint32_t utf8_feed(uint32_t state, const void *p, size_t n) WB_NOD
 /* Whether the @n bytes are a whole UTF-8 text. */
 WB_ANY_THREAD bool utf8_valid(const void *p, size_t n) WB_NODISCARD;
 
+/* What a hexadecimal digit stands for, of either case; -1: it is none. */
+WB_ANY_THREAD int hex_value(char c);
+
 /**
  * hex_encode() - write bytes as lower-case hexadecimal digits
  * @out: 2 * @n digits and a NUL

@@ -286,6 +286,22 @@ void conn_abort(struct conn *c)
 	conn_step(c, IN_BROKEN);
 }
 
+/* The peer is at fault: what it sends from here on, its Close too, is not waited for. */
+static bool is_failure(uint16_t code)
+{
+	switch (code) {
+	case WS_CODE_PROTOCOL_ERROR:
+	case WS_CODE_UNSUPPORTED_DATA:
+	case WS_CODE_INVALID_DATA:
+	case WS_CODE_POLICY:
+	case WS_CODE_TOO_BIG:
+	case WS_CODE_TRY_AGAIN:
+		return true;
+	default:
+		return false;
+	}
+}
+
 void conn_close(struct conn *c, uint16_t code, const char *reason)
 {
 	uint8_t payload[WS_MAX_CONTROL];
@@ -294,6 +310,8 @@ void conn_close(struct conn *c, uint16_t code, const char *reason)
 	if (c->state != CONN_OPEN)
 		return;
 	c->close_code = code;
+	if (is_failure(code))
+		c->is_deaf = c->got_close = true;
 	if (code == WS_CODE_PROTOCOL_ERROR || code == WS_CODE_INVALID_DATA)
 		METRIC_INC(c->env->metrics, connection_errors);
 	conn_step(c, IN_CLOSE);
@@ -301,11 +319,8 @@ void conn_close(struct conn *c, uint16_t code, const char *reason)
 	conn_send_close(c, payload, n);
 }
 
-void conn_refuse(struct conn *c, int status, _Atomic uint64_t *counter)
+void conn_refuse(struct conn *c, int status, _Atomic uint64_t *counter, const char *setting)
 {
-	const char *setting = status == 503   ? "max_connections"
-			      : status == 429 ? "max_connections_per_ip"
-					      : NULL;
 	char answer[UPGRADE_MAX_REFUSAL];
 	char text[120];
 	size_t n;

@@ -74,6 +74,7 @@ struct WB_OWNER(worker) conn_input {
 	struct buf message;         /* payload so far; in the handshake: the head so far */
 	struct buf parked;          /* read, but not processed yet */
 	size_t parked_at;           /* of @parked, what is done */
+	size_t grow_to;             /* bound on the memory of @message; 0: not known yet */
 	size_t charged;             /* bytes counted in env->reassembly_bytes */
 	uint64_t started_ns;        /* when the message began; 0: none is incomplete */
 	uint32_t utf8;              /* state of the text so far */
@@ -137,7 +138,7 @@ struct WB_OWNER(worker) conn {
 
 /* What a connection tells upward. All are called on the worker's thread. */
 struct WB_FROZEN conn_ops {
-	/* The handshake is right: 0 = may come in (is a member of its home now), else the HTTP status. */
+	/* The handshake is right: 0 = may come in (is a member of its home now), else 503: max_channels. */
 	int (*admit)(struct conn *c, const struct upgrade *u);
 	/* The answer to the handshake is queued, the connection open. */
 	void (*opened)(struct conn *c);
@@ -269,8 +270,11 @@ void conn_blocked(struct conn *c, ssize_t result);
  */
 void conn_close(struct conn *c, uint16_t code, const char *reason);
 
-/* Answers the handshake with an HTTP status and ends the connection; @counter: of the metrics. */
-void conn_refuse(struct conn *c, int status, _Atomic uint64_t *counter);
+/*
+ * Answers the handshake with an HTTP status and ends the connection. @counter is of
+ * the metrics; @setting names the key whose limit was reached, or is NULL.
+ */
+void conn_refuse(struct conn *c, int status, _Atomic uint64_t *counter, const char *setting);
 
 /* Ends it now, with nothing said. The memory goes at the end of the turn. */
 void conn_abort(struct conn *c);

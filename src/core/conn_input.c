@@ -81,7 +81,8 @@ static void enforce_reassembly(struct conn_env *env)
 		if (!most)
 			return;
 		conn_log(most->conn, LOG_NOTICE, EV_LIMIT_EXCEEDED, "reassembly_memory",
-			 "holds most of the partly received messages; closing with 1013");
+			 "holds most of the partly received messages, past reassembly_memory; "
+			 "closing with 1013");
 		conn_close(most->conn, WS_CODE_TRY_AGAIN, "reassembly memory");
 		conn_drop_input(most->conn);
 	}
@@ -126,26 +127,42 @@ static void park(struct conn *c, const uint8_t *p, size_t n)
 
 /* ---------------------------------------------------------- opening handshake */
 
-static _Atomic uint64_t *refusal_counter(struct metrics *m, int status,
-					 const struct http_request *request)
+/* Refuses a request for what it is; @request: NULL when it could not be read. */
+static void refuse_request(struct conn *c, int status, const struct http_request *request)
 {
-	switch (status) {
-	case 404:
-		return &m->refused_path;
-	case 405:
-		return &m->refused_method;
-	case 426:
-		return request && http_find(request, "Upgrade") ? &m->refused_version
-								 : &m->refused_no_upgrade;
-	case 429:
-		return &m->refused_per_ip;
-	case 431:
-		return &m->refused_head_too_large;
-	case 503:
-		return &m->refused_max_connections;
-	default:
-		return &m->refused_bad_request;
+	struct metrics *m = c->env->metrics;
+	_Atomic uint64_t *counter = &m->refused_bad_request;
+
+	if (status == 404)
+		counter = &m->refused_path;
+	else if (status == 405)
+		counter = &m->refused_method;
+	else if (status == 431)
+		counter = &m->refused_head_too_large;
+	else if (status == 426)
+		counter = request && http_find(request, "Upgrade") ? &m->refused_version
+								   : &m->refused_no_upgrade;
+	conn_refuse(c, status, counter, NULL);
+}
+
+/* True when there is room for the connection; else it was refused. */
+static bool find_room(struct conn *c, const struct upgrade *u)
+{
+	struct metrics *m = c->env->metrics;
+	int status;
+
+	if (c->refuse_status == 429) {
+		conn_refuse(c, 429, &m->refused_per_ip, "max_connections_per_ip");
+		return false;
 	}
+	if (c->refuse_status) {
+		conn_refuse(c, c->refuse_status, &m->refused_max_connections, "max_connections");
+		return false;
+	}
+	status = c->env->ops->admit(c, u);
+	if (status)
+		conn_refuse(c, status, &m->refused_max_channels, "max_channels");
+	return status == 0;
 }
 
 static void upgrade_now(struct conn *c, const struct http_request *request)
@@ -156,14 +173,12 @@ static void upgrade_now(struct conn *c, const struct http_request *request)
 	size_t n;
 
 	status = upgrade_check(request, &u);
-	if (status == 0 && c->refuse_status)
-		status = c->refuse_status;
-	if (status == 0)
-		status = c->env->ops->admit(c, &u);
 	if (status) {
-		conn_refuse(c, status, refusal_counter(c->env->metrics, status, request));
+		refuse_request(c, status, request);
 		return;
 	}
+	if (!find_room(c, &u))
+		return;
 	n = upgrade_format_ok(answer, sizeof(answer), &u, NULL);
 	conn_send_raw(c, answer, n);
 	conn_upgraded(c);
@@ -196,7 +211,7 @@ static size_t feed_head(struct conn *c, const uint8_t *p, size_t n)
 		return head_bytes - before;
 	}
 	if (r != HTTP_MORE) {
-		conn_refuse(c, r, refusal_counter(c->env->metrics, r, NULL));
+		refuse_request(c, r, NULL);
 		return n;
 	}
 	if (before == 0 && (!input_of(c) || buf_append(&c->input->message, p, more, HEAD_LIMIT + 1)))
@@ -305,8 +320,11 @@ static void take_part(struct conn *c, const struct ws_piece *w)
 	struct conn_input *in = input_of(c);
 	size_t ahead = (size_t)MIN(w->frame_bytes, (uint64_t)RESERVE_MAX);
 
-	if (!in || (w->begins && buf_reserve(&in->message, ahead, BUF_NO_LIMIT)) ||
-	    buf_append(&in->message, w->data, w->len, BUF_NO_LIMIT)) {
+	/* The buffer grows by doubling; for a message of one frame not past its end. */
+	if (in && !in->grow_to)
+		in->grow_to = w->fin ? (size_t)w->frame_bytes : BUF_NO_LIMIT;
+	if (!in || (w->begins && buf_reserve(&in->message, ahead, in->grow_to)) ||
+	    buf_append(&in->message, w->data, w->len, in->grow_to)) {
 		conn_close(c, WS_CODE_INTERNAL_ERROR, "out of memory");
 		return;
 	}
@@ -325,6 +343,7 @@ static void take_part(struct conn *c, const struct ws_piece *w)
 	if (c->input != in)
 		return;
 	buf_fini(&in->message);
+	in->grow_to = 0;
 	in->opcode = 0;
 	in->utf8 = UTF8_ACCEPT;
 	in->started_ns = 0;

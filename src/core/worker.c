@@ -141,6 +141,8 @@ struct conn *worker_adopt(struct worker *w, const struct transport *transport,
 	if (!c) {
 		METRIC_INC(&w->metrics, refused_max_connections);
 		METRIC_INC(&w->metrics, connection_errors);
+		log_event_limited(LOG_NOTICE, EV_REFUSED, LOG_FIELDS(LOG_TEXT("SETTING", "max_connections")),
+				  "connections past max_connections are dropped without an answer");
 		admission_leave(admission, peer);
 		return NULL;
 	}

@@ -58,6 +58,7 @@ COUNTER(refused_path, NAME, "reason=\"path\"", HELP)
 COUNTER(refused_head_too_large, NAME, "reason=\"head_too_large\"", HELP)
 COUNTER(refused_max_connections, NAME, "reason=\"max_connections\"", HELP)
 COUNTER(refused_per_ip, NAME, "reason=\"per_ip\"", HELP)
+COUNTER(refused_max_channels, NAME, "reason=\"max_channels\"", HELP)
 COUNTER(refused_timeout, NAME, "reason=\"timeout\"", HELP)
 #undef NAME
 #undef HELP

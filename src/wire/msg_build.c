@@ -14,17 +14,6 @@ uint32_t msg_crc32(const void *p, size_t n)
 	return n ? libdeflate_crc32(0, p, n) : 0;
 }
 
-static int hex_value(char c)
-{
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	if (c >= 'a' && c <= 'f')
-		return c - 'a' + 10;
-	if (c >= 'A' && c <= 'F')
-		return c - 'A' + 10;
-	return -1;
-}
-
 bool msg_checksum_matches(const char *hex, uint32_t crc)
 {
 	uint64_t value = 0;

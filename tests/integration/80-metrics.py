@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: MIT
+"""Metrics, health, and what the control socket serves."""
+
+import stat
+
+from harness import *
+
+SETTINGS = {}
+
+GIVEN = {
+    "websocket_active_connections": "gauge", "websocket_total_connections": "counter",
+    "websocket_messages_received_total": "counter", "websocket_messages_sent_total": "counter",
+    "websocket_binary_messages_total": "counter", "websocket_text_messages_total": "counter",
+    "websocket_connection_errors_total": "counter", "websocket_message_errors_total": "counter",
+    "websocket_message_latency_seconds": "histogram", "websocket_pongs_missed_total": "counter",
+}
+
+
+# Metrics
+
+
+def test_names_that_the_contract_gives(daemon):
+    text = daemon.get("/metrics").text
+    for name, kind in GIVEN.items():
+        assert f"# TYPE {name} {kind}\n" in text, name
+        assert f"# HELP {name} " in text, name
+    for bound in ("0.001", "0.005", "0.01", "0.05", "0.1", "0.5", "1", "5", "+Inf"):
+        assert f'websocket_message_latency_seconds_bucket{{le="{bound}"}}' in text, bound
+    for name in ("process_cpu_seconds_total", "process_open_fds", "process_resident_memory_bytes",
+                 "process_start_time_seconds", "process_max_fds"):
+        assert f"# TYPE {name} " in text, name
+    assert re.search(r"^\w*build_info\{.*version=", text, re.M)
+    for worker in range(daemon.workers):
+        assert f'websocket_worker_connections{{worker="{worker}"}}' in text
+
+
+def test_every_family_has_help_and_type(daemon):
+    text = daemon.get("/metrics").text
+    families = set(re.findall(r"^# TYPE (\S+) ", text, re.M))
+    assert families == set(re.findall(r"^# HELP (\S+) \S", text, re.M))
+    for series in parse_metrics(text):
+        name = series.split("{")[0]
+        assert name in families or re.sub(r"_(bucket|sum|count)$", "", name) in families, series
+
+
+def test_content_type(daemon):
+    assert daemon.get("/metrics").headers["Content-Type"].startswith("text/plain; version=0.0.4")
+
+
+def test_promtool_is_content(daemon):
+    if not shutil.which("promtool"):
+        raise Skip("promtool is not installed")
+    done = subprocess.run(["promtool", "check", "metrics"], input=daemon.get("/metrics").body,
+                          capture_output=True, check=False)
+    said = (done.stdout + done.stderr).decode().splitlines()
+    assert not [line for line in said if "websocket_total_connections" not in line], said
+
+
+async def test_figures_follow_what_happens():
+    with Daemon() as d:
+        a, b, c = [await Client.connect(d, "/figures") for _ in range(3)]
+        await a.send_chat()
+        await a.send_binary(b"x")
+        await a.send("text")
+        for client in (b, c):
+            await client.recv()
+            await client.recv()
+        await a.expect_silence()
+        assert d.metric("websocket_active_connections") == 3
+        assert d.metric("websocket_total_connections") == 3
+        assert d.metric("websocket_text_messages_total") == 1
+        assert d.metric("websocket_binary_messages_total") == 3  # chat, data, the question
+        assert d.metric("websocket_messages_received_total") == 4
+        assert d.metric("websocket_channels") == 1
+        assert d.metric("websocket_received_bytes_total") > 0
+        assert d.metric("websocket_sent_bytes_total") > 0
+        assert d.metric("websocket_message_latency_seconds_count") >= 0
+        await close_all(a, b)
+        c.abort()
+        await d.wait_metric("websocket_active_connections", 0)
+        await d.wait_metric("websocket_channels", 0)
+        assert d.metric("websocket_total_connections") == 3
+        assert d.metric("websocket_queue_bytes") == 0
+        assert d.metric("websocket_closes_total", code="1000") == 2
+        assert d.metric("websocket_closes_total", code="1006") == 1
+
+
+# Health and the two listeners
+
+
+def test_health_on_both(daemon):
+    for ask in (daemon.get, lambda path: daemon.ask("GET", path)):
+        assert ask("/healthz").status == 200
+        assert ask("/readyz").status == 200
+        assert ask("/metrics").status == 200
+        assert ask("/nowhere").status == 404
+
+
+def test_administration_is_not_on_the_metrics_port(daemon):
+    for method, path in [("GET", "/clients"), ("POST", "/reload"), ("POST", "/publish?channel="),
+                         ("POST", "/disconnect?id=x")]:
+        assert daemon.get(path, method=method).status in (403, 404, 405), path
+
+
+def test_wrong_methods(daemon):
+    for method, path in [("POST", "/metrics"), ("GET", "/reload"), ("GET", "/publish?channel=x"),
+                         ("GET", "/disconnect?id=x"), ("POST", "/clients")]:
+        assert daemon.ask(method, path).status == 405, path
+
+
+def test_mode_of_the_control_socket(daemon):
+    mode = daemon.control_socket.stat().st_mode
+    assert stat.S_ISSOCK(mode) and stat.S_IMODE(mode) == 0o660
+
+
+def test_not_ready_while_it_stops():
+    with Daemon(shutdown_timeout="3s", max_send_buffer="64M", message_queue_size=100000) as d:
+        with RawClient(d, rcvbuf=4096), RawClient(d) as sender:
+            sender.send(*[chat("x" * 100000) for _ in range(100)])
+            sender.send(frame(PING, b"through"))
+            while sender.recv_frame().payload != b"through":
+                pass
+            d.signal(signal.SIGTERM)
+            sender.expect_close(1012)
+            try:
+                assert d.get("/readyz").status == 503
+            except ConnectionError:
+                pass
+
+
+# Clients
+
+
+async def test_clients_are_listed():
+    with Daemon() as d:
+        groups = await spread(d, "/room")
+        everyone = {c.id: c for g in groups for c in g}
+        a = groups[0][0]
+        await a.connect_with(["zstd", "ack"])
+        await a.subscribe("extra")
+        listed = d.clients()
+        assert set(listed) == set(everyone)
+        for client_id, c in everyone.items():
+            entry = listed[client_id]
+            assert entry["user_id"] == c.user_id
+            assert entry["address"] == c.user_id.removeprefix("user-")
+            for key in ("connected_at", "last_heartbeat", "capabilities", "channels"):
+                assert key in entry, key
+            assert any("queued" in key for key in entry), entry
+        assert set(listed[a.id]["capabilities"]) == {"zstd", "ack"}
+        assert set(listed[a.id]["channels"]) == {"room", "extra"}
+        await close_all(groups)
+        await d.wait_metric("websocket_active_connections", 0)
+        assert not d.clients()
+
+
+async def test_clients_come_in_pages():
+    with Daemon() as d:
+        clients = [await Client.connect(d) for _ in range(25)]
+        page = d.ask("GET", "/clients?offset=0&limit=10").json
+        assert len(page["clients"]) == 10 and page["total"] == 25
+        assert set(d.clients(page=7)) == {c.id for c in clients}
+        await close_all(clients)
+
+
+async def test_channel_with_a_strange_name_is_valid_json():
+    with Daemon() as d:
+        name = 'a"b\\c\té\x7f'
+        async with await Client.connect(d) as c:
+            await c.subscribe(name)
+            assert name in d.clients()[c.id]["channels"]
+
+
+# Publish and disconnect
+
+
+async def test_publish_text():
+    with Daemon() as d:
+        groups = await spread(d, "/news")
+        everyone = [c for g in groups for c in g]
+        answer = d.ask("POST", "/publish?channel=news", "Extra! ✓".encode(),
+                       {"Content-Type": "text/plain"})
+        assert answer.status == 200, answer
+        assert answer.json["members"] == len(everyone)
+        for c in everyone:
+            m = await c.expect_chat("Extra! ✓", channel="news")
+            assert m.chat.user_id == "system"
+        lobby = await Client.connect(d)
+        assert d.ask("POST", "/publish?channel=", b"hello",
+                     {"Content-Type": "text/plain"}).json["members"] == 1
+        await lobby.expect_chat("hello")
+        answer = d.ask("POST", "/publish?channel=nobody", b"x", {"Content-Type": "text/plain"})
+        assert answer.status == 200 and answer.json["members"] == 0
+        await close_all(everyone, lobby)
+
+
+async def test_publish_a_message():
+    with Daemon() as d:
+        async with await Client.connect(d, "/news") as c:
+            sent = chat("from a program", user_id="program", channel="news")
+            answer = d.ask("POST", "/publish?channel=news", sent.SerializeToString(),
+                           {"Content-Type": "application/x-protobuf"})
+            assert answer.status == 200 and answer.json["members"] == 1, answer
+            assert await c.recv() == sent
+            bad = d.ask("POST", "/publish?channel=news", b"\xff\xff",
+                        {"Content-Type": "application/x-protobuf"})
+            assert bad.status == 400, bad
+            await c.expect_silence()
+
+
+def test_publish_what_cannot_be(daemon):
+    for path, body in [("/publish?channel=" + "x" * 256, b"x"), ("/publish?channel=%FF", b"x"),
+                       ("/publish?channel=ok", b"\xff\xfe")]:
+        answer = daemon.ask("POST", path, body, {"Content-Type": "text/plain"})
+        assert 400 <= answer.status < 500, (path[:40], answer)
+
+
+async def test_disconnect():
+    with Daemon() as d:
+        groups = await spread(d, "/room")
+        a, b = groups[0][0], groups[1][0]
+        assert d.ask("POST", f"/disconnect?id={a.id}").status == 200
+        await b.expect_notice(DISCONNECT, a.id)
+        try:
+            while True:
+                await a.recv()
+        except Closed:
+            pass
+        assert d.ask("POST", f"/disconnect?id={a.id}").status == 404
+        assert d.ask("POST", f"/disconnect?id={uuid.uuid4()}").status == 404
+        assert d.ask("POST", "/disconnect?id=nonsense").status in (400, 404)
+        await close_all(groups)
+
+
+def test_hostile_requests(daemon):
+    cases = [b"nonsense\r\n\r\n", b"GET /metrics HTTP/1.1\r\n" + b"X: y\r\n" * 20000,
+             b"POST /publish?channel=x HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+             b"POST /publish?channel=x HTTP/1.1\r\nHost: x\r\nContent-Length: "
+             b"99999999999999999999\r\n\r\n"]
+    for raw in cases:
+        with socket.socket(socket.AF_UNIX) as s:
+            s.settimeout(DEADLINE)
+            s.connect(str(daemon.control_socket))
+            try:
+                s.sendall(raw)
+                s.shutdown(socket.SHUT_WR)
+                while s.recv(65536):
+                    pass
+            except (BrokenPipeError, ConnectionResetError):
+                pass
+    silent = [socket.socket(socket.AF_UNIX) for _ in range(20)]
+    for s in silent:
+        s.connect(str(daemon.control_socket))
+        s.sendall(b"\x00" * 1000)
+    assert daemon.ask("GET", "/healthz").status == 200
+    for s in silent:
+        s.close()

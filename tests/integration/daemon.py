@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: MIT
+"""The real program in a temporary folder of its own, on ports that the kernel chooses."""
+
+import asyncio
+import http.client
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from proto import DEADLINE, SLOW, binary
+
+READY = re.compile(r"ready: ws://(?P<host>\S+):(?P<port>\d+)/"
+                   r"(?: metrics http://(?P<metrics_host>\S+):(?P<metrics_port>\d+)/)?"
+                   r" workers (?P<workers>\d+)")
+SANITIZER = re.compile(r"ERROR: \w+Sanitizer|WARNING: ThreadSanitizer|runtime error:"
+                       r"|assertion failed")
+running = []  # what a failing test shows the log of
+
+
+class Answer(NamedTuple):
+    """An HTTP answer."""
+    status: int
+    headers: http.client.HTTPMessage
+    body: bytes
+
+    @property
+    def text(self):
+        return self.body.decode()
+
+    @property
+    def json(self):
+        return json.loads(self.body)
+
+
+class UnixConnection(http.client.HTTPConnection):
+    """HTTP over a Unix socket."""
+
+    def __init__(self, path):
+        super().__init__("localhost", timeout=DEADLINE)
+        self.path = str(path)
+
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self.path)
+
+
+def wait_until(condition, what, timeout=DEADLINE):
+    """Looks until condition() is true; returns what it returned."""
+    end = time.monotonic() + timeout
+    while not (result := condition()):
+        assert time.monotonic() < end, f"not within {timeout:g} s: {what}"
+        time.sleep(0.01)
+    return result
+
+
+async def until(condition, what, timeout=DEADLINE):
+    """wait_until() that lets other tasks run meanwhile."""
+    end = time.monotonic() + timeout
+    while not (result := condition()):
+        assert time.monotonic() < end, f"not within {timeout:g} s: {what}"
+        await asyncio.sleep(0.01)
+    return result
+
+
+def parse_metrics(text):
+    """Prometheus text as {'name{labels}': value}."""
+    lines = (line.rsplit(" ", 1) for line in text.splitlines() if line and line[0] != "#")
+    return {series: float(value) for series, value in lines}
+
+
+class Daemon:
+    """wsbind server. Settings are keys of the configuration file; None leaves a key out."""
+
+    DEFAULTS = {"host": "127.0.0.1", "port": 0, "metrics_port": 0, "worker_threads": 2}
+
+    def __init__(self, *args, env=None, ready=True, prefix=(), preexec=None, fds=(), **settings):
+        self.folder = Path(tempfile.mkdtemp(prefix="wsbind-test-"))
+        self.config = self.folder / "wsbind.conf"
+        self.control_socket = self.folder / "control.sock"
+        self.settings = {**self.DEFAULTS, "control_socket": self.control_socket, **settings}
+        self.args = [*prefix, str(binary()), "server", "--config", str(self.config), *args]
+        self.env = {**os.environ, **(env or {})}
+        self.preexec, self.fds = preexec, fds
+        self.wants_ready = ready
+        self.log = []
+        self.changed = threading.Condition()
+        self.process = None
+        self.host = self.port = self.metrics_port = self.workers = None
+
+    # Life
+
+    def __enter__(self):
+        self.write_config()
+        self.start()
+        return self
+
+    def __exit__(self, kind, value, trace):
+        try:
+            if kind is None:
+                self.stop()
+        finally:
+            self.kill()
+            if kind is None:
+                running.remove(self)
+                shutil.rmtree(self.folder)
+
+    def start(self):
+        running.append(self)
+        self.process = subprocess.Popen(self.args, env=self.env, stdin=subprocess.DEVNULL,
+                                        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                        preexec_fn=self.preexec, pass_fds=self.fds)
+        threading.Thread(target=self._read_log, args=(self.process.stdout,), daemon=True).start()
+        if self.wants_ready:
+            found = self.wait_log(READY)
+            self.host, self.port = found["host"], int(found["port"])
+            self.metrics_port = found["metrics_port"] and int(found["metrics_port"])
+            self.workers = int(found["workers"])
+
+    def stop(self, sig=signal.SIGTERM, timeout=15 * SLOW):
+        """A stop as it should be: exit status 0, nothing reported, nothing left behind."""
+        if self.process.poll() is None:
+            self.process.send_signal(sig)
+        status = self.wait(timeout)
+        assert status == 0, f"exit status {status}"
+        assert not self.control_socket.exists(), "the control socket was left behind"
+
+    def wait(self, timeout=DEADLINE):
+        """Waits for the end and the last line of the log; returns the exit status."""
+        status = self.process.wait(timeout)
+        with self.changed:
+            assert self.changed.wait_for(lambda: None in self.log, DEADLINE), "its log has no end"
+        reports = [line for line in self.log if line and SANITIZER.search(line)]
+        assert not reports, reports[0]
+        return status
+
+    def kill(self):
+        if self.process and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
+    def signal(self, number):
+        self.process.send_signal(number)
+
+    # Log
+
+    def _read_log(self, pipe):
+        with pipe:
+            for line in pipe:
+                with self.changed:
+                    self.log.append(line.decode(errors="replace").rstrip("\n"))
+                    self.changed.notify_all()
+        with self.changed:
+            self.log.append(None)  # the end
+            self.changed.notify_all()
+
+    def lines(self, pattern="", since=0):
+        return [line for line in self.log[since:] if line and re.search(pattern, line)]
+
+    def wait_log(self, pattern, timeout=DEADLINE, since=0):
+        """Waits for a line, past or to come; returns the match. since: len(log) from where."""
+        pattern = re.compile(pattern)
+
+        def look():
+            return next((m for line in self.log[since:] if line and (m := pattern.search(line))),
+                        None) or (None in self.log and self.log)
+
+        with self.changed:
+            found = self.changed.wait_for(look, timeout)
+        assert found, f"no line like {pattern.pattern!r} within {timeout:g} s"
+        assert found is not self.log, f"it ended without a line like {pattern.pattern!r}"
+        return found
+
+    def end_of_log(self, lines=30):
+        return "\n".join(line for line in self.log[-lines:] if line is not None)
+
+    # Configuration
+
+    def write_config(self, **changes):
+        """Writes the file anew with some keys changed (None: left out); returns the daemon."""
+        self.settings.update(changes)
+        self.config.write_text("".join(f"{key} = {value}\n" for key, value in self.settings.items()
+                                       if value is not None))
+        return self
+
+    def reload(self, **changes):
+        """Changes keys and asks for a reload over the control socket; returns the answer."""
+        self.write_config(**changes)
+        return self.ask("POST", "/reload")
+
+    # HTTP
+
+    def url(self, path="/"):
+        return f"ws://{self.host}:{self.port}{path}"
+
+    def _request(self, connection, method, path, body, headers):
+        try:
+            connection.request(method, path, body, headers or {})
+            answer = connection.getresponse()
+            return Answer(answer.status, answer.headers, answer.read())
+        finally:
+            connection.close()
+
+    def get(self, path, method="GET", body=None, headers=None):
+        """A request to the metrics port."""
+        host = self.settings.get("metrics_host", "127.0.0.1")
+        connection = http.client.HTTPConnection(host, self.metrics_port, timeout=DEADLINE)
+        return self._request(connection, method, path, body, headers)
+
+    def ask(self, method, path, body=None, headers=None):
+        """A request to the control socket."""
+        return self._request(UnixConnection(self.control_socket), method, path, body, headers)
+
+    def metrics(self):
+        answer = self.get("/metrics")
+        assert answer.status == 200, answer
+        return parse_metrics(answer.text)
+
+    def metric(self, name, **labels):
+        """The sum of a metric's series that have these labels."""
+        want = [f'{key}="{value}"' for key, value in labels.items()]
+        return sum(value for series, value in self.metrics().items()
+                   if series.split("{")[0] == name and all(w in series for w in want))
+
+    async def wait_metric(self, name, value, timeout=DEADLINE, **labels):
+        """Waits until a metric is a number, or passes a test."""
+        passes = value if callable(value) else lambda v: v == value
+        seen = None
+
+        def look():
+            nonlocal seen
+            seen = self.metric(name, **labels)
+            return passes(seen)
+
+        try:
+            await until(look, f"{name} {labels}", timeout)
+        except AssertionError as e:
+            raise AssertionError(f"{e}; it is {seen}") from None
+
+    def clients(self, page=1000):
+        """What GET /clients says of everyone, all pages together, by id."""
+        found, offset = {}, 0
+        while offset is not None:
+            answer = self.ask("GET", f"/clients?offset={offset}&limit={page}")
+            assert answer.status == 200, answer
+            found.update((c["id"], c) for c in answer.json["clients"])
+            offset = answer.json["next"]
+        return found
