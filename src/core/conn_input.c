@@ -320,14 +320,18 @@ static void take_part(struct conn *c, const struct ws_piece *w)
 	struct conn_input *in = input_of(c);
 	size_t ahead = (size_t)MIN(w->frame_bytes, (uint64_t)RESERVE_MAX);
 
-	/* The buffer grows by doubling; for a message of one frame not past its end. */
+	/* The buffer grows by doubling, but not past the end of a large frame. */
 	if (in && !in->grow_to)
-		in->grow_to = w->fin ? (size_t)w->frame_bytes : BUF_NO_LIMIT;
+		in->grow_to = w->frame_bytes < RESERVE_MAX
+				      ? BUF_NO_LIMIT
+				      : in->message.len + (size_t)w->frame_bytes;
 	if (!in || (w->begins && buf_reserve(&in->message, ahead, in->grow_to)) ||
 	    buf_append(&in->message, w->data, w->len, in->grow_to)) {
 		conn_close(c, WS_CODE_INTERNAL_ERROR, "out of memory");
 		return;
 	}
+	if (w->ends)
+		in->grow_to = 0;
 	if (w->opcode != WS_CONTINUATION)
 		in->opcode = w->opcode;
 	if (in->opcode == WS_TEXT) {
@@ -343,7 +347,6 @@ static void take_part(struct conn *c, const struct ws_piece *w)
 	if (c->input != in)
 		return;
 	buf_fini(&in->message);
-	in->grow_to = 0;
 	in->opcode = 0;
 	in->utf8 = UTF8_ACCEPT;
 	in->started_ns = 0;
