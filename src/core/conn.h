@@ -74,7 +74,7 @@ struct WB_OWNER(worker) conn_input {
 	struct buf message;         /* payload so far; in the handshake: the head so far */
 	struct buf parked;          /* read, but not processed yet */
 	size_t parked_at;           /* of @parked, what is done */
-	size_t grow_to;             /* bound on the memory of @message; 0: not known yet */
+	size_t grow_to;             /* bound on the memory of @message in this frame; 0: not known yet */
 	size_t charged;             /* bytes counted in env->reassembly_bytes */
 	uint64_t started_ns;        /* when the message began; 0: none is incomplete */
 	uint32_t utf8;              /* state of the text so far */

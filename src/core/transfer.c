@@ -41,11 +41,13 @@ static bool fill_job(struct conn *c, const Websocket__WebSocketMessage *m, struc
 	};
 	uuid4_format(job->client_id, c->id);
 	job->request_id_len = (uint8_t)MIN(m->request_id.len, (size_t)MSG_REQUEST_ID_MAX);
-	memcpy(job->request_id, m->request_id.data, job->request_id_len);
+	if (job->request_id_len > 0)
+		memcpy(job->request_id, m->request_id.data, job->request_id_len);
 	job->data = malloc(MAX(job->n, (size_t)1));
 	if (!job->data)
 		return false;
-	memcpy(job->data, binary->data.data, job->n);
+	if (job->n > 0)
+		memcpy(job->data, binary->data.data, job->n);
 	return true;
 }
 
