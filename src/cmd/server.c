@@ -129,7 +129,8 @@ static void stop(struct server *s, const char *why)
 		return;
 	}
 	(void)systemd_extend_timeout(s->config->shutdown_timeout + 5 * NS_PER_S);
-	wheel_add(&s->reactor.wheel, &s->stop_timer, s->reactor.now_ns + s->config->shutdown_timeout);
+	wheel_add(&s->reactor.wheel, &s->stop_timer,
+		  s->reactor.now_ns + s->config->shutdown_timeout);
 	round_start(s, worker_task_quiet, all_quiet);
 }
 
@@ -142,8 +143,9 @@ uint64_t server_sum(const struct server *s, size_t offset)
 	for (unsigned i = 0; i < s->pool->n; i++) {
 		const char *shard = (const char *)&s->pool->workers[i]->metrics;
 
-		sum += atomic_load_explicit((const _Atomic uint64_t *)(const void *)(shard + offset),
-					    memory_order_relaxed);
+		sum += atomic_load_explicit(
+			(const _Atomic uint64_t *)(const void *)(shard + offset),
+			memory_order_relaxed);
 	}
 	return sum;
 }
@@ -163,11 +165,11 @@ static bool ping_workers(struct server *s)
 
 		all &= !p->is_out;
 		if (p->is_out && s->reactor.now_ns - p->since_ns > STALLED_NS)
-			log_event_limited(LOG_WARNING, EV_WORKER_STALLED,
-					  LOG_FIELDS(LOG_NUM("WORKER_INDEX", i)),
-					  "worker %u has not answered for %llu s", i,
-					  (unsigned long long)((s->reactor.now_ns - p->since_ns) /
-							       NS_PER_S));
+			log_event_limited(
+				LOG_WARNING, EV_WORKER_STALLED,
+				LOG_FIELDS(LOG_NUM("WORKER_INDEX", i)),
+				"worker %u has not answered for %llu s", i,
+				(unsigned long long)((s->reactor.now_ns - p->since_ns) / NS_PER_S));
 	}
 	for (unsigned i = 0; i < s->pool->n; i++) {
 		struct server_ping *p = &s->pings[i];
@@ -309,7 +311,8 @@ static void raise_descriptors(const struct config *config)
 		return;
 	log_event(LOG_WARNING, EV_LIMITS_LOW,
 		  LOG_FIELDS(LOG_TEXT("SETTING", "LimitNOFILE"), LOG_NUM("LIMIT", limit.rlim_cur)),
-		  "at most %llu files may be open, max_connections = %llu needs %llu; continuing with "
+		  "at most %llu files may be open, max_connections = %llu needs %llu; continuing "
+		  "with "
 		  "fewer connections, set LimitNOFILE=%llu in the unit (or ulimit -n)",
 		  (unsigned long long)limit.rlim_cur, (unsigned long long)config->max_connections,
 		  (unsigned long long)wanted, (unsigned long long)wanted);
@@ -324,11 +327,12 @@ static void check_backlog(void)
 	if (!f)
 		return; /* hidden by ProcSubset=pid: cannot be told */
 	if (getline(&line, &cap, f) > 0 && atoi(line) < 1024)
-		log_event(LOG_WARNING, EV_LIMITS_LOW,
-			  LOG_FIELDS(LOG_TEXT("SETTING", "net.core.somaxconn")),
-			  "net.core.somaxconn is %d: many clients that connect at once are dropped; "
-			  "continuing, set it with: sysctl -w net.core.somaxconn=4096",
-			  atoi(line));
+		log_event(
+			LOG_WARNING, EV_LIMITS_LOW,
+			LOG_FIELDS(LOG_TEXT("SETTING", "net.core.somaxconn")),
+			"net.core.somaxconn is %d: many clients that connect at once are dropped; "
+			"continuing, set it with: sysctl -w net.core.somaxconn=4096",
+			atoi(line));
 	(void)fclose(f);
 }
 
@@ -336,10 +340,11 @@ static void warn_if_open(const struct config *config)
 {
 	if (strcmp(config->host, "0.0.0.0") != 0 && strcmp(config->host, "::") != 0)
 		return;
-	log_event(LOG_WARNING, EV_OPEN_TO_ALL, LOG_FIELDS(LOG_TEXT("SETTING", "host")),
-		  "open to everyone: listening on every address (host = %s), without authentication, "
-		  "for pages of any origin",
-		  config->host);
+	log_event(
+		LOG_WARNING, EV_OPEN_TO_ALL, LOG_FIELDS(LOG_TEXT("SETTING", "host")),
+		"open to everyone: listening on every address (host = %s), without authentication, "
+		"for pages of any origin",
+		config->host);
 }
 
 static int block_signals(struct server *s)
@@ -364,7 +369,8 @@ static int block_signals(struct server *s)
 static int fail(const char *what, const char *key, int error)
 {
 	if (key)
-		log_event(LOG_ERR, EV_CONFIG_ERROR, LOG_FIELDS(LOG_TEXT("SETTING", key), LOG_ERRNO(error)),
+		log_event(LOG_ERR, EV_CONFIG_ERROR,
+			  LOG_FIELDS(LOG_TEXT("SETTING", key), LOG_ERRNO(error)),
 			  "%s: %s; change the key %s", what, strerror(-error), key);
 	else
 		log_line(LOG_ERR, "%s: %s", what, strerror(-error));
@@ -378,13 +384,15 @@ static unsigned take_sockets(int fds[SYSTEMD_MAX_SOCKETS])
 	unsigned n = 0;
 
 	if (systemd_take_sockets(&sockets)) {
-		log_line(LOG_WARNING, "sockets handed over by systemd could not be taken; continuing without");
+		log_line(LOG_WARNING,
+			 "sockets handed over by systemd could not be taken; continuing without");
 		return 0;
 	}
 	for (size_t i = 0; i < sockets.n; i++) {
 		if (sockets.socket[i].kind == SYSTEMD_UNFIT)
-			log_line(LOG_WARNING, "socket %s handed over by systemd is no listening stream; "
-					      "continuing without it",
+			log_line(LOG_WARNING,
+				 "socket %s handed over by systemd is no listening stream; "
+				 "continuing without it",
 				 sockets.socket[i].name);
 		else
 			fds[n++] = TAKE_FD(sockets.socket[i].fd);
@@ -436,7 +444,8 @@ static int start_admin(struct server *s)
 	if (error)
 		return fail(failed == ADMIN_CONTROL ? "control socket" : "metrics",
 			    listener_key(failed, error), error);
-	error = reactor_add(&s->reactor, &s->admin_source, admin_fd(s->admin), EPOLLIN, admin_ready);
+	error = reactor_add(&s->reactor, &s->admin_source, admin_fd(s->admin), EPOLLIN,
+			    admin_ready);
 	return error ? fail("epoll", NULL, error) : 0;
 }
 
@@ -447,8 +456,8 @@ static int start_pool(struct server *s)
 	const char *key;
 	int error;
 
-	error = worker_pool_new(s->config, count_workers(s->config), fds, n_fds, &s->reactor, &s->pool,
-				&key);
+	error = worker_pool_new(s->config, count_workers(s->config), fds, n_fds, &s->reactor,
+				&s->pool, &key);
 	return error ? fail("listening", key, error) : 0;
 }
 
@@ -462,7 +471,8 @@ static void announce(struct server *s)
 
 	if (s->admin && admin_port(s->admin))
 		snprintf(metrics, sizeof(metrics),
-			 strchr(config->metrics_host, ':') ? " metrics http://[%s]:%u/" : " metrics http://%s:%u/",
+			 strchr(config->metrics_host, ':') ? " metrics http://[%s]:%u/"
+							   : " metrics http://%s:%u/",
 			 config->metrics_host, admin_port(s->admin));
 	log_event(LOG_INFO, EV_READY, LOG_FIELDS(LOG_NUM("PORT", s->pool->port)),
 		  is_v6 ? "ready: ws://[%s]:%u/%s workers %u, at most %llu MiB of memory"
@@ -527,7 +537,8 @@ static void finish(struct server *s)
 
 static void usage(FILE *out)
 {
-	fputs("usage: wsbind server [--config FILE] [-p|--port N] [--max-connections N] [--KEY=VALUE ...]\n"
+	fputs("usage: wsbind server [--config FILE] [-p|--port N] [--max-connections N] "
+	      "[--KEY=VALUE ...]\n"
 	      "Every key of wsbind.conf(5) is an option; see wsbind(8).\n",
 	      out);
 }
@@ -564,8 +575,8 @@ static int load(struct server *s)
 	for (size_t i = 0; i < errors.n; i++)
 		log_event(LOG_ERR, EV_CONFIG_ERROR, LOG_NO_FIELDS, "%s", errors.line[i]);
 	if (r)
-		log_line(LOG_ERR, "not started: %s", r == CONFIG_E_INVALID ? "the configuration has errors"
-									    : strerror(-r));
+		log_line(LOG_ERR, "not started: %s",
+			 r == CONFIG_E_INVALID ? "the configuration has errors" : strerror(-r));
 	config_errors_fini(&errors);
 	return r;
 }
@@ -581,7 +592,8 @@ int server_main(int argc, char **argv)
 	if (status >= 0)
 		return status;
 	if (log_init(LOG_TO_AUTO))
-		fprintf(stderr, "wsbind: the journal cannot be reached; logging to standard error\n");
+		fprintf(stderr,
+			"wsbind: the journal cannot be reached; logging to standard error\n");
 	if (load(s)) {
 		log_fini();
 		return EXIT_CONFIG;

@@ -19,9 +19,10 @@ static int admin_metrics(void *ctx, struct buf *out)
 	const struct metrics *shards[DIRECTORY_MAX_WORKERS];
 	uint64_t depth[DIRECTORY_MAX_WORKERS];
 	struct metrics_extra extra = {
-		.channels = atomic_load_explicit(&s->pool->shared.directory.count, memory_order_relaxed),
-		.log_memory_bytes = atomic_load_explicit(&s->pool->shared.frame_bytes,
-							 memory_order_relaxed),
+		.channels = atomic_load_explicit(&s->pool->shared.directory.count,
+						 memory_order_relaxed),
+		.log_memory_bytes =
+			atomic_load_explicit(&s->pool->shared.frame_bytes, memory_order_relaxed),
 		.log_lines_dropped = log_dropped(),
 		.start_wall_ms = s->started_ms,
 		.version = WB_VERSION,

@@ -17,8 +17,8 @@ struct server;
 struct WB_OWNER(main) server_ping {
 	struct worker_task task;
 	struct server *server;
-	bool is_out;        /* the worker has not answered yet */
-	uint64_t since_ns;  /* when it went out */
+	bool is_out;       /* the worker has not answered yet */
+	uint64_t since_ns; /* when it went out */
 };
 
 /* A task that goes to all workers; @then runs when all have answered. */
@@ -34,27 +34,27 @@ struct WB_OWNER(main) server_round {
 
 struct WB_OWNER(main) server {
 	struct reactor reactor;
-	struct config_source source;    /* borrowed texts of argv */
+	struct config_source source; /* borrowed texts of argv */
 	struct config *config;
 	struct worker_pool *pool;
 	struct spool *spool;
 	struct admin *admin;
-	char *control_path;             /* NULL: none */
+	char *control_path; /* NULL: none */
 	struct reactor_source signal_source;
 	struct reactor_source admin_source;
 	int signal_fd;
-	struct wheel_timer tick;        /* once a second */
+	struct wheel_timer tick; /* once a second */
 	struct wheel_timer admin_timer;
 	struct wheel_timer stop_timer;
 	struct server_ping pings[DIRECTORY_MAX_WORKERS];
-	struct server_round round;      /* of stopping */
-	uint64_t watchdog_ns;           /* 0: none */
-	uint64_t started_ms;            /* wall clock */
-	uint64_t last_in, last_out;     /* messages, at the last tick */
-	unsigned reloads;               /* under way: one at a time */
-	bool reload_again;              /* SIGHUP came meanwhile */
+	struct server_round round;  /* of stopping */
+	uint64_t watchdog_ns;       /* 0: none */
+	uint64_t started_ms;        /* wall clock */
+	uint64_t last_in, last_out; /* messages, at the last tick */
+	unsigned reloads;           /* under way: one at a time */
+	bool reload_again;          /* SIGHUP came meanwhile */
 	bool is_stopping;
-	bool is_done;                   /* the loop ends */
+	bool is_done; /* the loop ends */
 };
 
 extern const struct admin_ops server_admin_ops;

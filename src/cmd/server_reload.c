@@ -72,8 +72,8 @@ static void report_change(void *ctx, const struct config_key *key, const char *w
 							    : "";
 
 	log_event(key->reload == RELOAD_RESTART ? LOG_WARNING : LOG_INFO, EV_RELOAD,
-		  LOG_FIELDS(LOG_TEXT("SETTING", key->name)), "%s: %s, was %s%s", key->name, is, was,
-		  when);
+		  LOG_FIELDS(LOG_TEXT("SETTING", key->name)), "%s: %s, was %s%s", key->name, is,
+		  was, when);
 	report(r, "%s: %s, was %s%s\n", key->name, is, was, when);
 }
 
@@ -135,7 +135,8 @@ void server_reload(struct server *s, struct admin_request *req)
 	if (s->is_stopping || s->reloads > 0) {
 		if (req)
 			admin_reply(req, 503, NULL,
-				    s->is_stopping ? "stopping\n" : "another reload is under way\n");
+				    s->is_stopping ? "stopping\n"
+						   : "another reload is under way\n");
 		else
 			s->reload_again = !s->is_stopping;
 		return;

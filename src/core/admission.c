@@ -19,7 +19,8 @@ int admission_init(struct admission *a, uint64_t connections)
 	if (!a->cells)
 		return -ENOMEM;
 	a->mask = cells - 1;
-	(void)!getrandom(&a->secret, sizeof(a->secret), 0); /* without it the table only is guessable */
+	(void)!getrandom(&a->secret, sizeof(a->secret),
+			 0); /* without it the table only is guessable */
 	return 0;
 }
 

@@ -108,7 +108,8 @@ static void trim(struct channel *ch)
 	ring_shrink(ch);
 }
 
-/* More notices wait than messages may wait for a client: the older half goes, for those that lag. */
+/* More notices wait than messages may wait for a client: the older half goes, for those that lag.
+ */
 static void shed_notices(struct channel *ch)
 {
 	uint64_t limit = ch->env->conn->config->message_queue_size;
@@ -375,8 +376,7 @@ static bool send_range(struct member *m, uint64_t to, size_t *share)
 		m->next = seq;
 		return true;
 	}
-	return take_result(m, seq, bytes, (unsigned)n,
-			   transport_send(&m->conn->transport, iov, n));
+	return take_result(m, seq, bytes, (unsigned)n, transport_send(&m->conn->transport, iov, n));
 }
 
 /* ---------------------------------------------------------------------- batch */
@@ -505,9 +505,9 @@ bool channel_flush(struct channel *ch, unsigned *budget)
 	bool varies;
 
 	ch->is_flushing = true;
-	while (ch->flushed < ch->end && *budget > 0) {
+	while (ch->flushed<ch->end && * budget> 0) {
 		varies = begin_round(ch);
-		while (ch->cursor < ch->n_members && *budget > 0) {
+		while (ch->cursor<ch->n_members && * budget> 0) {
 			struct member *m = ch->members[ch->cursor++];
 
 			(*budget)--;
@@ -522,7 +522,8 @@ bool channel_flush(struct channel *ch, unsigned *budget)
 
 /* ------------------------------------------------------------ those that lag */
 
-/* One member goes on, as far as @share and the kernel allow; false when the connection is blocked. */
+/* One member goes on, as far as @share and the kernel allow; false when the connection is blocked.
+ */
 static bool catch_up_one(struct member *m, size_t *share)
 {
 	struct channel *ch = m->channel;

@@ -30,17 +30,17 @@
 #include "core/conn.h"
 #include "core/directory.h"
 
-#define CHANNEL_BATCH_FRAMES 256             /* of one round */
-#define CHANNEL_BATCH_BYTES (1024 * 1024)    /* of one round, but at least one message */
-#define CHANNEL_COPY_BYTES (64 * 1024)       /* a batch up to this size is laid out in one piece */
-#define CHANNEL_SHARE_BYTES (256 * 1024)     /* that one lagging connection is sent in a turn */
-#define CHANNEL_RING_SLOTS 64                /* smallest ring, the one that is pooled */
+#define CHANNEL_BATCH_FRAMES 256          /* of one round */
+#define CHANNEL_BATCH_BYTES (1024 * 1024) /* of one round, but at least one message */
+#define CHANNEL_COPY_BYTES (64 * 1024)    /* a batch up to this size is laid out in one piece */
+#define CHANNEL_SHARE_BYTES (256 * 1024)  /* that one lagging connection is sent in a turn */
+#define CHANNEL_RING_SLOTS 64             /* smallest ring, the one that is pooled */
 
 struct WB_OWNER(worker) log_slot {
-	struct frame *frame;     /* reference; NULL: not here yet, or shed */
-	uint64_t bytes_before;   /* of all messages of this log before this one, notices left out */
+	struct frame *frame;   /* reference; NULL: not here yet, or shed */
+	uint64_t bytes_before; /* of all messages of this log before this one, notices left out */
 	uint32_t messages_before;
-	uint32_t pins;           /* lagging members whose next message this is */
+	uint32_t pins; /* lagging members whose next message this is */
 };
 
 /* Rings of the smallest size that no log needs now. */
@@ -53,10 +53,10 @@ struct WB_OWNER(worker) channel_pool {
 struct WB_OWNER(worker) batch {
 	bool is_built;
 	int n_iov;
-	unsigned n_frames;       /* that are in it */
+	unsigned n_frames; /* that are in it */
 	size_t bytes;
 	struct iovec iov[CHANNEL_BATCH_FRAMES];
-	uint8_t *copy;           /* CHANNEL_COPY_BYTES, once it was needed */
+	uint8_t *copy; /* CHANNEL_COPY_BYTES, once it was needed */
 };
 
 /* Classes of members by what they read: MSG_CAP_GZIP, ZSTD and LZ4. */
@@ -66,7 +66,7 @@ struct WB_OWNER(worker) batch {
 struct WB_OWNER(worker) channel_env {
 	struct conn_env *conn;
 	struct frame_maker *maker;
-	struct list grown;       /* channels that have something to flush */
+	struct list grown; /* channels that have something to flush */
 	struct channel_pool pool;
 	struct batch batch[CHANNEL_N_CLASSES];
 };
@@ -74,26 +74,26 @@ struct WB_OWNER(worker) channel_env {
 struct WB_OWNER(worker) channel {
 	struct channel_env *env;
 	struct directory_entry *entry; /* held until the last member here goes */
-	uint32_t generation;     /* of the entry */
+	uint32_t generation;           /* of the entry */
 	uint32_t n_members;
 	uint32_t cap_members;
 	uint32_t cursor;         /* members that the present round has passed */
 	struct member **members; /* &only while there is room for one */
 	struct member *only;
-	struct log_slot *slots;  /* NULL while the log is empty */
-	uint64_t from;           /* oldest message kept */
-	uint64_t flushed;        /* members that don't lag have everything before it */
-	uint64_t round_to;       /* end of the present round; flushed: there is none */
-	uint64_t end;            /* behind the last message without a gap before it */
-	uint64_t high;           /* behind the last message that is here */
-	uint64_t bytes;          /* of all messages up to end, notices left out */
-	uint32_t messages;       /* number of them (wraps) */
-	uint32_t mask;           /* slots - 1 */
-	uint32_t n_notices;      /* kept in the log */
-	uint64_t shed_to;        /* notices before it are shed */
+	struct log_slot *slots; /* NULL while the log is empty */
+	uint64_t from;          /* oldest message kept */
+	uint64_t flushed;       /* members that don't lag have everything before it */
+	uint64_t round_to;      /* end of the present round; flushed: there is none */
+	uint64_t end;           /* behind the last message without a gap before it */
+	uint64_t high;          /* behind the last message that is here */
+	uint64_t bytes;         /* of all messages up to end, notices left out */
+	uint32_t messages;      /* number of them (wraps) */
+	uint32_t mask;          /* slots - 1 */
+	uint32_t n_notices;     /* kept in the log */
+	uint64_t shed_to;       /* notices before it are shed */
 	bool is_flushing;
 	struct list grown_node;
-	UT_hash_handle hh;       /* in the hub, by name */
+	UT_hash_handle hh; /* in the hub, by name */
 };
 
 /**

@@ -24,16 +24,13 @@ enum conn_input_kind {
 	IN_N
 };
 
-/* One transition per line. Empty is 0 = CONN_HANDSHAKE, which nobody re-enters: ignore the input. */
+/* One transition per line. Empty is 0 = CONN_HANDSHAKE, which nobody re-enters: ignore the input.
+ */
 static const uint8_t transition[CONN_N_STATES][IN_N] = {
-	[CONN_HANDSHAKE][IN_UPGRADED] = CONN_OPEN,
-	[CONN_HANDSHAKE][IN_CLOSE] = CONN_CLOSING,
-	[CONN_HANDSHAKE][IN_BROKEN] = CONN_DEAD,
-	[CONN_OPEN][IN_CLOSE] = CONN_CLOSING,
-	[CONN_OPEN][IN_BROKEN] = CONN_DEAD,
-	[CONN_CLOSING][IN_SAID] = CONN_LINGERING,
-	[CONN_CLOSING][IN_BROKEN] = CONN_DEAD,
-	[CONN_LINGERING][IN_BROKEN] = CONN_DEAD,
+	[CONN_HANDSHAKE][IN_UPGRADED] = CONN_OPEN, [CONN_HANDSHAKE][IN_CLOSE] = CONN_CLOSING,
+	[CONN_HANDSHAKE][IN_BROKEN] = CONN_DEAD,   [CONN_OPEN][IN_CLOSE] = CONN_CLOSING,
+	[CONN_OPEN][IN_BROKEN] = CONN_DEAD,        [CONN_CLOSING][IN_SAID] = CONN_LINGERING,
+	[CONN_CLOSING][IN_BROKEN] = CONN_DEAD,     [CONN_LINGERING][IN_BROKEN] = CONN_DEAD,
 };
 
 int conn_env_init(struct conn_env *env)
@@ -271,8 +268,8 @@ void conn_upgraded(struct conn *c)
 	METRIC_INC(env->metrics, connections_total);
 	METRIC_INC(env->metrics, connections_active);
 	wheel_del(&env->reactor->wheel, &c->timer);
-	conn_arm(c, c->last_sign_ns +
-			    MIN(env->config->ping_interval, env->config->heartbeat_timeout));
+	conn_arm(c,
+		 c->last_sign_ns + MIN(env->config->ping_interval, env->config->heartbeat_timeout));
 	env->ops->opened(c);
 }
 

@@ -59,92 +59,94 @@ enum conn_state {
 struct WB_OWNER(worker) member {
 	struct channel *channel; /* NULL: not in use */
 	struct conn *conn;
-	struct member *sibling;  /* the connection's next membership */
-	uint64_t next;           /* number of the next message to send */
-	uint64_t last_own;       /* number + 1 of the last message it published here; 0: none */
-	uint32_t index;          /* in the channel's members */
-	bool is_lagging;         /* @next is pinned in the log */
+	struct member *sibling; /* the connection's next membership */
+	uint64_t next;          /* number of the next message to send */
+	uint64_t last_own;      /* number + 1 of the last message it published here; 0: none */
+	uint32_t index;         /* in the channel's members */
+	bool is_lagging;        /* @next is pinned in the log */
 };
 
 /* What is held for an incomplete frame or message, and bytes that wait to be processed. */
 struct WB_OWNER(worker) conn_input {
-	struct list node;           /* in env->holding */
+	struct list node; /* in env->holding */
 	struct conn *conn;
 	struct ws_decoder *decoder; /* in the middle of a frame, or NULL */
 	struct buf message;         /* payload so far; in the handshake: the head so far */
 	struct buf parked;          /* read, but not processed yet */
 	size_t parked_at;           /* of @parked, what is done */
-	size_t grow_to;             /* bound on the memory of @message in this frame; 0: not known yet */
-	size_t charged;             /* bytes counted in env->reassembly_bytes */
-	uint64_t started_ns;        /* when the message began; 0: none is incomplete */
-	uint32_t utf8;              /* state of the text so far */
-	uint8_t opcode;             /* of the message; 0: none */
+	size_t grow_to;      /* bound on the memory of @message in this frame; 0: not known yet */
+	size_t charged;      /* bytes counted in env->reassembly_bytes */
+	uint64_t started_ns; /* when the message began; 0: none is incomplete */
+	uint32_t utf8;       /* state of the text so far */
+	uint8_t opcode;      /* of the message; 0: none */
 	uint8_t control_len;
-	uint8_t control[125];       /* payload of a control frame so far */
+	uint8_t control[125]; /* payload of a control frame so far */
 };
 
 struct WB_OWNER(worker) conn {
 	struct reactor_source source;
 	struct transport transport;
 	struct conn_env *env;
-	struct wheel_timer timer;  /* the earliest of all deadlines */
+	struct wheel_timer timer; /* the earliest of all deadlines */
 	struct reactor_deferred death;
-	struct list node;          /* in env->all */
-	struct list read_node;     /* in env->to_read: goes on reading in the next turn */
-	struct list write_node;    /* in env->to_write: has something to send in this turn */
-	struct list behind_node;   /* in env->behind: something waits for it */
-	struct member home;        /* of the channel that the path named */
-	struct member *members;    /* all memberships, by sibling */
-	struct conn_input *input;  /* NULL at a frame boundary */
-	char *session_id;          /* the client's own, or NULL */
-	char *left_home;           /* name of its home while it isn't a member there, or NULL */
+	struct list node;         /* in env->all */
+	struct list read_node;    /* in env->to_read: goes on reading in the next turn */
+	struct list write_node;   /* in env->to_write: has something to send in this turn */
+	struct list behind_node;  /* in env->behind: something waits for it */
+	struct member home;       /* of the channel that the path named */
+	struct member *members;   /* all memberships, by sibling */
+	struct conn_input *input; /* NULL at a frame boundary */
+	char *session_id;         /* the client's own, or NULL */
+	char *left_home;          /* name of its home while it isn't a member there, or NULL */
 
-	struct frame *transit;     /* reference */
+	struct frame *transit; /* reference */
 	const struct frame_bytes *transit_bytes;
-	struct frame *queue;       /* private, control frames first */
+	struct frame *queue; /* private, control frames first */
 	struct frame *queue_end;
 	struct frame *queue_control; /* the last control frame of it */
 	size_t queue_bytes;
 	uint32_t queue_count;
-	uint32_t head_sent;        /* of a control frame at the head of the queue */
-	size_t transit_at;         /* sent of transit_bytes */
+	uint32_t head_sent; /* of a control frame at the head of the queue */
+	size_t transit_at;  /* sent of transit_bytes */
 
-	uint64_t serial;           /* unique in the process */
-	uint64_t connected_ms;     /* wall clock */
-	uint64_t last_sign_ns;     /* last complete frame; at first: when accepted */
-	uint64_t ping_ns;          /* when a Ping went that is unanswered; 0: none */
-	uint64_t over_ns;          /* since when it is past its send limits; 0: it isn't */
-	uint64_t window_ns;        /* start of the second in which frames are counted */
+	uint64_t serial;       /* unique in the process */
+	uint64_t connected_ms; /* wall clock */
+	uint64_t last_sign_ns; /* last complete frame; at first: when accepted */
+	uint64_t ping_ns;      /* when a Ping went that is unanswered; 0: none */
+	uint64_t over_ns;      /* since when it is past its send limits; 0: it isn't */
+	uint64_t window_ns;    /* start of the second in which frames are counted */
 	uint32_t window_frames;
-	uint16_t refuse_status;    /* decided at accept: answer the handshake with it; 0: don't */
-	uint16_t close_code;       /* that the connection ended with */
+	uint16_t refuse_status; /* decided at accept: answer the handshake with it; 0: don't */
+	uint16_t close_code;    /* that the connection ended with */
 	uint16_t n_members;
 	uint16_t n_lagging;
 	struct sock_peer peer;
-	uint8_t id[16];            /* client id */
-	uint8_t state;             /* enum conn_state */
-	uint8_t caps;              /* MSG_CAP_ bits in force for both */
+	uint8_t id[16]; /* client id */
+	uint8_t state;  /* enum conn_state */
+	uint8_t caps;   /* MSG_CAP_ bits in force for both */
 	bool is_echo : 1;
 	bool can_read : 1;
 	bool can_write : 1;
-	bool has_hup : 1;          /* the peer ended its side: read up to the end */
-	bool is_deaf : 1;          /* what comes is read and dropped */
-	bool got_close : 1;        /* the peer's Close came */
+	bool has_hup : 1;   /* the peer ended its side: read up to the end */
+	bool is_deaf : 1;   /* what comes is read and dropped */
+	bool got_close : 1; /* the peer's Close came */
 	bool was_open : 1;
 	bool is_throttled : 1;
-	bool is_spool_held : 1;    /* a chunk of it waits for room in the spool's queue */
-	bool is_leaving : 1;       /* told to go (stop): Close follows once caught up */
+	bool is_spool_held : 1; /* a chunk of it waits for room in the spool's queue */
+	bool is_leaving : 1;    /* told to go (stop): Close follows once caught up */
 };
 
 /* What a connection tells upward. All are called on the worker's thread. */
 struct WB_FROZEN conn_ops {
-	/* The handshake is right: 0 = may come in (is a member of its home now), else 503: max_channels. */
+	/* The handshake is right: 0 = may come in (is a member of its home now), else 503:
+	 * max_channels. */
 	int (*admit)(struct conn *c, const struct upgrade *u);
 	/* The answer to the handshake is queued, the connection open. */
 	void (*opened)(struct conn *c);
 	/* A whole message; text is valid UTF-8. @p is the callee's to change, until it returns. */
 	void (*message)(struct conn *c, uint8_t opcode, uint8_t *p, size_t n);
-	/* It can be written to and has nothing private to send: send what memberships lag behind. */
+	/* It can be written to and has nothing private to send: send what memberships lag behind.
+	 */
 	void (*catch_up)(struct conn *c);
 	/* Looks at the send limits; called when it is past them for the grace, too. */
 	void (*check_limits)(struct conn *c);
@@ -157,24 +159,24 @@ struct WB_FROZEN conn_ops {
 /* What all connections of a worker share. */
 struct WB_OWNER(worker) conn_env {
 	struct reactor *reactor;
-	struct config *config;        /* in force */
+	struct config *config; /* in force */
 	struct metrics *metrics;
 	const struct conn_ops *ops;
 	_Atomic size_t *frame_account;
 	uint8_t *read_buffer;
 	size_t read_buffer_bytes;
-	struct list all;              /* every connection that is not dead */
+	struct list all; /* every connection that is not dead */
 	size_t n_all;
-	struct list to_read;          /* go on in the next turn */
-	struct list to_write;         /* are flushed at the end of this turn */
-	struct list stalled;          /* wait for the end of congestion, by read_node */
+	struct list to_read;  /* go on in the next turn */
+	struct list to_write; /* are flushed at the end of this turn */
+	struct list stalled;  /* wait for the end of congestion, by read_node */
 	struct list behind;
-	struct list holding;          /* of conn_input */
+	struct list holding; /* of conn_input */
 	size_t reassembly_bytes;
 	struct ws_decoder *decoders[CONN_DECODERS];
 	size_t n_decoders;
-	bool is_congested;            /* a ring and its outbox are full: nobody may publish */
-	bool is_stopping;             /* nothing is read any more */
+	bool is_congested; /* a ring and its outbox are full: nobody may publish */
+	bool is_stopping;  /* nothing is read any more */
 };
 
 /* Prepares the lists and the read buffer of a zeroed env. Return: 0 | -ENOMEM. */

@@ -9,7 +9,7 @@
 #include "wire/ws.h"
 
 #define HEAD_LIMIT (8 * 1024)
-#define FRAMES_PER_TURN 512 /* of one connection */
+#define FRAMES_PER_TURN 512     /* of one connection */
 #define RESERVE_MAX (64 * 1024) /* of a frame that is only announced */
 
 /* ------------------------------------------------- what is held between reads */
@@ -72,7 +72,7 @@ static void enforce_reassembly(struct conn_env *env)
 	while (env->reassembly_bytes > env->config->reassembly_memory) {
 		struct conn_input *most = NULL;
 
-		LIST_FOREACH(node, &env->holding) {
+		LIST_FOREACH (node, &env->holding) {
 			struct conn_input *in = CONTAINER_OF(node, struct conn_input, node);
 
 			if (!most || in->charged > most->charged)
@@ -214,7 +214,8 @@ static size_t feed_head(struct conn *c, const uint8_t *p, size_t n)
 		refuse_request(c, r, NULL);
 		return n;
 	}
-	if (before == 0 && (!input_of(c) || buf_append(&c->input->message, p, more, HEAD_LIMIT + 1)))
+	if (before == 0 &&
+	    (!input_of(c) || buf_append(&c->input->message, p, more, HEAD_LIMIT + 1)))
 		conn_abort(c);
 	return n;
 }
@@ -242,8 +243,8 @@ static void too_big(struct conn *c, const char *setting, uint64_t bytes)
 
 static void echo(struct conn *c, uint8_t opcode, const uint8_t *p, size_t n)
 {
-	struct frame *f = frame_new(opcode, n, c->env->config->max_frame_size,
-				    c->env->frame_account);
+	struct frame *f =
+		frame_new(opcode, n, c->env->config->max_frame_size, c->env->frame_account);
 
 	if (f)
 		frame_write(f, 0, p, n);
@@ -454,12 +455,14 @@ static bool may_process(struct conn *c, unsigned *budget)
 		METRIC_INC(c->env->metrics, throttles);
 		if (config->rate_limit_action == RATE_CLOSE) {
 			conn_log(c, LOG_NOTICE, EV_THROTTLED, "max_incoming_frames_per_second",
-				 "sends more than max_incoming_frames_per_second; closing with 1008");
+				 "sends more than max_incoming_frames_per_second; closing with "
+				 "1008");
 			conn_close(c, WS_CODE_POLICY, "too many frames");
 			return false;
 		}
 		conn_log(c, LOG_INFO, EV_THROTTLED, "max_incoming_frames_per_second",
-			 "sends more than max_incoming_frames_per_second; not read until its next second");
+			 "sends more than max_incoming_frames_per_second; not read until its next "
+			 "second");
 		c->is_throttled = true;
 		conn_arm(c, c->window_ns + NS_PER_S);
 		return false;
@@ -476,8 +479,7 @@ bool conn_is_held(const struct conn *c)
 {
 	const struct config *config = c->env->config;
 
-	return c->env->is_congested || c->env->is_stopping || c->is_throttled ||
-	       c->is_spool_held ||
+	return c->env->is_congested || c->env->is_stopping || c->is_throttled || c->is_spool_held ||
 	       (c->queue && (c->queue_bytes > config->max_send_buffer / 2 ||
 			     c->queue_count > config->message_queue_size / 2));
 }
@@ -492,7 +494,8 @@ static size_t feed_frames(struct conn *c, uint8_t *p, size_t n)
 	uint16_t code;
 
 	if (c->input)
-		c->input->decoder = NULL; /* it is in our hands: a close meanwhile must not free it */
+		c->input->decoder =
+			NULL; /* it is in our hands: a close meanwhile must not free it */
 	if (!d)
 		d = take_decoder(c->env);
 	if (!d) {
@@ -500,7 +503,7 @@ static size_t feed_frames(struct conn *c, uint8_t *p, size_t n)
 		return n;
 	}
 	while (at < n && (!ws_decoder_is_idle(d) ? !c->is_deaf && c->state != CONN_DEAD
-						  : may_process(c, &budget))) {
+						 : may_process(c, &budget))) {
 		enum ws_result r = ws_decoder_feed(d, p + at, n - at, &used, &w, &code);
 
 		at += used;

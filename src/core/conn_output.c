@@ -193,7 +193,8 @@ static void count_sent(struct conn *c, const struct frame *f)
 static void send_transit(struct conn *c, size_t end)
 {
 	const struct frame_bytes *b = c->transit_bytes;
-	const struct iovec iov = {(void *)(uintptr_t)(b->bytes + c->transit_at), end - c->transit_at};
+	const struct iovec iov = {(void *)(uintptr_t)(b->bytes + c->transit_at),
+				  end - c->transit_at};
 
 	c->transit_at += send_iov(c, &iov, 1, iov.iov_len);
 	if (c->state == CONN_DEAD || c->transit_at < b->len)
@@ -203,7 +204,8 @@ static void send_transit(struct conn *c, size_t end)
 	c->transit_bytes = NULL;
 }
 
-/* What was sent of the queue leaves it; a message of which a part is out becomes the one in transit. */
+/* What was sent of the queue leaves it; a message of which a part is out becomes the one in
+ * transit. */
 static void advance_queue(struct conn *c, size_t sent)
 {
 	while (sent > 0) {
@@ -225,7 +227,8 @@ static void advance_queue(struct conn *c, size_t sent)
 	}
 }
 
-/* The queue's head, many frames at once; @controls_only: between fragments of what is in transit. */
+/* The queue's head, many frames at once; @controls_only: between fragments of what is in transit.
+ */
 static void send_queue(struct conn *c, bool controls_only)
 {
 	struct iovec iov[BATCH];

@@ -27,7 +27,8 @@ static inline bool conn_has_input(const struct conn *c)
 	return c->can_read || (c->input && c->input->parked_at < c->input->parked.len);
 }
 
-/* May not process input now: congestion, throttling, a stop, or its own private queue is half full. */
+/* May not process input now: congestion, throttling, a stop, or its own private queue is half full.
+ */
 bool conn_is_held(const struct conn *c);
 
 /* Frees what is held of an incomplete frame or message. */

@@ -36,26 +36,27 @@ enum directory_result {
 /* One cache line, so that busy channels don't disturb their neighbours. */
 struct WB_SHARED directory_entry {
 	alignas(64) _Atomic uint64_t seq; /* number of the next message */
-	_Atomic uint64_t workers; /* bit i: worker i has members */
-	_Atomic uint32_t members; /* in all workers */
+	_Atomic uint64_t workers;         /* bit i: worker i has members */
+	_Atomic uint32_t members;         /* in all workers */
 	uint32_t slot WB_FROZEN;
-	uint32_t generation;      /* written under the mutex while nobody holds the entry */
-	uint32_t next;            /* under the mutex: hash chain or free list, slot + 1 */
-	uint32_t pins;            /* under the mutex: holders beside the workers */
-	uint8_t name_len;         /* as generation */
-	char *name;               /* as generation; NUL-terminated */
+	uint32_t generation; /* written under the mutex while nobody holds the entry */
+	uint32_t next;       /* under the mutex: hash chain or free list, slot + 1 */
+	uint32_t pins;       /* under the mutex: holders beside the workers */
+	uint8_t name_len;    /* as generation */
+	char *name;          /* as generation; NUL-terminated */
 };
 
 struct WB_SHARED directory {
 	pthread_mutex_t mutex;
-	struct directory_entry *entries WB_FROZEN; /* max_channels of them; untouched ones cost nothing */
-	uint32_t *buckets; /* under the mutex: slot + 1 */
+	struct directory_entry
+		*entries WB_FROZEN; /* max_channels of them; untouched ones cost nothing */
+	uint32_t *buckets;          /* under the mutex: slot + 1 */
 	uint32_t max WB_FROZEN;
 	uint32_t mask WB_FROZEN; /* buckets - 1 */
-	uint32_t free;     /* under the mutex: list of slots that were used, slot + 1 */
-	uint32_t fresh;    /* under the mutex: slots never used start here */
-	uint32_t generation; /* under the mutex */
-	_Atomic uint32_t count; /* channels that exist */
+	uint32_t free;           /* under the mutex: list of slots that were used, slot + 1 */
+	uint32_t fresh;          /* under the mutex: slots never used start here */
+	uint32_t generation;     /* under the mutex */
+	_Atomic uint32_t count;  /* channels that exist */
 };
 
 /**
@@ -90,7 +91,8 @@ WB_ANY_THREAD void directory_leave(struct directory *d, struct directory_entry *
  * Return:  the entry, until directory_unpin(), or NULL when there is no such channel.
  * Thread:  any.
  */
-WB_ANY_THREAD struct directory_entry *directory_pin(struct directory *d, const char *name, size_t n);
+WB_ANY_THREAD struct directory_entry *directory_pin(struct directory *d, const char *name,
+						    size_t n);
 WB_ANY_THREAD void directory_unpin(struct directory *d, struct directory_entry *e);
 
 /**

@@ -307,7 +307,7 @@ static bool notices_are_on(const struct hub *h, struct directory_entry *e)
 /* A leave cancels the join that still waits; there is no other order for one client and channel. */
 static bool cancel_pending(struct hub *h, const uint8_t id[16], const struct directory_entry *e)
 {
-	LIST_FOREACH_SAFE(node, next, &h->pending) {
+	LIST_FOREACH_SAFE (node, next, &h->pending) {
 		struct pending_notice *p = CONTAINER_OF(node, struct pending_notice, node);
 
 		if (memcmp(p->id, id, sizeof(p->id)) != 0 || strcmp(p->name, e->name) != 0)

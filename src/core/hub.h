@@ -28,9 +28,9 @@
 #include "core/spool.h"
 
 #define HUB_INBOX_SLOTS 8192
-#define HUB_MEMBERS_PER_TURN 1024   /* that a turn sends to; the rest follows in the next */
+#define HUB_MEMBERS_PER_TURN 1024 /* that a turn sends to; the rest follows in the next */
 #define HUB_PENDING_NOTICES 1000
-#define PROTOCOL_LOG_LINES 1000     /* about connections, in a second */
+#define PROTOCOL_LOG_LINES 1000 /* about connections, in a second */
 
 struct hub;
 
@@ -39,42 +39,44 @@ struct WB_SHARED hub_shared {
 	struct directory directory;
 	struct admission admission;
 	alignas(WB_CACHELINE) _Atomic size_t frame_bytes; /* all frames that are alive */
-	alignas(WB_CACHELINE) _Atomic uint64_t worst_lag[DIRECTORY_MAX_WORKERS]; /* bytes, while log_memory is exceeded */
+	alignas(WB_CACHELINE) _Atomic uint64_t
+		worst_lag[DIRECTORY_MAX_WORKERS]; /* bytes, while log_memory is exceeded */
 	struct hub *hubs[DIRECTORY_MAX_WORKERS] WB_FROZEN;
 	unsigned n_hubs WB_FROZEN;
 	struct spool *spool WB_FROZEN; /* NULL without spool_dir */
 };
 
 enum hub_result {
-	HUB_E_FULL = 1,      /* max_channels */
-	HUB_E_MEMBER,        /* is a member already */
+	HUB_E_FULL = 1, /* max_channels */
+	HUB_E_MEMBER,   /* is a member already */
 	HUB_E_NOT_MEMBER,
-	HUB_E_CONGESTED,     /* try again later */
-	HUB_E_NO_CHANNEL,    /* nobody is there */
+	HUB_E_CONGESTED,  /* try again later */
+	HUB_E_NO_CHANNEL, /* nobody is there */
 };
 
 struct WB_SHARED hub {
-	struct conn_env env;             /* the worker's, like all that is not tagged */
+	struct conn_env env; /* the worker's, like all that is not tagged */
 	struct channel_env channels;
 	struct frame_maker maker;
 	struct zip zip;
-	struct arena arena;              /* of the message being decoded */
-	struct arena maker_arena;        /* of the variant being made */
+	struct arena arena;       /* of the message being decoded */
+	struct arena maker_arena; /* of the variant being made */
 	struct hub_shared *shared WB_FROZEN;
-	struct channel *by_name;         /* uthash */
+	struct channel *by_name;            /* uthash */
 	struct channel **by_slot WB_FROZEN; /* of the directory; entries are the worker's */
 	struct frame *outbox[DIRECTORY_MAX_WORKERS]; /* one post for each other worker, or NULL */
-	uint64_t outbox_set;             /* bit i: outbox[i] is not empty */
-	struct list pending;             /* notices that wait for the end of congestion */
+	uint64_t outbox_set;                         /* bit i: outbox[i] is not empty */
+	struct list pending; /* notices that wait for the end of congestion */
 	size_t n_pending;
-	struct transfer *transfers;      /* uthash; core/transfer's */
-	struct list spool_waiting;       /* core/transfer's */
-	uint64_t log_window_ns;          /* core/protocol's: lines about connections in this second */
+	struct transfer *transfers; /* uthash; core/transfer's */
+	struct list spool_waiting;  /* core/transfer's */
+	uint64_t log_window_ns;     /* core/protocol's: lines about connections in this second */
 	uint64_t log_suppressed;
 	unsigned log_lines;
 	unsigned index WB_FROZEN;
-	struct ring inbox;               /* posts of the other workers */
-	alignas(WB_CACHELINE) _Atomic uint64_t waiting; /* bit i: worker i waits for room in inbox */
+	struct ring inbox; /* posts of the other workers */
+	alignas(WB_CACHELINE) _Atomic uint64_t
+		waiting; /* bit i: worker i waits for room in inbox */
 };
 
 /**
@@ -101,8 +103,8 @@ void hub_configure(struct hub *h);
  *
  * Return: 0 | HUB_E_FULL | HUB_E_MEMBER | -ENOMEM.
  */
-int hub_join(struct hub *h, struct conn *c, struct member *m, const char *name,
-	     size_t n) WB_NODISCARD;
+int hub_join(struct hub *h, struct conn *c, struct member *m, const char *name, size_t n)
+	WB_NODISCARD;
 
 /* Ends a membership; @tell: the others are told. @m is all-zero after it. */
 void hub_leave(struct hub *h, struct member *m, bool tell);

@@ -131,7 +131,8 @@ static bool publish(struct conn *c, const message *m, struct member *through, co
 	size_t more = 0;
 	struct frame *f;
 
-	if (m->has_channel_case != WEBSOCKET__WEB_SOCKET_MESSAGE__HAS_CHANNEL_CHANNEL && e->name_len > 0)
+	if (m->has_channel_case != WEBSOCKET__WEB_SOCKET_MESSAGE__HAS_CHANNEL_CHANNEL &&
+	    e->name_len > 0)
 		more = msg_channel_suffix(suffix, sizeof(suffix), e->name, e->name_len);
 	f = frame_new(WS_BINARY, n + more, c->env->config->max_frame_size, c->env->frame_account);
 	if (!f) {
@@ -232,14 +233,15 @@ int protocol_admit(struct conn *c, const struct upgrade *u)
 }
 
 /* The welcome text with its placeholders filled in. */
-static void format_welcome(char *out, size_t cap, const char *text, const char *user, const char *id)
+static void format_welcome(char *out, size_t cap, const char *text, const char *user,
+			   const char *id)
 {
 	size_t n = 0;
 
 	while (*text && n + 1 < cap) {
 		const char *value = strncmp(text, "{user}", 6) == 0 ? user
 				    : strncmp(text, "{id}", 4) == 0 ? id
-								     : NULL;
+								    : NULL;
 		int put;
 
 		if (!value) {
@@ -261,7 +263,8 @@ static void send_welcome(struct conn *c, const char *id)
 
 	if (!c->env->config->welcome[0])
 		return;
-	format_welcome(content, sizeof(content), c->env->config->welcome, conn_format_user(user, c), id);
+	format_welcome(content, sizeof(content), c->env->config->welcome, conn_format_user(user, c),
+		       id);
 	if (sd_id128_randomize(&random) < 0)
 		random = SD_ID128_NULL;
 	uuid4_format(message_id, random.bytes);
@@ -354,7 +357,8 @@ static void take_connect(struct conn *c, const message *m)
 	session = control->session_id[0] ? strdup(control->session_id) : NULL;
 	free(c->session_id);
 	c->session_id = session;
-	c->caps = (uint8_t)(msg_caps_parse(control->capabilities, control->n_capabilities) & CAPS_ALL);
+	c->caps = (uint8_t)(msg_caps_parse(control->capabilities, control->n_capabilities) &
+			    CAPS_ALL);
 	msg_init_control(&b, WEBSOCKET__CONTROL_TYPE__ACKNOWLEDGE);
 	msg_set_request_of(&b, m);
 	msg_set_capabilities(&b, c->caps);
@@ -420,7 +424,8 @@ static void take_subscribe(struct conn *c, const message *m)
 		while (c->members != before)
 			leave_one(c, c->members, false);
 		refuse_text(c, m, (uint32_t)r,
-			    r == 429 ? "more than max_channels_per_client" : "no room for another channel");
+			    r == 429 ? "more than max_channels_per_client"
+				     : "no room for another channel");
 		return;
 	}
 	answer_ack(c, m);
@@ -468,7 +473,8 @@ static void take_control(struct conn *c, const message *m)
 		take_unsubscribe(c, m);
 		break;
 	default:
-		protocol_log(c, LOG_DEBUG, EV_CLIENT_MESSAGE, "sent ACKNOWLEDGE, ERROR or CONFIG; noted");
+		protocol_log(c, LOG_DEBUG, EV_CLIENT_MESSAGE,
+			     "sent ACKNOWLEDGE, ERROR or CONFIG; noted");
 		break;
 	}
 }

@@ -11,14 +11,14 @@ uint64_t roster_count(const struct hub *h)
 {
 	uint64_t n = 0;
 
-	LIST_FOREACH(node, &h->env.all)
+	LIST_FOREACH (node, &h->env.all)
 		n += CONTAINER_OF(node, struct conn, node)->state == CONN_OPEN;
 	return n;
 }
 
 struct conn *roster_find(struct hub *h, const uint8_t id[16])
 {
-	LIST_FOREACH(node, &h->env.all) {
+	LIST_FOREACH (node, &h->env.all) {
 		struct conn *c = CONTAINER_OF(node, struct conn, node);
 
 		if (c->state == CONN_OPEN && memcmp(c->id, id, sizeof(c->id)) == 0)
@@ -74,7 +74,8 @@ static int list_one(struct buf *out, const struct conn *c)
 			   hub_of_const(c)->index, (unsigned long long)bytes,
 			   (unsigned long long)messages);
 	if (!error)
-		error = list_names(out, "capabilities", caps, msg_caps_names(c->caps, caps, MSG_N_CAPS));
+		error = list_names(out, "capabilities", caps,
+				   msg_caps_names(c->caps, caps, MSG_N_CAPS));
 	if (!error)
 		error = list_channels(out, c);
 	return error ? error : buf_printf(out, "}");
@@ -82,7 +83,7 @@ static int list_one(struct buf *out, const struct conn *c)
 
 int roster_list(struct hub *h, uint64_t *offset, uint64_t *limit, struct buf *out)
 {
-	LIST_FOREACH(node, &h->env.all) {
+	LIST_FOREACH (node, &h->env.all) {
 		const struct conn *c = CONTAINER_OF(node, struct conn, node);
 		int error;
 

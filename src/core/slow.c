@@ -6,8 +6,8 @@
 #include "base/text.h"
 #include "io/log.h"
 
-#define AT_ONCE 4            /* times a limit */
-#define ACTIONS_PER_TURN 16  /* of slow_enforce_memory() */
+#define AT_ONCE 4           /* times a limit */
+#define ACTIONS_PER_TURN 16 /* of slow_enforce_memory() */
 
 void slow_waiting(const struct conn *c, uint64_t *ret_bytes, uint64_t *ret_messages)
 {
@@ -87,7 +87,8 @@ void slow_check(struct conn *c)
 		c->over_ns = now;
 		conn_arm(c, now + config->slow_consumer_grace);
 	}
-	if (now < c->over_ns + config->slow_consumer_grace && !is_past(config, bytes, messages, AT_ONCE))
+	if (now < c->over_ns + config->slow_consumer_grace &&
+	    !is_past(config, bytes, messages, AT_ONCE))
 		return;
 	act(c, config->max_send_buffer / 2, config->message_queue_size / 2,
 	    messages > config->message_queue_size ? "message_queue_size" : "max_send_buffer");
@@ -98,7 +99,7 @@ static struct conn *worst_of(struct hub *h, uint64_t *ret_bytes)
 	struct conn *worst = NULL;
 
 	*ret_bytes = 0;
-	LIST_FOREACH(node, &h->env.behind) {
+	LIST_FOREACH (node, &h->env.behind) {
 		struct conn *c = CONTAINER_OF(node, struct conn, behind_node);
 		uint64_t bytes, messages;
 
@@ -117,7 +118,8 @@ static bool is_worst_anywhere(struct hub *h, uint64_t bytes)
 {
 	for (unsigned i = 0; i < h->shared->n_hubs; i++)
 		if (i != h->index &&
-		    atomic_load_explicit(&h->shared->worst_lag[i], memory_order_relaxed) / 2 > bytes)
+		    atomic_load_explicit(&h->shared->worst_lag[i], memory_order_relaxed) / 2 >
+			    bytes)
 			return false;
 	return true;
 }

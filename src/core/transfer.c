@@ -95,7 +95,7 @@ void transfer_chunk(struct conn *c, const Websocket__WebSocketMessage *m)
 
 void transfer_room(struct hub *h)
 {
-	LIST_FOREACH_SAFE(node, next, &h->spool_waiting) {
+	LIST_FOREACH_SAFE (node, next, &h->spool_waiting) {
 		struct spool_wait *w = CONTAINER_OF(node, struct spool_wait, node);
 
 		if (!spool_chunk(h->shared->spool, &w->job))
@@ -123,10 +123,11 @@ void transfer_done(struct hub *h, const struct spool_result *result)
 	HASH_FIND(hh, h->transfers, &result->owner.serial, sizeof(result->owner.serial), t);
 	if (!t)
 		return;
-	snprintf(text, sizeof(text), is_done ? "sent the file %s" : "sent a transfer that is not kept: %s",
+	snprintf(text, sizeof(text),
+		 is_done ? "sent the file %s" : "sent a transfer that is not kept: %s",
 		 is_done ? result->name : result->reason);
-	protocol_log(t->conn, is_done ? LOG_INFO : LOG_NOTICE, is_done ? EV_SPOOLED : EV_SPOOL_FAILED,
-		   text);
+	protocol_log(t->conn, is_done ? LOG_INFO : LOG_NOTICE,
+		     is_done ? EV_SPOOLED : EV_SPOOL_FAILED, text);
 	msg_init_control(&b, is_done ? WEBSOCKET__CONTROL_TYPE__ACKNOWLEDGE
 				     : WEBSOCKET__CONTROL_TYPE__ERROR);
 	msg_set_request_id(&b, result->request_id, result->request_id_len);
@@ -145,7 +146,7 @@ void transfer_forget(struct conn *c)
 	struct hub *h = hub_of(c);
 	struct transfer *t;
 
-	LIST_FOREACH_SAFE(node, next, &h->spool_waiting) {
+	LIST_FOREACH_SAFE (node, next, &h->spool_waiting) {
 		struct spool_wait *w = CONTAINER_OF(node, struct spool_wait, node);
 
 		if (w->conn != c)

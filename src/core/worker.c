@@ -14,7 +14,7 @@
 #define ACCEPT_PAUSE_NS (100 * NS_PER_MS)
 #define REFUSALS_AT_A_TIME 512 /* connections past max_connections that wait for their 503 */
 #define CONNS_PER_CHUNK 1024
-#define SERIAL_BITS 56         /* of a connection's serial; above them the worker's index */
+#define SERIAL_BITS 56 /* of a connection's serial; above them the worker's index */
 
 /* ------------------------------------------------------------------------ tasks */
 
@@ -135,13 +135,15 @@ struct conn *worker_adopt(struct worker *w, const struct transport *transport,
 	default:
 		break;
 	}
-	c = refuse == 503 && admission_total(admission) > config->max_connections + REFUSALS_AT_A_TIME
+	c = refuse == 503 && admission_total(admission) >
+				     config->max_connections + REFUSALS_AT_A_TIME
 		    ? NULL
 		    : slab_get(&w->conns);
 	if (!c) {
 		METRIC_INC(&w->metrics, refused_max_connections);
 		METRIC_INC(&w->metrics, connection_errors);
-		log_event_limited(LOG_NOTICE, EV_REFUSED, LOG_FIELDS(LOG_TEXT("SETTING", "max_connections")),
+		log_event_limited(LOG_NOTICE, EV_REFUSED,
+				  LOG_FIELDS(LOG_TEXT("SETTING", "max_connections")),
 				  "connections past max_connections are dropped without an answer");
 		admission_leave(admission, peer);
 		return NULL;
@@ -269,7 +271,7 @@ void worker_task_quiet(struct worker *w, struct worker_task *t)
 
 static void dismiss(struct worker *w, bool all)
 {
-	LIST_FOREACH_SAFE(node, next, &w->hub.env.all) {
+	LIST_FOREACH_SAFE (node, next, &w->hub.env.all) {
 		struct conn *c = CONTAINER_OF(node, struct conn, node);
 
 		if (c->state == CONN_HANDSHAKE)
@@ -281,7 +283,7 @@ static void dismiss(struct worker *w, bool all)
 
 static void abort_all(struct worker *w)
 {
-	LIST_FOREACH_SAFE(node, next, &w->hub.env.all)
+	LIST_FOREACH_SAFE (node, next, &w->hub.env.all)
 		conn_abort(CONTAINER_OF(node, struct conn, node));
 }
 
@@ -339,7 +341,7 @@ static void tick_due(struct wheel_timer *t)
 	struct worker *w = CONTAINER_OF(t, struct worker, tick);
 	uint64_t bytes = 0, messages = 0;
 
-	LIST_FOREACH(node, &w->hub.env.behind) {
+	LIST_FOREACH (node, &w->hub.env.behind) {
 		uint64_t b, n;
 
 		slow_waiting(CONTAINER_OF(node, struct conn, behind_node), &b, &n);
@@ -393,7 +395,8 @@ static void *worker_main(void *arg)
 		int error = worker_turn(w, UINT64_MAX);
 
 		if (error) {
-			log_line(LOG_ERR, "worker %u: epoll_wait: %s", w->hub.index, strerror(-error));
+			log_line(LOG_ERR, "worker %u: epoll_wait: %s", w->hub.index,
+				 strerror(-error));
 			abort();
 		}
 	}
@@ -408,7 +411,7 @@ void worker_configure(struct worker *w, struct config *config)
 	hub_configure(&w->hub);
 	config_unref(old);
 	/* Deadlines may be nearer now: every connection looks at its own once. */
-	LIST_FOREACH(node, &w->hub.env.all) {
+	LIST_FOREACH (node, &w->hub.env.all) {
 		struct conn *c = CONTAINER_OF(node, struct conn, node);
 
 		if (c->state == CONN_OPEN)

@@ -31,8 +31,8 @@ typedef void worker_done_fn(struct worker_task *t);
 
 struct WB_VALUE worker_task {
 	struct worker_task *next;
-	worker_task_fn *run;   /* on the worker's thread */
-	worker_done_fn *done;  /* on main's thread; NULL: nobody waits, @run frees it */
+	worker_task_fn *run;  /* on the worker's thread */
+	worker_done_fn *done; /* on main's thread; NULL: nobody waits, @run frees it */
 };
 
 /* Many pushers, one taker. */
@@ -44,13 +44,13 @@ struct WB_OWNER(worker) worker_listener {
 	struct reactor_source source;
 	struct worker *worker;
 	int fd;
-	bool is_on;            /* in epoll */
+	bool is_on; /* in epoll */
 };
 
 enum worker_phase {
 	WORKER_SERVING,
-	WORKER_QUIET,          /* neither accepts nor reads */
-	WORKER_LEAVING,        /* sends what waits and says goodbye */
+	WORKER_QUIET,   /* neither accepts nor reads */
+	WORKER_LEAVING, /* sends what waits and says goodbye */
 	WORKER_ENDED,
 };
 
@@ -60,14 +60,14 @@ struct WB_OWNER(worker) worker {
 	struct hub hub;
 	struct slab conns;
 	struct worker_pool *pool;
-	struct worker_tasks inbox;     /* shared: tasks for this worker */
-	struct worker_task *quiet;     /* to be answered when the outboxes are empty */
-	struct worker_task *leave;     /* to be answered when all connections are gone */
+	struct worker_tasks inbox; /* shared: tasks for this worker */
+	struct worker_task *quiet; /* to be answered when the outboxes are empty */
+	struct worker_task *leave; /* to be answered when all connections are gone */
 	struct worker_listener listeners[WORKER_MAX_LISTENERS];
 	unsigned n_listeners;
-	struct wheel_timer tick;       /* once a second: gauges, idle memory */
+	struct wheel_timer tick;         /* once a second: gauges, idle memory */
 	struct wheel_timer accept_again; /* after running out of descriptors */
-	struct wheel_timer farewell;   /* deadlines while leaving */
+	struct wheel_timer farewell;     /* deadlines while leaving */
 	uint64_t stop_deadline_ns;
 	uint64_t next_serial;
 	enum worker_phase phase;
@@ -80,8 +80,8 @@ struct WB_SHARED worker_pool {
 	struct worker *workers[DIRECTORY_MAX_WORKERS] WB_FROZEN;
 	unsigned n WB_FROZEN;
 	struct reactor *main_reactor WB_FROZEN;
-	struct worker_tasks done;      /* tasks on their way back to main */
-	uint16_t port WB_FROZEN;       /* that the workers listen on; 0: only sockets handed over */
+	struct worker_tasks done; /* tasks on their way back to main */
+	uint16_t port WB_FROZEN;  /* that the workers listen on; 0: only sockets handed over */
 	_Atomic bool is_stalled_spool;
 };
 
@@ -98,8 +98,8 @@ struct WB_SHARED worker_pool {
  * Thread:  main.
  */
 int worker_pool_new(struct config *config, unsigned n, const int *fds, unsigned n_fds,
-		    struct reactor *main_reactor, struct worker_pool **ret,
-		    const char **ret_key) WB_NODISCARD;
+		    struct reactor *main_reactor, struct worker_pool **ret, const char **ret_key)
+	WB_NODISCARD;
 
 /* Starts the threads. Return: 0 | -errno. */
 int worker_pool_start(struct worker_pool *p) WB_NODISCARD;

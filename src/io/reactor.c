@@ -123,7 +123,8 @@ static int wait_for_events(struct reactor *r, struct epoll_event *events, uint64
 	int n, timeout = 0;
 
 	atomic_store_explicit(&r->asleep, true, memory_order_relaxed);
-	atomic_thread_fence(memory_order_seq_cst); /* the announcement before the look; see the note */
+	atomic_thread_fence(
+		memory_order_seq_cst); /* the announcement before the look; see the note */
 	if (longest_ns > 0 && list_is_empty(&r->deferred) &&
 	    (!r->ops->has_work || !r->ops->has_work(r)))
 		timeout = sleep_ms(r, longest_ns);
@@ -168,5 +169,6 @@ void reactor_wake(struct reactor *r)
 	atomic_thread_fence(memory_order_seq_cst); /* the hand-over before the look; see the note */
 	if (atomic_load_explicit(&r->asleep, memory_order_relaxed) &&
 	    atomic_exchange_explicit(&r->asleep, false, memory_order_relaxed))
-		(void)!write(r->wake_fd, &one, sizeof(one)); /* fails only when it is signalled already */
+		(void)!write(r->wake_fd, &one,
+			     sizeof(one)); /* fails only when it is signalled already */
 }

@@ -56,9 +56,9 @@ struct WB_FROZEN reactor_ops {
 };
 
 struct WB_OWNER(loop) reactor {
-	uint64_t now_ns;      /* read once at the start of each turn */
-	uint64_t busy_ns;     /* time spent outside epoll_wait since the start */
-	uint64_t turns;       /* turns since the start */
+	uint64_t now_ns;  /* read once at the start of each turn */
+	uint64_t busy_ns; /* time spent outside epoll_wait since the start */
+	uint64_t turns;   /* turns since the start */
 	struct wheel wheel;
 	struct list deferred; /* of reactor_deferred */
 	const struct reactor_ops *ops WB_FROZEN;

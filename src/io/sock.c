@@ -111,7 +111,8 @@ int sock_accept(int listener, int *ret_fd, struct sock_peer *ret_peer)
 	int fd;
 
 	do
-		fd = accept4(listener, (struct sockaddr *)&addr, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+		fd = accept4(listener, (struct sockaddr *)&addr, &len,
+			     SOCK_NONBLOCK | SOCK_CLOEXEC);
 	while (fd < 0 && errno == EINTR);
 	if (fd < 0)
 		return -errno;

@@ -25,8 +25,8 @@ struct WB_VALUE sock_peer {
 /* Options of accepted and connected sockets. */
 struct WB_VALUE sock_options {
 	bool nodelay;
-	unsigned keepalive_s;    /* 0: off */
-	unsigned notsent_lowat;  /* bytes; 0: the system's default */
+	unsigned keepalive_s;   /* 0: off */
+	unsigned notsent_lowat; /* bytes; 0: the system's default */
 };
 
 /**
@@ -40,8 +40,8 @@ struct WB_VALUE sock_options {
  * Return:  0 | -EINVAL no such address | -errno of socket, bind (-EADDRINUSE) or listen.
  * Owns:    the descriptor is the caller's.
  */
-int sock_listen(const char *host, uint16_t port, int backlog, bool is_first,
-		int *ret_fd) WB_NODISCARD;
+int sock_listen(const char *host, uint16_t port, int backlog, bool is_first, int *ret_fd)
+	WB_NODISCARD;
 
 /* The port a socket is bound to; 0 when it has none. */
 uint16_t sock_port(int fd);

@@ -57,7 +57,8 @@ static inline void transport_shutdown(struct transport *t)
 	t->ops->shutdown(t);
 }
 
-/* Ends it. @reset: drop what the kernel still holds, so that a peer that doesn't read costs nothing. */
+/* Ends it. @reset: drop what the kernel still holds, so that a peer that doesn't read costs
+ * nothing. */
 static inline void transport_close(struct transport *t, bool reset)
 {
 	t->ops->close(t, reset);

@@ -29,7 +29,7 @@ struct WB_OWNER(main) admin {
 	void *ctx;
 	size_t max_body;
 	bool has_resumed; /* a request goes on, of which no descriptor and no timeout tells */
-	int epoll_fd; /* watches the descriptors of both daemons */
+	int epoll_fd;     /* watches the descriptors of both daemons */
 	uint16_t port;
 	char *control_path; /* NULL: no socket file is ours */
 	dev_t control_dev;  /* tells our socket file from another one of the same name */

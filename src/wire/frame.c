@@ -200,7 +200,8 @@ struct frame *frame_unref(struct frame *f)
 	return NULL;
 }
 
-/* The message of @f, decoded; NULL without memory. What it points to lives until the next use of @m. */
+/* The message of @f, decoded; NULL without memory. What it points to lives until the next use of
+ * @m. */
 static Websocket__WebSocketMessage *decode(struct frame *f, struct frame_maker *m)
 {
 	Websocket__WebSocketMessage *msg = NULL;
@@ -255,9 +256,11 @@ static struct frame_bytes *make_packed(struct frame *f, struct frame_maker *m)
 	if (!msg)
 		return &f->body;
 	m->scratch.len = 0;
-	if (zip_pack(m->zip, (int)m->level, msg->binary->data.data, msg->binary->data.len, &m->scratch))
+	if (zip_pack(m->zip, (int)m->level, msg->binary->data.data, msg->binary->data.len,
+		     &m->scratch))
 		return &f->body;
-	msg_init_repack(&b, msg, m->scratch.data, m->scratch.len, WEBSOCKET__COMPRESSION_TYPE__ZSTD);
+	msg_init_repack(&b, msg, m->scratch.data, m->scratch.len,
+			WEBSOCKET__COMPRESSION_TYPE__ZSTD);
 	out = encode(f, &b, m->max_frame);
 	if (!out)
 		return &f->body;
@@ -300,9 +303,9 @@ static void trim_buffers(struct frame_maker *m)
 }
 
 /* The form in a slot, made by @make if nobody has done so yet. */
-static const struct frame_bytes *form_of(struct frame *f, enum frame_form form,
-					 struct frame_maker *m,
-					 struct frame_bytes *(*make)(struct frame *, struct frame_maker *))
+static const struct frame_bytes *
+form_of(struct frame *f, enum frame_form form, struct frame_maker *m,
+	struct frame_bytes *(*make)(struct frame *, struct frame_maker *))
 {
 	struct frame_bytes *made, *there;
 

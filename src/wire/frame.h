@@ -37,17 +37,17 @@ enum frame_form {
 };
 
 enum frame_flags {
-	FRAME_NOTICE = 1 << 0,   /* CONNECT or DISCONNECT: first to be skipped */
-	FRAME_CONTROL = 1 << 1,  /* WebSocket control frame: may stand between fragments */
-	FRAME_CAN_PACK = 1 << 2, /* uncompressed BinaryData, large enough and not too large */
+	FRAME_NOTICE = 1 << 0,    /* CONNECT or DISCONNECT: first to be skipped */
+	FRAME_CONTROL = 1 << 1,   /* WebSocket control frame: may stand between fragments */
+	FRAME_CAN_PACK = 1 << 2,  /* uncompressed BinaryData, large enough and not too large */
 	FRAME_IS_PACKED = 1 << 3, /* compressed BinaryData, see @packed_with */
-	FRAME_CLOSE = 1 << 4,    /* the last that a connection sends */
+	FRAME_CLOSE = 1 << 4,     /* the last that a connection sends */
 };
 
 /* Encoded bytes: one or more WebSocket frames of the same message. */
 struct WB_FROZEN frame_bytes {
-	size_t len;      /* of bytes[] */
-	size_t piece;    /* bytes of each WebSocket frame but the last, header included */
+	size_t len;   /* of bytes[] */
+	size_t piece; /* bytes of each WebSocket frame but the last, header included */
 	uint8_t bytes[];
 };
 
@@ -65,10 +65,10 @@ struct WB_SHARED frame {
 	uint64_t seq WB_FROZEN;        /* place in the channel's order */
 	uint64_t sender WB_FROZEN;     /* serial of the connection that must not get it; 0: none */
 	uint64_t received_ns WB_FROZEN;
-	struct frame *next;            /* in a private queue */
+	struct frame *next; /* in a private queue */
 	_Atomic size_t *account WB_FROZEN;
 	_Atomic(struct frame_bytes *) form[FRAME_N_FORMS]; /* FRAME_ORIGINAL unused */
-	struct frame_bytes body;       /* must be last */
+	struct frame_bytes body;                           /* must be last */
 };
 
 /**
@@ -82,8 +82,8 @@ struct WB_SHARED frame {
  * Owns:    the caller's reference; frame_unref() gives it back.
  * Thread:  any; until it is published, the caller's alone.
  */
-struct frame *frame_new(uint8_t opcode, size_t payload, size_t max_frame,
-			_Atomic size_t *account) WB_NODISCARD;
+struct frame *frame_new(uint8_t opcode, size_t payload, size_t max_frame, _Atomic size_t *account)
+	WB_NODISCARD;
 
 /* A frame of bytes that are sent as they are: an HTTP response before the first frame. */
 struct frame *frame_new_raw(const void *p, size_t n, _Atomic size_t *account) WB_NODISCARD;
@@ -91,7 +91,8 @@ struct frame *frame_new_raw(const void *p, size_t n, _Atomic size_t *account) WB
 /* Writes a part of the payload at an offset of the message, across pieces where need be. */
 void frame_write(struct frame *f, size_t offset, const void *p, size_t n);
 
-/* Where the whole payload lies in one piece, or NULL when it is cut. For writing before publishing. */
+/* Where the whole payload lies in one piece, or NULL when it is cut. For writing before publishing.
+ */
 uint8_t *frame_payload(struct frame *f);
 
 /* Bytes of the message, without any header. */
@@ -101,8 +102,8 @@ size_t frame_payload_len(const struct frame *f);
 void frame_copy_payload(const struct frame *f, uint8_t *out);
 
 /* A frame that carries a message of wire/msg; NULL without memory. */
-struct frame *frame_from_msg(const struct msg_builder *b, size_t max_frame,
-			     _Atomic size_t *account) WB_NODISCARD;
+struct frame *frame_from_msg(const struct msg_builder *b, size_t max_frame, _Atomic size_t *account)
+	WB_NODISCARD;
 
 /* One more reference. Thread: any that holds one. */
 static inline struct frame *frame_ref(struct frame *f)
@@ -129,13 +130,14 @@ static inline bool frame_varies(const struct frame *f)
 /* What making a variant needs, from the worker that makes it. */
 struct WB_OWNER(worker) frame_maker {
 	struct zip *zip;
-	struct arena *arena;   /* for decoding; reset by each use */
-	struct buf scratch;    /* output of zip */
-	struct buf copy;       /* payload of a message that is cut */
-	unsigned level;        /* of zstd */
-	size_t max_frame;      /* bytes */
-	size_t max_message;    /* bound of what is unpacked */
-	uint64_t pack_in, pack_out, unpack_in, unpack_out, failures; /* running totals, for metrics */
+	struct arena *arena; /* for decoding; reset by each use */
+	struct buf scratch;  /* output of zip */
+	struct buf copy;     /* payload of a message that is cut */
+	unsigned level;      /* of zstd */
+	size_t max_frame;    /* bytes */
+	size_t max_message;  /* bound of what is unpacked */
+	uint64_t pack_in, pack_out, unpack_in, unpack_out,
+		failures; /* running totals, for metrics */
 };
 
 /**
