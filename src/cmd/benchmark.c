@@ -1,0 +1,205 @@
+/* SPDX-License-Identifier: MIT */
+#include "cmd/benchmark.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <string.h>
+
+#include "base/text.h"
+#include "cmd/bench_private.h"
+
+#define DEFAULT_URL "ws://127.0.0.1:8080"
+#define PREPARED_HELP (-1)
+#define MAX_SIZE ((uint64_t)256 << 20)
+#define MAX_MESSAGES UINT32_MAX /* of all publishers: a number has 32 bits */
+
+static const char usage[] =
+	"usage: wsbind benchmark [-u URL] [-m MESSAGES] [-c CLIENTS] [--message-size BYTES]\n"
+	"                        [--mode fanout|echo] [--publishers N] [--window N] [--rate N]\n"
+	"                        [--json] [--config FILE] [--KEY=VALUE ...]\n"
+	"\n"
+	"fanout: clients in one channel, some of them publish, all count what arrives.\n"
+	"echo:   every client sends to the server's echo_path and awaits its own.\n"
+	"\n"
+	"  -u, --url URL          server; " DEFAULT_URL ". Without a path, fanout uses a\n"
+	"                         channel of its own\n"
+	"  -m, --messages N       messages sent by all together; 10000\n"
+	"  -c, --clients N        connections; 10\n"
+	"      --message-size N   bytes of data in each; 1024\n"
+	"      --mode MODE        fanout or echo; fanout\n"
+	"      --publishers N     clients that publish; 8, or one less than there are clients\n"
+	"      --window N         messages of one publisher on their way; so many that all\n"
+	"                         together are 64 and 512K at most\n"
+	"      --rate N           messages a second of all together; as fast as the window lets\n"
+	"      --json             print the result as one JSON object\n"
+	"      --help             print this text\n"
+	"\n"
+	"Exit status: 0 everything arrived once and in order; 1 not so, or no server;\n"
+	"2 usage; 78 configuration. See wsbind-benchmark(1).\n";
+
+#define MEMBER(name) offsetof(struct bench_options, name)
+static const struct option_row rows[] = {
+	{'u', "url", OPTION_TEXT, MEMBER(url), 0, 0},
+	{'m', "messages", OPTION_COUNT, MEMBER(messages), 1, MAX_MESSAGES},
+	{'c', "clients", OPTION_COUNT, MEMBER(clients), 1, 1000000},
+	{0, "message-size", OPTION_SIZE, MEMBER(message_size), BENCH_MIN_SIZE, MAX_SIZE},
+	{0, "mode", OPTION_TEXT, MEMBER(mode), 0, 0},
+	{0, "publishers", OPTION_COUNT, MEMBER(publishers), 1, 1000000},
+	{0, "window", OPTION_COUNT, MEMBER(window), 1, 1000000},
+	{0, "rate", OPTION_COUNT, MEMBER(rate), 1, 100000000},
+	{0, "json", OPTION_FLAG, MEMBER(is_json), 0, 0},
+};
+#undef MEMBER
+
+const struct option_table bench_option_table = {"benchmark", usage, rows, ARRAY_LEN(rows)};
+
+static bool WB_PRINTF(2, 3) say(FILE *err, const char *format, ...)
+{
+	va_list args;
+
+	fputs("wsbind benchmark: ", err);
+	va_start(args, format);
+	vfprintf(err, format, args);
+	va_end(args);
+	fputc('\n', err);
+	return false;
+}
+
+/* So many that the queues of the server's clients fill neither by number nor by size. */
+static uint64_t default_window(const struct bench_options *o, const struct config *config)
+{
+	uint64_t messages = MIN(BENCH_FLIGHT_MESSAGES, config->message_queue_size / 2);
+	uint64_t bytes = MIN(BENCH_FLIGHT_BYTES, config->max_send_buffer / 2);
+
+	messages = MIN(messages, bytes / o->message_size);
+	return MAX(messages / o->publishers, 1ULL);
+}
+
+bool bench_complete_options(struct bench_options *o, const struct config *config, FILE *err)
+{
+	o->is_echo = strcmp(o->mode, "echo") == 0;
+	if (!o->is_echo && strcmp(o->mode, "fanout") != 0)
+		return say(err, "--mode %s: it is fanout or echo", o->mode);
+	if (!o->is_echo && o->clients < 2)
+		return say(err, "fanout needs two clients: nobody gets what he sends himself");
+	if (o->is_echo && o->publishers && o->publishers != o->clients)
+		return say(err, "--publishers: in echo mode every client sends");
+	if (o->publishers > o->clients)
+		return say(err, "--publishers %" PRIu64 ": there are only %" PRIu64 " clients",
+			   o->publishers, o->clients);
+	if (o->is_echo)
+		o->publishers = o->clients;
+	else if (!o->publishers)
+		o->publishers = MIN(BENCH_PUBLISHERS, o->clients - 1);
+	/* Whoever has nothing to publish only receives. */
+	if (!o->is_echo)
+		o->publishers = MIN(o->publishers, o->messages);
+	if (!o->window)
+		o->window = default_window(o, config);
+	return true;
+}
+
+/* A channel of its own, unless the URL names one: so that a run disturbs nobody. */
+static bool own_channel(const struct bench *b, struct ws_url *url)
+{
+	char name[32] = "bench-";
+	uint8_t random[8];
+
+	if (b->options.is_echo || (url->path[1] != '\0' && url->path[1] != '?'))
+		return true;
+	peer_random(random, sizeof(random));
+	hex_encode(name + strlen(name), random, sizeof(random));
+	return options_set_channel(url, name) == 0;
+}
+
+static int find_target(struct bench *b)
+{
+	struct ws_url url;
+	const char *why;
+
+	if (ws_url_parse(b->options.url, &url) < 0 || !own_channel(b, &url)) {
+		(void)say(stderr, "%s: not a URL like ws://HOST:PORT/CHANNEL", b->options.url);
+		return OPTIONS_EXIT_USAGE;
+	}
+	if (peer_target_init(&b->target, &url, &why) == 0)
+		return 0;
+	(void)say(stderr, "%s: %s", b->options.url, why);
+	return EXIT_FAILURE;
+}
+
+static int check_descriptors(const struct bench *b)
+{
+	size_t possible = peer_raise_descriptors(b->options.clients);
+
+	if (possible >= b->options.clients)
+		return 0;
+	(void)say(stderr,
+		  "%" PRIu64 " clients need more open files than are allowed; possible are %zu "
+		  "(ulimit -Hn)",
+		  b->options.clients, possible);
+	return EXIT_FAILURE;
+}
+
+static int prepare(struct bench *b, char **argv)
+{
+	struct config_source source = {0};
+	int r = options_parse(&bench_option_table, argv, &b->options, &source, stderr);
+
+	if (r == OPTIONS_E_HELP) {
+		fputs(usage, stdout);
+		return PREPARED_HELP;
+	}
+	if (r != 0)
+		return OPTIONS_EXIT_USAGE;
+	r = options_load(&bench_option_table, &source, stderr, &b->config);
+	if (r != 0)
+		return r;
+	if (!bench_complete_options(&b->options, b->config, stderr))
+		return OPTIONS_EXIT_USAGE;
+	r = find_target(b);
+	return r ? r : check_descriptors(b);
+}
+
+/* The limit that is the server's default stands in the way of a measurement: say so. */
+static void hint_at_throttle(const struct bench *b)
+{
+	double limit = (double)b->config->max_incoming_frames_per_second;
+	double ns = (double)(b->last_ns - b->began_ns);
+	double each = ns > 0 ? (double)b->sent * NS_PER_S / ns / (double)b->options.publishers : 0;
+
+	if (limit > 0 && b->sent > limit && each > 0.8 * limit && each < 2 * limit &&
+	    !b->options.rate)
+		(void)say(stderr,
+			  "each publisher came to about max_incoming_frames_per_second = %.0f: "
+			  "if that is the server's setting, it held them back (0 lifts it)",
+			  limit);
+}
+
+int benchmark_main(int argc, char **argv)
+{
+	static struct bench bench;
+	struct bench *b = &bench;
+	int status;
+
+	(void)argc;
+	*b = (struct bench){.out = stdout, .err = stderr};
+	b->options = (struct bench_options){
+		.url = DEFAULT_URL,
+		.mode = "fanout",
+		.messages = 10000,
+		.clients = 10,
+		.message_size = 1024,
+	};
+	status = prepare(b, argv);
+	if (status == 0)
+		status = bench_run(b);
+	if (status == 0) {
+		bench_report(b);
+		hint_at_throttle(b);
+		status = bench_is_clean(b) && fflush(stdout) == 0 ? 0 : EXIT_FAILURE;
+	}
+	bench_fini(b);
+	config_unref(b->config);
+	return status == PREPARED_HELP ? 0 : status;
+}

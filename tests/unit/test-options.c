@@ -1,0 +1,189 @@
+/* SPDX-License-Identifier: MIT */
+#include "cmd/options.h"
+
+#include <errno.h>
+#include <stdio.h>
+
+#include "test.h"
+
+struct values {
+	bool flag;
+	const char *text;
+	uint64_t count, size;
+};
+
+static const struct option_row rows[] = {
+	{'f', "flag", OPTION_FLAG, offsetof(struct values, flag), 0, 0},
+	{'t', "text", OPTION_TEXT, offsetof(struct values, text), 0, 0},
+	{'c', "count", OPTION_COUNT, offsetof(struct values, count), 2, 10},
+	{0, "size", OPTION_SIZE, offsetof(struct values, size), 0, 1 << 20},
+};
+
+static const struct option_table table = {"thing", "usage\n", rows, ARRAY_LEN(rows)};
+
+struct parsed {
+	struct values v;
+	struct config_source source;
+	char said[512];
+};
+
+/* @line: arguments with blanks between. */
+static int parse(const char *line, struct parsed *ret)
+{
+	static char copy[512];
+	char *argv[32] = {(char[]){"thing"}}, *save = NULL;
+	FILE *err = fmemopen(ret->said, sizeof(ret->said), "w");
+	size_t n = 1;
+	int r;
+
+	memset(&ret->v, 0, sizeof(ret->v));
+	memset(&ret->source, 0, sizeof(ret->source));
+	ret->said[0] = '\0';
+	snprintf(copy, sizeof(copy), "%s", line);
+	for (char *word = strtok_r(copy, " ", &save); word; word = strtok_r(NULL, " ", &save))
+		argv[n++] = word;
+	r = options_parse(&table, argv, &ret->v, &ret->source, err);
+	fclose(err);
+	return r;
+}
+
+TEST(options_are_read_in_all_their_forms)
+{
+	struct parsed p;
+
+	CHECK_EQ(parse("", &p), 0);
+	CHECK(!p.v.flag && !p.v.text && !p.v.count);
+	for (size_t i = 0; i < 3; i++) {
+		static const char *const line[] = {
+			"-f -t abc -c 7 --size 4K",
+			"--flag --text abc --count 7 --size 4096",
+			"--text=abc -c7 --flag --size=4K",
+		};
+
+		CHECK_EQ(parse(line[i], &p), 0);
+		CHECK(p.v.flag);
+		CHECK_STR(p.v.text, "abc");
+		CHECK_EQ(p.v.count, 7);
+		CHECK_EQ(p.v.size, 4096);
+	}
+	CHECK_EQ(parse("--text= -c 2", &p), 0);
+	CHECK_STR(p.v.text, "");
+	CHECK_EQ(parse("-c 2 -c 10", &p), 0);
+	CHECK_EQ(p.v.count, 10);
+}
+
+TEST(options_help_wins_over_what_follows)
+{
+	struct parsed p;
+
+	CHECK_EQ(parse("--help", &p), OPTIONS_E_HELP);
+	CHECK_EQ(parse("-f -h --nonsense", &p), OPTIONS_E_HELP);
+}
+
+/* Each says what is wrong, naming the argument. */
+TEST(options_that_are_wrong_are_named)
+{
+	static const struct {
+		const char *line, *named;
+	} wrong[] = {
+		{"--count 1", "from 2 to 10"},
+		{"--count 11", "11"},
+		{"-c x", "--count x"},
+		{"-c -3", "-3"},
+		{"-c 3.5", "3.5"},
+		{"--size 2M", "2M"},
+		{"--text", "--text"},
+		{"-t", "-t"},
+		{"--flag=yes", "--flag=yes"},
+		{"extra", "extra"},
+		{"-", "-"},
+		{"--nothing", "--nothing"},
+		{"-x", "-x"},
+		{"--texture a", "--texture"},
+		{"-fx", "-fx"},
+		{"--config", "--config"},
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(wrong); i++) {
+		struct parsed p;
+
+		CHECK_EQ(parse(wrong[i].line, &p), OPTIONS_E_USAGE);
+		CHECK(strstr(p.said, wrong[i].named));
+		CHECK(strstr(p.said, "wsbind thing"));
+	}
+}
+
+TEST(options_leave_the_configuration_its_own)
+{
+	struct parsed p;
+
+	CHECK_EQ(parse("--config f.conf -f --reconnect-attempts=3 --max_message_size 1M", &p), 0);
+	CHECK(p.v.flag);
+	CHECK_STR(p.source.file, "f.conf");
+	CHECK_EQ(p.source.n_overrides, 2);
+}
+
+TEST(options_load_takes_what_the_command_line_says)
+{
+	struct config *c = NULL;
+	struct parsed p;
+
+	CHECK_EQ(parse("--config=/dev/null --reconnect-attempts=3", &p), 0);
+	CHECK_EQ(options_load(&table, &p.source, stderr, &c), 0);
+	CHECK_EQ(c->reconnect_attempts, 3);
+	config_unref(c);
+}
+
+TEST(options_load_refuses_what_is_wrong_and_says_so)
+{
+	static const char *const lines[] = {
+		"--config=/dev/null --reconnect-attempts=many",
+		"--config=/dev/null --no-such-key=1",
+		"--config=/no/such/file",
+		"--reconnect-attempts=many",
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(lines); i++) {
+		char said[1024] = "";
+		FILE *err = fmemopen(said, sizeof(said), "w");
+		struct config *c = NULL;
+		struct parsed p;
+
+		CHECK_EQ(parse(lines[i], &p), 0);
+		CHECK_EQ(options_load(&table, &p.source, err, &c), OPTIONS_EXIT_CONFIG);
+		fclose(err);
+		CHECK(strstr(said, "wsbind thing: "));
+		CHECK(!c);
+	}
+}
+
+static void check_channel(const char *url, const char *channel, const char *path)
+{
+	struct ws_url u;
+
+	CHECK_EQ(ws_url_parse(url, &u), 0);
+	CHECK_EQ(options_set_channel(&u, channel), 0);
+	CHECK_STR(u.path, path);
+}
+
+TEST(options_channel_replaces_the_path_and_keeps_the_query)
+{
+	check_channel("ws://h", "a", "/a");
+	check_channel("ws://h/x/y", "", "/");
+	check_channel("ws://h/x?token=1", "a b", "/a%20b?token=1");
+	check_channel("ws://h/?t", "r/7", "/r/7?t");
+}
+
+TEST(options_channel_that_is_too_long_is_refused)
+{
+	char name[258];
+	struct ws_url u;
+
+	memset(name, 'n', sizeof(name));
+	name[256] = '\0';
+	CHECK_EQ(ws_url_parse("ws://h/old", &u), 0);
+	CHECK_EQ(options_set_channel(&u, name), -ENAMETOOLONG);
+	CHECK_STR(u.path, "/old");
+	name[255] = '\0';
+	CHECK_EQ(options_set_channel(&u, name), 0);
+}
