@@ -13,6 +13,7 @@
 #include "core/transfer.h"
 #include "io/log.h"
 #include "service/systemd.h"
+#include "wire/upgrade.h"
 
 #define EXIT_USAGE 2
 #define EXIT_CONFIG 78
@@ -492,6 +493,9 @@ static int start(struct server *s)
 	raise_descriptors(s->config);
 	check_backlog();
 	warn_if_open(s->config);
+	error = upgrade_prepare();
+	if (error)
+		return fail("SHA-1 of the opening handshake", NULL, error);
 	error = reactor_init(&s->reactor, &main_ops);
 	if (error)
 		return fail("epoll", NULL, error);

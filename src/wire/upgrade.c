@@ -46,6 +46,14 @@ static bool upgrade_accept(const char *key, char out[UPGRADE_ACCEPT_TEXT])
 	return true;
 }
 
+int upgrade_prepare(void)
+{
+	static const char key[UPGRADE_KEY_LEN + 1] = "AAAAAAAAAAAAAAAAAAAAAA==";
+	char accept[UPGRADE_ACCEPT_TEXT];
+
+	return upgrade_accept(key, accept) ? 0 : -ENOTSUP;
+}
+
 static bool upgrade_has_channel(struct http_text path, struct upgrade *u)
 {
 	size_t n;

@@ -41,6 +41,17 @@ struct WB_VALUE upgrade {
 };
 
 /**
+ * upgrade_prepare() - load what every handshake needs
+ *
+ * The first digest has the library set itself up, some 2 MiB of it: better before the first
+ * client than with it. And where SHA-1 is not to be had, no handshake can succeed.
+ *
+ * Return:  0 | -ENOTSUP no SHA-1 here.
+ * Thread:  main, before the workers start.
+ */
+int upgrade_prepare(void) WB_NODISCARD;
+
+/**
  * upgrade_check() - decide whether a request opens a WebSocket connection
  * @req:    what http_parse_request() returned 0 for
  * @ret:    filled on 0 alone; its slices live as long as those of @req

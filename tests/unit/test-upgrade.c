@@ -61,6 +61,12 @@ TEST(upgrade_takes_what_the_server_needs)
 	CHECK(!u.origin.p && !u.extensions.p && !u.subprotocols.p && !u.query.p);
 }
 
+TEST(upgrade_can_be_prepared_more_than_once)
+{
+	CHECK_EQ(upgrade_prepare(), 0);
+	CHECK_EQ(upgrade_prepare(), 0);
+}
+
 TEST(upgrade_verdicts)
 {
 	static const struct {

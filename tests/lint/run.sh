@@ -1,0 +1,97 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+#
+# run.sh WSBIND: all that a machine can say about how the project reads, one line for
+# each question ("ok 1 - layers"), what is wrong below it, and a count at the end.
+# WSBIND is the program whose keys are compared; generated headers are looked for beside it.
+set -u
+cd "$(dirname "$0")/../.." || exit 1
+wsbind=$(realpath "${1:-build/release/wsbind}")
+lint=tests/lint
+count=0 failed=0 skipped=0
+
+question() { # NAME COMMAND...
+	local name=$1 said
+	shift
+	count=$((count + 1))
+	if said=$("$@" 2>&1); then
+		echo "ok $count - $name"
+	else
+		echo "not ok $count - $name"
+		failed=$((failed + 1))
+	fi
+	[ -z "$said" ] || sed 's/^/# /' <<<"$said"
+}
+
+skip() { # NAME WHY
+	count=$((count + 1)) skipped=$((skipped + 1))
+	echo "ok $count - $1 # SKIP $2"
+}
+
+formatted() { # tables are laid out by hand
+	# shellcheck disable=SC2046
+	clang-format --dry-run --Werror $(printf '%s\n' src/*/*.[ch] tests/unit/*.[ch] |
+		grep -vE '_(keys|table|events)\.h$') 2>&1 | grep -E 'error:' |
+		sed 's/:[0-9]*:[0-9]*: error:.*//' | sort | uniq -c |
+		awk '{ print $2 ": " $1 " places differ; see make format"; bad = 1 } END { exit bad }'
+}
+
+pages() {
+	local page said bad=0
+	for page in man/*.[1-9]; do
+		said=$(mandoc -Tlint -W warning "$page") || bad=1
+		[ -z "$said" ] || echo "$said"
+		grep -q '^\.Dd ' "$page" || { echo "$page: is not mdoc"; bad=1; }
+	done
+	return $bad
+}
+
+units() { # as they are installed, with the program under test
+	local folder unit bad=0
+	folder=$(mktemp -d)
+	for unit in systemd/*.service systemd/*.socket; do
+		[ -e "$unit" ] || continue
+		sed "s|@bindir@|$(dirname "$wsbind")|g" "$unit" >"$folder/${unit##*/}"
+	done
+	# Words about other units of the machine are not ours.
+	systemd-analyze verify --man=no "$folder"/* 2>&1 | grep -F wsbind && bad=1
+	rm -rf "$folder"
+	return $bad
+}
+
+scripts() {
+	local file bad=0
+	for file in .ci/run tests/*.sh tests/*/*.sh; do
+		[ -e "$file" ] || continue
+		[ -x "$file" ] || { echo "$file: is not executable"; bad=1; }
+		bash -n "$file" || bad=1
+	done
+	return $bad
+}
+
+question layers awk -f $lint/layers.awk src/*/*.[ch]
+question owners awk -f $lint/owners.awk src/*/*.h
+question sizes $lint/sizes.sh
+question 'headers compile alone' $lint/headers.sh "$(dirname "$wsbind")/gen"
+question 'metrics that were promised' $lint/spec-metrics.sh
+question 'keys of wsbind.conf(5) and conf/wsbind.conf' $lint/man-keys.sh "$wsbind"
+question scripts scripts
+if command -v mandoc >/dev/null; then
+	question 'man pages' pages
+else
+	skip 'man pages' 'mandoc is not installed'
+fi
+if command -v systemd-analyze >/dev/null; then
+	question 'systemd units' units
+else
+	skip 'systemd units' 'systemd-analyze is not installed'
+fi
+if command -v clang-format >/dev/null; then
+	question format formatted
+else
+	skip format 'clang-format is not installed'
+fi
+
+echo "1..$count"
+echo "# $((count - failed - skipped)) passed, $failed failed, $skipped skipped"
+[ $failed = 0 ]
