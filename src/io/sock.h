@@ -12,7 +12,7 @@
 
 #include "base/base.h"
 
-/* Longest text of sock_format_address(): "[IPv6]:65535" or a unix socket's "unix". */
+/* Longest text of sock_format_peer(): "[IPv6]:65535" or a unix socket's "unix". */
 #define SOCK_ADDRESS_MAX 64
 
 /* A peer's address, small enough to be kept for each connection. */

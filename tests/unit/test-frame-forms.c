@@ -1,0 +1,448 @@
+/* SPDX-License-Identifier: MIT */
+/* The variants of a frame: who gets which, and that each is made once. */
+#include <pthread.h>
+#include <sched.h>
+
+#include "containers/mem.h"
+#include "test.h"
+#include "wire/frame.h"
+#include "wire/ws.h"
+
+#define ALL_CAPS (MSG_CAP_ACK | MSG_CAP_GZIP | MSG_CAP_ZSTD | MSG_CAP_LZ4)
+#define DATA_BYTES 20000
+
+static _Atomic size_t account;
+
+static const enum zip_kind packed_kinds[] = {ZIP_GZIP, ZIP_ZSTD, ZIP_LZ4};
+
+/* A worker's share of making variants. */
+struct rig {
+	struct zip zip;
+	struct arena arena;
+	struct frame_maker m;
+};
+
+static void rig_init(struct rig *r, size_t max_frame, size_t max_message)
+{
+	*r = (struct rig){.m = {.zip = &r->zip,
+				.arena = &r->arena,
+				.level = 3,
+				.max_frame = max_frame,
+				.max_message = max_message}};
+	zip_init(&r->zip);
+	arena_init(&r->arena, 4096, 1024 * 1024);
+}
+
+static void rig_fini(struct rig *r)
+{
+	zip_fini(&r->zip);
+	arena_fini(&r->arena);
+	buf_fini(&r->m.scratch);
+	buf_fini(&r->m.copy);
+}
+
+/* Shrinks to about half. */
+static void fill(uint8_t *p, size_t n)
+{
+	uint64_t random = test_seed();
+
+	for (size_t i = 0; i < n; i++)
+		p[i] = i & 64 ? (uint8_t)(test_random(&random) >> 56) : (uint8_t)(i >> 8);
+}
+
+static void fill_noise(uint8_t *p, size_t n)
+{
+	uint64_t random = test_seed();
+
+	for (size_t i = 0; i < n; i++)
+		p[i] = (uint8_t)(test_random(&random) >> 56);
+}
+
+/* A BINARY_DATA message with all that a variant must keep. */
+static struct frame *binary(const void *p, size_t n, enum zip_kind kind, size_t max_frame)
+{
+	struct msg_builder b;
+	struct frame *f;
+
+	msg_init_binary(&b, p, n, 7, true, (Websocket__CompressionType)kind);
+	msg_set_request_id(&b, "0123456789abcdef", 16);
+	msg_set_channel(&b, "room");
+	msg_set_sequence(&b, 42);
+	f = frame_from_msg(&b, max_frame, &account);
+	CHECK(f != NULL);
+	f->flags |= kind == ZIP_NONE ? FRAME_CAN_PACK : FRAME_IS_PACKED;
+	f->packed_with = (uint8_t)kind;
+	CHECK(frame_varies(f));
+	return f;
+}
+
+static struct frame *packed_binary(enum zip_kind kind, const void *p, size_t n, size_t max_frame)
+{
+	struct buf packed = {0};
+	struct zip zip;
+	struct frame *f;
+
+	zip_init(&zip);
+	CHECK_EQ(zip_pack_kind(&zip, kind, 6, p, n, &packed), 0);
+	f = binary(packed.data, packed.len, kind, max_frame);
+	buf_fini(&packed);
+	zip_fini(&zip);
+	return f;
+}
+
+/* The payload of @b as a client puts it together; returns its length. */
+static size_t read_payload(const struct frame_bytes *b, uint8_t *out, size_t cap)
+{
+	struct ws_decoder *d = ws_decoder_new(WS_CLIENT, 0);
+	uint8_t *bytes = malloc(b->len);
+	size_t at = 0, got = 0, used;
+	struct ws_piece piece = {0};
+	uint16_t code = 0;
+
+	memcpy(bytes, b->bytes, b->len);
+	while (ws_decoder_feed(d, bytes + at, b->len - at, &used, &piece, &code) == WS_PIECE) {
+		CHECK(got + piece.len <= cap);
+		if (piece.len)
+			memcpy(out + got, piece.data, piece.len);
+		got += piece.len;
+		at += used;
+		CHECK_EQ(frame_is_boundary(b, at), piece.ends);
+		CHECK_EQ(piece.fin && piece.ends, at == b->len);
+	}
+	CHECK_EQ(code, 0);
+	CHECK_EQ(at, b->len);
+	ws_decoder_free(d);
+	free(bytes);
+	return got;
+}
+
+/* @b must be the message of binary(), its data packed by @kind out of @p. */
+static void check_form(const struct frame_bytes *b, enum zip_kind kind, const void *p, size_t n)
+{
+	uint8_t *payload = malloc(b->len);
+	size_t len = read_payload(b, payload, b->len);
+	Websocket__WebSocketMessage *m;
+	struct buf data = {0};
+	struct arena arena;
+	struct zip zip;
+
+	zip_init(&zip);
+	arena_init(&arena, 4096, 65536);
+	CHECK_EQ(msg_decode(&arena, payload, len, &m), MSG_OK);
+	CHECK_EQ(m->type, WEBSOCKET__MESSAGE_TYPE__BINARY_DATA);
+	CHECK_EQ(m->request_id.len, 16);
+	CHECK_MEM(m->request_id.data, "0123456789abcdef", 16);
+	CHECK_STR(m->channel, "room");
+	CHECK_EQ(m->sequence, 42);
+	CHECK_EQ(m->binary->sequence, 7);
+	CHECK(m->binary->is_last);
+	CHECK_EQ(m->binary->compression, kind);
+	CHECK_STR(m->binary->checksum[0] ? "present" : "missing", "present");
+	CHECK_EQ(msg_check_binary(m), MSG_OK);
+	CHECK_EQ(zip_unpack(&zip, kind, m->binary->data.data, m->binary->data.len, n, &data), 0);
+	CHECK_EQ(data.len, n);
+	CHECK(n == 0 || memcmp(data.data, p, n) == 0);
+	buf_fini(&data);
+	arena_fini(&arena);
+	zip_fini(&zip);
+	free(payload);
+}
+
+TEST(frame_that_does_not_vary_is_the_same_for_all)
+{
+	struct frame *f;
+	struct msg_builder b;
+
+	msg_init_heartbeat(&b);
+	f = frame_from_msg(&b, 1000, &account);
+	CHECK(f != NULL);
+	CHECK(!frame_varies(f));
+	for (unsigned caps = 0; caps <= ALL_CAPS; caps++)
+		CHECK(frame_for(f, caps, NULL) == &f->body);
+	f = frame_unref(f);
+	CHECK_EQ(atomic_load(&account), 0);
+}
+
+/* The second call gets no maker: it must find the form in its slot. */
+TEST(frame_is_packed_once_and_only_for_those_who_read_zstd)
+{
+	static const size_t cuts[] = {SIZE_MAX, 100, 3000};
+	uint8_t data[DATA_BYTES];
+
+	fill(data, sizeof(data));
+	for (size_t k = 0; k < ARRAY_LEN(cuts); k++) {
+		struct frame *f = binary(data, sizeof(data), ZIP_NONE, cuts[k]);
+		size_t charged = atomic_load(&account);
+		const struct frame_bytes *packed;
+		struct rig r;
+
+		rig_init(&r, cuts[k], sizeof(data));
+		for (unsigned caps = 0; caps <= ALL_CAPS; caps++)
+			if (!(caps & MSG_CAP_ZSTD))
+				CHECK(frame_for(f, caps, NULL) == &f->body);
+		packed = frame_for(f, MSG_CAP_ZSTD, &r.m);
+		CHECK(packed != NULL && packed != &f->body);
+		CHECK(packed->len < f->body.len * 3 / 4);
+		CHECK_EQ(atomic_load(&account), charged + sizeof(*packed) + packed->len);
+		CHECK(frame_for(f, ALL_CAPS, NULL) == packed);
+		CHECK_EQ(packed->piece == packed->len, cuts[k] == SIZE_MAX);
+		check_form(packed, ZIP_ZSTD, data, sizeof(data));
+		check_form(&f->body, ZIP_NONE, data, sizeof(data));
+		CHECK_EQ(r.m.pack_in, sizeof(data));
+		CHECK(r.m.pack_out > 0 && r.m.pack_out < packed->len);
+		CHECK_EQ(r.m.unpack_in + r.m.unpack_out + r.m.failures, 0);
+		f = frame_unref(f);
+		CHECK_EQ(atomic_load(&account), 0);
+		rig_fini(&r);
+	}
+}
+
+TEST(frame_that_does_not_shrink_stays_and_is_not_tried_again)
+{
+	uint8_t data[DATA_BYTES];
+	struct frame *f;
+	struct rig r;
+
+	fill_noise(data, sizeof(data));
+	f = binary(data, sizeof(data), ZIP_NONE, SIZE_MAX);
+	rig_init(&r, SIZE_MAX, sizeof(data));
+	CHECK(frame_for(f, MSG_CAP_ZSTD, &r.m) == &f->body);
+	CHECK(frame_for(f, MSG_CAP_ZSTD, NULL) == &f->body);
+	CHECK_EQ(r.m.pack_in + r.m.pack_out + r.m.failures, 0);
+	f = frame_unref(f);
+	CHECK_EQ(atomic_load(&account), 0);
+	rig_fini(&r);
+}
+
+/* Packing adds the field that names it. Around the point where data begins to shrink at all. */
+TEST(frame_is_packed_only_when_the_whole_gets_smaller)
+{
+	uint8_t data[600];
+	size_t kept = 0, packed = 0;
+	struct rig r;
+
+	rig_init(&r, SIZE_MAX, sizeof(data));
+	for (size_t noise = 500; noise < 600; noise++) {
+		const struct frame_bytes *b;
+		struct frame *f;
+
+		memset(data, 'x', sizeof(data));
+		fill_noise(data, noise);
+		f = binary(data, sizeof(data), ZIP_NONE, SIZE_MAX);
+		b = frame_for(f, MSG_CAP_ZSTD, &r.m);
+		CHECK(b == &f->body || b->len < f->body.len);
+		kept += b == &f->body;
+		packed += b != &f->body;
+		f = frame_unref(f);
+		CHECK_EQ(atomic_load(&account), 0);
+	}
+	CHECK(kept > 0 && packed > 0);
+	rig_fini(&r);
+}
+
+/* Whole and cut, so that the payload has to be put together first. */
+TEST(frame_is_unpacked_once_for_those_who_cannot_read_it)
+{
+	uint8_t data[DATA_BYTES];
+
+	fill(data, sizeof(data));
+	for (size_t k = 0; k < 2 * ARRAY_LEN(packed_kinds); k++) {
+		enum zip_kind kind = packed_kinds[k / 2];
+		size_t cut = k % 2 ? 500 : SIZE_MAX;
+		struct frame *f = packed_binary(kind, data, sizeof(data), cut);
+		const struct frame_bytes *plain;
+		struct rig r;
+
+		rig_init(&r, cut, sizeof(data));
+		plain = frame_for(f, ALL_CAPS & ~(1u << kind), &r.m);
+		CHECK(plain != NULL && plain != &f->body);
+		for (unsigned caps = 0; caps <= ALL_CAPS; caps++)
+			CHECK(frame_for(f, caps, NULL) == (caps & 1u << kind ? &f->body : plain));
+		check_form(plain, ZIP_NONE, data, sizeof(data));
+		check_form(&f->body, kind, data, sizeof(data));
+		CHECK_EQ(r.m.unpack_out, sizeof(data));
+		CHECK(r.m.unpack_in > 0 && r.m.unpack_in < f->body.len);
+		CHECK_EQ(r.m.pack_in + r.m.pack_out + r.m.failures, 0);
+		f = frame_unref(f);
+		CHECK_EQ(atomic_load(&account), 0);
+		rig_fini(&r);
+	}
+}
+
+TEST(frame_of_empty_data_is_unpacked_to_empty_data)
+{
+	struct frame *f = binary("", 0, ZIP_GZIP, SIZE_MAX);
+	struct rig r;
+
+	rig_init(&r, SIZE_MAX, 100);
+	CHECK(frame_for(f, 0, &r.m) != NULL);
+	check_form(frame_for(f, 0, NULL), ZIP_NONE, "", 0);
+	f = frame_unref(f);
+	CHECK_EQ(atomic_load(&account), 0);
+	rig_fini(&r);
+}
+
+TEST(frame_that_is_broken_goes_only_to_those_who_would_unpack_it_themselves)
+{
+	uint8_t data[DATA_BYTES];
+
+	fill_noise(data, sizeof(data));
+	for (size_t k = 0; k < ARRAY_LEN(packed_kinds); k++) {
+		struct frame *f = binary(data, sizeof(data), packed_kinds[k], SIZE_MAX);
+		unsigned bit = 1u << packed_kinds[k];
+		struct rig r;
+
+		rig_init(&r, SIZE_MAX, sizeof(data));
+		CHECK(frame_for(f, ALL_CAPS & ~bit, &r.m) == NULL);
+		CHECK_EQ(r.m.failures, 1);
+		for (unsigned caps = 0; caps <= ALL_CAPS; caps++)
+			CHECK(frame_for(f, caps, NULL) == (caps & bit ? &f->body : NULL));
+		CHECK_EQ(r.m.unpack_in + r.m.unpack_out, 0);
+		f = frame_unref(f);
+		CHECK_EQ(atomic_load(&account), 0);
+		rig_fini(&r);
+	}
+}
+
+TEST(frame_is_unpacked_up_to_the_limit_and_not_past_it)
+{
+	static const size_t limits[] = {DATA_BYTES - 1, DATA_BYTES, DATA_BYTES + 1};
+	uint8_t data[DATA_BYTES];
+
+	fill(data, sizeof(data));
+	for (size_t k = 0; k < ARRAY_LEN(packed_kinds); k++) {
+		for (size_t i = 0; i < ARRAY_LEN(limits); i++) {
+			struct frame *f = packed_binary(packed_kinds[k], data, sizeof(data), 4000);
+			struct rig r;
+
+			rig_init(&r, 4000, limits[i]);
+			CHECK_EQ(frame_for(f, 0, &r.m) != NULL, limits[i] >= sizeof(data));
+			CHECK_EQ(r.m.failures, limits[i] < sizeof(data));
+			f = frame_unref(f);
+			CHECK_EQ(atomic_load(&account), 0);
+			rig_fini(&r);
+		}
+	}
+}
+
+/* What cannot be decoded for want of memory is sent as it is, or not at all. */
+TEST(frame_whose_message_does_not_fit_the_arena)
+{
+	uint8_t data[DATA_BYTES];
+	struct frame *plain, *packed;
+	struct rig r;
+
+	fill(data, sizeof(data));
+	plain = binary(data, sizeof(data), ZIP_NONE, 1000);
+	packed = packed_binary(ZIP_ZSTD, data, sizeof(data), 1000);
+	rig_init(&r, 1000, sizeof(data));
+	arena_init(&r.arena, 16, 16);
+	CHECK(frame_for(plain, ALL_CAPS, &r.m) == &plain->body);
+	CHECK(frame_for(packed, ALL_CAPS, &r.m) == &packed->body);
+	CHECK(frame_for(packed, 0, &r.m) == NULL);
+	plain = frame_unref(plain);
+	packed = frame_unref(packed);
+	CHECK_EQ(atomic_load(&account), 0);
+	rig_fini(&r);
+}
+
+TEST(frame_maker_gives_back_what_a_large_message_made_grow)
+{
+	size_t n = 3 << 20;
+	uint8_t *data = malloc(n);
+	struct frame *f;
+	struct rig r;
+
+	fill(data, n);
+	rig_init(&r, 1 << 20, n);
+	f = packed_binary(ZIP_ZSTD, data, n, 1 << 20);
+	CHECK(frame_for(f, 0, &r.m) != NULL);
+	CHECK(buf_cap(&r.m.scratch) <= 1 << 20);
+	CHECK(buf_cap(&r.m.copy) <= 1 << 20);
+	f = frame_unref(f);
+	CHECK_EQ(atomic_load(&account), 0);
+	rig_fini(&r);
+	free(data);
+}
+
+#define RACES 400
+
+struct racer {
+	struct frame **frames;
+	_Atomic size_t *arrived;
+	unsigned caps;
+	size_t max_message;
+	const struct frame_bytes *got[RACES];
+	size_t sum;
+};
+
+/* Takes the form of each frame at the same moment as the others, and reads it. */
+static void *race(void *arg)
+{
+	struct racer *racer = arg;
+	unsigned spins = 0;
+	struct rig r;
+
+	rig_init(&r, 700, racer->max_message);
+	for (size_t i = 0; i < RACES; i++) {
+		const struct frame_bytes *b;
+
+		/* Not a barrier of pthread: the last to come would be far ahead of who sleeps
+		 * there. */
+		atomic_fetch_add(racer->arrived, 1);
+		while (atomic_load(racer->arrived) < 2 * (i + 1))
+			if (++spins % 1000 == 0)
+				sched_yield();
+		b = frame_for(racer->frames[i], racer->caps, &r.m);
+		for (size_t k = 0; b && k < b->len; k++)
+			racer->sum += b->bytes[k];
+		racer->got[i] = b;
+		frame_unref(racer->frames[i]);
+	}
+	rig_fini(&r);
+	return NULL;
+}
+
+static void run_race(struct frame **frames, unsigned caps, size_t max_message)
+{
+	static struct racer racers[2];
+	_Atomic size_t arrived = 0;
+	pthread_t threads[2];
+
+	for (size_t i = 0; i < RACES; i++)
+		frame_ref(frames[i]);
+	for (size_t t = 0; t < 2; t++) {
+		racers[t] = (struct racer){.frames = frames,
+					   .arrived = &arrived,
+					   .caps = caps,
+					   .max_message = max_message};
+		CHECK_EQ(pthread_create(&threads[t], NULL, race, &racers[t]), 0);
+	}
+	for (size_t t = 0; t < 2; t++)
+		pthread_join(threads[t], NULL);
+	CHECK(memcmp(racers[0].got, racers[1].got, sizeof(racers[0].got)) == 0);
+	CHECK_EQ(racers[0].sum, racers[1].sum);
+	CHECK_EQ(racers[0].got[0] != NULL, max_message > 0);
+	CHECK_EQ(atomic_load(&account), 0);
+}
+
+TEST(frame_form_is_one_for_all_threads_that_race_for_it)
+{
+	static struct frame *frames[RACES];
+	uint8_t data[2000], noise[2000];
+
+	fill(data, sizeof(data));
+	for (size_t i = 0; i < RACES; i++)
+		frames[i] = binary(data, sizeof(data), ZIP_NONE, 700);
+	run_race(frames, ALL_CAPS, sizeof(data));
+	fill_noise(noise, sizeof(noise));
+	for (size_t i = 0; i < RACES; i++)
+		frames[i] = binary(noise, sizeof(noise), ZIP_NONE, 700);
+	run_race(frames, ALL_CAPS, sizeof(noise));
+	for (size_t i = 0; i < RACES; i++)
+		frames[i] = packed_binary(packed_kinds[i % 3], data, sizeof(data), 700);
+	run_race(frames, MSG_CAP_ACK, sizeof(data));
+	for (size_t i = 0; i < RACES; i++)
+		frames[i] = packed_binary(packed_kinds[i % 3], data, sizeof(data), 700);
+	run_race(frames, MSG_CAP_ACK, 0);
+}
