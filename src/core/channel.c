@@ -490,14 +490,18 @@ static void visit(struct channel *ch, struct member *m, bool varies)
 
 		while (m->channel && m->next < ch->round_to && send_range(m, ch->round_to, &share))
 			;
-		return;
+	} else {
+		b = batch_for(ch, varies ? class_of(c) : 0);
+		if (b->n_iov == 0)
+			m->next = ch->round_to;
+		else
+			(void)take_result(m, ch->round_to, b->bytes, b->n_frames,
+					  transport_send(&c->transport, b->iov, b->n_iov));
 	}
-	b = batch_for(ch, varies ? class_of(c) : 0);
-	if (b->n_iov == 0)
-		m->next = ch->round_to;
-	else
-		(void)take_result(m, ch->round_to, b->bytes, b->n_frames,
-				  transport_send(&c->transport, b->iov, b->n_iov));
+	/* @m may be gone, the connection isn't before the end of the turn. One round may be too
+	 * much. */
+	if (c->n_lagging > 0)
+		c->env->ops->check_limits(c);
 }
 
 bool channel_flush(struct channel *ch, unsigned *budget)

@@ -410,6 +410,8 @@ static void take_control(struct conn *c, const struct ws_piece *w)
 	}
 	if (!w->ends)
 		return;
+	if (c->input && !c->input->opcode)
+		c->input->started_ns = 0; /* the control frame was all that was incomplete */
 	if (w->opcode == WS_CLOSE)
 		take_close(c, p, n);
 	else if (w->opcode == WS_PING && c->state == CONN_OPEN)
@@ -598,7 +600,8 @@ void conn_feed_end(struct conn *c)
 		c->close_code = WS_CODE_ABNORMAL;
 	}
 	if (c->state == CONN_CLOSING && c->got_close && !conn_is_said(c)) {
-		c->can_read = false; /* half-closed: it still reads what we say */
+		c->can_read =
+			true; /* half-closed: it still reads what we say; the end is met again */
 		return;
 	}
 	conn_abort(c);

@@ -14,6 +14,7 @@
 /* A notice that waits: whom it is about, in which channel. */
 struct pending_notice {
 	struct list node;
+	struct member *about; /* of a join: leaving takes the notice back; else NULL */
 	Websocket__ControlType type;
 	uint8_t id[16];
 	uint8_t name_len;
@@ -304,13 +305,15 @@ static bool notices_are_on(const struct hub *h, struct directory_entry *e)
 	return members > 0 && members <= h->env.config->notice_limit && !h->env.is_stopping;
 }
 
-/* A leave cancels the join that still waits; there is no other order for one client and channel. */
-static bool cancel_pending(struct hub *h, const uint8_t id[16], const struct directory_entry *e)
+/* Takes back a notice that still waits; false when there is none. */
+static bool cancel_pending(struct hub *h, Websocket__ControlType type, const uint8_t id[16],
+			   const struct directory_entry *e)
 {
 	LIST_FOREACH_SAFE (node, next, &h->pending) {
 		struct pending_notice *p = CONTAINER_OF(node, struct pending_notice, node);
 
-		if (memcmp(p->id, id, sizeof(p->id)) != 0 || strcmp(p->name, e->name) != 0)
+		if (p->type != type || memcmp(p->id, id, sizeof(p->id)) != 0 ||
+		    strcmp(p->name, e->name) != 0)
 			continue;
 		list_del(&p->node);
 		free(p);
@@ -321,18 +324,17 @@ static bool cancel_pending(struct hub *h, const uint8_t id[16], const struct dir
 }
 
 static void keep_notice(struct hub *h, Websocket__ControlType type, const uint8_t id[16],
-			const struct directory_entry *e)
+			const struct directory_entry *e, struct member *about)
 {
-	struct pending_notice *p;
+	struct pending_notice *p =
+		h->n_pending < HUB_PENDING_NOTICES ? calloc(1, sizeof(*p)) : NULL;
 
-	if (cancel_pending(h, id, e))
-		return;
-	p = h->n_pending < HUB_PENDING_NOTICES ? calloc(1, sizeof(*p)) : NULL;
 	if (!p) {
 		METRIC_INC(h->env.metrics, notices_skipped);
 		return;
 	}
 	p->type = type;
+	p->about = about;
 	memcpy(p->id, id, sizeof(p->id));
 	memcpy(p->name, e->name, e->name_len);
 	p->name_len = e->name_len;
@@ -348,7 +350,7 @@ static void notice(struct hub *h, struct directory_entry *e, Websocket__ControlT
 	if (!notices_are_on(h, e))
 		return;
 	if (h->env.is_congested) {
-		keep_notice(h, type, id, e);
+		keep_notice(h, type, id, e, about);
 		return;
 	}
 	f = notice_frame(h, type, id, e->name);
@@ -368,7 +370,7 @@ static void send_pending(struct hub *h)
 
 		h->n_pending--;
 		if (e) {
-			notice(h, e, p->type, p->id, NULL);
+			notice(h, e, p->type, p->id, p->about);
 			directory_unpin(&h->shared->directory, e);
 		}
 		free(p);
@@ -377,9 +379,14 @@ static void send_pending(struct hub *h)
 
 void hub_notice_joined(struct hub *h, struct member *m)
 {
+	struct directory_entry *e = m->channel->entry;
+
+	/* It left, and nobody was told yet: then it was here all the time. */
+	if (cancel_pending(h, WEBSOCKET__CONTROL_TYPE__DISCONNECT, m->conn->id, e))
+		return;
 	/* With the newcomer alone there is nobody to tell. */
-	if (atomic_load_explicit(&m->channel->entry->members, memory_order_relaxed) > 1)
-		notice(h, m->channel->entry, WEBSOCKET__CONTROL_TYPE__CONNECT, m->conn->id, m);
+	if (atomic_load_explicit(&e->members, memory_order_relaxed) > 1)
+		notice(h, e, WEBSOCKET__CONTROL_TYPE__CONNECT, m->conn->id, m);
 }
 
 void hub_leave(struct hub *h, struct member *m, bool tell)
@@ -387,6 +394,9 @@ void hub_leave(struct hub *h, struct member *m, bool tell)
 	struct channel *ch = m->channel;
 	struct conn *c = m->conn;
 
+	/* It came, and nobody was told yet: then it was never here. */
+	if (cancel_pending(h, WEBSOCKET__CONTROL_TYPE__CONNECT, c->id, ch->entry))
+		tell = false;
 	channel_leave(m);
 	if (tell)
 		notice(h, ch->entry, WEBSOCKET__CONTROL_TYPE__DISCONNECT, c->id, NULL);

@@ -85,20 +85,25 @@ static void refuse_text(struct conn *c, const message *m, uint32_t code, const c
 
 /* ------------------------------------------------------------------- delivering */
 
+/* The membership of a connection in its home, which may have been left and joined again; or NULL.
+ */
+static struct member *home_membership(struct conn *c)
+{
+	if (c->home.channel)
+		return &c->home;
+	return c->left_home ? hub_membership(hub_of(c), c, c->left_home, strlen(c->left_home))
+			    : NULL;
+}
+
 /* The membership that a message goes through, or NULL after it was refused. */
 static struct member *route(struct conn *c, const message *m)
 {
-	struct member *through = &c->home;
+	struct member *through;
 
 	if (m->has_channel_case == WEBSOCKET__WEB_SOCKET_MESSAGE__HAS_CHANNEL_CHANNEL)
 		through = hub_membership(hub_of(c), c, m->channel, strlen(m->channel));
-	if (through && through->channel)
-		return through;
-	/* The home may have been left and joined again. */
-	if (through == &c->home && c->left_home)
-		through = hub_membership(hub_of(c), c, c->left_home, strlen(c->left_home));
 	else
-		through = NULL;
+		through = home_membership(c);
 	if (!through)
 		refuse_text(c, m, 404, "not a member of the channel");
 	return through;
@@ -483,13 +488,15 @@ static void take_control(struct conn *c, const message *m)
 
 static void take_text(struct conn *c, const uint8_t *p, size_t n)
 {
+	struct member *through;
 	struct frame *f;
 
 	if (c->env->config->text_messages != TEXT_RELAY) {
 		protocol_log(c, LOG_DEBUG, EV_CLIENT_MESSAGE, "sent a text message; noted");
 		return;
 	}
-	if (!c->home.channel) {
+	through = home_membership(c);
+	if (!through) {
 		refuse_text(c, NULL, 404, "not a member of the channel");
 		return;
 	}
@@ -499,7 +506,7 @@ static void take_text(struct conn *c, const uint8_t *p, size_t n)
 		return;
 	}
 	frame_write(f, 0, p, n);
-	hub_publish(hub_of(c), c->home.channel->entry, f, &c->home);
+	hub_publish(hub_of(c), through->channel->entry, f, through);
 }
 
 void protocol_message(struct conn *c, uint8_t opcode, uint8_t *p, size_t n)

@@ -51,23 +51,42 @@ static void disconnect(struct conn *c)
 	conn_close(c, 1013, "slow consumer");
 }
 
+static uint64_t rest(uint64_t whole, uint64_t part)
+{
+	return whole > part ? whole - part : 0;
+}
+
+/* Skips down to @bytes and @messages in all; false when that takes nothing away. */
+static bool skip(struct conn *c, uint64_t bytes, uint64_t messages, const char *setting)
+{
+	uint64_t had_bytes, had_messages, bytes_left, messages_left, skipped;
+
+	slow_waiting(c, &had_bytes, &had_messages);
+	skipped = channel_skip(c, rest(bytes, c->queue_bytes), rest(messages, c->queue_count));
+	slow_waiting(c, &bytes_left, &messages_left);
+	if (bytes_left == had_bytes && messages_left == had_messages)
+		return false;
+	log_slow(c, had_bytes, had_messages, setting, "its oldest messages are skipped");
+	METRIC_INC(c->env->metrics, slow_skips);
+	METRIC_ADD(c->env->metrics, skipped_messages, skipped);
+	c->over_ns = 0;
+	return true;
+}
+
 /* Brings a connection down to @bytes and @messages, or ends it. */
 static void act(struct conn *c, uint64_t bytes, uint64_t messages, const char *setting)
 {
-	bool skips = c->env->config->slow_consumer == SLOW_SKIP;
+	const struct config *config = c->env->config;
 	uint64_t had_bytes, had_messages;
 
-	slow_waiting(c, &had_bytes, &had_messages);
-	if (!skips || c->queue_bytes > bytes || c->queue_count > messages) {
-		log_slow(c, had_bytes, had_messages, setting, "closing with 1013");
-		disconnect(c);
+	/* The private queue is never skipped: where it alone is too much, skipping doesn't help. */
+	if (config->slow_consumer == SLOW_SKIP &&
+	    !is_past(config, c->queue_bytes, c->queue_count, 1) &&
+	    skip(c, bytes, messages, setting))
 		return;
-	}
-	log_slow(c, had_bytes, had_messages, setting, "its oldest messages are skipped");
-	METRIC_INC(c->env->metrics, slow_skips);
-	METRIC_ADD(c->env->metrics, skipped_messages,
-		   channel_skip(c, bytes - c->queue_bytes, messages - c->queue_count));
-	c->over_ns = 0;
+	slow_waiting(c, &had_bytes, &had_messages);
+	log_slow(c, had_bytes, had_messages, setting, "closing with 1013");
+	disconnect(c);
 }
 
 void slow_check(struct conn *c)

@@ -1,0 +1,529 @@
+/* SPDX-License-Identifier: MIT */
+#include "core-fixture.h"
+
+#include <errno.h>
+#include <stdio.h>
+
+#include "io/log.h"
+#include "wire/upgrade.h"
+
+static const char key[] = "dGhlIHNhbXBsZSBub25jZQ==";
+
+static struct rig *the_rig; /* transports know their guest by number only */
+
+/* -------------------------------------------------------------------- transport */
+
+static struct guest *guest_of(const struct transport *t)
+{
+	return the_rig->guests[t->fd];
+}
+
+static ssize_t memory_recv(struct transport *t, void *p, size_t n)
+{
+	struct guest *g = guest_of(t);
+
+	if (g->error)
+		return g->error;
+	n = MIN(n, g->in.len - g->in_at);
+	if (n == 0)
+		return g->has_ended ? 0 : -EAGAIN;
+	memcpy(p, g->in.data + g->in_at, n);
+	g->in_at += n;
+	if (g->in_at == g->in.len) {
+		buf_clear(&g->in);
+		g->in_at = 0;
+	}
+	return (ssize_t)n;
+}
+
+static ssize_t memory_send(struct transport *t, const struct iovec *iov, int count)
+{
+	struct guest *g = guest_of(t);
+	size_t sent = 0;
+
+	CHECK(!g->is_shut && !g->is_closed);
+	g->calls++;
+	if (g->error)
+		return g->error;
+	for (int i = 0; i < count; i++) {
+		size_t n = MIN(iov[i].iov_len, g->room);
+
+		CHECK(iov[i].iov_len > 0);
+		if (!g->is_mute)
+			CHECK_EQ(buf_append(&g->out, iov[i].iov_base, n, BUF_NO_LIMIT), 0);
+		if (g->room != ROOM_FOR_ALL)
+			g->room -= n;
+		sent += n;
+		g->is_blocked |= n < iov[i].iov_len;
+	}
+	g->sent += sent;
+	g->sends += sent > 0;
+	return sent ? (ssize_t)sent : -EAGAIN;
+}
+
+static void memory_shutdown(struct transport *t)
+{
+	struct guest *g = guest_of(t);
+
+	CHECK(!g->is_shut && !g->is_closed);
+	g->is_shut = true;
+}
+
+static void memory_close(struct transport *t, bool reset)
+{
+	struct guest *g = guest_of(t);
+
+	CHECK(!g->is_closed);
+	g->is_closed = true;
+	g->was_reset = reset;
+	g->conn = NULL;
+}
+
+static const struct transport_ops memory_ops = {
+	.recv = memory_recv,
+	.send = memory_send,
+	.shutdown = memory_shutdown,
+	.close = memory_close,
+};
+
+/* -------------------------------------------------------------------------- rig */
+
+struct config *rig_config(const char *lines)
+{
+	struct config_errors errors = {0};
+	struct config *config = NULL;
+	char text[4096];
+	int n = snprintf(text, sizeof(text),
+			 "host = 127.0.0.1\nport = 0\nmax_channels = 1000\n"
+			 "max_connections = 4000\nwelcome =\n%s",
+			 lines);
+
+	CHECK(n < (int)sizeof(text));
+	if (config_parse_text("test", text, (size_t)n, &config, &errors))
+		fail_msg("%s", errors.n ? errors.line[0] : "no memory");
+	return config;
+}
+
+struct rig *rig_new(unsigned workers, const char *config)
+{
+	static const struct reactor_ops no_ops;
+	struct rig *r = calloc(1, sizeof(*r));
+	const char *blame;
+
+	CHECK(r != NULL);
+	the_rig = r;
+	atomic_store(&log_level, LOG_ERR);
+	r->now_ns = RIG_START_NS;
+	clock_set_for_test(r->now_ns);
+	r->config = rig_config(config);
+	arena_init(&r->arena, 65536, 64 << 20);
+	CHECK_EQ(reactor_init(&r->main, &no_ops), 0);
+	CHECK_EQ(worker_pool_new(r->config, workers, NULL, 0, &r->main, &r->pool, &blame), 0);
+	r->n = workers;
+	for (unsigned i = 0; i < workers; i++)
+		r->w[i] = r->pool->workers[i];
+	rig_turn(r);
+	return r;
+}
+
+static void guest_free(struct guest *g)
+{
+	buf_fini(&g->in);
+	buf_fini(&g->out);
+	buf_fini(&g->payload);
+	ws_decoder_free(g->decoder);
+	free(g);
+}
+
+static void check_empty(struct worker *w)
+{
+	struct hub *h = &w->hub;
+
+	ring_check(&h->inbox);
+	slab_check(&w->conns);
+	CHECK_EQ(h->env.n_all, 0);
+	CHECK(list_is_empty(&h->env.all) && list_is_empty(&h->env.behind));
+	CHECK(list_is_empty(&h->env.holding) && list_is_empty(&h->env.stalled));
+	CHECK_EQ(h->env.reassembly_bytes, 0);
+	CHECK_EQ(slab_in_use(&w->conns), 0);
+	CHECK(!h->by_name && h->outbox_set == 0 && h->n_pending == 0);
+}
+
+void rig_free(struct rig *r)
+{
+	for (unsigned i = 0; i < r->n_guests; i++)
+		if (r->guests[i]->conn)
+			conn_abort(r->guests[i]->conn);
+	rig_settle(r);
+	rig_check(r);
+	for (unsigned i = 0; i < r->n; i++)
+		check_empty(r->w[i]);
+	CHECK_EQ(RIG_SUM(r, connections_active), 0);
+	CHECK_EQ(RIG_SUM(r, reassembly_bytes), 0);
+	CHECK_EQ(admission_total(&r->pool->shared.admission), 0);
+	CHECK_EQ(r->pool->shared.directory.count, 0);
+	CHECK_EQ(r->pool->shared.frame_bytes, 0);
+	for (unsigned i = 0; i < r->n_guests; i++)
+		guest_free(r->guests[i]);
+	worker_pool_free(r->pool);
+	reactor_fini(&r->main);
+	config_unref(r->config);
+	arena_fini(&r->arena);
+	clock_set_for_test(0);
+	atomic_store(&log_level, LOG_INFO);
+	free(r);
+}
+
+void rig_turn_one(struct rig *r, unsigned worker)
+{
+	CHECK_EQ(worker_turn(r->w[worker], 0), 0);
+}
+
+void rig_turn(struct rig *r)
+{
+	for (unsigned i = 0; i < r->n; i++)
+		rig_turn_one(r, i);
+}
+
+static bool has_work(struct rig *r)
+{
+	for (unsigned i = 0; i < r->n; i++)
+		if (hub_has_work(&r->w[i]->hub) || r->w[i]->hub.env.is_congested)
+			return true;
+	return false;
+}
+
+void rig_settle(struct rig *r)
+{
+	unsigned turns = 0;
+
+	do {
+		rig_turn(r);
+		CHECK(++turns < 100000);
+	} while (has_work(r));
+}
+
+void rig_pass(struct rig *r, uint64_t ns)
+{
+	r->now_ns += ns;
+	clock_set_for_test(r->now_ns);
+	rig_turn(r);
+}
+
+void rig_pass_in_steps(struct rig *r, uint64_t ns, uint64_t step)
+{
+	for (; ns > step; ns -= step)
+		rig_pass(r, step);
+	rig_pass(r, ns);
+}
+
+void rig_check(struct rig *r)
+{
+	for (unsigned i = 0; i < r->n; i++) {
+		struct hub *h = &r->w[i]->hub;
+
+		for (const struct channel *ch = h->by_name; ch; ch = ch->hh.next)
+			channel_check(ch);
+		CHECK_EQ(list_check(&h->env.all), h->env.n_all);
+		CHECK_EQ(list_check(&h->pending), h->n_pending);
+	}
+}
+
+struct channel *rig_channel(struct rig *r, unsigned worker, const char *name)
+{
+	struct channel *ch;
+
+	HASH_FIND_STR(r->w[worker]->hub.by_name, name, ch);
+	return ch;
+}
+
+uint64_t rig_sum(const struct rig *r, size_t offset)
+{
+	const struct metrics *shards[DIRECTORY_MAX_WORKERS];
+
+	for (unsigned i = 0; i < r->n; i++)
+		shards[i] = &r->w[i]->metrics;
+	return metrics_sum_at(shards, r->n, offset);
+}
+
+struct rig_task {
+	struct worker_task task;
+	bool is_done;
+};
+
+static void task_done(struct worker_task *t)
+{
+	CONTAINER_OF(t, struct rig_task, task)->is_done = true;
+}
+
+bool rig_run(struct rig *r, unsigned worker, worker_task_fn *fn)
+{
+	static struct rig_task tasks[16]; /* one that is kept is answered later */
+	static unsigned n;
+	struct rig_task *t = &tasks[n++ % ARRAY_LEN(tasks)];
+
+	*t = (struct rig_task){.task = {.run = fn, .done = task_done}};
+	worker_post(r->w[worker], &t->task);
+	rig_turn_one(r, worker);
+	worker_pool_run_done(r->pool);
+	return t->is_done;
+}
+
+/* ----------------------------------------------------------------------- guests */
+
+struct guest *guest_accept_from(struct rig *r, unsigned worker, const struct sock_peer *peer)
+{
+	struct guest *g = calloc(1, sizeof(*g));
+	struct transport t = {.ops = &memory_ops, .fd = (int)r->n_guests};
+
+	CHECK(g && r->n_guests < RIG_MAX_GUESTS);
+	g->rig = r;
+	g->worker = r->w[worker];
+	g->index = r->n_guests;
+	g->room = ROOM_FOR_ALL;
+	g->conn = worker_adopt(g->worker, &t, peer);
+	if (!g->conn) {
+		free(g);
+		return NULL;
+	}
+	r->guests[r->n_guests++] = g;
+	return g;
+}
+
+struct guest *guest_accept(struct rig *r, unsigned worker)
+{
+	const struct sock_peer peer = {
+		.ip = {[10] = 0xff, [11] = 0xff, [12] = 127, [15] = 1},
+		.port = (uint16_t)(40000 + r->n_guests),
+	};
+
+	return guest_accept_from(r, worker, &peer);
+}
+
+size_t guest_handshake(char *out, size_t cap, const char *path)
+{
+	size_t n = upgrade_format_request(out, cap, "localhost", path, key, NULL);
+
+	CHECK(n > 0);
+	return n;
+}
+
+struct guest *guest_open(struct rig *r, unsigned worker, const char *path)
+{
+	struct guest *g = guest_accept(r, worker);
+	char request[1024];
+
+	CHECK(g != NULL);
+	guest_write(g, request, guest_handshake(request, sizeof(request), path));
+	rig_settle(r);
+	CHECK_EQ(guest_status(g), 101);
+	guest_drop(g);
+	g->sends = g->calls = 0;
+	return g;
+}
+
+void guest_write(struct guest *g, const void *p, size_t n)
+{
+	CHECK(!g->has_ended);
+	CHECK_EQ(buf_append(&g->in, p, n, BUF_NO_LIMIT), 0);
+	if (g->conn)
+		conn_event(&g->conn->source, EPOLLIN);
+}
+
+void guest_encode(struct buf *out, bool fin, uint8_t opcode, const void *p, size_t n)
+{
+	static const uint8_t mask[4] = {0x1f, 0x80, 0xa5, 0x03};
+	size_t at = out->len, head;
+
+	CHECK_EQ(buf_reserve(out, n + WS_MAX_HEAD, BUF_NO_LIMIT), 0);
+	head = ws_encode_head(out->data + at, fin, 0, opcode, n, mask);
+	if (n)
+		memcpy(out->data + at + head, p, n);
+	ws_mask(out->data + at + head, n, mask, 0);
+	out->len += head + n;
+}
+
+void guest_send(struct guest *g, bool fin, uint8_t opcode, const void *p, size_t n)
+{
+	guest_encode(&g->in, fin, opcode, p, n);
+	if (g->conn)
+		conn_event(&g->conn->source, EPOLLIN);
+}
+
+void guest_send_msg(struct guest *g, const struct msg_builder *b)
+{
+	size_t n = msg_size(b);
+	uint8_t *p = malloc(n);
+
+	CHECK(p != NULL);
+	CHECK_EQ(msg_pack(b, p), n);
+	guest_send(g, true, WS_BINARY, p, n);
+	free(p);
+}
+
+void guest_chat(struct guest *g, const char *content, const char *channel)
+{
+	struct msg_builder b;
+
+	msg_init_chat(&b, "", "somebody", content, 1);
+	if (channel)
+		msg_set_channel(&b, channel);
+	guest_send_msg(g, &b);
+}
+
+static void guest_control(struct guest *g, Websocket__ControlType type, const char *channel)
+{
+	char *name = (char *)(uintptr_t)channel;
+	struct msg_builder b;
+
+	msg_init_control(&b, type);
+	msg_set_channels(&b, &name, 1);
+	guest_send_msg(g, &b);
+}
+
+void guest_subscribe(struct guest *g, const char *channel)
+{
+	guest_control(g, WEBSOCKET__CONTROL_TYPE__SUBSCRIBE, channel);
+}
+
+void guest_unsubscribe(struct guest *g, const char *channel)
+{
+	guest_control(g, WEBSOCKET__CONTROL_TYPE__UNSUBSCRIBE, channel);
+}
+
+void guest_end(struct guest *g)
+{
+	g->has_ended = true;
+	if (g->conn)
+		conn_event(&g->conn->source, EPOLLIN | EPOLLRDHUP);
+}
+
+void guest_set_room(struct guest *g, size_t room)
+{
+	g->room = room;
+	if (!g->is_blocked || room == 0)
+		return;
+	g->is_blocked = false;
+	if (g->conn)
+		conn_event(&g->conn->source, EPOLLOUT);
+}
+
+/* ------------------------------------------------------------------ what came */
+
+static void guest_took(struct guest *g, size_t n)
+{
+	g->out_at += n;
+	if (g->out_at < g->out.len)
+		return;
+	buf_clear(&g->out);
+	g->out_at = 0;
+}
+
+int guest_status(struct guest *g)
+{
+	size_t n = g->out.len - g->out_at, head = 0;
+	const char *p = (const char *)g->out.data + g->out_at;
+	int status = 0, r;
+
+	if (n == 0)
+		return 0;
+	r = upgrade_check_response(p, n, key, &head, &status);
+	if (r == HTTP_MORE)
+		return 0;
+	CHECK(r == 0 || r == UPGRADE_E_REFUSED);
+	guest_took(g, r ? n : head);
+	return status;
+}
+
+/* Adds the next whole frame's payload to what is there. */
+static bool take_frame(struct guest *g, struct guest_frame *ret)
+{
+	struct ws_piece w;
+	uint16_t code;
+	size_t used;
+
+	if (!g->decoder)
+		g->decoder = ws_decoder_new(WS_CLIENT, 0);
+	CHECK(g->decoder != NULL);
+	while (g->out_at < g->out.len) {
+		enum ws_result r = ws_decoder_feed(g->decoder, g->out.data + g->out_at,
+						   g->out.len - g->out_at, &used, &w, &code);
+
+		CHECK(r != WS_BROKEN);
+		if (r == WS_PIECE)
+			CHECK_EQ(buf_append(&g->payload, w.data, w.len, BUF_NO_LIMIT), 0);
+		guest_took(g, used);
+		if (r != WS_PIECE || !w.ends)
+			continue;
+		*ret = (struct guest_frame){w.opcode, w.fin, g->payload.data, g->payload.len};
+		return true;
+	}
+	return false;
+}
+
+bool guest_next_frame(struct guest *g, struct guest_frame *ret)
+{
+	if (!g->decoder || ws_decoder_is_idle(g->decoder))
+		buf_clear(&g->payload);
+	return take_frame(g, ret);
+}
+
+bool guest_next_message(struct guest *g, struct guest_frame *ret)
+{
+	uint8_t opcode = 0;
+
+	buf_clear(&g->payload);
+	for (;;) {
+		size_t before = g->payload.len;
+
+		if (!take_frame(g, ret)) {
+			CHECK(opcode == 0 && g->payload.len == 0); /* tests look at whole ones */
+			return false;
+		}
+		if (ret->opcode >= WS_CLOSE) {
+			g->payload.len = before;
+			continue;
+		}
+		CHECK_EQ(ret->opcode == WS_CONTINUATION, opcode != 0);
+		opcode = opcode ? opcode : ret->opcode;
+		ret->opcode = opcode;
+		if (ret->fin)
+			return true;
+	}
+}
+
+const Websocket__WebSocketMessage *guest_next_msg(struct guest *g)
+{
+	Websocket__WebSocketMessage *m = NULL;
+	struct guest_frame f;
+
+	if (!guest_next_message(g, &f))
+		return NULL;
+	CHECK_EQ(f.opcode, WS_BINARY);
+	arena_reset(&g->rig->arena);
+	CHECK_EQ(msg_decode(&g->rig->arena, f.p, f.n, &m), MSG_OK);
+	return m;
+}
+
+size_t guest_drop(struct guest *g)
+{
+	struct guest_frame f;
+	size_t n = 0;
+
+	while (guest_next_frame(g, &f))
+		n += f.opcode < WS_CLOSE && f.fin;
+	return n;
+}
+
+unsigned guest_close_code(struct guest *g)
+{
+	struct guest_frame f;
+	unsigned code = 0;
+
+	while (guest_next_frame(g, &f)) {
+		CHECK(code == 0); /* nothing follows a Close */
+		if (f.opcode == WS_CLOSE)
+			code = f.n >= 2 ? (unsigned)(f.p[0] << 8 | f.p[1]) : WS_CODE_NO_STATUS;
+	}
+	return code;
+}

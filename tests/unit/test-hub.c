@@ -1,0 +1,224 @@
+/* SPDX-License-Identifier: MIT */
+/* Workers in lock step: posts, full rings, congestion, channels that come and go meanwhile. */
+#include "core-fixture.h"
+
+#include <stdio.h>
+
+#define FREE "max_incoming_frames_per_second = 0\nnotice_limit = 0\n"
+
+static void send_numbers(struct guest *g, unsigned from, unsigned to)
+{
+	char text[16];
+
+	for (; from < to; from++) {
+		snprintf(text, sizeof(text), "%u", from);
+		guest_chat(g, text, NULL);
+	}
+}
+
+static void expect_numbers(struct guest *g, unsigned from, unsigned to)
+{
+	for (; from < to; from++) {
+		const Websocket__WebSocketMessage *m = guest_next_msg(g);
+
+		CHECK(m && m->type == WEBSOCKET__MESSAGE_TYPE__CHAT_MESSAGE);
+		CHECK_EQ(strtoul(m->chat->content, NULL, 10), from);
+	}
+}
+
+TEST(hub_full_ring_pauses_the_publishers_and_loses_nothing)
+{
+	struct rig *r = rig_new(2, FREE);
+	struct guest *sender = guest_open(r, 0, "/room"), *near = guest_open(r, 0, "/room");
+	struct guest *far = guest_open(r, 1, "/room"), *pinger = guest_open(r, 0, "/else");
+	struct hub *h = &r->w[0]->hub;
+
+	send_numbers(sender, 0, HUB_INBOX_SLOTS);
+	CHECK(!h->env.is_congested && h->outbox_set == 0);
+	send_numbers(sender, HUB_INBOX_SLOTS, HUB_INBOX_SLOTS + 1);
+	CHECK(h->env.is_congested);
+	CHECK_EQ(h->outbox_set, 1u << 1);
+	CHECK(h->outbox[1] != NULL);
+	CHECK_EQ(r->w[1]->hub.waiting, 1u << 0);
+	CHECK_EQ(RIG_SUM(r, ring_overflows), 1);
+	/* From now on nobody of this worker is read. */
+	send_numbers(sender, HUB_INBOX_SLOTS + 1, 10000);
+	guest_send(pinger, true, WS_PING, "", 0);
+	for (int i = 0; i < 10; i++)
+		rig_turn_one(r, 0);
+	CHECK_EQ(RIG_SUM(r, messages_received), HUB_INBOX_SLOTS + 1);
+	CHECK_EQ(pinger->calls, 0);
+	CHECK(!list_is_empty(&h->env.stalled));
+	CHECK(!hub_has_work(h)); /* it sleeps until it is woken */
+	rig_turn_one(r, 1);
+	CHECK_EQ(r->w[1]->hub.waiting, 0);
+	rig_turn_one(r, 0);
+	CHECK(!h->env.is_congested && h->outbox_set == 0);
+	CHECK(list_is_empty(&h->env.stalled));
+	rig_settle(r);
+	CHECK_EQ(pinger->calls, 1);
+	expect_numbers(near, 0, 10000);
+	expect_numbers(far, 0, 10000);
+	CHECK(guest_next_msg(sender) == NULL);
+	CHECK_EQ(RIG_SUM(r, ring_posts), 10000);
+	rig_free(r);
+}
+
+/* A ring that is full holds nobody up that doesn't need it. */
+TEST(hub_congestion_of_one_ring_leaves_the_others_their_posts)
+{
+	struct rig *r = rig_new(3, FREE);
+	struct guest *sender = guest_open(r, 0, "/room");
+	struct guest *slow = guest_open(r, 1, "/room"), *quick = guest_open(r, 2, "/room");
+
+	for (unsigned i = 0; i <= HUB_INBOX_SLOTS; i += 512) {
+		send_numbers(sender, i, i + 512);
+		rig_turn_one(r, 0);
+		rig_turn_one(r, 2);
+	}
+	CHECK(r->w[0]->hub.env.is_congested);
+	expect_numbers(quick, 0, HUB_INBOX_SLOTS + 1);
+	/* Those of the other two workers still meet. */
+	guest_chat(quick, "0", NULL);
+	rig_turn_one(r, 0);
+	expect_numbers(sender, 0, 1);
+	rig_settle(r);
+	CHECK_EQ(guest_drop(slow), HUB_INBOX_SLOTS + 512 + 1);
+	rig_free(r);
+}
+
+/* Both rings full at once: no two workers wait for each other. */
+TEST(hub_two_congested_workers_get_on)
+{
+	struct rig *r = rig_new(2, FREE);
+	struct guest *g[2] = {guest_open(r, 0, "/room"), guest_open(r, 1, "/room")};
+	uint64_t random = test_seed();
+	unsigned congested = 0;
+
+	send_numbers(g[0], 0, 15000);
+	send_numbers(g[1], 0, 15000);
+	CHECK(r->w[0]->hub.env.is_congested && r->w[1]->hub.env.is_congested);
+	for (int i = 0; i < 300; i++) {
+		rig_turn_one(r, (unsigned)(test_random(&random) >> 63));
+		congested += r->w[0]->hub.env.is_congested;
+		rig_check(r);
+	}
+	CHECK(congested > 0 && congested < 300);
+	rig_settle(r);
+	expect_numbers(g[0], 0, 15000);
+	expect_numbers(g[1], 0, 15000);
+	rig_free(r);
+}
+
+/* A publisher that goes while its messages wait: what it said before still arrives. */
+TEST(hub_congestion_outlives_the_publisher)
+{
+	struct rig *r = rig_new(2, FREE);
+	struct guest *sender = guest_open(r, 0, "/room"), *far = guest_open(r, 1, "/room");
+
+	send_numbers(sender, 0, HUB_INBOX_SLOTS + 100);
+	conn_abort(sender->conn);
+	rig_turn_one(r, 0);
+	rig_settle(r);
+	expect_numbers(far, 0, HUB_INBOX_SLOTS + 1);
+	CHECK(guest_next_msg(far) == NULL);
+	rig_free(r);
+}
+
+/* ------------------------------------------------------------ slots and numbers */
+
+/* A message on its way to a channel that is gone doesn't turn up in the one that has its slot now.
+ */
+TEST(hub_drops_posts_for_a_channel_that_is_gone)
+{
+	struct rig *r = rig_new(2, FREE);
+	struct guest *sender = guest_open(r, 0, "/old"), *far = guest_open(r, 1, "/old");
+	uint32_t slot = rig_channel(r, 1, "old")->entry->slot;
+	struct guest *near;
+	char request[256];
+
+	guest_chat(sender, "for the old ones", NULL);
+	conn_abort(far->conn);
+	conn_abort(sender->conn);
+	CHECK_EQ(r->pool->shared.directory.count, 0);
+	near = guest_accept(r, 1);
+	guest_write(near, request, guest_handshake(request, sizeof(request), "/new"));
+	CHECK_EQ(rig_channel(r, 1, "new")->entry->slot, slot);
+	rig_settle(r);
+	CHECK_EQ(guest_status(near), 101);
+	CHECK_EQ(guest_drop(near), 1); /* CONFIG */
+	CHECK_EQ(r->pool->shared.frame_bytes, 0);
+	rig_free(r);
+}
+
+/* Who leaves and comes back gets what is published from then on, though older posts still come. */
+TEST(hub_rejoined_channel_begins_at_its_number)
+{
+	struct rig *r = rig_new(2, FREE);
+	struct guest *sender = guest_open(r, 0, "/room"), *far = guest_open(r, 1, "/home");
+
+	guest_subscribe(far, "room");
+	send_numbers(sender, 0, 5);
+	guest_unsubscribe(far, "room");
+	send_numbers(sender, 5, 8);
+	guest_subscribe(far, "room");
+	send_numbers(sender, 8, 10);
+	rig_settle(r);
+	for (int i = 0; i < 3; i++)
+		CHECK_EQ(guest_next_msg(far)->control->type, WEBSOCKET__CONTROL_TYPE__ACKNOWLEDGE);
+	expect_numbers(far, 8, 10);
+	CHECK(guest_next_msg(far) == NULL);
+	rig_check(r);
+	rig_free(r);
+}
+
+TEST(hub_join_says_what_is_in_the_way)
+{
+	struct rig *r = rig_new(1, "max_channels = 2\n");
+	struct guest *g = guest_open(r, 0, "/one");
+	struct hub *h = &r->w[0]->hub;
+	struct member two = {0}, three = {0};
+
+	CHECK_EQ(hub_join(h, g->conn, &two, "one", 3), HUB_E_MEMBER);
+	CHECK_EQ(hub_join(h, g->conn, &two, "two", 3), 0);
+	CHECK_EQ(hub_join(h, g->conn, &three, "three", 5), HUB_E_FULL);
+	CHECK(hub_membership(h, g->conn, "two", 3) == &two);
+	CHECK(hub_membership(h, g->conn, "three", 5) == NULL);
+	CHECK_EQ(g->conn->n_members, 2);
+	hub_leave(h, &two, false);
+	CHECK(two.channel == NULL);
+	CHECK_EQ(hub_join(h, g->conn, &three, "three", 5), 0);
+	hub_leave(h, &three, false);
+	rig_free(r);
+}
+
+static struct frame *number_frame(struct hub *h, const char *text)
+{
+	struct msg_builder b;
+
+	msg_init_chat(&b, "", "system", text, 1);
+	return frame_from_msg(&b, h->env.config->max_frame_size, h->env.frame_account);
+}
+
+TEST(hub_publishes_by_name_without_being_a_member)
+{
+	struct rig *r = rig_new(3, FREE);
+	struct guest *g[2] = {guest_open(r, 1, "/room"), guest_open(r, 2, "/room")};
+	struct hub *h = &r->w[0]->hub;
+	struct frame *f = number_frame(h, "0");
+	uint32_t members = 99;
+
+	CHECK_EQ(hub_publish_name(h, "nobody", 6, f, &members), HUB_E_NO_CHANNEL);
+	CHECK_EQ(members, 99);
+	CHECK_EQ(hub_publish_name(h, "room", 4, f, &members), 0);
+	CHECK_EQ(members, 2);
+	rig_settle(r);
+	expect_numbers(g[0], 0, 1);
+	expect_numbers(g[1], 0, 1);
+	h->env.is_congested = true;
+	f = number_frame(h, "1");
+	CHECK_EQ(hub_publish_name(h, "room", 4, f, &members), HUB_E_CONGESTED);
+	frame_unref(f);
+	rig_settle(r);
+	rig_free(r);
+}
