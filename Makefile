@@ -36,7 +36,7 @@ PC_CFLAGS := $(shell pkg-config --cflags $(LIBS_PC) 2>/dev/null)
 WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith \
 	-Wwrite-strings -Wvla -Wformat=2 -Wundef -Wcast-qual -Werror
 HARDEN := $(if $(SAN),,-D_FORTIFY_SOURCE=2 -fstack-protector-strong)
-ALL_CFLAGS = -std=gnu17 -Isrc -I$(O)/gen -D_GNU_SOURCE -DWB_VERSION='"$(VERSION)"' -pthread -fPIE \
+ALL_CFLAGS = -std=gnu17 -Isrc -I$(O)/gen -D_GNU_SOURCE -DHASH_NONFATAL_OOM=1 -DWB_VERSION='"$(VERSION)"' -pthread -fPIE \
 	$(WARN) -MMD -MP $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer) $(HARDEN) $(CFLAGS) \
 	$(PC_CFLAGS)
 ALL_LDFLAGS = -pthread -pie -Wl,-z,relro,-z,now $(if $(SAN),-fsanitize=$(SAN)) $(LDFLAGS)

@@ -523,10 +523,13 @@ static int start(struct server *s)
 
 static void finish(struct server *s)
 {
-	s->admin = admin_free(s->admin);
-	/* The workers stop first; the spool may still post to them, which then nobody runs. */
-	if (s->pool)
+	/* Workers first: whoever still waits for an answer of theirs gets it. */
+	if (s->pool) {
 		worker_pool_join(s->pool);
+		worker_pool_settle(s->pool);
+	}
+	s->admin = admin_free(s->admin);
+	/* The spool may still post to workers; freeing the pool runs that. */
 	s->spool = spool_free(s->spool);
 	s->pool = worker_pool_free(s->pool);
 	if (s->reactor.ops) {
@@ -590,6 +593,8 @@ int server_main(int argc, char **argv)
 	static struct server server;
 	struct server *s = &server;
 	int status;
+
+	s->signal_fd = -1;
 
 	(void)argc;
 	status = parse_arguments(&s->source, argv);

@@ -289,6 +289,19 @@ void channel_waiting(const struct member *m, uint64_t *ret_bytes, uint64_t *ret_
 	*ret_messages = (uint32_t)(m->channel->messages - slot->messages_before);
 }
 
+void channel_own_waiting(const struct member *m, uint64_t *ret_bytes, uint64_t *ret_messages)
+{
+	*ret_bytes = *ret_messages = 0;
+	for (uint64_t seq = m->next; m->is_lagging && seq < m->last_own; seq++) {
+		const struct frame *f = slot_of(m->channel, seq)->frame;
+
+		if (!f || f->sender != m->conn->serial)
+			continue;
+		*ret_bytes += f->body.len;
+		(*ret_messages)++;
+	}
+}
+
 /* -------------------------------------------------------------------- sending */
 
 /* The bytes of message @seq for this member, or NULL when it gets none of it. */
@@ -433,6 +446,12 @@ static const struct batch *batch_for(struct channel *ch, unsigned class)
 	return b;
 }
 
+/* What a message adds to a round. A compressed one ends it: nobody knows how large it unpacks. */
+static size_t batch_weight(const struct frame *f)
+{
+	return f->flags & FRAME_IS_PACKED ? CHANNEL_BATCH_BYTES : f->body.len;
+}
+
 /* Chooses how far the next round goes; returns whether its messages have several forms. */
 static bool begin_round(struct channel *ch)
 {
@@ -443,7 +462,7 @@ static bool begin_round(struct channel *ch)
 	if (to == ch->flushed) {
 		while (to < ch->end && to - ch->flushed < CHANNEL_BATCH_FRAMES &&
 		       (bytes < CHANNEL_BATCH_BYTES || to == ch->flushed))
-			bytes += slot_of(ch, to++)->frame->body.len;
+			bytes += batch_weight(slot_of(ch, to++)->frame);
 		ch->round_to = to;
 		ch->cursor = 0;
 	}
@@ -498,14 +517,20 @@ static void visit(struct channel *ch, struct member *m, bool varies)
 			(void)take_result(m, ch->round_to, b->bytes, b->n_frames,
 					  transport_send(&c->transport, b->iov, b->n_iov));
 	}
-	/* @m may be gone, the connection isn't before the end of the turn. One round may be too
-	 * much. */
+	/* One round may be too much. @m may be gone by now, the connection is still there. */
 	if (c->n_lagging > 0)
 		c->env->ops->check_limits(c);
 }
 
+/* Bytes that were compressed and decompressed so far. */
+static uint64_t packing_work(const struct channel *ch)
+{
+	return ch->env->maker->pack_in + ch->env->maker->unpack_out;
+}
+
 bool channel_flush(struct channel *ch, unsigned *budget)
 {
+	uint64_t work_before, work;
 	bool varies;
 
 	ch->is_flushing = true;
@@ -514,8 +539,10 @@ bool channel_flush(struct channel *ch, unsigned *budget)
 		while (ch->cursor<ch->n_members && * budget> 0) {
 			struct member *m = ch->members[ch->cursor++];
 
-			(*budget)--;
+			work_before = packing_work(ch);
 			visit(ch, m, varies);
+			work = 1 + (packing_work(ch) - work_before) / CHANNEL_BYTES_PER_MEMBER;
+			*budget -= (unsigned)MIN(work, (uint64_t)*budget);
 		}
 		if (ch->cursor == ch->n_members)
 			end_round(ch);
@@ -579,12 +606,15 @@ static struct member *oldest(struct conn *c)
 	return found;
 }
 
-static bool skip_one(struct member *m)
+/* Passes over one message; true when it was one that waited for this member. */
+static bool skip_one(struct member *m, size_t *ret_len)
 {
 	struct channel *ch = m->channel;
 	const struct frame *f = slot_of(ch, m->next)->frame;
 	bool counts = f && !(f->flags & FRAME_NOTICE) && f->sender != m->conn->serial;
 
+	if (counts)
+		*ret_len = f->body.len;
 	unpin(m);
 	if (++m->next < ch->end)
 		pin(m);
@@ -596,23 +626,24 @@ uint64_t channel_skip(struct conn *c, uint64_t bytes, uint64_t messages)
 	uint64_t skipped = 0, sum_bytes = 0, sum_messages = 0;
 
 	for (struct member *m = c->members; m; m = m->sibling) {
-		uint64_t b, n;
+		uint64_t b, n, own_b, own_n;
 
 		channel_waiting(m, &b, &n);
-		sum_bytes += b;
-		sum_messages += n;
+		channel_own_waiting(m, &own_b, &own_n);
+		sum_bytes += b - own_b;
+		sum_messages += n - own_n;
 	}
 	while (sum_bytes > bytes || sum_messages > messages) {
 		struct member *m = oldest(c);
-		uint64_t b, n, b_left, n_left;
+		size_t len = 0;
 
 		if (!m)
 			break;
-		channel_waiting(m, &b, &n);
-		skipped += skip_one(m);
-		channel_waiting(m, &b_left, &n_left);
-		sum_bytes -= b - b_left;
-		sum_messages -= n - n_left;
+		if (!skip_one(m, &len))
+			continue;
+		skipped++;
+		sum_bytes -= len;
+		sum_messages--;
 	}
 	for (struct member *m = c->members; m; m = m->sibling)
 		trim(m->channel);

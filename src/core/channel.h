@@ -34,6 +34,7 @@
 #define CHANNEL_BATCH_BYTES (1024 * 1024) /* of one round, but at least one message */
 #define CHANNEL_COPY_BYTES (64 * 1024)    /* a batch up to this size is laid out in one piece */
 #define CHANNEL_SHARE_BYTES (256 * 1024)  /* that one lagging connection is sent in a turn */
+#define CHANNEL_BYTES_PER_MEMBER 4096     /* (de)compressed count as much of a turn as one send */
 #define CHANNEL_RING_SLOTS 64             /* smallest ring, the one that is pooled */
 
 struct WB_OWNER(worker) log_slot {
@@ -92,6 +93,7 @@ struct WB_OWNER(worker) channel {
 	uint32_t n_notices;     /* kept in the log */
 	uint64_t shed_to;       /* notices before it are shed */
 	bool is_flushing;
+	bool is_lost; /* a message could not be kept: the members here must go */
 	struct list grown_node;
 	UT_hash_handle hh; /* in the hub, by name */
 };
@@ -141,8 +143,11 @@ bool channel_flush(struct channel *ch, unsigned *budget);
 /* Sends one share of what a connection's memberships lag behind; it is clear. */
 void channel_catch_up(struct conn *c);
 
-/* What waits in its channel for a lagging member. */
+/* What waits in its channel for a lagging member, its own messages included. O(1). */
 void channel_waiting(const struct member *m, uint64_t *ret_bytes, uint64_t *ret_messages);
+
+/* What of that are its own messages, which it won't get. O(messages that wait). */
+void channel_own_waiting(const struct member *m, uint64_t *ret_bytes, uint64_t *ret_messages);
 
 /**
  * channel_skip() - drop a connection's oldest waiting messages

@@ -110,6 +110,7 @@ static bool conn_step(struct conn *c, enum conn_input_kind in)
 	switch (to) {
 	case CONN_CLOSING:
 		rearm(c, CLOSE_TIMEOUT_NS);
+		conn_want_read(c); /* what it held may have the peer's Close in it */
 		break;
 	case CONN_LINGERING:
 		transport_shutdown(&c->transport);
@@ -171,6 +172,10 @@ static uint64_t check_message_timeout(struct conn *c, uint64_t now)
 	deadline = c->input->started_ns + c->env->config->message_timeout;
 	if (now < deadline)
 		return deadline;
+	if (conn_is_held(c)) { /* it is ours to go on */
+		c->input->started_ns = now;
+		return now + c->env->config->message_timeout;
+	}
 	conn_log(c, LOG_NOTICE, EV_LIMIT_EXCEEDED, "message_timeout",
 		 "did not complete a message within message_timeout; closing with 1008");
 	conn_close(c, WS_CODE_POLICY, "message timeout");
@@ -356,6 +361,9 @@ void conn_event(struct reactor_source *s, uint32_t events)
 		c->has_hup = true;
 	if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) {
 		c->can_read = true;
+		/* Bytes that may not be processed now are a sign of life all the same. */
+		if (c->state == CONN_OPEN && conn_is_held(c))
+			c->last_sign_ns = c->env->reactor->now_ns;
 		conn_read(c);
 	}
 	if (c->state != CONN_DEAD && events & (EPOLLOUT | EPOLLHUP | EPOLLERR) && !c->can_write) {

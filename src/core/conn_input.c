@@ -80,6 +80,10 @@ static void enforce_reassembly(struct conn_env *env)
 		}
 		if (!most)
 			return;
+		if (most->conn->state == CONN_HANDSHAKE) {
+			conn_abort(most->conn);
+			continue;
+		}
 		conn_log(most->conn, LOG_NOTICE, EV_LIMIT_EXCEEDED, "reassembly_memory",
 			 "holds most of the partly received messages, past reassembly_memory; "
 			 "closing with 1013");
@@ -516,10 +520,14 @@ static size_t feed_frames(struct conn *c, uint8_t *p, size_t n)
 			c->is_deaf = true;
 		}
 	}
-	if (ws_decoder_is_idle(d) || c->is_deaf || c->state == CONN_DEAD || !input_of(c))
+	if (ws_decoder_is_idle(d) || c->is_deaf || c->state == CONN_DEAD) {
 		give_back(c->env, d);
-	else
+	} else if (input_of(c)) {
 		c->input->decoder = d;
+	} else {
+		give_back(c->env, d); /* nothing could be made of what follows */
+		conn_abort(c);
+	}
 	return c->is_deaf ? n : at;
 }
 
@@ -584,6 +592,8 @@ static bool feed_parked(struct conn *c)
 		c->input->parked = parked;
 		c->input->parked_at = at;
 	} else {
+		if (at < parked.len)
+			conn_abort(c);
 		buf_fini(&parked);
 	}
 	if (c->is_deaf)
@@ -600,8 +610,7 @@ void conn_feed_end(struct conn *c)
 		c->close_code = WS_CODE_ABNORMAL;
 	}
 	if (c->state == CONN_CLOSING && c->got_close && !conn_is_said(c)) {
-		c->can_read =
-			true; /* half-closed: it still reads what we say; the end is met again */
+		c->can_read = true; /* it still reads what we say; its end is met again then */
 		return;
 	}
 	conn_abort(c);

@@ -125,6 +125,11 @@ static int channel_open(struct hub *h, const char *name, size_t n, struct channe
 	}
 	channel_init(ch, &h->channels, e, from);
 	HASH_ADD_KEYPTR(hh, h->by_name, e->name, e->name_len, ch);
+	if (!ch->hh.tbl) {
+		directory_leave(&h->shared->directory, e, h->index);
+		free(ch);
+		return -ENOMEM;
+	}
 	h->by_slot[e->slot] = ch;
 	*ret = ch;
 	return 0;
@@ -177,21 +182,18 @@ int hub_join(struct hub *h, struct conn *c, struct member *m, const char *name, 
 
 /* ------------------------------------------------------------------- publishing */
 
-/* A message could not be kept: its number stays a gap for the members here, so they must go. */
-static void channel_lost(struct channel *ch)
+/*
+ * Puts a message into the log of this worker. Where it cannot be kept, its number
+ * stays a gap that nothing fills: the members here are closed at the end of the
+ * turn, from where no other work on them is under way.
+ */
+static void append(struct channel *ch, struct frame *f)
 {
-	while (ch->n_members > 0)
-		conn_close(ch->members[0]->conn, 1011, "out of memory");
-}
-
-static void append(struct hub *h, struct channel *ch, struct frame *f)
-{
-	if (channel_append(ch, f) == 0)
+	if (ch->is_lost || channel_append(ch, f) == 0)
 		return;
-	ch->is_flushing = true; /* keeps it until the last member is out */
-	channel_lost(ch);
-	ch->is_flushing = false;
-	channel_shut_if_empty(h, ch);
+	ch->is_lost = true;
+	if (list_is_empty(&ch->grown_node))
+		list_add_tail(&ch->env->grown, &ch->grown_node);
 }
 
 static bool outbox_flush(struct hub *h, unsigned to)
@@ -258,7 +260,7 @@ void hub_publish(struct hub *h, struct directory_entry *e, struct frame *f, stru
 	}
 	ch = find_slot(h, e->slot, e->generation);
 	if (ch)
-		append(h, ch, f);
+		append(ch, f);
 	frame_unref(f);
 }
 
@@ -405,10 +407,36 @@ void hub_leave(struct hub *h, struct member *m, bool tell)
 
 /* -------------------------------------------------------------------- loop turn */
 
+bool hub_has_output(struct hub *h)
+{
+	return !ring_is_empty(&h->inbox) || !list_is_empty(&h->env.to_write) ||
+	       !list_is_empty(&h->channels.grown);
+}
+
+/*
+ * Congested, and it may be over: the consumer has taken our mark, so there is room
+ * and a wake-up is behind us that found this loop awake.
+ */
+static bool may_go_on(struct hub *h)
+{
+	uint64_t left = h->outbox_set;
+
+	if (!h->env.is_congested)
+		return false;
+	while (left) {
+		struct hub *target = h->shared->hubs[__builtin_ctzll(left)];
+
+		left &= left - 1;
+		if (!(atomic_load_explicit(&target->waiting, memory_order_acquire) &
+		      1ULL << h->index))
+			return true;
+	}
+	return h->outbox_set == 0;
+}
+
 bool hub_has_work(struct hub *h)
 {
-	return !ring_is_empty(&h->inbox) || !list_is_empty(&h->env.to_read) ||
-	       !list_is_empty(&h->env.to_write) || !list_is_empty(&h->channels.grown);
+	return hub_has_output(h) || !list_is_empty(&h->env.to_read) || may_go_on(h);
 }
 
 static void read_on(struct hub *h)
@@ -444,7 +472,7 @@ static void drain(struct hub *h)
 		struct channel *ch = find_slot(h, f->slot, f->generation);
 
 		if (ch)
-			append(h, ch, f);
+			append(ch, f);
 		frame_unref(f);
 		n++;
 	}
@@ -484,6 +512,23 @@ static void write_out(struct hub *h)
 		conn_flush(CONTAINER_OF(node, struct conn, write_node));
 }
 
+/* A channel that lost a message. */
+static bool close_members(struct channel *ch)
+{
+	ch->is_flushing = true; /* keeps it until the last member is out */
+	while (ch->n_members > 0) {
+		struct conn *c = ch->members[0]->conn;
+
+		log_line_limited(LOG_ERR, "out of memory for the messages of a channel; its members "
+					  "are closed with 1011");
+		conn_close(c, 1011, "out of memory");
+		if (ch->n_members > 0 && ch->members[0]->conn == c)
+			channel_leave(ch->members[0]);
+	}
+	ch->is_flushing = false;
+	return true;
+}
+
 static void flush_channels(struct hub *h)
 {
 	unsigned budget = HUB_MEMBERS_PER_TURN;
@@ -493,7 +538,7 @@ static void flush_channels(struct hub *h)
 	list_splice_tail(&now, &h->channels.grown);
 	while (budget > 0 && !list_is_empty(&now)) {
 		struct channel *ch = CONTAINER_OF(list_pop(&now), struct channel, grown_node);
-		bool is_done = channel_flush(ch, &budget);
+		bool is_done = ch->is_lost ? close_members(ch) : channel_flush(ch, &budget);
 
 		if (!is_done && list_is_empty(&ch->grown_node))
 			list_add_tail(&h->channels.grown, &ch->grown_node);

@@ -137,6 +137,9 @@ int hub_publish_name(struct hub *h, const char *name, size_t n, struct frame *f,
 /* Tells the other members of a channel that @m's client came: CONNECT. */
 void hub_notice_joined(struct hub *h, struct member *m);
 
+/* Whether something is still on its way out, without waiting for a socket. */
+bool hub_has_output(struct hub *h);
+
 /* Whether the loop has something to do without waiting for an event. */
 bool hub_has_work(struct hub *h);
 

@@ -85,8 +85,7 @@ static void refuse_text(struct conn *c, const message *m, uint32_t code, const c
 
 /* ------------------------------------------------------------------- delivering */
 
-/* The membership of a connection in its home, which may have been left and joined again; or NULL.
- */
+/* The membership in its home, which may have been left and joined again, or NULL. */
 static struct member *home_membership(struct conn *c)
 {
 	if (c->home.channel)
@@ -178,7 +177,7 @@ static void take_binary(struct conn *c, const message *m, const uint8_t *p, size
 		refuse(c, m, r, 422);
 		return;
 	}
-	if (!publish(c, m, through, p, n))
+	if (!publish(c, m, through, p, n) || c->state != CONN_OPEN)
 		return;
 	if (is_spooled)
 		transfer_chunk(c, m);
@@ -205,7 +204,7 @@ static void log_connection(const struct conn *c, enum log_event_id event, const 
 		h->log_window_ns = now;
 		h->log_lines = h->log_suppressed = 0;
 	}
-	if (h->log_lines >= PROTOCOL_LOG_LINES) {
+	if (h->log_lines >= PROTOCOL_LOG_LINES / h->shared->n_hubs) {
 		h->log_suppressed++;
 		return;
 	}

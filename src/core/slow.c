@@ -24,6 +24,19 @@ void slow_waiting(const struct conn *c, uint64_t *ret_bytes, uint64_t *ret_messa
 	}
 }
 
+/* The same without the connection's own messages, which it won't get. */
+static void precisely_waiting(const struct conn *c, uint64_t *ret_bytes, uint64_t *ret_messages)
+{
+	slow_waiting(c, ret_bytes, ret_messages);
+	for (const struct member *m = c->n_lagging ? c->members : NULL; m; m = m->sibling) {
+		uint64_t bytes, messages;
+
+		channel_own_waiting(m, &bytes, &messages);
+		*ret_bytes -= bytes;
+		*ret_messages -= messages;
+	}
+}
+
 static bool is_past(const struct config *config, uint64_t bytes, uint64_t messages, uint64_t times)
 {
 	return messages > times * config->message_queue_size ||
@@ -98,6 +111,8 @@ void slow_check(struct conn *c)
 	if (c->state != CONN_OPEN)
 		return;
 	slow_waiting(c, &bytes, &messages);
+	if (is_past(config, bytes, messages, 1))
+		precisely_waiting(c, &bytes, &messages);
 	if (!is_past(config, bytes, messages, 1)) {
 		c->over_ns = 0;
 		return;
@@ -113,6 +128,11 @@ void slow_check(struct conn *c)
 	    messages > config->message_queue_size ? "message_queue_size" : "max_send_buffer");
 }
 
+static size_t in_transit(const struct conn *c)
+{
+	return c->transit ? c->transit_bytes->len : 0;
+}
+
 static struct conn *worst_of(struct hub *h, uint64_t *ret_bytes)
 {
 	struct conn *worst = NULL;
@@ -125,6 +145,7 @@ static struct conn *worst_of(struct hub *h, uint64_t *ret_bytes)
 		if (c->state != CONN_OPEN)
 			continue;
 		slow_waiting(c, &bytes, &messages);
+		bytes += in_transit(c);
 		if (bytes > *ret_bytes) {
 			*ret_bytes = bytes;
 			worst = c;
@@ -143,6 +164,20 @@ static bool is_worst_anywhere(struct hub *h, uint64_t bytes)
 	return true;
 }
 
+/* log_memory: the connection that @bytes wait for has to give some back. */
+static void meet(struct conn *c, uint64_t bytes)
+{
+	if (in_transit(c) <= bytes / 2) {
+		act(c, bytes / 2 - in_transit(c), UINT64_MAX, "log_memory");
+		return;
+	}
+	/* A polite Close would keep what is in transit, which is most of it. */
+	log_slow(c, bytes, 1, "log_memory", "dropped");
+	METRIC_INC(c->env->metrics, slow_disconnects);
+	c->close_code = 1013;
+	conn_abort(c);
+}
+
 void slow_enforce_memory(struct hub *h)
 {
 	_Atomic uint64_t *mine = &h->shared->worst_lag[h->index];
@@ -158,7 +193,7 @@ void slow_enforce_memory(struct hub *h)
 		atomic_store_explicit(mine, bytes, memory_order_relaxed);
 		if (!c || !is_worst_anywhere(h, bytes))
 			return;
-		act(c, bytes / 2, UINT64_MAX, "log_memory");
+		meet(c, bytes);
 	}
 	if (atomic_load_explicit(mine, memory_order_relaxed))
 		atomic_store_explicit(mine, 0, memory_order_relaxed);

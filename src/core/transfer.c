@@ -64,7 +64,10 @@ static bool note(struct hub *h, struct conn *c)
 	t->serial = c->serial;
 	t->conn = c;
 	HASH_ADD(hh, h->transfers, serial, sizeof(t->serial), t);
-	return true;
+	if (t->hh.tbl)
+		return true;
+	free(t);
+	return false;
 }
 
 /* The spool has no room: the client isn't read until its chunk was taken. */

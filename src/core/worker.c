@@ -313,6 +313,7 @@ void worker_task_leave(struct worker *w, struct worker_task *t)
 void worker_task_end(struct worker *w, struct worker_task *t)
 {
 	(void)t;
+	w->hub.env.is_stopping = true; /* no notices: everybody goes */
 	abort_all(w);
 	w->phase = WORKER_ENDED;
 }
@@ -326,7 +327,7 @@ static void stop_work(struct worker *w)
 	}
 	if (!w->leave)
 		return;
-	if (!hub_has_work(&w->hub))
+	if (!hub_has_output(&w->hub))
 		dismiss(w, false);
 	if (w->hub.env.n_all == 0) {
 		worker_task_answer(w, w->leave);
@@ -594,13 +595,26 @@ void worker_pool_join(struct worker_pool *p)
 	}
 }
 
+void worker_pool_settle(struct worker_pool *p)
+{
+	bool any = true;
+
+	while (any) {
+		any = worker_pool_has_done(p);
+		worker_pool_run_done(p);
+		for (unsigned i = 0; i < p->n; i++) {
+			any |= tasks_wait(&p->workers[i]->inbox);
+			run_tasks(p->workers[i]);
+		}
+	}
+}
+
 struct worker_pool *worker_pool_free(struct worker_pool *p)
 {
 	if (!p)
 		return NULL;
 	worker_pool_join(p);
-	for (unsigned i = 0; i < p->n; i++)
-		run_tasks(p->workers[i]);
+	worker_pool_settle(p);
 	for (unsigned i = 0; i < p->n; i++) {
 		worker_free(p->workers[i]);
 		p->workers[i] = NULL;

@@ -104,8 +104,11 @@ int worker_pool_new(struct config *config, unsigned n, const int *fds, unsigned 
 /* Starts the threads. Return: 0 | -errno. */
 int worker_pool_start(struct worker_pool *p) WB_NODISCARD;
 
-/* Ends and joins the threads; what was posted meanwhile is run by worker_pool_free(). */
+/* Ends and joins the threads; what was posted meanwhile waits for worker_pool_settle(). */
 void worker_pool_join(struct worker_pool *p);
+
+/* After the join: runs, on main, every task that is left, and what comes back. */
+void worker_pool_settle(struct worker_pool *p);
 
 /* Joins if need be, frees everything. Accepts NULL. Return: NULL. */
 struct worker_pool *worker_pool_free(struct worker_pool *p);
