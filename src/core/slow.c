@@ -9,7 +9,8 @@
 #define AT_ONCE 4           /* times a limit */
 #define ACTIONS_PER_TURN 16 /* of slow_enforce_memory() */
 
-void slow_waiting(const struct conn *c, uint64_t *ret_bytes, uint64_t *ret_messages)
+/* What waits, with the connection's own messages, which it won't get: an upper bound, and cheap. */
+static void at_most_waiting(const struct conn *c, uint64_t *ret_bytes, uint64_t *ret_messages)
 {
 	*ret_bytes = c->queue_bytes;
 	*ret_messages = c->queue_count;
@@ -24,10 +25,9 @@ void slow_waiting(const struct conn *c, uint64_t *ret_bytes, uint64_t *ret_messa
 	}
 }
 
-/* The same without the connection's own messages, which it won't get. */
-static void precisely_waiting(const struct conn *c, uint64_t *ret_bytes, uint64_t *ret_messages)
+void slow_waiting(const struct conn *c, uint64_t *ret_bytes, uint64_t *ret_messages)
 {
-	slow_waiting(c, ret_bytes, ret_messages);
+	at_most_waiting(c, ret_bytes, ret_messages);
 	for (const struct member *m = c->n_lagging ? c->members : NULL; m; m = m->sibling) {
 		uint64_t bytes, messages;
 
@@ -110,9 +110,9 @@ void slow_check(struct conn *c)
 
 	if (c->state != CONN_OPEN)
 		return;
-	slow_waiting(c, &bytes, &messages);
+	at_most_waiting(c, &bytes, &messages);
 	if (is_past(config, bytes, messages, 1))
-		precisely_waiting(c, &bytes, &messages);
+		slow_waiting(c, &bytes, &messages);
 	if (!is_past(config, bytes, messages, 1)) {
 		c->over_ns = 0;
 		return;
@@ -144,7 +144,7 @@ static struct conn *worst_of(struct hub *h, uint64_t *ret_bytes)
 
 		if (c->state != CONN_OPEN)
 			continue;
-		slow_waiting(c, &bytes, &messages);
+		at_most_waiting(c, &bytes, &messages);
 		bytes += in_transit(c);
 		if (bytes > *ret_bytes) {
 			*ret_bytes = bytes;
