@@ -133,7 +133,6 @@ struct WB_OWNER(worker) conn {
 	bool was_open : 1;
 	bool is_throttled : 1;
 	bool is_spool_held : 1; /* a chunk of it waits for room in the spool's queue */
-	bool is_leaving : 1;    /* told to go (stop): Close follows once caught up */
 };
 
 /* What a connection tells upward. All are called on the worker's thread. */

@@ -30,7 +30,6 @@
 #define HUB_INBOX_SLOTS 8192
 #define HUB_MEMBERS_PER_TURN 1024 /* that a turn sends to; the rest follows in the next */
 #define HUB_PENDING_NOTICES 1000
-#define PROTOCOL_LOG_LINES 1000 /* about connections, in a second */
 
 struct hub;
 

@@ -13,6 +13,7 @@
 #include "wire/upgrade.h"
 #include "wire/ws.h"
 
+#define LOG_LINES_A_SECOND 1000 /* about connections, all workers together */
 #define CAPS_ALL (MSG_CAP_ACK | MSG_CAP_GZIP | MSG_CAP_ZSTD | MSG_CAP_LZ4)
 
 typedef Websocket__WebSocketMessage message;
@@ -188,7 +189,7 @@ static void take_binary(struct conn *c, const message *m, const uint8_t *p, size
 
 /* ------------------------------------------------------------- coming and going */
 
-/* Lines about connections, at most 1000 a second for each worker; what is more is counted. */
+/* Lines about connections: no more than its share for each worker; what is more is counted. */
 static void log_connection(const struct conn *c, enum log_event_id event, const char *text)
 {
 	struct hub *h = CONTAINER_OF(c->env, struct hub, env);
@@ -204,7 +205,7 @@ static void log_connection(const struct conn *c, enum log_event_id event, const 
 		h->log_window_ns = now;
 		h->log_lines = h->log_suppressed = 0;
 	}
-	if (h->log_lines >= PROTOCOL_LOG_LINES / h->shared->n_hubs) {
+	if (h->log_lines >= LOG_LINES_A_SECOND / h->shared->n_hubs) {
 		h->log_suppressed++;
 		return;
 	}

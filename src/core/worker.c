@@ -2,12 +2,12 @@
 #include "core/worker.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "core/protocol.h"
 #include "core/slow.h"
+#include "core/worker_private.h"
 #include "io/log.h"
 
 #define ACCEPTS_PER_TURN 64
@@ -27,13 +27,13 @@ static void tasks_push(struct worker_tasks *q, struct worker_task *t)
 		;
 }
 
-static bool tasks_wait(struct worker_tasks *q)
+bool worker_tasks_wait(struct worker_tasks *q)
 {
 	return atomic_load_explicit(&q->head, memory_order_relaxed) != NULL;
 }
 
 /* All that wait, oldest first. */
-static struct worker_task *tasks_take(struct worker_tasks *q)
+struct worker_task *worker_tasks_take(struct worker_tasks *q)
 {
 	struct worker_task *newest = atomic_exchange_explicit(&q->head, NULL, memory_order_acquire);
 	struct worker_task *oldest = NULL;
@@ -62,31 +62,14 @@ void worker_task_answer(struct worker *w, struct worker_task *t)
 	reactor_wake(w->pool->main_reactor);
 }
 
-bool worker_pool_has_done(struct worker_pool *p)
-{
-	return tasks_wait(&p->done);
-}
-
-void worker_pool_run_done(struct worker_pool *p)
-{
-	struct worker_task *t = tasks_take(&p->done);
-
-	while (t) {
-		struct worker_task *next = t->next;
-
-		t->done(t);
-		t = next;
-	}
-}
-
 void worker_task_ping(struct worker *w, struct worker_task *t)
 {
 	worker_task_answer(w, t);
 }
 
-static void run_tasks(struct worker *w)
+void worker_run_tasks(struct worker *w)
 {
-	struct worker_task *t = tasks_take(&w->inbox);
+	struct worker_task *t = worker_tasks_take(&w->inbox);
 
 	while (t) {
 		struct worker_task *next = t->next;
@@ -229,7 +212,7 @@ static void accept_ready(struct reactor_source *s, uint32_t events)
 	}
 }
 
-static int listen_on(struct worker *w)
+int worker_listen(struct worker *w)
 {
 	/* A listener that several workers share wakes one of them. */
 	for (unsigned i = 0; i < w->n_listeners; i++) {
@@ -253,7 +236,7 @@ static void listen_again(struct wheel_timer *t)
 
 	if (w->phase != WORKER_SERVING)
 		return;
-	if (listen_on(w))
+	if (worker_listen(w))
 		wheel_add(&w->reactor.wheel, &w->accept_again, w->reactor.now_ns + ACCEPT_PAUSE_NS);
 }
 
@@ -358,14 +341,14 @@ static bool worker_has_work(struct reactor *r)
 {
 	struct worker *w = CONTAINER_OF(r, struct worker, reactor);
 
-	return tasks_wait(&w->inbox) || hub_has_work(&w->hub);
+	return worker_tasks_wait(&w->inbox) || hub_has_work(&w->hub);
 }
 
 static void worker_work(struct reactor *r)
 {
 	struct worker *w = CONTAINER_OF(r, struct worker, reactor);
 
-	run_tasks(w);
+	worker_run_tasks(w);
 	hub_work(&w->hub);
 	if (w->phase != WORKER_SERVING)
 		stop_work(w);
@@ -383,7 +366,7 @@ int worker_turn(struct worker *w, uint64_t longest_ns)
 	return reactor_turn(&w->reactor, longest_ns);
 }
 
-static void *worker_main(void *arg)
+void *worker_main(void *arg)
 {
 	struct worker *w = arg;
 	char name[16];
@@ -420,9 +403,7 @@ void worker_configure(struct worker *w, struct config *config)
 	}
 }
 
-/* ------------------------------------------------------------------------- pool */
-
-static void worker_free(struct worker *w)
+void worker_free(struct worker *w)
 {
 	if (!w)
 		return;
@@ -435,8 +416,7 @@ static void worker_free(struct worker *w)
 	free(w);
 }
 
-static int worker_new(struct worker_pool *p, struct config *config, unsigned index,
-		      struct worker **ret)
+int worker_new(struct worker_pool *p, struct config *config, unsigned index, struct worker **ret)
 {
 	struct worker *w = aligned_alloc(alignof(struct worker),
 					 (sizeof(*w) + alignof(struct worker) - 1) /
@@ -467,160 +447,7 @@ static int worker_new(struct worker_pool *p, struct config *config, unsigned ind
 	return 0;
 }
 
-static void add_listener(struct worker *w, int fd)
+void worker_add_listener(struct worker *w, int fd)
 {
 	w->listeners[w->n_listeners++] = (struct worker_listener){.worker = w, .fd = fd};
-}
-
-/* Sockets handed over: one is shared by all workers, several are spread. */
-static int spread_listeners(struct worker_pool *p, const int *fds, unsigned n_fds)
-{
-	unsigned n = MAX(n_fds, p->n);
-
-	for (unsigned i = 0; i < n; i++) {
-		struct worker *w = p->workers[i % p->n];
-		int fd = dup(fds[i % n_fds]);
-
-		if (fd < 0)
-			return -errno;
-		if (w->n_listeners == WORKER_MAX_LISTENERS) {
-			fd_closep(&fd);
-			return -E2BIG;
-		}
-		add_listener(w, fd);
-	}
-	p->port = sock_port(fds[0]);
-	return 0;
-}
-
-static int open_listeners(struct worker_pool *p, const struct config *config)
-{
-	uint16_t port = (uint16_t)config->port;
-
-	for (unsigned i = 0; i < p->n; i++) {
-		int fd, error;
-
-		error = sock_listen(config->host, port, SOMAXCONN, i == 0, &fd);
-		if (error)
-			return error;
-		port = sock_port(fd);
-		add_listener(p->workers[i], fd);
-	}
-	p->port = port;
-	return 0;
-}
-
-static int make_workers(struct worker_pool *p, struct config *config, unsigned n)
-{
-	int error;
-
-	error = directory_init(&p->shared.directory, (uint32_t)config->max_channels);
-	if (!error)
-		error = admission_init(&p->shared.admission, config->max_connections);
-	for (; !error && p->n < n; p->n += !error) {
-		error = worker_new(p, config, p->n, &p->workers[p->n]);
-		if (!error)
-			p->shared.hubs[p->n] = &p->workers[p->n]->hub;
-	}
-	p->shared.n_hubs = p->n;
-	return error;
-}
-
-int worker_pool_new(struct config *config, unsigned n, const int *fds, unsigned n_fds,
-		    struct reactor *main_reactor, struct worker_pool **ret, const char **ret_key)
-{
-	struct worker_pool *p = aligned_alloc(alignof(struct worker_pool), sizeof(*p));
-	int error = -ENOMEM;
-
-	*ret_key = NULL;
-	if (p) {
-		memset(p, 0, sizeof(*p));
-		p->main_reactor = main_reactor;
-		error = make_workers(p, config, n);
-	}
-	if (!error && n_fds > 0) {
-		error = spread_listeners(p, fds, n_fds);
-	} else if (!error) {
-		error = open_listeners(p, config);
-		if (error)
-			*ret_key = error == -EINVAL || error == -EADDRNOTAVAIL ? "host" : "port";
-	}
-	for (unsigned i = 0; i < n_fds; i++)
-		(void)close(fds[i]);
-	if (error) {
-		worker_pool_free(p);
-		return error;
-	}
-	*ret = p;
-	return 0;
-}
-
-int worker_pool_start(struct worker_pool *p)
-{
-	sigset_t all, before;
-	int error = 0;
-
-	for (unsigned i = 0; i < p->n && !error; i++)
-		error = listen_on(p->workers[i]);
-	/* Signals are main's. */
-	sigfillset(&all);
-	(void)pthread_sigmask(SIG_SETMASK, &all, &before);
-	for (unsigned i = 0; i < p->n && !error; i++) {
-		struct worker *w = p->workers[i];
-
-		error = -pthread_create(&w->thread, NULL, worker_main, w);
-		w->has_thread = !error;
-	}
-	(void)pthread_sigmask(SIG_SETMASK, &before, NULL);
-	return error;
-}
-
-void worker_pool_join(struct worker_pool *p)
-{
-	struct worker_task end[DIRECTORY_MAX_WORKERS] = {0};
-
-	for (unsigned i = 0; i < p->n; i++) {
-		end[i].run = worker_task_end;
-		if (p->workers[i]->has_thread)
-			worker_post(p->workers[i], &end[i]);
-	}
-	for (unsigned i = 0; i < p->n; i++) {
-		struct worker *w = p->workers[i];
-
-		if (!w->has_thread)
-			continue;
-		(void)pthread_join(w->thread, NULL);
-		w->has_thread = false;
-		reactor_own(&w->reactor); /* what is left of it is main's now */
-	}
-}
-
-void worker_pool_settle(struct worker_pool *p)
-{
-	bool any = true;
-
-	while (any) {
-		any = worker_pool_has_done(p);
-		worker_pool_run_done(p);
-		for (unsigned i = 0; i < p->n; i++) {
-			any |= tasks_wait(&p->workers[i]->inbox);
-			run_tasks(p->workers[i]);
-		}
-	}
-}
-
-struct worker_pool *worker_pool_free(struct worker_pool *p)
-{
-	if (!p)
-		return NULL;
-	worker_pool_join(p);
-	worker_pool_settle(p);
-	for (unsigned i = 0; i < p->n; i++) {
-		worker_free(p->workers[i]);
-		p->workers[i] = NULL;
-	}
-	directory_fini(&p->shared.directory);
-	admission_fini(&p->shared.admission);
-	free(p);
-	return NULL;
 }

@@ -82,7 +82,6 @@ struct WB_SHARED worker_pool {
 	struct reactor *main_reactor WB_FROZEN;
 	struct worker_tasks done; /* tasks on their way back to main */
 	uint16_t port WB_FROZEN;  /* that the workers listen on; 0: only sockets handed over */
-	_Atomic bool is_stalled_spool;
 };
 
 /**
