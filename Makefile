@@ -26,7 +26,8 @@ PACKAGES_BUILD := gcc make pkg-config libc6-dev libwslay-dev libprotobuf-c-dev p
 	protobuf-compiler libsystemd-dev libzstd-dev zlib1g-dev libdeflate-dev liblz4-dev libssl-dev \
 	libmicrohttpd-dev libinih-dev uthash-dev
 PACKAGES_CHECK := libcmocka-dev python3 python3-websockets python3-protobuf python3-psutil nodejs \
-	node-ws mandoc prometheus clang-format git
+	node-ws mandoc prometheus clang-format systemd git
+PACKAGES_FUZZ := clang libclang-rt-14-dev libcmocka-dev
 
 # --------------------------------------------------------------------------- flags
 
@@ -49,7 +50,7 @@ OBJ   := $(SRC:%.c=$(O)/%.o) $(GEN).o
 TOBJ  := $(TESTS:%.c=$(O)/%.o)
 MAIN  := $(O)/src/cmd/main.o
 
-.PHONY: all deps deps-build run check check-unit check-integration check-sanitizers lint format \
+.PHONY: all deps deps-build run check check-unit check-integration check-fuzz fuzz lint format \
 	man-lint config-template install uninstall clean help dist
 .DELETE_ON_ERROR:
 
@@ -94,7 +95,24 @@ $(O)/unit: $(filter-out $(MAIN),$(OBJ)) $(TOBJ)
 	$(call say,LD,$@)
 	$(Q)$(CC) $(ALL_LDFLAGS) $(WRAP) -o $@ $^ $(LIBS) -lcmocka
 
--include $(OBJ:.o=.d) $(TOBJ:.o=.d)
+# The harnesses of tests/fuzz: with replay.c by any compiler, with libFuzzer by clang.
+FUZZ := $(patsubst tests/fuzz/fuzz-%.c,%,$(sort $(wildcard tests/fuzz/fuzz-*.c)))
+FOBJ := $(FUZZ:%=$(O)/tests/fuzz/fuzz-%.o) $(O)/tests/fuzz/replay.o
+FUZZED := $(filter-out $(O)/src/cmd/%,$(OBJ)) $(O)/tests/unit/core-fixture.o
+
+$(O)/tests/fuzz/%.o: ALL_CFLAGS += -Itests/unit
+
+$(O)/fuzz-%: $(O)/tests/fuzz/fuzz-%.o $(O)/tests/fuzz/replay.o $(FUZZED)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS) -lcmocka
+
+$(O)/libfuzzer-%: $(O)/tests/fuzz/fuzz-%.o $(FUZZED)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(ALL_LDFLAGS) -fsanitize=fuzzer -o $@ $^ $(LIBS) -lcmocka
+
+.PRECIOUS: $(O)/tests/fuzz/%.o
+
+-include $(OBJ:.o=.d) $(TOBJ:.o=.d) $(FOBJ:.o=.d)
 
 # -------------------------------------------------------------------------- packages
 
@@ -140,12 +158,37 @@ check-unit: $(O)/unit
 check-integration: $(O)/wsbind
 	$(Q)WSBIND=$(O)/wsbind WSBIND_TEST_SLOW=$(SLOW) $(PYTHON) tests/integration/run.py $(TEST)
 
+# Every harness on its seeds; UBSan's word counts as a failure.
+check-fuzz: $(FUZZ:%=$(O)/fuzz-%)
+	$(Q)n=0; bad=0; for name in $(FUZZ); do n=$$((n + 1)); \
+		UBSAN_OPTIONS=halt_on_error=1 REPLAY_NUMBER=$$n \
+			$(O)/fuzz-$$name fuzz-$$name tests/fuzz/seeds/$$name || \
+			{ echo "not ok $$n - fuzz-$$name"; bad=1; }; \
+	done; exit $$bad
+
+# Looks for more, for T seconds. New inputs stay in build/fuzz/corpus, crashes beside it: what
+# was fixed goes into tests/fuzz/seeds/NAME by hand.
+NAME ?= $(firstword $(FUZZ))
+T    ?= 60
+FUZZ_MAKE = $(MAKE) --no-print-directory O=build/fuzz SAN=address,undefined CC=clang \
+	CFLAGS='-O1 -g -fsanitize=fuzzer-no-link -fno-sanitize-recover=undefined'
+FUZZ_DICT = $(wildcard tests/fuzz/$(NAME).dict)
+
+fuzz: deps-build
+	$(call install_packages,$(PACKAGES_FUZZ))
+	$(Q)$(FUZZ_MAKE) build/fuzz/libfuzzer-$(NAME)
+	@mkdir -p build/fuzz/corpus/$(NAME) build/fuzz/crashes
+	build/fuzz/libfuzzer-$(NAME) -max_total_time=$(T) -max_len=$(or $(LEN),4096) -timeout=20 \
+		-rss_limit_mb=1024 -print_final_stats=1 $(FUZZ_DICT:%=-dict=%) \
+		-artifact_prefix=build/fuzz/crashes/$(NAME)- build/fuzz/corpus/$(NAME) \
+		tests/fuzz/seeds/$(NAME)
+
 lint: $(O)/wsbind
 	$(Q)tests/lint/run.sh $(O)/wsbind
 
 format:
 	$(Q)clang-format -i $(filter-out %_keys.h %_table.h %_events.h,$(wildcard src/*/*.[ch])) \
-		$(wildcard tests/unit/*.[ch])
+		$(wildcard tests/unit/*.[ch] tests/fuzz/*.[ch])
 
 # The commented configuration file is made from the table of keys; `make lint` compares.
 config-template: $(O)/wsbind
@@ -181,6 +224,8 @@ help:
 	@echo 'make check            install what testing needs, run everything'
 	@echo 'make check-unit       UNIT="ring wheel" for some'
 	@echo 'make check-integration  TEST="40-channels 41" for some'
+	@echo 'make check-fuzz       the harnesses of tests/fuzz on their seeds'
+	@echo 'make fuzz             NAME=$(subst $() ,|,$(FUZZ)) T=60: libFuzzer, for T seconds'
 	@echo 'make lint             layers, owners, sizes, man pages, configuration file'
 	@echo 'make deps             only install the packages'
 	@echo 'make install          prefix=$(prefix) sysconfdir=$(sysconfdir) unitdir=$(unitdir) DESTDIR='

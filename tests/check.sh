@@ -39,6 +39,8 @@ build SAN=thread all build/thread/unit
 part lint "$make" --no-print-directory lint
 part 'unit, address and undefined' "$make" --no-print-directory SAN=address,undefined check-unit
 part 'unit, thread' "$make" --no-print-directory SAN=thread check-unit
+part 'fuzz seeds, address and undefined' \
+	"$make" --no-print-directory SAN=address,undefined check-fuzz
 part 'integration, address and undefined' \
 	"$make" --no-print-directory SAN=address,undefined check-integration
 part 'integration, thread' "$make" --no-print-directory SAN=thread check-integration

@@ -290,9 +290,10 @@ void conn_flush(struct conn *c)
 		return;
 	if (conn_is_said(c) && c->n_lagging == 0)
 		list_del(&c->behind_node);
-	if (c->state == CONN_OPEN &&
-	    (c->over_ns || c->queue_bytes > c->env->config->max_send_buffer ||
-	     c->queue_count > c->env->config->message_queue_size))
+	/* Rounds look at what lags; without any, it is what is private that went past a limit. */
+	if (c->state == CONN_OPEN && (c->over_ns || (c->queue && c->n_lagging > 0) ||
+				      c->queue_bytes > c->env->config->max_send_buffer ||
+				      c->queue_count > c->env->config->message_queue_size))
 		c->env->ops->check_limits(c);
 	if (c->state == CONN_OPEN && conn_has_input(c) && !conn_is_held(c))
 		conn_want_read(c);

@@ -519,8 +519,9 @@ static bool close_members(struct channel *ch)
 	while (ch->n_members > 0) {
 		struct conn *c = ch->members[0]->conn;
 
-		log_line_limited(LOG_ERR, "out of memory for the messages of a channel; its members "
-					  "are closed with 1011");
+		log_line_limited(LOG_ERR,
+				 "out of memory for the messages of a channel; its members "
+				 "are closed with 1011");
 		conn_close(c, 1011, "out of memory");
 		if (ch->n_members > 0 && ch->members[0]->conn == c)
 			channel_leave(ch->members[0]);

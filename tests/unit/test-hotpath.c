@@ -1,45 +1,10 @@
 /* SPDX-License-Identifier: MIT */
-/*
- * What a message may cost. The unit binary is linked with
- * -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc, so that every allocation of
- * wsbind itself passes here.
- */
+/* What a message may cost. */
 #include "core-fixture.h"
 
 #include <stdio.h>
 
-void *__real_malloc(size_t n);
-void *__real_calloc(size_t count, size_t n);
-void *__real_realloc(void *p, size_t n);
-void *__wrap_malloc(size_t n);
-void *__wrap_calloc(size_t count, size_t n);
-void *__wrap_realloc(void *p, size_t n);
-
-/* Other tests have threads, and never look at it. */
-static _Atomic uint64_t allocations;
-
-void *__wrap_malloc(size_t n)
-{
-	atomic_fetch_add_explicit(&allocations, 1, memory_order_relaxed);
-	return __real_malloc(n);
-}
-
-void *__wrap_calloc(size_t count, size_t n)
-{
-	atomic_fetch_add_explicit(&allocations, 1, memory_order_relaxed);
-	return __real_calloc(count, n);
-}
-
-void *__wrap_realloc(void *p, size_t n)
-{
-	atomic_fetch_add_explicit(&allocations, 1, memory_order_relaxed);
-	return __real_realloc(p, n);
-}
-
-static uint64_t mark(void)
-{
-	return atomic_load_explicit(&allocations, memory_order_relaxed);
-}
+#include "alloc.h"
 
 #define RECEIVERS 100
 #define BROADCASTS 10000
@@ -102,12 +67,12 @@ static void check_one_allocation_each(unsigned workers, size_t content)
 	}
 	rig_settle(c.r);
 	received = RIG_SUM(c.r, messages_sent);
-	before = mark();
+	before = alloc_count();
 	for (int i = 0; i < BROADCASTS; i++) {
 		crowd_broadcast(&c);
 		rig_turn(c.r);
 	}
-	CHECK_EQ(mark() - before, BROADCASTS);
+	CHECK_EQ(alloc_count() - before, BROADCASTS);
 	rig_settle(c.r);
 	CHECK_EQ(RIG_SUM(c.r, messages_sent) - received, (uint64_t)BROADCASTS * RECEIVERS);
 	crowd_fini(&c);
@@ -115,11 +80,11 @@ static void check_one_allocation_each(unsigned workers, size_t content)
 
 TEST(hotpath_counts_allocations_at_all)
 {
-	uint64_t before = mark();
+	uint64_t before = alloc_count();
 	struct buf b = {0};
 
 	CHECK_EQ(buf_reserve(&b, 1, BUF_NO_LIMIT), 0);
-	CHECK(mark() > before); /* else the binary was linked without --wrap */
+	CHECK(alloc_count() > before); /* else the binary was linked without --wrap */
 	buf_fini(&b);
 }
 
@@ -143,12 +108,12 @@ TEST(hotpath_one_send_for_each_membership_and_turn)
 	for (unsigned gathered = 1; gathered <= 50; gathered++) {
 		for (int warm = 0; warm < 2; warm++) {
 			crowd_forget(&c);
-			before = mark();
+			before = alloc_count();
 			for (unsigned i = 0; i < gathered; i++)
 				crowd_broadcast(&c);
 			rig_turn(c.r);
 		}
-		CHECK_EQ(mark() - before, gathered);
+		CHECK_EQ(alloc_count() - before, gathered);
 		for (unsigned i = 0; i < RECEIVERS; i++) {
 			CHECK_EQ(c.receiver[i]->calls, 1);
 			CHECK_EQ(c.receiver[i]->sends, 1);
@@ -221,11 +186,11 @@ TEST(hotpath_answers_make_one_allocation)
 	g->is_mute = true;
 	for (int i = 0; i < 1010; i++) {
 		if (i == 10)
-			before = mark();
+			before = alloc_count();
 		guest_send(g, true, i % 2 ? WS_BINARY : WS_PING, "twelve bytes", 12);
 		rig_turn(r);
 	}
-	CHECK_EQ(mark() - before, 1000);
+	CHECK_EQ(alloc_count() - before, 1000);
 	CHECK_EQ(g->conn->input, NULL);
 	rig_free(r);
 }
