@@ -367,14 +367,19 @@ static int block_signals(struct server *s)
 	return reactor_add(&s->reactor, &s->signal_source, s->signal_fd, EPOLLIN, signal_ready);
 }
 
-static int fail(const char *what, const char *key, int error)
+/* Says why it does not start; @name: the key that is to blame, or NULL. */
+static int fail(const struct server *s, const char *what, const char *name, int error)
 {
-	if (key)
+	const struct config_key *key = name ? config_key_find(name, strlen(name)) : NULL;
+	WB_CLEANUP(freep) char *value = NULL;
+
+	if (key && config_format(s->config, key, &value) == 0)
 		log_event(LOG_ERR, EV_CONFIG_ERROR,
-			  LOG_FIELDS(LOG_TEXT("SETTING", key), LOG_ERRNO(error)),
-			  "%s: %s; change the key %s", what, strerror(-error), key);
+			  LOG_FIELDS(LOG_TEXT("SETTING", name), LOG_ERRNO(error)),
+			  "not started: %s: %s; change %s = %s", what, strerror(-error), name,
+			  value);
 	else
-		log_line(LOG_ERR, "%s: %s", what, strerror(-error));
+		log_line(LOG_ERR, "not started: %s: %s", what, strerror(-error));
 	return EXIT_FAILURE;
 }
 
@@ -413,7 +418,7 @@ static int start_spool(struct server *s)
 	if (!error)
 		error = spool_new(dir, &spool_ops, s, &s->spool);
 	if (error)
-		return fail("spool", "spool_dir", error);
+		return fail(s, "spool", "spool_dir", error);
 	s->pool->shared.spool = s->spool;
 	return 0;
 }
@@ -440,14 +445,14 @@ static int start_admin(struct server *s)
 	error = config_control_socket_path(s->config, NULL, &s->control_path);
 	options.control_path = s->control_path;
 	if (error || (!options.metrics_host && !options.control_path))
-		return error ? fail("control socket", NULL, error) : 0;
+		return error ? fail(s, "control socket", NULL, error) : 0;
 	error = admin_new(&options, &failed, &s->admin);
 	if (error)
-		return fail(failed == ADMIN_CONTROL ? "control socket" : "metrics",
+		return fail(s, failed == ADMIN_CONTROL ? "control socket" : "metrics",
 			    listener_key(failed, error), error);
 	error = reactor_add(&s->reactor, &s->admin_source, admin_fd(s->admin), EPOLLIN,
 			    admin_ready);
-	return error ? fail("epoll", NULL, error) : 0;
+	return error ? fail(s, "epoll", NULL, error) : 0;
 }
 
 static int start_pool(struct server *s)
@@ -459,7 +464,7 @@ static int start_pool(struct server *s)
 
 	error = worker_pool_new(s->config, count_workers(s->config), fds, n_fds, &s->reactor,
 				&s->pool, &key);
-	return error ? fail("listening", key, error) : 0;
+	return error ? fail(s, "listening", key, error) : 0;
 }
 
 static void announce(struct server *s)
@@ -475,6 +480,8 @@ static void announce(struct server *s)
 			 strchr(config->metrics_host, ':') ? " metrics http://[%s]:%u/"
 							   : " metrics http://%s:%u/",
 			 config->metrics_host, admin_port(s->admin));
+	if (s->control_path)
+		log_line(LOG_INFO, "control socket: %s", s->control_path);
 	log_event(LOG_INFO, EV_READY, LOG_FIELDS(LOG_NUM("PORT", s->pool->port)),
 		  is_v6 ? "ready: ws://[%s]:%u/%s workers %u, at most %llu MiB of memory"
 			: "ready: ws://%s:%u/%s workers %u, at most %llu MiB of memory",
@@ -495,17 +502,17 @@ static int start(struct server *s)
 	warn_if_open(s->config);
 	error = upgrade_prepare();
 	if (error)
-		return fail("SHA-1 of the opening handshake", NULL, error);
+		return fail(s, "SHA-1 of the opening handshake", NULL, error);
 	error = reactor_init(&s->reactor, &main_ops);
 	if (error)
-		return fail("epoll", NULL, error);
+		return fail(s, "epoll", NULL, error);
 	reactor_own(&s->reactor);
 	wheel_timer_init(&s->tick, tick_due);
 	wheel_timer_init(&s->admin_timer, admin_timer_due);
 	wheel_timer_init(&s->stop_timer, stop_due);
 	error = block_signals(s);
 	if (error)
-		return fail("signals", NULL, error);
+		return fail(s, "signals", NULL, error);
 	error = start_pool(s);
 	if (!error)
 		error = start_spool(s);
@@ -515,7 +522,7 @@ static int start(struct server *s)
 		return error;
 	error = worker_pool_start(s->pool);
 	if (error)
-		return fail("worker threads", NULL, error);
+		return fail(s, "worker threads", NULL, error);
 	wheel_add(&s->reactor.wheel, &s->tick, s->reactor.now_ns);
 	announce(s);
 	return 0;

@@ -380,20 +380,32 @@ char *conn_format_user(char *out, const struct conn *c)
 	return out;
 }
 
+char *conn_format_setting(char *out, size_t cap, const struct conn *c, const char *setting)
+{
+	const struct config_key *key = setting ? config_key_find(setting, strlen(setting)) : NULL;
+	WB_CLEANUP(freep) char *value = NULL;
+
+	out[0] = '\0';
+	if (key && config_format(c->env->config, key, &value) == 0)
+		snprintf(out, cap, " (%s = %s)", setting, value);
+	return out;
+}
+
 void conn_log(const struct conn *c, int priority, enum log_event_id event, const char *setting,
 	      const char *text)
 {
 	/* One for each kind of event, so that a noisy kind silences no other. */
 	static struct log_site sites[EV_N] = {
 		[0 ... EV_N - 1] = {__FILE__, "conn_log", __LINE__, true, 0, 0, false, NULL}};
-	char peer[SOCK_ADDRESS_MAX], id[37];
+	char peer[SOCK_ADDRESS_MAX], id[37], value[CONN_SETTING_MAX];
 
 	if (!log_is_on(priority))
 		return;
 	uuid4_format(id, c->id);
 	sock_format_peer(peer, &c->peer);
+	conn_format_setting(value, sizeof(value), c, setting);
 	log_write(&sites[event], priority, event,
 		  LOG_FIELDS(LOG_TEXT("PEER", peer), LOG_TEXT("CLIENT_ID", c->was_open ? id : NULL),
 			     LOG_TEXT("SETTING", setting)),
-		  "%s %s", peer, text);
+		  "%s %s%s", peer, text, value);
 }

@@ -286,6 +286,10 @@ void conn_drop_queue(struct conn *c);
 /* Makes sure that the timer fires at @deadline_ns or before. */
 void conn_arm(struct conn *c, uint64_t deadline_ns);
 
+/* " (KEY = VALUE)" of the configuration in force, for log lines; "" when @setting is NULL. */
+#define CONN_SETTING_MAX 128
+char *conn_format_setting(char *out, size_t cap, const struct conn *c, const char *setting);
+
 /* "user-ADDR:PORT". @out has CONN_USER_MAX bytes. */
 #define CONN_USER_MAX (SOCK_ADDRESS_MAX + 8)
 char *conn_format_user(char *out, const struct conn *c);

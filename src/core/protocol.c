@@ -189,22 +189,28 @@ static void take_binary(struct conn *c, const message *m, const uint8_t *p, size
 
 /* ------------------------------------------------------------- coming and going */
 
+void protocol_tick(struct hub *h)
+{
+	uint64_t now = h->env.reactor->now_ns;
+
+	if (now < h->log_window_ns + NS_PER_S)
+		return;
+	if (h->log_suppressed > 0)
+		log_line(LOG_INFO, "%llu more lines about connections left out in the last second",
+			 (unsigned long long)h->log_suppressed);
+	h->log_window_ns = now;
+	h->log_lines = h->log_suppressed = 0;
+}
+
 /* Lines about connections: no more than its share for each worker; what is more is counted. */
 static void log_connection(const struct conn *c, enum log_event_id event, const char *text)
 {
 	struct hub *h = CONTAINER_OF(c->env, struct hub, env);
-	uint64_t now = c->env->reactor->now_ns;
 	char peer[SOCK_ADDRESS_MAX], id[37];
 
 	if (!c->env->config->log_connections)
 		return;
-	if (now >= h->log_window_ns + NS_PER_S) {
-		if (h->log_suppressed > 0)
-			log_line(LOG_INFO, "%llu more lines about connections left out",
-				 (unsigned long long)h->log_suppressed);
-		h->log_window_ns = now;
-		h->log_lines = h->log_suppressed = 0;
-	}
+	protocol_tick(h);
 	if (h->log_lines >= LOG_LINES_A_SECOND / h->shared->n_hubs) {
 		h->log_suppressed++;
 		return;
@@ -434,6 +440,8 @@ static void take_subscribe(struct conn *c, const message *m)
 		return;
 	}
 	answer_ack(c, m);
+	if (c->state != CONN_OPEN)
+		return; /* without memory for the answer, and without its memberships */
 	for (struct member *joined = c->members; joined != before; joined = joined->sibling)
 		hub_notice_joined(hub_of(c), joined);
 }

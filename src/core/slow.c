@@ -46,15 +46,16 @@ static bool is_past(const struct config *config, uint64_t bytes, uint64_t messag
 static void log_slow(const struct conn *c, uint64_t bytes, uint64_t messages, const char *setting,
 		     const char *what)
 {
-	char peer[SOCK_ADDRESS_MAX], id[37];
+	char peer[SOCK_ADDRESS_MAX], id[37], value[CONN_SETTING_MAX];
 
 	uuid4_format(id, c->id);
 	log_event_limited(LOG_NOTICE, EV_SLOW_CONSUMER,
 			  LOG_FIELDS(LOG_TEXT("PEER", sock_format_peer(peer, &c->peer)),
 				     LOG_TEXT("CLIENT_ID", id), LOG_NUM("QUEUED_BYTES", bytes),
 				     LOG_TEXT("SETTING", setting)),
-			  "%s reads too slowly: %llu messages, %llu bytes wait, past %s; %s", peer,
-			  (unsigned long long)messages, (unsigned long long)bytes, setting, what);
+			  "%s reads too slowly: %llu messages, %llu bytes wait; %s%s", peer,
+			  (unsigned long long)messages, (unsigned long long)bytes, what,
+			  conn_format_setting(value, sizeof(value), c, setting));
 }
 
 static void disconnect(struct conn *c)

@@ -142,7 +142,7 @@ static void adopt_socket(struct worker *w, int fd, const struct sock_peer *peer)
 	const struct config *config = w->hub.env.config;
 	const struct sock_options options = {
 		.nodelay = config->tcp_nodelay,
-		.keepalive_s = (unsigned)(config->tcp_keepalive / NS_PER_S),
+		.keepalive_s = (unsigned)((config->tcp_keepalive + NS_PER_S - 1) / NS_PER_S),
 		.notsent_lowat = (unsigned)config->tcp_notsent_lowat,
 	};
 	struct transport transport;
@@ -334,6 +334,7 @@ static void tick_due(struct wheel_timer *t)
 	}
 	atomic_store_explicit(&w->metrics.queue_bytes, bytes, memory_order_relaxed);
 	atomic_store_explicit(&w->metrics.queue_messages, messages, memory_order_relaxed);
+	protocol_tick(&w->hub);
 	wheel_add(&w->reactor.wheel, t, w->reactor.now_ns + NS_PER_S);
 }
 

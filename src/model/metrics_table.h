@@ -40,7 +40,7 @@ COUNTER(messages_received, "websocket_messages_received_total", "", "Messages re
 COUNTER(messages_sent, "websocket_messages_sent_total", "", "Messages sent, one for each receiver.")
 COUNTER(binary_messages, "websocket_binary_messages_total", "", "Binary messages received.")
 COUNTER(text_messages, "websocket_text_messages_total", "", "Text messages received.")
-COUNTER(connection_errors, "websocket_connection_errors_total", "", "Connections that ended by an error of the network or of the protocol.")
+COUNTER(connection_errors, "websocket_connection_errors_total", "", "Connections that ended by an error of the network or of the protocol, refused handshakes included.")
 COUNTER(message_errors, "websocket_message_errors_total", "", "Messages that were refused: unreadable, of unknown type, or with a wrong checksum.")
 COUNTER(bytes_received, "websocket_received_bytes_total", "", "Bytes read from clients.")
 COUNTER(bytes_sent, "websocket_sent_bytes_total", "", "Bytes handed to the kernel for clients.")
