@@ -50,8 +50,8 @@ OBJ   := $(SRC:%.c=$(O)/%.o) $(GEN).o
 TOBJ  := $(TESTS:%.c=$(O)/%.o)
 MAIN  := $(O)/src/cmd/main.o
 
-.PHONY: all deps deps-build run check check-unit check-integration check-fuzz fuzz lint format \
-	man-lint config-template install uninstall clean help dist
+.PHONY: all deps deps-build run check check-unit check-integration check-conformance check-fuzz \
+	fuzz lint format man-lint config-template install uninstall clean help dist
 .DELETE_ON_ERROR:
 
 all: $(O)/wsbind
@@ -88,7 +88,7 @@ $(O)/wsbind: $(OBJ)
 	$(call say,LD,$@)
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
 
-# test-hotpath counts allocations.
+# tests/unit/alloc.c counts allocations and makes them fail.
 WRAP := -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc
 
 $(O)/unit: $(filter-out $(MAIN),$(OBJ)) $(TOBJ)
@@ -110,7 +110,7 @@ $(O)/libfuzzer-%: $(O)/tests/fuzz/fuzz-%.o $(FUZZED)
 	$(call say,LD,$@)
 	$(Q)$(CC) $(ALL_LDFLAGS) -fsanitize=fuzzer -o $@ $^ $(LIBS) -lcmocka
 
-.PRECIOUS: $(O)/tests/fuzz/%.o
+.SECONDARY: $(FOBJ)
 
 -include $(OBJ:.o=.d) $(TOBJ:.o=.d) $(FOBJ:.o=.d)
 
@@ -138,13 +138,14 @@ deps: deps-build
 # ------------------------------------------------------------------------------- run
 
 run: deps-build
-	@$(MAKE) --no-print-directory all
+	@$(MAKE) --no-print-directory -s all
 	@tests/demo.sh $(O)/wsbind
 
 # ----------------------------------------------------------------------------- tests
 
 UNIT ?=
 TEST ?=
+CASE ?=
 PYTHON := /usr/bin/python3
 SLOW = $(if $(findstring thread,$(SAN)),6,$(if $(SAN),3,1))
 
@@ -157,6 +158,10 @@ check-unit: $(O)/unit
 
 check-integration: $(O)/wsbind
 	$(Q)WSBIND=$(O)/wsbind WSBIND_TEST_SLOW=$(SLOW) $(PYTHON) tests/integration/run.py $(TEST)
+
+check-conformance: $(O)/wsbind
+	$(Q)WSBIND=$(O)/wsbind WSBIND_TEST_SLOW=$(SLOW) $(PYTHON) tests/conformance/run.py \
+		$(if $(CASE),-c $(CASE))
 
 # Every harness on its seeds; UBSan's word counts as a failure.
 check-fuzz: $(FUZZ:%=$(O)/fuzz-%)
@@ -224,6 +229,7 @@ help:
 	@echo 'make check            install what testing needs, run everything'
 	@echo 'make check-unit       UNIT="ring wheel" for some'
 	@echo 'make check-integration  TEST="40-channels 41" for some'
+	@echo 'make check-conformance  RFC 6455, CASE="5 6.4" for some'
 	@echo 'make check-fuzz       the harnesses of tests/fuzz on their seeds'
 	@echo 'make fuzz             NAME=$(subst $() ,|,$(FUZZ)) T=60: libFuzzer, for T seconds'
 	@echo 'make lint             layers, owners, sizes, man pages, configuration file'

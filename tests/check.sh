@@ -44,6 +44,8 @@ part 'fuzz seeds, address and undefined' \
 part 'integration, address and undefined' \
 	"$make" --no-print-directory SAN=address,undefined check-integration
 part 'integration, thread' "$make" --no-print-directory SAN=thread check-integration
+part 'conformance, address and undefined' \
+	"$make" --no-print-directory SAN=address,undefined check-conformance
 
 printf '\n'
 line="$passed passed, $failed failed"

@@ -11,7 +11,7 @@ wsbind=${1:-build/release/wsbind}
 seconds=${WSBIND_DEMO_SECONDS:-}
 [ -n "$seconds" ] || [ -t 1 ] || seconds=10
 folder=$(mktemp -d)
-server= alice= bob= is_over=
+server= alice= bob= is_over= alice_before= bob_before=
 
 finish() { # clients first, so that they see no server go away
 	local pid
@@ -32,7 +32,7 @@ show() { # NAME: standard input, kept in a file and shown with the name in front
 }
 
 start_server() { # [OPTION ...]; waits until it is ready
-	"$wsbind" server --config /dev/null "$@" </dev/null > >(show server) 2>&1 &
+	"$wsbind" server --config /dev/null --control-socket="$folder/control.sock" "$@" </dev/null > >(show server) 2>&1 &
 	server=$!
 	for ((i = 0; i < 100; i++)); do
 		grep -qs 'ready: ws://' "$folder/server" && return 0
@@ -61,8 +61,23 @@ start() {
 	fi
 }
 
-count() { # NAME OTHER: messages of OTHER that NAME got
-	grep -c "^$2: message " "$folder/$1" 2>/dev/null
+is_connected() { grep -qs 'connected to' "$folder/$1"; }
+
+sent() { # NAME: messages it sent
+	grep -c '^> message ' "$folder/$1" 2>/dev/null
+}
+
+got() { # NAME OTHER AFTER LAST: messages of OTHER that NAME got, of those with these numbers
+	awk -v from="$2: message " -v after="$3" -v last="$4" 'index($0, from) == 1 {
+		k = substr($0, length(from) + 1) + 0
+		n += k > after && k <= last
+	} END { print n + 0 }' "$folder/$1"
+}
+
+note_begin() { # counts begin when both are there: what was said before, the other may have missed
+	is_connected alice && is_connected bob || return
+	sleep 0.2
+	alice_before=$(sent alice) bob_before=$(sent bob)
 }
 
 if ! [ -x "$wsbind" ]; then
@@ -80,6 +95,7 @@ cat <<EOF
 
   wsbind listens: ws://127.0.0.1:$port/    metrics: $metrics/metrics
   Join in from another terminal:  $wsbind client --url ws://127.0.0.1:$port
+  Look into it:  $wsbind status --control-socket=$folder/control.sock
   Two clients, alice and bob, send to each other. $until
 
 EOF
@@ -96,14 +112,22 @@ while [ -z "$is_over" ]; do
 		kill -0 "$pid" 2>/dev/null || { status=1 is_over=1; echo "One of them has ended." >&2; }
 	done
 	[ -z "$seconds" ] || [ $SECONDS -lt $end ] || is_over=1
+	[ -n "$alice_before" ] || note_begin
 	[ -n "$is_over" ] || sleep 0.3
 done
 
-to_alice=$(count alice bob) to_bob=$(count bob alice)
-if [ -n "$seconds" ] && { [ "${to_alice:-0}" = 0 ] || [ "${to_bob:-0}" = 0 ]; }; then
+alice_last=$(sent alice) bob_last=$(sent bob)
+sleep 0.3 # what is under way arrives
+to_alice=0 to_bob=0
+if [ -n "$alice_before" ]; then
+	to_alice=$(got alice bob "$bob_before" "$bob_last")
+	to_bob=$(got bob alice "$alice_before" "$alice_last")
+fi
+if [ -n "$seconds" ] && { [ "$to_alice" = 0 ] || [ "$to_bob" = 0 ]; }; then
 	echo "No messages went through." >&2
 	status=1
 fi
 echo
-echo "alice got ${to_alice:-0} messages, bob got ${to_bob:-0}."
+echo "alice got $to_alice of the $((bob_last - ${bob_before:-0})) messages that bob sent," \
+	"bob got $to_bob of the $((alice_last - ${alice_before:-0})) that alice sent."
 exit $status

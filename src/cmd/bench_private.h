@@ -81,6 +81,14 @@ struct WB_OWNER(loop) bench {
 /* Fills in what depends on other options and settings. False after it said what is wrong. */
 bool bench_complete_options(struct bench_options *o, const struct config *config, FILE *err);
 
+/**
+ * bench_is_throttled() - whether a server that limits frames a second held the publishers back
+ * @limit:  of frames a second from one client
+ *
+ * Return:  true when all were about as fast as that, and nothing else kept them so slow.
+ */
+bool bench_is_throttled(const struct bench *b, uint64_t limit);
+
 /* bench_run.c */
 
 /**

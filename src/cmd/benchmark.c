@@ -117,15 +117,16 @@ static int find_target(struct bench *b)
 {
 	struct ws_url url;
 	const char *why;
+	int r;
 
 	if (ws_url_parse(b->options.url, &url) < 0 || !own_channel(b, &url)) {
 		(void)say(stderr, "%s: not a URL like ws://HOST:PORT/CHANNEL", b->options.url);
 		return OPTIONS_EXIT_USAGE;
 	}
-	if (peer_target_init(&b->target, &url, &why) == 0)
-		return 0;
-	(void)say(stderr, "%s: %s", b->options.url, why);
-	return EXIT_FAILURE;
+	r = peer_target_init(&b->target, &url, &why);
+	if (r < 0)
+		(void)say(stderr, "%s: %s", b->options.url, why);
+	return r == 0 ? 0 : r == -EINVAL ? OPTIONS_EXIT_USAGE : EXIT_FAILURE;
 }
 
 static int check_descriptors(const struct bench *b)
@@ -161,18 +162,28 @@ static int prepare(struct bench *b, char **argv)
 	return r ? r : check_descriptors(b);
 }
 
-/* The limit that is the server's default stands in the way of a measurement: say so. */
-static void hint_at_throttle(const struct bench *b)
+bool bench_is_throttled(const struct bench *b, uint64_t limit)
 {
-	double limit = (double)b->config->max_incoming_frames_per_second;
-	double ns = (double)(b->last_ns - b->began_ns);
+	double frames = (double)limit, ns = (double)(b->last_ns - b->began_ns);
 	double each = ns > 0 ? (double)b->sent * NS_PER_S / ns / (double)b->options.publishers : 0;
 
-	if (limit > 0 && b->sent > limit && each > 0.8 * limit && each < 2 * limit &&
-	    !b->options.rate)
+	return limit > 0 && b->sent > limit && each > 0.8 * frames && each < 2 * frames &&
+	       !b->options.rate;
+}
+
+/* The server may have its limit by default, or one that this configuration names. */
+static void hint_at_throttle(const struct bench *b)
+{
+	uint64_t limit = b->config->max_incoming_frames_per_second, usual = 0;
+
+	(void)!text_parse_count(config_keys[CONFIG_KEY_max_incoming_frames_per_second].dflt,
+				&usual);
+	if (!bench_is_throttled(b, limit))
+		limit = bench_is_throttled(b, usual) ? usual : 0;
+	if (limit > 0)
 		(void)say(stderr,
-			  "each publisher came to about max_incoming_frames_per_second = %.0f: "
-			  "if that is the server's setting, it held them back (0 lifts it)",
+			  "each publisher came to about %" PRIu64 " messages a second, as if held "
+			  "back: set max_incoming_frames_per_second = 0 at the server",
 			  limit);
 }
 

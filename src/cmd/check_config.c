@@ -3,8 +3,11 @@
 
 #include <string.h>
 #include <sysexits.h>
+#include <unistd.h>
 
 #include "model/config.h"
+
+#define EXIT_USAGE 2
 
 static const char usage[] =
 	"usage: wsbind check-config [FILE] [--dump] [--config FILE] [--KEY=VALUE ...]\n"
@@ -17,7 +20,8 @@ static const char usage[] =
 	"  --template  print a configuration file with every key and its default\n"
 	"  --help      print this text\n"
 	"\n"
-	"Exit status: 0 when the configuration is valid, 78 when not, 1 otherwise.\n";
+	"Exit status: 0 when the configuration is valid, 78 when not; 2 wrong usage;\n"
+	"1 otherwise.\n";
 
 struct check_config_options {
 	struct config_source source;
@@ -56,6 +60,26 @@ static const char *check_config_parse(char **argv, struct check_config_options *
 	return NULL;
 }
 
+static bool has_only_defaults(const struct config *c)
+{
+	for (size_t i = 0; i < CONFIG_N_KEYS; i++)
+		if (c->origin[i])
+			return false;
+	return true;
+}
+
+static void check_config_praise(const struct check_config_options *o, const struct config *c,
+				FILE *out)
+{
+	if (o->source.file || access(CONFIG_DEFAULT_FILE, F_OK) == 0)
+		fprintf(out, "%s: the configuration is valid\n",
+			o->source.file ? o->source.file : CONFIG_DEFAULT_FILE);
+	else
+		fprintf(out, "no " CONFIG_DEFAULT_FILE ": %s\n",
+			has_only_defaults(c) ? "the defaults are valid"
+					     : "what is set elsewhere is valid");
+}
+
 static int check_config_load(const struct check_config_options *o, FILE *out, FILE *err)
 {
 	WB_CLEANUP(config_errors_fini) struct config_errors errors = {0};
@@ -66,16 +90,12 @@ static int check_config_load(const struct check_config_options *o, FILE *out, FI
 		fprintf(err, "wsbind: %s\n", strerror(-r));
 		return 1;
 	}
-	for (size_t i = 0; i < errors.n; i++)
-		fprintf(err, "%s\n", errors.line[i]);
-	if (errors.n_lost)
-		fprintf(err, "and %zu more\n", errors.n_lost);
+	config_errors_print(&errors, "", err);
 	if (r == CONFIG_E_INVALID)
 		return EX_CONFIG;
 	if (o->dump)
 		return config_dump(c, out) < 0;
-	fprintf(out, "%s: the configuration is valid\n",
-		o->source.file ? o->source.file : CONFIG_DEFAULT_FILE);
+	check_config_praise(o, c, out);
 	return fflush(out) != 0;
 }
 
@@ -87,7 +107,7 @@ int check_config_run(char **argv, FILE *out, FILE *err)
 	if (wrong) {
 		fprintf(err, "wsbind check-config: %s: not understood, or its value is missing\n%s",
 			wrong, usage);
-		return 1;
+		return EXIT_USAGE;
 	}
 	if (o.help)
 		return fputs(usage, out) < 0;

@@ -13,7 +13,7 @@
  * @argv:   argv[0] is the name of the command; ends with NULL
  *
  * Return:  the exit status: 0, all is well | 78, the configuration is wrong |
- *          1, wrong usage, or no memory, or output failed.
+ *          2, wrong usage | 1, no memory, or output failed.
  * Thread:  main.
  */
 int check_config_main(int argc, char **argv);

@@ -287,6 +287,7 @@ static int find_target(struct client *c)
 {
 	struct ws_url url;
 	const char *why;
+	int r;
 
 	if (ws_url_parse(c->options.url, &url) < 0) {
 		fail("%s: not a URL like ws://HOST:PORT/CHANNEL", c->options.url);
@@ -300,9 +301,10 @@ static int find_target(struct client *c)
 		fail("--channel: a channel's name has at most %d bytes", UPGRADE_MAX_CHANNEL);
 		return OPTIONS_EXIT_USAGE;
 	}
-	if (peer_target_init(&c->target, &url, &why) < 0)
-		return fail("%s: %s", c->options.url, why);
-	return 0;
+	r = peer_target_init(&c->target, &url, &why);
+	if (r < 0)
+		fail("%s: %s", c->options.url, why);
+	return r == 0 ? 0 : r == -EINVAL ? OPTIONS_EXIT_USAGE : EXIT_FAILURE;
 }
 
 static int choose_mode(struct client *c)

@@ -104,7 +104,7 @@ static void session_retry(struct client_session *s, const char *why)
 
 	peer_random(&random, sizeof(random));
 	if (!backoff_next(&s->backoff, random, &delay_ns)) {
-		session_fail(s, "%s; giving up after %llu attempt%s to come back", why,
+		session_fail(s, "%s; giving up after %llu more attempt%s", why,
 			     (unsigned long long)s->backoff.max_attempts,
 			     s->backoff.max_attempts == 1 ? "" : "s");
 		return;
@@ -115,6 +115,17 @@ static void session_retry(struct client_session *s, const char *why)
 		    (unsigned long long)s->backoff.attempts,
 		    (unsigned long long)s->backoff.max_attempts, (double)delay_ns / NS_PER_S);
 	wheel_add(wheel_of(s), &s->retry, clock_now_ns() + delay_ns);
+}
+
+/* The address is the target's, of which an end knows nothing. */
+static void session_format_end(const struct client_session *s, const struct peer_end *end,
+			       char why[END_TEXT])
+{
+	if (end->kind == PEER_END_UNREACHABLE)
+		snprintf(why, END_TEXT, "cannot connect to %s: %s", s->client->target.host,
+			 strerror(-end->error));
+	else
+		peer_end_format(why, END_TEXT, end);
 }
 
 static void session_closed(struct peer *p, const struct peer_end *end)
@@ -130,7 +141,7 @@ static void session_closed(struct peer *p, const struct peer_end *end)
 		session_done(s, 0);
 		return;
 	}
-	peer_end_format(why, sizeof(why), end);
+	session_format_end(s, end, why);
 	if (end->kind == PEER_END_CLOSED && end->code == WS_CODE_NORMAL && s->client->file) {
 		session_fail(s, "%s before the file was delivered", why);
 	} else if (end->kind == PEER_END_CLOSED && end->code == WS_CODE_NORMAL) {

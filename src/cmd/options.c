@@ -131,18 +131,20 @@ int options_load(const struct option_table *table, const struct config_source *s
 	WB_CLEANUP(config_errors_fini) struct config_errors errors = {0};
 	WB_CLEANUP(config_errors_fini) struct config_errors again = {0};
 	struct config_source without_file = *source;
+	char shown[1024], prefix[64];
 	int r = config_load(source, ret, &errors);
 
 	if (r == CONFIG_E_INVALID && !source->file) {
 		without_file.file = "/dev/null";
 		if (config_load(&without_file, ret, &again) == 0) {
+			text_escape(shown, sizeof(shown), errors.line[0], strlen(errors.line[0]));
 			fprintf(err, "wsbind %s: %s is not used: %s\n", table->command,
-				CONFIG_DEFAULT_FILE, errors.line[0]);
+				CONFIG_DEFAULT_FILE, shown);
 			return 0;
 		}
 	}
-	for (size_t i = 0; i < errors.n; i++)
-		fprintf(err, "wsbind %s: %s\n", table->command, errors.line[i]);
+	snprintf(prefix, sizeof(prefix), "wsbind %s: ", table->command);
+	config_errors_print(&errors, prefix, err);
 	if (r < 0)
 		fprintf(err, "wsbind %s: %s\n", table->command, strerror(-r));
 	return r == 0 ? 0 : r < 0 ? EXIT_FAILURE : OPTIONS_EXIT_CONFIG;

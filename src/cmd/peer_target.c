@@ -133,6 +133,8 @@ static void format_close(char *out, size_t cap, const struct peer_end *end)
 
 char *peer_end_format(char *out, size_t cap, const struct peer_end *end)
 {
+	char reason[4 * sizeof(end->reason) + 1];
+
 	switch (end->kind) {
 	case PEER_END_CLOSED:
 		format_close(out, cap, end);
@@ -141,8 +143,10 @@ char *peer_end_format(char *out, size_t cap, const struct peer_end *end)
 		snprintf(out, cap, "cannot connect: %s", strerror(-end->error));
 		break;
 	case PEER_END_REFUSED:
-		snprintf(out, cap, "the server answered %d%s", end->status,
-			 status_hint(end->status));
+		text_escape(reason, sizeof(reason), end->reason, strlen(end->reason));
+		snprintf(out, cap, "the server answered %d%s%s%s%s", end->status,
+			 status_hint(end->status), reason[0] ? " (" : "", reason,
+			 reason[0] ? ")" : "");
 		break;
 	case PEER_END_NOT_WS:
 		snprintf(out, cap, "the answer is not that of a WebSocket server");

@@ -7,6 +7,7 @@
 #include <pwd.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sysexits.h>
 
 #include "base/clock.h"
 #include "base/text.h"
@@ -169,6 +170,15 @@ static void print_raw(FILE *out, const char *before, const struct status_page *p
 	fwrite(page->objects, 1, page->objects_n, out);
 }
 
+/* Not before an answer came: what fails at once prints nothing. */
+static void print_clients_head(const struct call *c)
+{
+	if (c->is_json)
+		fputs("{\"clients\":[", c->io->out);
+	else
+		status_print_clients_head(c->io->out);
+}
+
 /* One page, printed; @next becomes the offset of the one after it, or 0. */
 static int print_page(struct call *c, uint64_t *next, uint64_t *total)
 {
@@ -187,6 +197,8 @@ static int print_page(struct call *c, uint64_t *next, uint64_t *total)
 			    (page.has_next && page.next <= *next)))
 		r = fail(c, "%s: the answer is not what /clients gives", c->socket_path);
 	if (r == 0) {
+		if (*next == 0)
+			print_clients_head(c);
 		if (!c->is_json)
 			status_print_clients(c->io->out, &page, clock_wall_ms());
 		else if (page.objects_n > 0)
@@ -204,10 +216,6 @@ static int run_clients(struct call *c)
 	uint64_t next = 0, total = 0;
 	int r;
 
-	if (c->is_json)
-		fputs("{\"clients\":[", c->io->out);
-	else
-		status_print_clients_head(c->io->out);
 	do {
 		r = print_page(c, &next, &total);
 	} while (r == 0 && next > 0);
@@ -266,6 +274,8 @@ static int print_members(struct call *c, const struct status_answer *a)
 		return fail(c, "%s: the answer is not what /publish gives", c->socket_path);
 	n = json_number(&j);
 	fprintf(c->io->out, "reached %" PRIu64 " member%s\n", n, n == 1 ? "" : "s");
+	if (n == 0 && c->channel && c->channel[0] == '/')
+		(void)fail(c, "a channel's name begins without a slash: -c %s", c->channel + 1);
 	return finish(c);
 }
 
@@ -400,38 +410,36 @@ static const char *parse(struct call *c, char **argv)
 	return NULL;
 }
 
-/*
- * Without errors: the snapshot. With errors in files, the command line alone decides,
- * so that an empty file is read in their place; with errors there too, there is none.
- */
-static int load_config(struct call *c, struct config **ret)
+/* What the command line alone has wrong is a matter of its usage. */
+static int check_command_line(struct call *c)
 {
-	WB_CLEANUP(config_errors_fini) struct config_errors errors = {0}, more = {0};
-	int r = config_load(&c->source, ret, &errors);
+	WB_CLEANUP(config_errors_fini) struct config_errors errors = {0};
+	WB_CLEANUP(config_unrefp) struct config *config = NULL;
+	struct config_source alone = c->source;
+	int r;
 
+	alone.file = "/dev/null";
+	r = config_load(&alone, &config, &errors);
 	if (r < 0)
 		return fail(c, "%s", strerror(-r));
-	if (r == 0)
-		return 0;
-	for (size_t i = 0; i < errors.n; i++)
-		fprintf(c->io->err, "%s\n", errors.line[i]);
-	c->source.file = "/dev/null";
-	r = config_load(&c->source, ret, &more);
-	if (r < 0)
-		return fail(c, "%s", strerror(-r));
+	config_errors_print(&errors, "", c->io->err);
 	return r == 0 ? 0 : EXIT_USAGE;
 }
 
+/* Errors in files are shown, but a socket that can be known in spite of them is used. */
 static int find_socket(struct call *c)
 {
-	WB_CLEANUP(config_unrefp) struct config *config = NULL;
-	int r = load_config(c, &config);
+	WB_CLEANUP(config_errors_fini) struct config_errors errors = {0};
+	int r = check_command_line(c);
 
 	if (r != 0)
 		return r;
-	r = config_control_socket_path(config, RUNTIME_DIR, &c->socket_path);
+	r = config_find_control_socket(&c->source, RUNTIME_DIR, &c->socket_path, &errors);
+	config_errors_print(&errors, "", c->io->err);
 	if (r < 0)
 		return fail(c, "%s", strerror(-r));
+	if (r == CONFIG_E_INVALID)
+		return EX_CONFIG;
 	if (!c->socket_path)
 		return fail(c, "control_socket is none: the daemon can't be reached");
 	return 0;
@@ -453,6 +461,8 @@ int status_run(char **argv, const struct status_streams *streams)
 
 	WB_ASSERT(c.command);
 	wrong = parse(&c, argv);
+	if (wrong && c.command->has_channel && c.operand && wrong[0] != '-')
+		return fail_usage(&c, "one TEXT only: put it in quotes: ", wrong);
 	if (wrong)
 		return fail_usage(&c, "not understood, or its value is missing: ", wrong);
 	if (c.wants_help) {
@@ -471,7 +481,12 @@ int status_run(char **argv, const struct status_streams *streams)
 static int run_on_terminal(char **argv)
 {
 	const struct status_streams streams = {
-		.in = stdin, .out = stdout, .err = stderr, .timeout_ms = STATUS_HTTP_TIMEOUT_MS};
+		.in = stdin,
+		.out = stdout,
+		.err = stderr,
+		.timeout_ms = strcmp(argv[0], "reload") == 0 ? STATUS_HTTP_RELOAD_MS
+							     : STATUS_HTTP_TIMEOUT_MS,
+	};
 
 	return status_run(argv, &streams);
 }

@@ -15,7 +15,8 @@
 
 #define STATUS_HTTP_MAX_HEAD 8192
 #define STATUS_HTTP_MAX_BODY ((size_t)256 << 20)
-#define STATUS_HTTP_TIMEOUT_MS 30000
+#define STATUS_HTTP_TIMEOUT_MS 5000
+#define STATUS_HTTP_RELOAD_MS 30000 /* until the last worker uses the new settings */
 
 /* After sending or receiving a byte the time counts anew. */
 #define STATUS_HTTP_E_BROKEN 1 /* what answers speaks no HTTP, or stopped in the middle */

@@ -9,10 +9,11 @@
 
 #define TEXT_MAX 256
 #define LIST_MAX 512
+#define LINE_MAX_SHOWN 8192 /* of a line of text from the daemon */
 
 /* One row of the table of clients, escaped already. */
 struct row {
-	char id[64], user[TEXT_MAX], address[80];
+	char id[64], session[TEXT_MAX], user[TEXT_MAX], address[80];
 	char connected[32], heartbeat[32], capabilities[LIST_MAX], channels[LIST_MAX];
 	uint64_t queued_bytes;
 };
@@ -203,7 +204,7 @@ static void take_text(struct json *j, char *out, size_t cap)
 	text_escape(out, cap, raw, strlen(raw));
 }
 
-/* A list of strings, with commas; an empty one (the lobby among channels) shows as "/". */
+/* A list of strings, with commas; an empty one is the lobby among channels: "", as in -c "". */
 static void take_list(struct json *j, char *out, size_t cap)
 {
 	size_t n = 0;
@@ -219,7 +220,8 @@ static void take_list(struct json *j, char *out, size_t cap)
 		take_text(j, item, sizeof(item));
 		if (n >= cap - 1)
 			continue;
-		n += (size_t)snprintf(out + n, cap - n, "%s%s", n ? "," : "", item[0] ? item : "/");
+		n += (size_t)snprintf(out + n, cap - n, "%s%s", n ? "," : "",
+				      item[0] ? item : "\"\"");
 		n = MIN(n, cap - 1);
 	}
 }
@@ -241,6 +243,8 @@ static void row_take(struct json *j, const char *key, uint64_t now_wall_ms, stru
 {
 	if (strcmp(key, "id") == 0)
 		take_text(j, row->id, sizeof(row->id));
+	else if (strcmp(key, "session_id") == 0)
+		take_text(j, row->session, sizeof(row->session));
 	else if (strcmp(key, "user_id") == 0)
 		take_text(j, row->user, sizeof(row->user));
 	else if (strcmp(key, "address") == 0)
@@ -261,8 +265,8 @@ static void row_take(struct json *j, const char *key, uint64_t now_wall_ms, stru
 
 void status_print_clients_head(FILE *out)
 {
-	fprintf(out, "%-36s %-21s %-24s %9s %9s %10s %-12s %s\n", "ID", "ADDRESS", "USER",
-		"CONNECTED", "LAST SIGN", "QUEUED", "CAN", "CHANNELS");
+	fprintf(out, "%-36s %-36s %-21s %-24s %9s %9s %10s %-12s %s\n", "ID", "SESSION", "ADDRESS",
+		"USER", "CONNECTED", "LAST SIGN", "QUEUED", "CAN", "CHANNELS");
 }
 
 void status_print_clients(FILE *out, const struct status_page *page, uint64_t now_wall_ms)
@@ -279,20 +283,22 @@ void status_print_clients(FILE *out, const struct status_page *page, uint64_t no
 		}
 		while (json_next(&j, key, sizeof(key)))
 			row_take(&j, key, now_wall_ms, &row);
-		fprintf(out, "%-36s %-21s %-24s %9s %9s %10s %-12s %s\n", row.id, row.address,
-			row.user, row.connected, row.heartbeat,
-			size_text(size, (double)row.queued_bytes),
+		fprintf(out, "%-36s %-36s %-21s %-24s %9s %9s %10s %-12s %s\n", row.id,
+			row.session[0] ? row.session : "-", row.address, row.user, row.connected,
+			row.heartbeat, size_text(size, (double)row.queued_bytes),
 			row.capabilities[0] ? row.capabilities : "-", row.channels);
 	}
 }
 
 void status_print_text(FILE *out, const char *text)
 {
-	for (const char *p = text; *p; p++) {
-		bool is_control = ((unsigned char)*p < ' ' && *p != '\n') || *p == 0x7f;
+	char shown[LINE_MAX_SHOWN];
 
-		fputc(is_control ? '?' : *p, out);
+	while (*text) {
+		size_t n = strcspn(text, "\n");
+
+		text_escape(shown, sizeof(shown), text, n);
+		fprintf(out, "%s\n", shown);
+		text += n + (text[n] == '\n');
 	}
-	if (*text && text[strlen(text) - 1] != '\n')
-		fputc('\n', out);
 }

@@ -3,9 +3,12 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <stdarg.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "base/text.h"
 #include "model/config_kind.h"
 #include "model/config_private.h"
 
@@ -100,6 +103,18 @@ void config_errors_fini(struct config_errors *errors)
 	for (size_t i = 0; i < errors->n; i++)
 		free(errors->line[i]);
 	*errors = (struct config_errors){0};
+}
+
+void config_errors_print(const struct config_errors *errors, const char *prefix, FILE *out)
+{
+	char shown[2 * PATH_MAX];
+
+	for (size_t i = 0; i < errors->n; i++) {
+		text_escape(shown, sizeof(shown), errors->line[i], strlen(errors->line[i]));
+		fprintf(out, "%s%s\n", prefix, shown);
+	}
+	if (errors->n_lost)
+		fprintf(out, "%sand %zu more\n", prefix, errors->n_lost);
 }
 
 const struct config_key *config_key_find(const char *name, size_t n)
@@ -251,16 +266,40 @@ int config_path_runtime(const char *path, char **ret)
 	return config_path_under(getenv("RUNTIME_DIRECTORY"), path, ret);
 }
 
+/* What lies behind a folder that may not be entered is there, as far as one can tell. */
+static bool is_there(const char *path)
+{
+	return access(path, F_OK) == 0 || errno == EACCES;
+}
+
+/* The path itself, or under @dir when it is only there. */
+static int config_path_or_under(const char *dir, const char *path, char **ret)
+{
+	WB_CLEANUP(freep) char *under = NULL;
+	int r = config_path_under(dir, path, &under);
+
+	if (r < 0)
+		return r;
+	if (!is_there(path) && is_there(under)) {
+		*ret = TAKE_PTR(under);
+		return 0;
+	}
+	return config_path_under(NULL, path, ret);
+}
+
 int config_control_socket_path(const struct config *c, const char *fallback_dir, char **ret)
 {
-	const char *dirs = getenv("RUNTIME_DIRECTORY");
+	const char *dirs = getenv("RUNTIME_DIRECTORY"), *path = c->control_socket;
 
-	if (!dirs || !*dirs)
-		dirs = fallback_dir;
-	if (strcmp(c->control_socket, "none") == 0 || (!*c->control_socket && (!dirs || !*dirs))) {
+	if (dirs && !*dirs)
+		dirs = NULL;
+	if (strcmp(path, "none") == 0 || (!*path && !dirs && !fallback_dir)) {
 		*ret = NULL;
 		return 0;
 	}
-	return config_path_under(dirs, *c->control_socket ? c->control_socket : "control.sock",
-				 ret);
+	if (!*path)
+		return config_path_under(dirs ? dirs : fallback_dir, "control.sock", ret);
+	if (!dirs && fallback_dir)
+		return config_path_or_under(fallback_dir, path, ret);
+	return config_path_under(dirs, path, ret);
 }

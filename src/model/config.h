@@ -89,11 +89,16 @@ struct WB_VALUE config_source {
 	size_t n_overrides;
 };
 
-/* Diagnostics, in the order found. All-zero is empty. */
+/*
+ * Diagnostics, in the order found. All-zero is empty. A line shows names and values
+ * as they were found, cut to some length: whoever prints it escapes it, as the log does.
+ */
 struct WB_VALUE config_errors {
 	char *line[CONFIG_MAX_ERRORS]; /* without newline */
 	size_t n;                      /* entries of line[] */
 	size_t n_lost;                 /* more, for which there was no room */
+	size_t n_unread;               /* files and folders that could not be read */
+	bool wrong[CONFIG_N_KEYS];     /* keys whose last value was no good */
 };
 
 enum config_result {
@@ -136,6 +141,9 @@ void config_unrefp(struct config **c);
 
 /* Frees the lines; the struct is empty again. */
 void config_errors_fini(struct config_errors *errors);
+
+/* Prints a line for each, escaped, with @prefix in front. Thread: any. */
+void config_errors_print(const struct config_errors *errors, const char *prefix, FILE *out);
 
 /**
  * config_source_take() - take an option of the configuration from the command line
@@ -238,9 +246,13 @@ int config_path_runtime(const char *path, char **ret) WB_NODISCARD;
 
 /**
  * config_control_socket_path() - where the control socket is
- * @fallback_dir: stands in for $RUNTIME_DIRECTORY when that is not set: NULL for the
- *                daemon, "/run/wsbind" for the commands that talk to it
+ * @fallback_dir: for when $RUNTIME_DIRECTORY is not set: NULL for the daemon,
+ *                "/run/wsbind" for the commands that talk to it
  * @ret:    NULL when there is to be no control socket
+ *
+ * Without the variable, a relative path counts from the working directory. With
+ * @fallback_dir, a key that is empty means control.sock in it, and so does a relative
+ * path that is there and not in the working directory.
  *
  * Return:  0 | -ENOMEM.
  * Owns:    *@ret is the caller's, by free().
@@ -248,3 +260,18 @@ int config_path_runtime(const char *path, char **ret) WB_NODISCARD;
  */
 int config_control_socket_path(const struct config *c, const char *fallback_dir, char **ret)
 	WB_NODISCARD;
+
+/**
+ * config_find_control_socket() - the same, from sources in which anything else may be wrong
+ * @ret:    as of config_control_socket_path()
+ * @errors: as of config_load(); has lines also when a path was found
+ *
+ * So that a daemon can be asked to reload a configuration that it won't take.
+ *
+ * Return:  0 | CONFIG_E_INVALID, the path cannot be known: what @src->file names could not be
+ *          read, or the last value of the key is no good | -ENOMEM.
+ * Owns:    *@ret is the caller's, by free().
+ * Thread:  as config_load(), while nobody changes the environment.
+ */
+int config_find_control_socket(const struct config_source *src, const char *fallback_dir,
+			       char **ret, struct config_errors *errors) WB_NODISCARD;

@@ -48,11 +48,13 @@ static int config_load_file(struct config *c, const char *path, bool may_miss,
 		r = read_all(fd, text, CONFIG_MAX_FILE_BYTES + 1, &n);
 	if (r < 0) {
 		config_errors_add(errors, "%s: cannot be read: %s", path, strerror(-r));
+		errors->n_unread++;
 		return 0;
 	}
 	if (n > CONFIG_MAX_FILE_BYTES) {
 		config_errors_add(errors, "%s: too long; allowed: %d bytes", path,
 				  CONFIG_MAX_FILE_BYTES);
+		errors->n_unread++;
 		return 0;
 	}
 	return config_parse_lines(c, path, text, n, errors);
@@ -103,6 +105,7 @@ static int config_load_drop_ins(struct config *c, const char *file, struct confi
 		return -ENOMEM;
 	if (n < 0) {
 		config_errors_add(errors, "%s: cannot be read: %s", dir, strerror(errno));
+		errors->n_unread++;
 		return 0;
 	}
 	r = config_load_entries(c, dir, entry, (size_t)n, errors);
@@ -124,29 +127,55 @@ static int config_finish(struct config *c, struct config_errors *errors, size_t 
 	return errors->n + errors->n_lost == n_before ? 0 : CONFIG_E_INVALID;
 }
 
-int config_load(const struct config_source *src, struct config **ret, struct config_errors *errors)
+/* All sources, in their order. */
+static int config_load_sources(const struct config_source *src, struct config *c,
+			       struct config_errors *errors)
 {
-	WB_CLEANUP(config_unrefp) struct config *c = NULL;
 	const char *file = src->file ? src->file : CONFIG_DEFAULT_FILE;
-	size_t n_before = errors->n + errors->n_lost;
 	int r;
 
-	r = config_new(&c);
-	if (r < 0)
-		return r;
 	r = config_load_file(c, file, !src->file, errors);
 	if (r < 0)
 		return r;
 	r = config_load_drop_ins(c, file, errors);
 	if (r < 0)
 		return r;
-	r = config_parse_overrides(c, src->override, src->n_overrides, errors);
+	return config_parse_overrides(c, src->override, src->n_overrides, errors);
+}
+
+int config_load(const struct config_source *src, struct config **ret, struct config_errors *errors)
+{
+	WB_CLEANUP(config_unrefp) struct config *c = NULL;
+	size_t n_before = errors->n + errors->n_lost;
+	int r;
+
+	r = config_new(&c);
+	if (r < 0)
+		return r;
+	r = config_load_sources(src, c, errors);
 	if (r < 0)
 		return r;
 	r = config_finish(c, errors, n_before);
 	if (r == 0)
 		*ret = TAKE_PTR(c);
 	return r;
+}
+
+int config_find_control_socket(const struct config_source *src, const char *fallback_dir,
+			       char **ret, struct config_errors *errors)
+{
+	WB_CLEANUP(config_unrefp) struct config *c = NULL;
+	int r;
+
+	r = config_new(&c);
+	if (r < 0)
+		return r;
+	r = config_load_sources(src, c, errors);
+	if (r < 0)
+		return r;
+	if ((src->file && errors->n_unread) || errors->wrong[CONFIG_KEY_control_socket])
+		return CONFIG_E_INVALID;
+	return config_control_socket_path(c, fallback_dir, ret);
 }
 
 int config_parse_text(const char *name, const char *text, size_t n, struct config **ret,

@@ -23,9 +23,19 @@ struct config_parser {
 	int result;       /* 0 | -ENOMEM */
 };
 
-static void escape(char out[SHOWN_BYTES], const char *in)
+/* As much as a diagnostic shows, as it is; a cut is between characters. */
+static char *shorten(char out[SHOWN_BYTES], const char *in)
 {
-	text_escape(out, SHOWN_BYTES, in, strlen(in));
+	size_t n = strlen(in);
+
+	if (n < SHOWN_BYTES)
+		return strcpy(out, in);
+	n = SHOWN_BYTES - sizeof("...");
+	while (n > 0 && ((unsigned char)in[n] & 0xc0) == 0x80)
+		n--;
+	memcpy(out, in, n);
+	strcpy(out + n, "...");
+	return out;
 }
 
 static const char *config_where(const struct config_parser *p, char *out, size_t cap)
@@ -84,8 +94,8 @@ static void config_unknown_key(struct config_parser *p, const char *where, const
 	const struct config_key *key = config_key_find(name, strlen(name));
 	char name_shown[SHOWN_BYTES], shown[SHOWN_BYTES];
 
-	escape(name_shown, name);
-	escape(shown, value);
+	shorten(name_shown, name);
+	shorten(shown, value);
 	if (!key)
 		key = config_key_nearest(name);
 	if (key)
@@ -111,7 +121,7 @@ static void config_bad_value(struct config_parser *p, const char *where,
 {
 	char allowed[200], shown[SHOWN_BYTES], wrong[80];
 
-	escape(shown, value);
+	shorten(shown, value);
 	config_value_allowed(key, allowed, sizeof(allowed));
 	snprintf(wrong, sizeof(wrong), "not %s", key->kind->noun);
 	if (result == VALUE_E_RANGE)
@@ -127,6 +137,7 @@ static void config_assign(struct config_parser *p, const struct config_key *key,
 	struct config_value v;
 	enum config_value_result result = config_value_parse(key, value, &v);
 
+	p->errors->wrong[key - config_keys] = result != VALUE_OK;
 	if (result != VALUE_OK) {
 		config_bad_value(p, config_where(p, where, sizeof(where)), key, value, result);
 		return;
@@ -215,9 +226,8 @@ static int config_parse_line(struct config_parser *p, const char *text, size_t n
 	flaw = config_line_flaw(line, n > CONFIG_MAX_LINE_BYTES ? n : kept);
 	if (!flaw)
 		return config_parse_pair(p, line);
-	text_escape(shown, sizeof(shown), line, kept);
-	config_errors_add(p->errors, "%s: %s: %s", config_where(p, where, sizeof(where)), shown,
-			  flaw);
+	config_errors_add(p->errors, "%s: %s: %s", config_where(p, where, sizeof(where)),
+			  shorten(shown, line), flaw);
 	return 0;
 }
 

@@ -207,16 +207,20 @@ int admin_new(const struct admin_options *options, enum admin_listener *failed, 
 	return 0;
 }
 
-/* libmicrohttpd aborts when it is stopped with suspended connections: they are answered first. */
+/*
+ * libmicrohttpd aborts when it is stopped with suspended connections: they are
+ * answered first. So are requests that it reads only while it does that.
+ */
 static void admin_turn_away(struct admin *a)
 {
 	struct list *node;
 
+	a->is_closing = true;
 	while ((node = list_pop(&a->waiting))) {
 		struct admin_request *req = CONTAINER_OF(node, struct admin_request, node);
 		struct buf text = {0};
 
-		(void)!buf_printf(&text, "the daemon is stopping\n"); /* see admin_reply() */
+		(void)!buf_printf(&text, ADMIN_STOPPING); /* see admin_reply() */
 		admin_request_answer(req, MHD_HTTP_SERVICE_UNAVAILABLE, NULL, &text);
 		admin_request_resume(req);
 	}

@@ -283,6 +283,8 @@ static enum MHD_Result request_run(struct admin_request *req)
 {
 	if (req->is_too_big)
 		answer_too_big(req);
+	else if (req->admin->is_closing)
+		answer(req, MHD_HTTP_SERVICE_UNAVAILABLE, ADMIN_STOPPING);
 	else
 		req->route->run(req);
 	if (req->is_replied)

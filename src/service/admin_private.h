@@ -14,6 +14,8 @@
 #include "containers/list.h"
 #include "service/admin.h"
 
+#define ADMIN_STOPPING "the daemon is stopping\n"
+
 /* One listener and the connections that it took. */
 struct WB_OWNER(main) admin_side {
 	struct admin *admin;
@@ -28,6 +30,7 @@ struct WB_OWNER(main) admin {
 	const struct admin_ops *ops;
 	void *ctx;
 	size_t max_body;
+	bool is_closing;  /* nothing is handed to ops any more */
 	bool has_resumed; /* a request goes on, of which no descriptor and no timeout tells */
 	int epoll_fd;     /* watches the descriptors of both daemons */
 	uint16_t port;

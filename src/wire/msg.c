@@ -52,6 +52,14 @@ static bool read_varint(struct bytes *in, uint64_t *ret)
 	return false;
 }
 
+/* Tags and lengths: padded with zeroes past five bytes, others refuse them. */
+static bool read_short_varint(struct bytes *in, uint64_t *ret)
+{
+	const uint8_t *start = in->p;
+
+	return read_varint(in, ret) && in->p - start <= 5;
+}
+
 static bool skip(struct bytes *in, uint64_t n)
 {
 	if ((uint64_t)(in->end - in->p) < n)
@@ -65,7 +73,7 @@ static bool read_field(struct bytes *in, struct field *ret)
 {
 	uint64_t tag, n;
 
-	if (!read_varint(in, &tag) || tag > UINT32_MAX || tag >> 3 == 0)
+	if (!read_short_varint(in, &tag) || tag > UINT32_MAX || tag >> 3 == 0)
 		return false;
 	ret->id = (uint32_t)(tag >> 3);
 	ret->wire_type = tag & 7;
@@ -78,7 +86,7 @@ static bool read_field(struct bytes *in, struct field *ret)
 	case PROTOBUF_C_WIRE_TYPE_32BIT:
 		return skip(in, 4);
 	case PROTOBUF_C_WIRE_TYPE_LENGTH_PREFIXED:
-		if (!read_varint(in, &n) || n > INT32_MAX)
+		if (!read_short_varint(in, &n) || n > INT32_MAX)
 			return false;
 		ret->body.p = in->p;
 		if (!skip(in, n))

@@ -87,8 +87,9 @@ def test_status(daemon):
 
 async def test_clients(daemon):
     async with await Client.connect(daemon, "/listed") as c:
+        await c.connect_with([], session_id="mine")
         text = said(tool("clients", "--config", daemon.config))
-        assert c.id in text and c.user_id in text, text
+        assert re.search(rf"^{c.id} mine .* listed$", text, re.M) and c.user_id in text, text
         listed = json.loads(said(tool("clients", "--json", "--config", daemon.config)))
         assert c.id in [entry["id"] for entry in listed["clients"]]
 
@@ -123,6 +124,40 @@ def test_reload():
         d.config.write_text(d.config.read_text() + "ping_interval = soon\n")
         text = said(tool("reload", "--config", d.config), 1)
         assert "ping_interval" in text and "soon" in text, text
+
+
+def test_a_reload_reaches_the_daemon_whose_file_is_wrong():
+    with Daemon() as d:
+        with d.config.open("ab") as f:
+            f.write(b"welcome = \xff\n")
+        text = said(tool("reload", "--config", d.config), 1)
+        assert "nothing was changed" in text and "welcome = \\xff: " in text, text
+        d.wait_log(r"welcome = \\xff: ")
+        assert not d.lines("x5c"), d.lines("x5c")
+
+
+def test_a_file_that_is_not_there_leads_to_no_daemon(daemon):
+    for command in (["status"], ["clients", "--json"], ["reload"], ["publish", "x"],
+                    ["disconnect", str(uuid.uuid4())]):
+        done = tool(*command, "--config", "/no/such/file",
+                    f"--control-socket={daemon.control_socket}")
+        assert done.returncode == 78 and not done.stdout, done
+        assert "/no/such/file: cannot be read" in done.stderr, done
+
+
+def test_a_relative_socket_counts_from_the_working_directory():
+    with tempfile.TemporaryDirectory() as folder:
+        os.symlink(binary().resolve(), Path(folder, "wsbind"))
+        with Daemon() as d:
+            os.symlink(d.control_socket, Path(folder, "here.sock"))
+            env = {k: v for k, v in os.environ.items() if k != "RUNTIME_DIRECTORY"}
+            options = {"cwd": folder, "env": env, "capture_output": True, "text": True,
+                       "timeout": DEADLINE, "check": False}
+            said(subprocess.run(["./wsbind", "status", "--config=/dev/null",
+                                 "--control-socket=here.sock"], **options))
+            text = said(subprocess.run(["./wsbind", "status", "--config=/dev/null",
+                                        "--control-socket=elsewhere.sock"], **options), 1)
+            assert " elsewhere.sock:" in text, text
 
 
 def test_no_daemon_there():
@@ -235,7 +270,8 @@ async def test_client_gives_up_when_attempts_are_used_up():
     p = await start("client", "-u", f"ws://127.0.0.1:{port}", "--reconnect_attempts=3",
                     "--reconnect_delay_ms=50", "--reconnect_backoff=2", "--interval-ms", 100)
     text = await ended(p, 1)
-    assert text.strip(), "no message"
+    assert f"cannot connect to 127.0.0.1:{port}: " in text, text
+    assert "giving up after 3 more attempts" in text, text
     assert time.monotonic() - began > 0.1
 
 

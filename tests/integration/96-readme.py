@@ -70,6 +70,10 @@ class Snippet:
         while await self.line() != wanted:
             pass
 
+    async def until_begins(self, wanted):
+        while not (await self.line()).startswith(wanted):
+            pass
+
     def type(self, text):
         self.process.stdin.write(text.encode() + b"\n")
 
@@ -85,7 +89,12 @@ async def converse(daemon, snippet_, name, hello):
                 await s.until(f"tester: {text}")
 
 
-async def test_python(daemon):
+async def test_python():
+    with Daemon(reconnect_window=0) as d:
+        await run_python(d)
+
+
+async def run_python(daemon):
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "hello.py").write_text(snippet("python", daemon))
         command = re.search(r"`(protoc .*?) && (/usr/bin/python3) hello.py`", README)
@@ -94,6 +103,11 @@ async def test_python(daemon):
                        check=True, timeout=DEADLINE)
         await converse(daemon, Snippet(folder, command[2], "hello.py"), "python",
                        "hello from Python")
+        async with Snippet(folder, command[2], "hello.py") as s:
+            await until(daemon.clients, "the snippet to connect")
+            daemon.process.terminate()
+            await s.until_begins("closed: 1012 ")
+            assert await asyncio.wait_for(s.process.wait(), DEADLINE) == 0
 
 
 async def test_node(daemon):
@@ -113,6 +127,7 @@ async def test_browser_page(daemon):
         Path(folder, "page.js").write_text(BROWSER + script)
         async with await Client.connect(daemon) as c, Snippet(folder, "node", "page.js") as s:
             await s.until(json.dumps("connected\n"))
+            s.type("")
             s.type("hello from a page")
             await s.until(json.dumps("browser: hello from a page\n"))
             m = await c.expect_chat("hello from a page")

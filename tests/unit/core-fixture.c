@@ -422,11 +422,12 @@ static void guest_took(struct guest *g, size_t n)
 int guest_status(struct guest *g)
 {
 	size_t n = g->out.len - g->out_at, head = 0;
-	const char *p = (const char *)g->out.data + g->out_at;
+	const char *p;
 	int status = 0, r;
 
 	if (n == 0)
 		return 0;
+	p = (const char *)g->out.data + g->out_at;
 	r = upgrade_check_response(p, n, key, &head, &status);
 	if (r == HTTP_MORE)
 		return 0;

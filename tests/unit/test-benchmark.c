@@ -456,6 +456,32 @@ TEST(bench_is_clean_only_without_any_fault)
 	bench_drop(b);
 }
 
+TEST(bench_sees_a_limit_that_held_the_publishers_back)
+{
+	static const struct {
+		uint64_t sent, seconds, publishers, rate, limit;
+		bool is_throttled;
+	} table[] = {
+		{20000, 10, 2, 0, 1000, true}, {20000, 10, 2, 0, 1250, false},
+		{20000, 10, 2, 0, 500, false}, {20000, 10, 2, 0, 501, true},
+		{20000, 10, 2, 0, 0, false},   {20000, 10, 2, 2000, 1000, false},
+		{900, 1, 1, 0, 1000, false},   {20000, 0, 2, 0, 1000, false},
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(table); i++) {
+		struct bench *b = calloc(1, sizeof(*b));
+
+		CHECK(b);
+		b->sent = table[i].sent;
+		b->began_ns = 5;
+		b->last_ns = 5 + table[i].seconds * NS_PER_S;
+		b->options.publishers = table[i].publishers;
+		b->options.rate = table[i].rate;
+		CHECK_EQ(bench_is_throttled(b, table[i].limit), table[i].is_throttled);
+		free(b);
+	}
+}
+
 TEST(bench_exits_as_its_page_says)
 {
 	static const struct {
@@ -467,7 +493,7 @@ TEST(bench_exits_as_its_page_says)
 		{"--message-size=23", OPTIONS_EXIT_USAGE},
 		{"--url=ftp://h", OPTIONS_EXIT_USAGE},
 		{"--config=/no/such/file", OPTIONS_EXIT_CONFIG},
-		{"--url=wss://127.0.0.1/", EXIT_FAILURE},
+		{"--url=wss://127.0.0.1/", OPTIONS_EXIT_USAGE},
 		{"--url=ws://127.0.0.1:1/", EXIT_FAILURE}, /* nobody listens there */
 	};
 

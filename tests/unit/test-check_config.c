@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/base.h"
 #include "test.h"
@@ -59,11 +60,11 @@ TEST(check_config_exit_status_and_streams)
 		 NULL,
 		 "command line: port = x: not a number; allowed: 0 to 65535\n"},
 		{{"check-config", "/dev/null", "--port=x", "--dump"}, 78, NULL, "command line: "},
-		{{"check-config", "/dev/null", "--port"}, 1, NULL, "wsbind check-config: --port: "},
-		{{"check-config", "/dev/null", "--unknown"}, 1, NULL, "wsbind check-config: --unk"},
-		{{"check-config", "/dev/null", "-x"}, 1, NULL, "wsbind check-config: -x: "},
+		{{"check-config", "/dev/null", "--port"}, 2, NULL, "wsbind check-config: --port: "},
+		{{"check-config", "/dev/null", "--unknown"}, 2, NULL, "wsbind check-config: --unk"},
+		{{"check-config", "/dev/null", "-x"}, 2, NULL, "wsbind check-config: -x: "},
 		{{"check-config", "/dev/null", "/dev/zero"},
-		 1,
+		 2,
 		 NULL,
 		 "wsbind check-config: /dev/z"},
 	};
@@ -91,6 +92,23 @@ TEST(check_config_dump_shows_what_the_command_line_says)
 	CHECK(line != NULL);
 	CHECK(strstr(line, " 77 ") < strstr(line, " command line "));
 	CHECK(strstr(line, " command line ") < strchr(line + 1, '\n'));
+	run_fini(&r);
+}
+
+/* On a host without the file, that is what is said; with it, its name. */
+TEST(check_config_without_a_file_says_so)
+{
+	bool is_there = access("/etc/wsbind.conf", F_OK) == 0;
+	struct run r = run_command(ARGS("--port=1234"));
+
+	CHECK(is_there ||
+	      strcmp(r.out, "no /etc/wsbind.conf: what is set elsewhere is valid\n") == 0);
+	run_fini(&r);
+	r = run_command((const char *const[]){"check-config", NULL});
+	CHECK(is_there || access("/etc/wsbind.conf.d", F_OK) == 0 ||
+	      strcmp(r.out, "no /etc/wsbind.conf: the defaults are valid\n") == 0);
+	CHECK(!is_there || r.status != 0 ||
+	      strstr(r.out, "/etc/wsbind.conf: the configuration is"));
 	run_fini(&r);
 }
 

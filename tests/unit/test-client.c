@@ -520,7 +520,7 @@ TEST(client_exits_as_its_page_says)
 		{"--send-file /dev/null -c 2", OPTIONS_EXIT_USAGE},
 		{"--user \xff", OPTIONS_EXIT_USAGE},
 		{"--send-file /no/such/file", EXIT_FAILURE},
-		{"-u wss://127.0.0.1/", EXIT_FAILURE},
+		{"-u wss://127.0.0.1/", OPTIONS_EXIT_USAGE},
 		{"--config=/no/such/file", OPTIONS_EXIT_CONFIG},
 	};
 

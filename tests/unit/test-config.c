@@ -281,10 +281,10 @@ TEST(config_names_what_is_wrong_with_a_line)
 		 "f:1: echo_path = /a?b: not a path; allowed: empty, or a path that begins with "
 		 "\"/\" and has no \"?\", \"#\" or space; at most 255 bytes"},
 		{"welcome = \xff",
-		 "f:1: welcome = \\xff: not a text in UTF-8 without control characters; "
+		 "f:1: welcome = \xff: not a text in UTF-8 without control characters; "
 		 "allowed: at most 1024 bytes of UTF-8"},
 		{"welcome = a\x1b[31m",
-		 "f:1: welcome = a\\x1b[31m: not a text in UTF-8 without control characters; "
+		 "f:1: welcome = a\x1b[31m: not a text in UTF-8 without control characters; "
 		 "allowed: at most 1024 bytes of UTF-8"},
 		{"max_conections = 5",
 		 "f:1: max_conections = 5: unknown key; did you mean max_connections?"},
@@ -318,7 +318,7 @@ TEST(config_refuses_a_nul_byte_and_a_line_too_long)
 	size_t n;
 
 	parse_bad_bytes("port = 1\0 ", 10,
-			"f:1: port = 1\\x00 : a NUL byte; "
+			"f:1: port = 1: a NUL byte; "
 			"allowed: text in UTF-8");
 
 	memset(text, '#', sizeof(text));
@@ -871,6 +871,132 @@ TEST(config_control_socket_path_has_a_default_and_an_off)
 		config_unref(c);
 	}
 	unsetenv("RUNTIME_DIRECTORY");
+}
+
+/* The commands look under /run/wsbind too, but only for what is not in the working directory. */
+TEST(config_control_socket_path_is_looked_for_in_two_places)
+{
+	char dir[] = "/tmp/wsbind-fallback-XXXXXX", name[40], text[80], under[80];
+	struct config *c;
+	char *path = NULL;
+
+	unsetenv("RUNTIME_DIRECTORY");
+	CHECK(mkdtemp(dir));
+	snprintf(name, sizeof(name), "wsbind-test-%d.sock", (int)getpid());
+	snprintf(text, sizeof(text), "control_socket = %s", name);
+	snprintf(under, sizeof(under), "%s/%s", dir, name);
+	c = parse_good(text);
+	for (int is_under = 0; is_under < 2; is_under++)
+		for (int is_here = 0; is_here < 2; is_here++) {
+			if (is_under)
+				fclose(fopen(under, "we"));
+			if (is_here)
+				fclose(fopen(name, "we"));
+			CHECK_EQ(config_control_socket_path(c, dir, &path), 0);
+			CHECK_STR(path, is_under && !is_here ? under : name);
+			free(path);
+			CHECK_EQ(config_control_socket_path(c, NULL, &path), 0);
+			CHECK_STR(path, name);
+			free(path);
+			unlink(under);
+			unlink(name);
+		}
+	config_unref(c);
+	rmdir(dir);
+}
+
+static int find_in(const char *text, const char *override, char **ret)
+{
+	struct config_source src = {.file = "/tmp/wsbind-find-test.conf"};
+	struct config_errors errors = {0};
+	FILE *f = fopen(src.file, "we");
+	int r;
+
+	CHECK(f);
+	fputs(text, f);
+	fclose(f);
+	if (override)
+		src.override[src.n_overrides++] =
+			(struct config_override){"control_socket", override};
+	*ret = NULL;
+	r = config_find_control_socket(&src, "/run/wsbind", ret, &errors);
+	unlink(src.file);
+	config_errors_fini(&errors);
+	return r;
+}
+
+TEST(config_control_socket_is_found_beside_errors)
+{
+	static const char too_long[] = "control_socket = "
+				       "/0123456789012345678901234567890123456789012345678901234567"
+				       "890123456789012345678901"
+				       "2345678901234567890123456789\n";
+	struct config_source missing = {.file = "/nonexistent/wsbind.conf"};
+	struct config_errors errors = {0};
+	char *path, twice[sizeof(too_long) + 40];
+
+	unsetenv("RUNTIME_DIRECTORY");
+	CHECK_EQ(find_in("port = x\ncontrol_socket = /a\nnonsense\n", NULL, &path), 0);
+	CHECK_STR(path, "/a");
+	free(path);
+	CHECK_EQ(find_in("port = x\ncontrol_socket = /a\n", "/b", &path), 0);
+	CHECK_STR(path, "/b");
+	free(path);
+	CHECK_EQ(find_in("port = x\n", NULL, &path), 0);
+	CHECK_STR(path, "/run/wsbind/control.sock");
+	free(path);
+	CHECK_EQ(find_in("control_socket = none\n", NULL, &path), 0);
+	CHECK(!path);
+	CHECK_EQ(find_in(too_long, NULL, &path), CONFIG_E_INVALID);
+	snprintf(twice, sizeof(twice), "%scontrol_socket = /a\n", too_long);
+	CHECK_EQ(find_in(twice, NULL, &path), 0);
+	CHECK_STR(path, "/a");
+	free(path);
+	CHECK_EQ(config_find_control_socket(&missing, "/run/wsbind", &path, &errors),
+		 CONFIG_E_INVALID);
+	CHECK_EQ(errors.n_unread, 1);
+	config_errors_fini(&errors);
+}
+
+/* Diagnostics hold what was found; printing escapes it, once. */
+TEST(config_diagnostics_are_escaped_where_they_are_printed)
+{
+	static const char text[] = "welcome = \xff\x1b[2J\n";
+	struct config_errors errors = {0};
+	struct config *c = NULL;
+	char *out = NULL;
+	size_t n = 0;
+	FILE *f = open_memstream(&out, &n);
+
+	CHECK(f);
+	CHECK_EQ(config_parse_text("f", text, strlen(text), &c, &errors), CONFIG_E_INVALID);
+	CHECK(strstr(errors.line[0], " \xff\x1b[2J: "));
+	errors.n_lost = 2;
+	config_errors_print(&errors, "> ", f);
+	fclose(f);
+	CHECK(strncmp(out, "> f:1: welcome = \\xff\\x1b[2J: not ", 34) == 0);
+	CHECK(strstr(out, "\n> and 2 more\n"));
+	free(out);
+	config_errors_fini(&errors);
+}
+
+/* A long value is cut, between two characters. */
+TEST(config_diagnostics_are_cut)
+{
+	char text[400] = "port = ";
+	struct config_errors errors = {0};
+	struct config *c = NULL;
+
+	for (int i = 0; i < 150; i++)
+		strcat(text, "\xc3\xa9");
+	for (int i = 0; i < 2; i++) {
+		CHECK_EQ(config_parse_text("f", text, strlen(text), &c, &errors), CONFIG_E_INVALID);
+		CHECK(strstr(errors.line[0], "\xc3\xa9...: not a number"));
+		CHECK(strlen(errors.line[0]) < 200);
+		config_errors_fini(&errors);
+		memmove(text + 8, text + 7, strlen(text + 7) + 1);
+		text[7] = 'x';
+	}
 }
 
 /* Any bytes end in a snapshot or in a diagnostic, and never in both. */

@@ -192,8 +192,12 @@ TEST(msg_decode_tells_outcomes_apart)
 		{BYTES("\x08\x03\x2a\x05\x82\x01\x02\0z"), MSG_OK},       /* reason */
 		{BYTES("\x08"), MSG_NOT_A_MESSAGE},
 		{BYTES("\x08\x80"), MSG_NOT_A_MESSAGE},
-		{BYTES("\x00\x00"), MSG_NOT_A_MESSAGE},                  /* field 0 */
-		{BYTES("\x08\x04\x80\x00\x00"), MSG_NOT_A_MESSAGE},      /* field 0, spelt longer */
+		{BYTES("\x00\x00"), MSG_NOT_A_MESSAGE},              /* field 0 */
+		{BYTES("\x08\x04\x80\x00\x00"), MSG_NOT_A_MESSAGE},  /* field 0, spelt longer */
+		{BYTES("\x08\x04\xf8\x81\x80\x80\x00\x05"), MSG_OK}, /* tag of 5 bytes */
+		{BYTES("\x08\x04\xf8\x81\x80\x80\x80\x00\x05"), MSG_NOT_A_MESSAGE},
+		{BYTES("\x08\x04\x12\x81\x80\x80\x80\x00z"), MSG_OK}, /* length of 5 bytes */
+		{BYTES("\x08\x04\x12\x81\x80\x80\x80\x80\x00z"), MSG_NOT_A_MESSAGE},
 		{BYTES("\x0a\x00"), MSG_NOT_A_MESSAGE},                  /* type as a string */
 		{BYTES("\x18\x01"), MSG_NOT_A_MESSAGE},                  /* chat as a number */
 		{BYTES("\x0d\x01\x00\x00\x00"), MSG_NOT_A_MESSAGE},      /* type as fixed32 */
@@ -438,7 +442,8 @@ TEST(msg_results_have_a_text_and_a_close_code)
 
 /* What an input has that protobuf-c does not see: the oracle for where outcomes may differ. */
 struct oracle {
-	bool is_stricter; /* field number 0, a number that overflows, is_last of a wrong wire type
+	bool is_stricter; /* field number 0, a number that overflows or is padded, is_last of a
+			   * wrong wire type
 			   */
 	bool is_merged;   /* a payload more than once: protobuf-c replaces */
 	bool bad_utf8;

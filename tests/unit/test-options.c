@@ -141,6 +141,7 @@ TEST(options_load_refuses_what_is_wrong_and_says_so)
 		"--config=/dev/null --no-such-key=1",
 		"--config=/no/such/file",
 		"--reconnect-attempts=many",
+		"--config=/dev/null --reconnect-attempts=\xff",
 	};
 
 	for (size_t i = 0; i < ARRAY_LEN(lines); i++) {
@@ -153,6 +154,7 @@ TEST(options_load_refuses_what_is_wrong_and_says_so)
 		CHECK_EQ(options_load(&table, &p.source, err, &c), OPTIONS_EXIT_CONFIG);
 		fclose(err);
 		CHECK(strstr(said, "wsbind thing: "));
+		CHECK(!strstr(said, "\xff"));
 		CHECK(!c);
 	}
 }

@@ -680,6 +680,8 @@ TEST(peer_end_has_words_for_everything)
 		{{.kind = PEER_END_UNREACHABLE, .error = -ECONNREFUSED},
 		 "cannot connect: Connection refused"},
 		{{.kind = PEER_END_REFUSED, .status = 418}, "the server answered 418"},
+		{{.kind = PEER_END_REFUSED, .status = 418, .reason = "a\x1b[2J pot"},
+		 "the server answered 418 (a\\x1b[2J pot)"},
 		{{.kind = PEER_END_NOT_WS}, "the answer is not that of a WebSocket server"},
 		{{.kind = PEER_END_LOST, .error = -ECONNRESET},
 		 "connection lost: Connection reset by peer"},

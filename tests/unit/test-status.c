@@ -217,7 +217,7 @@ TEST(status_says_why_a_daemon_is_not_ready)
 	struct daemon *d =
 		daemon_new(metrics_answer, "HTTP/1.1 503 x\r\n\r\nworker 1 hangs\x1b[2J\n", NULL);
 
-	expect(run(NULL, d->option, "status", NULL), 0, "ready        no: worker 1 hangs?[2J\n",
+	expect(run(NULL, d->option, "status", NULL), 0, "ready        no: worker 1 hangs\\x1b[2J\n",
 	       NULL);
 	daemon_free(d);
 }
@@ -246,7 +246,8 @@ TEST(status_of_time_is_in_two_units)
 
 static const char page_1[] =
 	OK "{\"clients\":[{\"id\":\"" ID "\",\"user_id\":\"a\\u001b[31m\\u00e9\",\"address\":"
-	   "\"127.0.0.1:5000\",\"connected_at\":1,\"last_heartbeat\":\"never\",\"capabilities\":"
+	   "\"127.0.0.1:5000\",\"session_id\":\"my "
+	   "session\",\"connected_at\":1,\"last_heartbeat\":\"never\",\"capabilities\":"
 	   "[\"zstd\",\"ack\"],\"channels\":[\"\",\"room/7\"],\"queued_bytes\":2048,\"new\":{\"a\":"
 	   "[1,{}]}}],\"total\":2,\"next\":1000}\n";
 static const char page_2[] =
@@ -259,11 +260,12 @@ TEST(status_clients_makes_a_table_of_all_pages)
 
 	CHECK_EQ(o.status, 0);
 	CHECK(strncmp(o.out, "ID  ", 4) == 0);
-	CHECK(strstr(o.out, ID " 127.0.0.1:5000"));
+	CHECK(strstr(o.out, ID " my session                           127.0.0.1:5000"));
+	CHECK(strstr(o.out, " SESSION "));
 	CHECK(strstr(o.out, " a\\x1b[31m\xc3\xa9 "));
 	CHECK(strstr(o.out, " never "));
-	CHECK(strstr(o.out, " 2.0 KiB zstd,ack     /,room/7\n"));
-	CHECK(strstr(o.out, "\nsecond "));
+	CHECK(strstr(o.out, " 2.0 KiB zstd,ack     \"\",room/7\n"));
+	CHECK(strstr(o.out, "\nsecond                               -  "));
 	CHECK(!strchr(o.out, '\x1b'));
 	output_free(&o);
 	CHECK(strncmp(d->request[0], "GET /clients?offset=0&limit=1000 ", 33) == 0);
@@ -302,7 +304,8 @@ TEST(status_clients_distrusts_the_answer)
 
 	for (size_t i = 0; i < ARRAY_LEN(answers); i++) {
 		d = daemon_new(answers[i], NULL);
-		expect(run(NULL, d->option, "clients", NULL), 1, "ID ", "not what /clients gives");
+		expect(run(NULL, d->option, "clients", i % 2 ? "--json" : NULL, NULL), 1, NULL,
+		       "not what /clients gives");
 		daemon_free(d);
 	}
 	d = daemon_new(page_1, OK "{\"clients\":[{\"id\":\"b\"}],\"total\":9,\"next\":1000}", NULL);
@@ -349,6 +352,20 @@ TEST(status_publish_sends_text_and_counts_members)
 	daemon_free(d);
 }
 
+TEST(status_publish_hints_at_the_slash_when_nobody_was_there)
+{
+	struct daemon *d =
+		daemon_new(OK "{\"members\":0}", OK "{\"members\":0}", OK "{\"members\":3}", NULL);
+
+	expect(run(NULL, d->option, "publish", "-c", "/room/7", "x", NULL), 0,
+	       "reached 0 members\n", "begins without a slash: -c room/7\n");
+	expect(run(NULL, d->option, "publish", "-c", "room/7", "x", NULL), 0, "reached 0 members\n",
+	       NULL);
+	expect(run(NULL, d->option, "publish", "-c", "/room/7", "x", NULL), 0,
+	       "reached 3 members\n", NULL);
+	daemon_free(d);
+}
+
 TEST(status_publish_says_why_not)
 {
 	struct daemon *d = daemon_new("HTTP/1.1 413 x\r\n\r\nlonger than max_message_size\n",
@@ -377,7 +394,10 @@ TEST(status_wrong_usage_is_2)
 	expect(run(NULL, NULL, "status", "more", NULL), 2, NULL, "usage: wsbind status ");
 	expect(run(NULL, NULL, "status", "--json", NULL), 2, NULL, "--json");
 	expect(run(NULL, NULL, "publish", NULL), 2, NULL, "usage: wsbind publish ");
-	expect(run(NULL, NULL, "publish", "a", "b", NULL), 2, NULL, ": b\n");
+	expect(run(NULL, NULL, "publish", "hi", "there", NULL), 2, NULL,
+	       "one TEXT only: put it in quotes: there\n");
+	expect(run(NULL, NULL, "publish", "hi", "--there", NULL), 2, NULL, "understood");
+	expect(run(NULL, NULL, "disconnect", ID, "b", NULL), 2, NULL, ": b\n");
 	expect(run(NULL, NULL, "publish", "a", "-c", NULL), 2, NULL, "-c");
 	expect(run(NULL, NULL, "disconnect", NULL), 2, NULL, "usage: wsbind disconnect ID");
 	expect(run(NULL, NULL, "disconnect", "7", NULL), 2, NULL, "not the id of a client: 7");
@@ -449,6 +469,11 @@ TEST(status_without_permission_says_who_may)
 TEST(status_wrong_configuration_is_no_obstacle)
 {
 	struct daemon *d = daemon_new(OK "fine\n", OK "fine\n", NULL);
+	static const char *const commands[][2] = {{"status", NULL},
+						  {"clients", "--json"},
+						  {"reload", NULL},
+						  {"publish", "x"},
+						  {"disconnect", ID}};
 	char file[100], config[120];
 	FILE *f;
 
@@ -459,13 +484,23 @@ TEST(status_wrong_configuration_is_no_obstacle)
 	fprintf(f, "port = seven\n");
 	fclose(f);
 	expect(run(NULL, d->option, "reload", config, NULL), 0, "fine\n", ":1: port");
-	/* And a good one names it. */
+	/* Nor is it for the socket that the file names itself. */
 	f = fopen(file, "w");
 	CHECK(f);
-	fprintf(f, "control_socket = %s\n", d->path);
+	fprintf(f, "control_socket = %s\nwelcome = \xff\n", d->path);
 	fclose(f);
-	expect(run(NULL, NULL, "reload", config, NULL), 0, "fine\n", NULL);
+	expect(run(NULL, NULL, "reload", config, NULL), 0, "fine\n", ":2: welcome = \\xff: ");
+	/* But one that is no good, or a file that is not there, leads nowhere else. */
+	f = fopen(file, "w");
+	CHECK(f);
+	fprintf(f, "control_socket = \xff\n");
+	fclose(f);
+	expect(run(NULL, NULL, "reload", config, NULL), 78, NULL, ":1: control_socket = ");
 	unlink(file);
+	for (size_t i = 0; i < ARRAY_LEN(commands); i++)
+		expect(run(NULL, d->option, commands[i][0],
+			   commands[i][1] ? commands[i][1] : config, config, NULL),
+		       78, NULL, "wsbind.conf: cannot be read: ");
 	daemon_free(d);
 }
 
