@@ -84,6 +84,23 @@ static void peer_opened(struct peer *p, size_t head_bytes)
 	buf_fini(&answer);
 }
 
+/* The first line of the text that came with a refusal, if it did with the head; else "". */
+static void peer_take_refusal(struct peer *p)
+{
+	const char *begin = (const char *)p->in.data;
+	const char *text = memmem(begin, p->in.len, "\r\n\r\n", 4);
+	size_t n = 0, left;
+
+	if (!text || !memmem(begin, (size_t)(text - begin), "text/plain", 10))
+		return;
+	text += 4;
+	left = MIN(p->in.len - (size_t)(text - begin), sizeof(p->end.reason) - 1);
+	while (n < left && text[n] && text[n] != '\n' && text[n] != '\r')
+		n++;
+	memcpy(p->end.reason, text, n);
+	p->end.reason[n] = '\0';
+}
+
 static void peer_take_answer(struct peer *p, const uint8_t *bytes, size_t n)
 {
 	size_t head_bytes;
@@ -95,12 +112,14 @@ static void peer_take_answer(struct peer *p, const uint8_t *bytes, size_t n)
 	}
 	r = upgrade_check_response((char *)p->in.data, p->in.len, p->key, &head_bytes,
 				   &p->end.status);
-	if (r == 0)
+	if (r == 0) {
 		peer_opened(p, head_bytes);
-	else if (r == UPGRADE_E_REFUSED)
+	} else if (r == UPGRADE_E_REFUSED) {
+		peer_take_refusal(p);
 		peer_end(p, PEER_END_REFUSED, 0);
-	else if (r != HTTP_MORE)
+	} else if (r != HTTP_MORE) {
 		peer_end(p, PEER_END_NOT_WS, 0);
+	}
 }
 
 static void peer_send_request(struct peer *p)

@@ -67,10 +67,11 @@ enum peer_end_kind {
 struct WB_VALUE peer_end {
 	enum peer_end_kind kind;
 	bool was_open;
-	uint16_t code;                   /* of a Close; WS_CODE_NO_STATUS when it had none */
-	char reason[WS_MAX_CONTROL - 1]; /* UTF-8 with a NUL; the other's bytes: escape them */
-	int error;                       /* -errno */
-	int status;                      /* HTTP */
+	uint16_t code; /* of a Close; WS_CODE_NO_STATUS when it had none */
+	char reason[WS_MAX_CONTROL -
+		    1]; /* of a Close or a refusal; the other's bytes: escape them */
+	int error;      /* -errno */
+	int status;     /* HTTP */
 };
 
 struct peer;

@@ -18,16 +18,25 @@ static void differs(void *ctx, const struct config_key *key, const char *was, co
 	abort();
 }
 
+/* What is printed of them is a line of clean text each. */
 static void check_errors(const struct config_errors *errors)
 {
-	WB_ASSERT(errors->n > 0 && errors->n <= CONFIG_MAX_ERRORS);
-	for (size_t i = 0; i < errors->n; i++) {
-		const char *line = errors->line[i];
+	char *text = NULL;
+	size_t n = 0, lines = 0;
+	FILE *out = open_memstream(&text, &n);
 
-		WB_ASSERT(line && *line && utf8_valid(line, strlen(line)));
-		for (; *line; line++)
-			WB_ASSERT((unsigned char)*line >= ' ' && *line != 0x7f);
+	WB_ASSERT(errors->n > 0 && errors->n <= CONFIG_MAX_ERRORS);
+	for (size_t i = 0; i < errors->n; i++)
+		WB_ASSERT(errors->line[i] && *errors->line[i]);
+	WB_ASSERT(out);
+	config_errors_print(errors, "", out);
+	WB_ASSERT(fclose(out) == 0 && utf8_valid(text, n));
+	for (size_t i = 0; i < n; i++) {
+		lines += text[i] == '\n';
+		WB_ASSERT(text[i] == '\n' || ((unsigned char)text[i] >= ' ' && text[i] != 0x7f));
 	}
+	WB_ASSERT(lines == errors->n + (errors->n_lost > 0));
+	free(text);
 }
 
 static char *format(const struct config *c, const struct config_key *key)

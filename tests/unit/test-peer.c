@@ -455,14 +455,25 @@ TEST(peer_reports_what_the_handshake_was_answered_with)
 		const char *answer;
 		enum peer_end_kind kind;
 		int status;
+		const char *reason;
 	} table[] = {
 		{"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\n\r\n", PEER_END_REFUSED,
-		 503},
-		{"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", PEER_END_REFUSED, 200},
-		{"220 mail.example.org\r\n\r\n", PEER_END_NOT_WS, 0},
+		 503, ""},
+		{"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", PEER_END_REFUSED, 200, ""},
+		{"HTTP/1.1 404 x\r\nContent-Type: text/plain\r\n\r\nno such\x1b room\nmore",
+		 PEER_END_REFUSED, 404, "no such\x1b room"},
+		{"HTTP/1.1 404 x\r\nContent-Type: text/html\r\n\r\n<html>", PEER_END_REFUSED, 404,
+		 ""},
+		{"HTTP/1.1 404 x\r\nContent-Type: text/plain\r\n\r\n"
+		 "0123456789012345678901234567890123456789012345678901234567890123456789"
+		 "0123456789012345678901234567890123456789012345678901234567890123456789",
+		 PEER_END_REFUSED, 404,
+		 "0123456789012345678901234567890123456789012345678901234567890123456789"
+		 "01234567890123456789012345678901234567890123456789012"},
+		{"220 mail.example.org\r\n\r\n", PEER_END_NOT_WS, 0, ""},
 		{"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
 		 "Sec-WebSocket-Accept: AAAAAAAAAAAAAAAAAAAAAAAAAAA=\r\n\r\n",
-		 PEER_END_NOT_WS, 101},
+		 PEER_END_NOT_WS, 101, ""},
 	};
 
 	for (size_t i = 0; i < ARRAY_LEN(table); i++) {
@@ -474,6 +485,7 @@ TEST(peer_reports_what_the_handshake_was_answered_with)
 		CHECK_EQ(t->end.kind, table[i].kind);
 		if (table[i].kind == PEER_END_REFUSED)
 			CHECK_EQ(t->end.status, table[i].status);
+		CHECK_STR(t->end.reason, table[i].reason);
 		CHECK_EQ(t->n_opened, 0);
 		CHECK_EQ(t->loop.opening, 0);
 		free_pair(f, t);
