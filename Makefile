@@ -166,7 +166,8 @@ check-conformance: $(O)/wsbind
 # Every harness on its seeds; UBSan's word counts as a failure.
 check-fuzz: $(FUZZ:%=$(O)/fuzz-%)
 	$(Q)n=0; bad=0; for name in $(FUZZ); do n=$$((n + 1)); \
-		UBSAN_OPTIONS=halt_on_error=1 REPLAY_NUMBER=$$n \
+		ASAN_OPTIONS=abort_on_error=1 UBSAN_OPTIONS=halt_on_error=1:abort_on_error=1 \
+		REPLAY_NUMBER=$$n \
 			$(O)/fuzz-$$name fuzz-$$name tests/fuzz/seeds/$$name || \
 			{ echo "not ok $$n - fuzz-$$name"; bad=1; }; \
 	done; exit $$bad

@@ -2,8 +2,9 @@
 /*
  * replay NAME FOLDER: runs the harness that it is linked with on every file of the
  * folder, with any compiler. One line in the end, "ok N - NAME: 23 seeds", N from
- * REPLAY_NUMBER; a harness that finds something does not come that far, so the name
- * of each file is on standard error first when REPLAY_VERBOSE is set, and on failure.
+ * REPLAY_NUMBER. A harness that finds something does not come that far: then the file
+ * is named on standard error, where ASAN_OPTIONS and UBSAN_OPTIONS have abort_on_error=1
+ * or an assertion failed. With REPLAY_VERBOSE each file is named before it runs.
  */
 #include "fuzz.h"
 
@@ -17,7 +18,7 @@
 
 static char current[4096]; /* the file that runs */
 
-/* Runs in a signal handler or at exit: nothing but write(). */
+/* Runs in a signal handler: nothing but write(). */
 static void say_current(void)
 {
 	static const char before[] = "# failed on: ";
@@ -101,7 +102,6 @@ int main(int argc, char **argv)
 	}
 	signal(SIGABRT, on_signal);
 	signal(SIGALRM, on_signal);
-	atexit(say_current); /* a sanitizer exits */
 	count = scandir(argv[2], &entries, is_file, alphasort);
 	n = count > 0 ? run_folder(argv[2], count, entries) : 0;
 	if (n == 0 || n != count) {
