@@ -74,7 +74,7 @@ struct play {
 	struct zip zip;
 	struct worker_task quiet[2], leave[2];
 	unsigned n_quiet; /* answered */
-	bool is_stopping, is_leaving;
+	bool is_stopping, is_leaving, has_flooded;
 };
 
 static struct play *the_play; /* tasks know nobody */
@@ -332,6 +332,25 @@ static void step_publish(struct play *pl, unsigned worker)
 	CHECK(rig_run(pl->rig, worker % pl->rig->n, run_publish));
 }
 
+/* Publishes until the ring into the other worker is full, which takes its turn later. */
+static void run_flood(struct worker *w, struct worker_task *t)
+{
+	const char *name = channels[publish_what % (SLOTS - 1)];
+
+	for (unsigned i = 0; i <= HUB_INBOX_SLOTS; i++)
+		if (protocol_publish(&w->hub, name, true, (const uint8_t *)"f", 1).status != 200)
+			break;
+	worker_task_answer(w, t);
+}
+
+/* Once in a script: it takes its time. */
+static void step_flood(struct play *pl, unsigned worker)
+{
+	if (!pl->has_flooded)
+		CHECK(rig_run(pl->rig, worker % pl->rig->n, run_flood));
+	pl->has_flooded = true;
+}
+
 static void is_quiet(struct worker_task *t)
 {
 	(void)t;
@@ -364,15 +383,22 @@ static void step_stop(struct play *pl)
 	pl->is_stopping = true;
 }
 
+/* Every second time with less memory than a file may say, or no script would come near it. */
 static struct config *make_config(unsigned which)
 {
+	struct config *config;
 	char lines[2048];
 
 	snprintf(lines, sizeof(lines), "%s%s", common, configs[which % ARRAY_LEN(configs)]);
-	return rig_config(lines);
+	config = rig_config(lines);
+	if (which / ARRAY_LEN(configs) % 2) {
+		config->log_memory = 24 * 1024;
+		config->reassembly_memory = 8 * 1024;
+	}
+	return config;
 }
 
-/* A reload, or the stop. */
+/* A reload, a flood, or the stop. */
 static void step_order(struct play *pl, unsigned which)
 {
 	uint8_t what = fuzz_byte(&pl->in);
@@ -380,6 +406,11 @@ static void step_order(struct play *pl, unsigned which)
 
 	if (what >= 250) {
 		step_stop(pl);
+		return;
+	}
+	if (what >= 240) {
+		publish_what = what - 240;
+		step_flood(pl, which);
 		return;
 	}
 	config = make_config(what);

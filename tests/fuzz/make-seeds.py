@@ -314,7 +314,7 @@ def step(number, slot, *more):
 
 ACCEPT, OPEN, RAW, FRAME, CHAT, JOIN, LEAVE, ROOM, TIME, TURN, END, ERROR, PUBLISH, CUT, DATA, \
     ORDER = range(16)
-ALL, SETTLE, STOP = 255, 1, 250
+ALL, SETTLE, STOP, FLOOD, TIGHT = 255, 1, 250, 240, 8
 LOBBY, A, B, ROOM_X, ECHO, HOME = 0, 1, 2, 3, 5, 7
 
 
@@ -388,6 +388,16 @@ def conn_seeds():
            step(PUBLISH, 0, B))
     script("reload", two, step(ROOM, 1, 4), chats(0, HOME, 6, 20), step(ORDER, 0, 1), turns(),
            step(ORDER, 1, 7), chats(0, HOME, 2), step(ORDER, 0, 4), turns())
+    script("flood", two, step(ORDER, 0, FLOOD + A), chats(0, HOME, 1), step(LEAVE, 0, A), turns(),
+           chats(1, HOME, 1), turns())
+    script("flood-stop", two, step(ROOM, 1, 9), step(ORDER, 0, FLOOD + A), step(ORDER, 0, STOP),
+           step(END, 0), turns(), step(ORDER, 0, STOP), step(TIME, 0, 0x32), config=2)
+    script("memory", opened(0, 1, 2), step(ROOM, 1, 0), step(ROOM, 2, 9), step(ORDER, 0, TIGHT),
+           chats(0, HOME, 20, 31), turns(), step(TIME, 0, 0x33), turns())
+    script("memory-skip", opened(0, 1, 2), step(ROOM, 1, 0), step(ROOM, 2, 9),
+           step(ORDER, 0, TIGHT + 7), chats(0, HOME, 20, 31), turns(), step(TIME, 0, 0x33), turns())
+    script("memory-halves", opened(0, 1, 2), step(ORDER, 0, TIGHT), step(FRAME, 0, 0x02, 210),
+           step(FRAME, 2, 0x02, 208), turns(), step(FRAME, 0, 0x00, 200), turns())
     script("errors", opened(0, 1, 2), step(ERROR, 0, 4), step(ERROR, 1, 1), chats(2, HOME, 2),
            turns(), step(END, 2), turns())
     script("stop", two, step(ROOM, 1, 2), chats(0, HOME, 3, 10), step(ORDER, 0, STOP), turns(),
