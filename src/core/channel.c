@@ -374,9 +374,9 @@ bool channel_flush(struct channel *ch, unsigned *budget)
 	bool varies;
 
 	ch->is_flushing = true;
-	while (ch->flushed<ch->end && * budget> 0) {
+	while (*budget > 0 && ch->flushed < ch->end) {
 		varies = begin_round(ch);
-		while (ch->cursor<ch->n_members && * budget> 0) {
+		while (*budget > 0 && ch->cursor < ch->n_members) {
 			struct member *m = ch->members[ch->cursor++];
 
 			work_before = packing_work(ch);

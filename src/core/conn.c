@@ -24,14 +24,19 @@ enum conn_input_kind {
 	IN_N
 };
 
-/* One transition per line. Empty is 0 = CONN_HANDSHAKE, which nobody re-enters: ignore the input.
- */
+/* Empty is 0 = CONN_HANDSHAKE, which nobody re-enters: ignore the input. */
+/* clang-format off */
 static const uint8_t transition[CONN_N_STATES][IN_N] = {
-	[CONN_HANDSHAKE][IN_UPGRADED] = CONN_OPEN, [CONN_HANDSHAKE][IN_CLOSE] = CONN_CLOSING,
-	[CONN_HANDSHAKE][IN_BROKEN] = CONN_DEAD,   [CONN_OPEN][IN_CLOSE] = CONN_CLOSING,
-	[CONN_OPEN][IN_BROKEN] = CONN_DEAD,        [CONN_CLOSING][IN_SAID] = CONN_LINGERING,
-	[CONN_CLOSING][IN_BROKEN] = CONN_DEAD,     [CONN_LINGERING][IN_BROKEN] = CONN_DEAD,
+	[CONN_HANDSHAKE][IN_UPGRADED] = CONN_OPEN,
+	[CONN_HANDSHAKE][IN_CLOSE]    = CONN_CLOSING,
+	[CONN_HANDSHAKE][IN_BROKEN]   = CONN_DEAD,
+	[CONN_OPEN][IN_CLOSE]         = CONN_CLOSING,
+	[CONN_OPEN][IN_BROKEN]        = CONN_DEAD,
+	[CONN_CLOSING][IN_SAID]       = CONN_LINGERING,
+	[CONN_CLOSING][IN_BROKEN]     = CONN_DEAD,
+	[CONN_LINGERING][IN_BROKEN]   = CONN_DEAD,
 };
+/* clang-format on */
 
 int conn_env_init(struct conn_env *env)
 {

@@ -149,7 +149,7 @@ struct WB_FROZEN conn_ops {
 	void (*catch_up)(struct conn *c);
 	/* Looks at the send limits; called when it is past them for the grace, too. */
 	void (*check_limits)(struct conn *c);
-	/* It is not open any more: leave all channels. Called once, if opened() was. */
+	/* It is not open any more: leave all channels. Once, if admit() let it in. */
 	void (*left)(struct conn *c);
 	/* End of the turn: free it. */
 	void (*dead)(struct conn *c);

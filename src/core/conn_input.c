@@ -499,9 +499,9 @@ static size_t feed_frames(struct conn *c, uint8_t *p, size_t n)
 	struct ws_piece w;
 	uint16_t code;
 
+	/* It is in our hands: a close meanwhile must not free it. */
 	if (c->input)
-		c->input->decoder =
-			NULL; /* it is in our hands: a close meanwhile must not free it */
+		c->input->decoder = NULL;
 	if (!d)
 		d = take_decoder(c->env);
 	if (!d) {

@@ -419,9 +419,7 @@ void worker_free(struct worker *w)
 
 int worker_new(struct worker_pool *p, struct config *config, unsigned index, struct worker **ret)
 {
-	struct worker *w = aligned_alloc(alignof(struct worker),
-					 (sizeof(*w) + alignof(struct worker) - 1) /
-						 alignof(struct worker) * alignof(struct worker));
+	struct worker *w = aligned_alloc(alignof(struct worker), sizeof(*w));
 	int error;
 
 	if (!w)

@@ -528,3 +528,23 @@ unsigned guest_close_code(struct guest *g)
 	}
 	return code;
 }
+
+void guest_send_numbers(struct guest *g, unsigned from, unsigned to)
+{
+	char text[16];
+
+	for (; from < to; from++) {
+		snprintf(text, sizeof(text), "%u", from);
+		guest_chat(g, text, NULL);
+	}
+}
+
+void guest_expect_numbers(struct guest *g, unsigned from, unsigned to)
+{
+	for (; from < to; from++) {
+		const Websocket__WebSocketMessage *m = guest_next_msg(g);
+
+		CHECK(m && m->type == WEBSOCKET__MESSAGE_TYPE__CHAT_MESSAGE);
+		CHECK_EQ(strtoul(m->chat->content, NULL, 10), from);
+	}
+}

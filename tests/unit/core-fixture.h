@@ -152,3 +152,7 @@ size_t guest_drop(struct guest *g);
 
 /* The code of the Close that came, after whatever else; 0: none came. */
 unsigned guest_close_code(struct guest *g);
+
+/* Chats whose contents are the numbers from @from up to @to, sent; and expected next, in order. */
+void guest_send_numbers(struct guest *g, unsigned from, unsigned to);
+void guest_expect_numbers(struct guest *g, unsigned from, unsigned to);

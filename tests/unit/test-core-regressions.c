@@ -19,26 +19,6 @@ static void send_binary(struct guest *g, enum zip_kind kind, const void *p, size
 	guest_send_msg(g, &b);
 }
 
-static void send_numbers(struct guest *g, unsigned from, unsigned to)
-{
-	char text[16];
-
-	for (; from < to; from++) {
-		snprintf(text, sizeof(text), "%u", from);
-		guest_chat(g, text, NULL);
-	}
-}
-
-static void expect_numbers(struct guest *g, unsigned from, unsigned to)
-{
-	for (; from < to; from++) {
-		const Websocket__WebSocketMessage *m = guest_next_msg(g);
-
-		CHECK(m && m->type == WEBSOCKET__MESSAGE_TYPE__CHAT_MESSAGE);
-		CHECK_EQ(strtoul(m->chat->content, NULL, 10), from);
-	}
-}
-
 /* ------------------------------------------------------ work on compressed messages */
 
 #define PACKED_MESSAGES 40
@@ -155,7 +135,7 @@ static void congest(struct rig *r, struct guest *sender)
 {
 	struct hub *h = &r->w[0]->hub;
 
-	send_numbers(sender, 0, HUB_INBOX_SLOTS + 1);
+	guest_send_numbers(sender, 0, HUB_INBOX_SLOTS + 1);
 	CHECK(h->env.is_congested && h->outbox_set != 0);
 	for (int i = 0; i < 3; i++)
 		rig_turn_one(r, 0);
@@ -180,7 +160,7 @@ TEST(hub_has_work_once_its_mark_was_taken)
 	run_who_has_work(r);
 	CHECK(!h->env.is_congested && h->outbox_set == 0);
 	CHECK(list_is_empty(&h->env.stalled));
-	expect_numbers(far, 0, HUB_INBOX_SLOTS + 2);
+	guest_expect_numbers(far, 0, HUB_INBOX_SLOTS + 2);
 	rig_free(r);
 }
 
@@ -201,8 +181,8 @@ TEST(hub_has_work_while_one_of_its_posts_can_go)
 	CHECK(h->env.is_congested && !hub_has_work(h));
 	run_who_has_work(r);
 	CHECK(!h->env.is_congested);
-	expect_numbers(near, 0, HUB_INBOX_SLOTS + 1);
-	expect_numbers(far, 0, HUB_INBOX_SLOTS + 1);
+	guest_expect_numbers(near, 0, HUB_INBOX_SLOTS + 1);
+	guest_expect_numbers(far, 0, HUB_INBOX_SLOTS + 1);
 	rig_free(r);
 }
 
@@ -215,12 +195,12 @@ TEST(hub_has_work_while_congested_with_an_empty_outbox)
 
 	CHECK(!hub_has_work(h));
 	h->env.is_congested = true;
-	send_numbers(sender, 0, 3);
+	guest_send_numbers(sender, 0, 3);
 	CHECK(!list_is_empty(&h->env.stalled));
 	CHECK(hub_has_work(h));
 	run_who_has_work(r);
 	CHECK(!h->env.is_congested);
-	expect_numbers(far, 0, 3);
+	guest_expect_numbers(far, 0, 3);
 	rig_free(r);
 }
 
@@ -238,7 +218,7 @@ TEST(hub_gets_through_congestion_by_its_own_account)
 	greetings = RIG_SUM(r, messages_sent);
 	for (int round = 0; round < 4; round++) {
 		for (unsigned i = 0; i < 3; i++)
-			send_numbers(g[i], 0, HUB_INBOX_SLOTS / 2 + 100);
+			guest_send_numbers(g[i], 0, HUB_INBOX_SLOTS / 2 + 100);
 		for (int i = 0; i < 50; i++) {
 			unsigned n = (unsigned)(test_random(&random) % 3);
 
@@ -339,7 +319,7 @@ static void check_own_messages(const char *limit, size_t bytes, unsigned n)
 	other = guest_open(r, 0, "/room");
 	guest_set_room(slow, 0);
 	for (unsigned i = 0; i < 3; i++) {
-		send_numbers(other, i, i + 1);
+		guest_send_numbers(other, i, i + 1);
 		rig_settle(r);
 	}
 	memset(text, 'x', bytes);
@@ -357,7 +337,7 @@ static void check_own_messages(const char *limit, size_t bytes, unsigned n)
 	rig_pass_in_steps(r, 10 * NS_PER_S, STEP);
 	guest_set_room(slow, ROOM_FOR_ALL);
 	rig_settle(r);
-	expect_numbers(slow, 0, 3);
+	guest_expect_numbers(slow, 0, 3);
 	CHECK(guest_next_msg(slow) == NULL);
 	CHECK_EQ(RIG_SUM(r, slow_disconnects), 0);
 	rig_free(r);
@@ -379,7 +359,7 @@ TEST(slow_others_messages_among_the_own_ones_wait)
 	for (unsigned i = 0; i < 12; i++) {
 		CHECK_EQ(slow->conn->over_ns, 0);
 		guest_chat(slow, "mine", NULL);
-		send_numbers(other, i, i + 1);
+		guest_send_numbers(other, i, i + 1);
 		rig_settle(r);
 	}
 	CHECK(slow->conn->over_ns != 0);
@@ -399,7 +379,7 @@ TEST(slow_skip_counts_and_keeps_others_messages_only)
 	for (unsigned i = 0; i < 16; i++) {
 		guest_chat(slow, "mine", NULL);
 		guest_chat(slow, "mine too", NULL);
-		send_numbers(other, i, i + 1);
+		guest_send_numbers(other, i, i + 1);
 		rig_settle(r);
 		rig_check(r);
 	}
@@ -407,8 +387,8 @@ TEST(slow_skip_counts_and_keeps_others_messages_only)
 	CHECK_EQ(RIG_SUM(r, skipped_messages), 6);
 	guest_set_room(slow, ROOM_FOR_ALL);
 	rig_settle(r);
-	expect_numbers(slow, 0, 1);
-	expect_numbers(slow, 7, 16);
+	guest_expect_numbers(slow, 0, 1);
+	guest_expect_numbers(slow, 7, 16);
 	CHECK(guest_next_msg(slow) == NULL);
 	rig_free(r);
 }
@@ -453,7 +433,7 @@ TEST(slow_private_queue_counts_with_what_lags)
 	struct guest *slow = guest_open(r, 0, "/room"), *other = guest_open(r, 0, "/room");
 
 	guest_set_room(slow, 0);
-	send_numbers(other, 0, 8);
+	guest_send_numbers(other, 0, 8);
 	rig_settle(r);
 	for (int i = 0; i < 4; i++) {
 		CHECK_EQ(slow->conn->over_ns, 0);

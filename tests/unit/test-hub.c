@@ -6,26 +6,6 @@
 
 #define FREE "max_incoming_frames_per_second = 0\nnotice_limit = 0\n"
 
-static void send_numbers(struct guest *g, unsigned from, unsigned to)
-{
-	char text[16];
-
-	for (; from < to; from++) {
-		snprintf(text, sizeof(text), "%u", from);
-		guest_chat(g, text, NULL);
-	}
-}
-
-static void expect_numbers(struct guest *g, unsigned from, unsigned to)
-{
-	for (; from < to; from++) {
-		const Websocket__WebSocketMessage *m = guest_next_msg(g);
-
-		CHECK(m && m->type == WEBSOCKET__MESSAGE_TYPE__CHAT_MESSAGE);
-		CHECK_EQ(strtoul(m->chat->content, NULL, 10), from);
-	}
-}
-
 TEST(hub_full_ring_pauses_the_publishers_and_loses_nothing)
 {
 	struct rig *r = rig_new(2, FREE);
@@ -33,16 +13,16 @@ TEST(hub_full_ring_pauses_the_publishers_and_loses_nothing)
 	struct guest *far = guest_open(r, 1, "/room"), *pinger = guest_open(r, 0, "/else");
 	struct hub *h = &r->w[0]->hub;
 
-	send_numbers(sender, 0, HUB_INBOX_SLOTS);
+	guest_send_numbers(sender, 0, HUB_INBOX_SLOTS);
 	CHECK(!h->env.is_congested && h->outbox_set == 0);
-	send_numbers(sender, HUB_INBOX_SLOTS, HUB_INBOX_SLOTS + 1);
+	guest_send_numbers(sender, HUB_INBOX_SLOTS, HUB_INBOX_SLOTS + 1);
 	CHECK(h->env.is_congested);
 	CHECK_EQ(h->outbox_set, 1u << 1);
 	CHECK(h->outbox[1] != NULL);
 	CHECK_EQ(r->w[1]->hub.waiting, 1u << 0);
 	CHECK_EQ(RIG_SUM(r, ring_overflows), 1);
 	/* From now on nobody of this worker is read. */
-	send_numbers(sender, HUB_INBOX_SLOTS + 1, 10000);
+	guest_send_numbers(sender, HUB_INBOX_SLOTS + 1, 10000);
 	guest_send(pinger, true, WS_PING, "", 0);
 	for (int i = 0; i < 10; i++)
 		rig_turn_one(r, 0);
@@ -57,8 +37,8 @@ TEST(hub_full_ring_pauses_the_publishers_and_loses_nothing)
 	CHECK(list_is_empty(&h->env.stalled));
 	rig_settle(r);
 	CHECK_EQ(pinger->calls, 1);
-	expect_numbers(near, 0, 10000);
-	expect_numbers(far, 0, 10000);
+	guest_expect_numbers(near, 0, 10000);
+	guest_expect_numbers(far, 0, 10000);
 	CHECK(guest_next_msg(sender) == NULL);
 	CHECK_EQ(RIG_SUM(r, ring_posts), 10000);
 	rig_free(r);
@@ -72,16 +52,16 @@ TEST(hub_congestion_of_one_ring_leaves_the_others_their_posts)
 	struct guest *slow = guest_open(r, 1, "/room"), *quick = guest_open(r, 2, "/room");
 
 	for (unsigned i = 0; i <= HUB_INBOX_SLOTS; i += 512) {
-		send_numbers(sender, i, i + 512);
+		guest_send_numbers(sender, i, i + 512);
 		rig_turn_one(r, 0);
 		rig_turn_one(r, 2);
 	}
 	CHECK(r->w[0]->hub.env.is_congested);
-	expect_numbers(quick, 0, HUB_INBOX_SLOTS + 1);
+	guest_expect_numbers(quick, 0, HUB_INBOX_SLOTS + 1);
 	/* Those of the other two workers still meet. */
 	guest_chat(quick, "0", NULL);
 	rig_turn_one(r, 0);
-	expect_numbers(sender, 0, 1);
+	guest_expect_numbers(sender, 0, 1);
 	rig_settle(r);
 	CHECK_EQ(guest_drop(slow), HUB_INBOX_SLOTS + 512 + 1);
 	rig_free(r);
@@ -95,8 +75,8 @@ TEST(hub_two_congested_workers_get_on)
 	uint64_t random = test_seed();
 	unsigned congested = 0;
 
-	send_numbers(g[0], 0, 15000);
-	send_numbers(g[1], 0, 15000);
+	guest_send_numbers(g[0], 0, 15000);
+	guest_send_numbers(g[1], 0, 15000);
 	CHECK(r->w[0]->hub.env.is_congested && r->w[1]->hub.env.is_congested);
 	for (int i = 0; i < 300; i++) {
 		rig_turn_one(r, (unsigned)(test_random(&random) >> 63));
@@ -105,8 +85,8 @@ TEST(hub_two_congested_workers_get_on)
 	}
 	CHECK(congested > 0 && congested < 300);
 	rig_settle(r);
-	expect_numbers(g[0], 0, 15000);
-	expect_numbers(g[1], 0, 15000);
+	guest_expect_numbers(g[0], 0, 15000);
+	guest_expect_numbers(g[1], 0, 15000);
 	rig_free(r);
 }
 
@@ -116,11 +96,11 @@ TEST(hub_congestion_outlives_the_publisher)
 	struct rig *r = rig_new(2, FREE);
 	struct guest *sender = guest_open(r, 0, "/room"), *far = guest_open(r, 1, "/room");
 
-	send_numbers(sender, 0, HUB_INBOX_SLOTS + 100);
+	guest_send_numbers(sender, 0, HUB_INBOX_SLOTS + 100);
 	conn_abort(sender->conn);
 	rig_turn_one(r, 0);
 	rig_settle(r);
-	expect_numbers(far, 0, HUB_INBOX_SLOTS + 1);
+	guest_expect_numbers(far, 0, HUB_INBOX_SLOTS + 1);
 	CHECK(guest_next_msg(far) == NULL);
 	rig_free(r);
 }
@@ -158,15 +138,15 @@ TEST(hub_rejoined_channel_begins_at_its_number)
 	struct guest *sender = guest_open(r, 0, "/room"), *far = guest_open(r, 1, "/home");
 
 	guest_subscribe(far, "room");
-	send_numbers(sender, 0, 5);
+	guest_send_numbers(sender, 0, 5);
 	guest_unsubscribe(far, "room");
-	send_numbers(sender, 5, 8);
+	guest_send_numbers(sender, 5, 8);
 	guest_subscribe(far, "room");
-	send_numbers(sender, 8, 10);
+	guest_send_numbers(sender, 8, 10);
 	rig_settle(r);
 	for (int i = 0; i < 3; i++)
 		CHECK_EQ(guest_next_msg(far)->control->type, WEBSOCKET__CONTROL_TYPE__ACKNOWLEDGE);
-	expect_numbers(far, 8, 10);
+	guest_expect_numbers(far, 8, 10);
 	CHECK(guest_next_msg(far) == NULL);
 	rig_check(r);
 	rig_free(r);
@@ -213,8 +193,8 @@ TEST(hub_publishes_by_name_without_being_a_member)
 	CHECK_EQ(hub_publish_name(h, "room", 4, f, &members), 0);
 	CHECK_EQ(members, 2);
 	rig_settle(r);
-	expect_numbers(g[0], 0, 1);
-	expect_numbers(g[1], 0, 1);
+	guest_expect_numbers(g[0], 0, 1);
+	guest_expect_numbers(g[1], 0, 1);
 	h->env.is_congested = true;
 	f = number_frame(h, "1");
 	CHECK_EQ(hub_publish_name(h, "room", 4, f, &members), HUB_E_CONGESTED);
