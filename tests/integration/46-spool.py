@@ -92,7 +92,7 @@ async def test_gap_leaves_nothing_and_answers_an_error():
 
 
 async def test_connection_that_ends_leaves_nothing():
-    with spooling() as d:
+    with spooling(notice_limit=0) as d:
         for end in (lambda c: c.reset(), lambda c: c.close()):
             c = RawClient(d)
             c.send(*chunks(os.urandom(4 * CHUNK))[:3])
