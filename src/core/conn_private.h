@@ -2,12 +2,14 @@
 #pragma once
 
 /*
- * What the three sources of a connection share: conn.c (life and deadlines),
- * conn_input.c (bytes in), conn_output.c (bytes out). Nobody else includes it.
+ * What the sources of a connection share: conn.c (life and deadlines),
+ * conn_input.c (bytes in), conn_handshake.c (the request's head), conn_message.c
+ * (what frames mean), conn_output.c (bytes out). Nobody else includes it.
  */
 
 #include "core/conn.h"
 #include "io/log.h"
+#include "wire/ws.h"
 
 /* The 101 is queued: the connection is open. */
 void conn_upgraded(struct conn *c);
@@ -30,6 +32,18 @@ static inline bool conn_has_input(const struct conn *c)
 /* May not process input now: congestion, throttling, a stop, or its own private queue is half full.
  */
 bool conn_is_held(const struct conn *c);
+
+/* What is held between reads, made if there is none; NULL without memory. */
+struct conn_input *conn_input_of(struct conn *c);
+
+/* Takes bytes of the request's head; returns how many of @n were used. */
+size_t conn_feed_head(struct conn *c, const uint8_t *p, size_t n);
+
+/* A piece of a frame: judged, put together with others, delivered when it is whole. */
+void conn_take_piece(struct conn *c, const struct ws_piece *w);
+
+/* The peer violates the protocol: a line in the log, and Close. */
+void conn_broken(struct conn *c, uint16_t code, const char *reason);
 
 /* Frees what is held of an incomplete frame or message. */
 void conn_drop_input(struct conn *c);
