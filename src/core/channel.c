@@ -151,7 +151,7 @@ static const struct frame_bytes *bytes_for(const struct member *m, uint64_t seq)
 
 	if (!f || f->sender == m->conn->serial)
 		return NULL;
-	return frame_for(f, m->conn->caps, m->channel->env->maker);
+	return frame_for(f, m->conn->caps, m->conn->window, m->channel->env->maker);
 }
 
 static void count_sent(const struct channel *ch, uint64_t frames, uint64_t bytes)
@@ -236,12 +236,17 @@ static bool send_range(struct member *m, uint64_t to, size_t *share)
 
 static unsigned class_of(const struct conn *c)
 {
-	return (c->caps / MSG_CAP_GZIP) % CHANNEL_N_CLASSES;
+	return (c->caps / MSG_CAP_GZIP) % 8 * DEFLATE_N_WINDOWS + c->window;
 }
 
 static unsigned caps_of_class(unsigned class)
 {
-	return class * MSG_CAP_GZIP;
+	return class / DEFLATE_N_WINDOWS * MSG_CAP_GZIP;
+}
+
+static enum deflate_window window_of_class(unsigned class)
+{
+	return (enum deflate_window)(class % DEFLATE_N_WINDOWS);
 }
 
 static void batch_join(struct batch *b)
@@ -267,14 +272,15 @@ static const struct batch *batch_for(struct channel *ch, unsigned class)
 {
 	struct batch *b = &ch->env->batch[class];
 
-	if (b->is_built)
+	if (b->round == ch->env->round)
 		return b;
-	b->is_built = true;
+	b->round = ch->env->round;
 	b->n_iov = 0;
 	b->bytes = 0;
 	for (uint64_t seq = ch->flushed; seq < ch->round_to; seq++) {
 		const struct frame_bytes *bytes =
-			frame_for(slot_of(ch, seq)->frame, caps_of_class(class), ch->env->maker);
+			frame_for(slot_of(ch, seq)->frame, caps_of_class(class),
+				  window_of_class(class), ch->env->maker);
 
 		if (!bytes)
 			continue;
@@ -308,8 +314,7 @@ static bool begin_round(struct channel *ch)
 	}
 	for (uint64_t seq = ch->flushed; seq < to; seq++)
 		varies |= frame_varies(slot_of(ch, seq)->frame);
-	for (size_t i = 0; i < CHANNEL_N_CLASSES; i++)
-		ch->env->batch[i].is_built = false;
+	ch->env->round++;
 	return varies;
 }
 
@@ -365,7 +370,9 @@ static void visit(struct channel *ch, struct member *m, bool varies)
 /* Bytes that were compressed and decompressed so far. */
 static uint64_t packing_work(const struct channel *ch)
 {
-	return ch->env->maker->pack_in + ch->env->maker->unpack_out;
+	const struct frame_maker *m = ch->env->maker;
+
+	return m->pack_in + m->deflate_in + m->unpack_out;
 }
 
 bool channel_flush(struct channel *ch, unsigned *budget)

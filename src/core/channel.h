@@ -52,7 +52,7 @@ struct WB_OWNER(worker) channel_pool {
 
 /* Encodings of one round for members of equal abilities. */
 struct WB_OWNER(worker) batch {
-	bool is_built;
+	uint64_t round; /* that it was built for */
 	int n_iov;
 	unsigned n_frames; /* that are in it */
 	size_t bytes;
@@ -60,8 +60,8 @@ struct WB_OWNER(worker) batch {
 	uint8_t *copy; /* CHANNEL_COPY_BYTES, once it was needed */
 };
 
-/* Classes of members by what they read: MSG_CAP_GZIP, ZSTD and LZ4. */
-#define CHANNEL_N_CLASSES 8
+/* Classes of members by what they read: MSG_CAP_GZIP, ZSTD and LZ4, and the window of deflate. */
+#define CHANNEL_N_CLASSES (8 * DEFLATE_N_WINDOWS)
 
 /* What the channels of a worker share. */
 struct WB_OWNER(worker) channel_env {
@@ -69,6 +69,7 @@ struct WB_OWNER(worker) channel_env {
 	struct frame_maker *maker;
 	struct list grown; /* channels that have something to flush */
 	struct channel_pool pool;
+	uint64_t round; /* number of the present one, of any channel */
 	struct batch batch[CHANNEL_N_CLASSES];
 };
 

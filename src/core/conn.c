@@ -55,6 +55,7 @@ void conn_env_fini(struct conn_env *env)
 {
 	while (env->n_decoders > 0)
 		ws_decoder_free(env->decoders[--env->n_decoders]);
+	env->inflater = inflater_free(env->inflater);
 	free(env->read_buffer);
 	env->read_buffer = NULL;
 }

@@ -13,7 +13,9 @@
  *
  * An idle connection is this struct and nothing else. What a frame or a message
  * needs while it is incomplete hangs off @input and goes when it is complete;
- * wslay's contexts come from the worker's pool.
+ * wslay's contexts come from the worker's pool. A deflated message (RFC 7692) is
+ * put together first and then inflated, a bounded share in each turn; only one that
+ * takes several turns has an inflater of its own meanwhile.
  *
  * Out: channels send straight from their logs (core/channel). What the kernel took
  * only a part of is the message *in transit*; until it is sent, only control
@@ -78,7 +80,9 @@ struct WB_OWNER(worker) conn_input {
 	size_t charged;      /* bytes counted in env->reassembly_bytes */
 	uint64_t started_ns; /* when the message began; 0: none is incomplete */
 	uint32_t utf8;       /* state of the text so far */
-	uint8_t opcode;      /* of the message; 0: none */
+	struct inflater *inflater; /* @message is whole and being inflated, over several turns */
+	uint8_t opcode;            /* of the message; 0: none */
+	bool is_deflated;          /* the message is */
 	uint8_t control_len;
 	uint8_t control[125]; /* payload of a control frame so far */
 };
@@ -121,9 +125,10 @@ struct WB_OWNER(worker) conn {
 	uint16_t n_members;
 	uint16_t n_lagging;
 	struct sock_peer peer;
-	uint8_t id[16]; /* client id */
-	uint8_t state;  /* enum conn_state */
-	uint8_t caps;   /* MSG_CAP_ bits in force for both */
+	uint8_t id[16];     /* client id */
+	uint8_t state;      /* enum conn_state */
+	uint8_t caps;       /* MSG_CAP_ bits in force for both */
+	uint8_t window : 2; /* enum deflate_window: what the client takes; and it may deflate */
 	bool is_echo : 1;
 	bool can_read : 1;
 	bool can_write : 1;
@@ -162,6 +167,7 @@ struct WB_OWNER(worker) conn_env {
 	struct metrics *metrics;
 	const struct conn_ops *ops;
 	_Atomic size_t *frame_account;
+	struct frame_maker *maker; /* for deflating; the hub's */
 	uint8_t *read_buffer;
 	size_t read_buffer_bytes;
 	struct list all; /* every connection that is not dead */
@@ -174,8 +180,10 @@ struct WB_OWNER(worker) conn_env {
 	size_t reassembly_bytes;
 	struct ws_decoder *decoders[CONN_DECODERS];
 	size_t n_decoders;
-	bool is_congested; /* a ring and its outbox are full: nobody may publish */
-	bool is_stopping;  /* nothing is read any more */
+	struct inflater *inflater; /* idle, or NULL */
+	size_t zip_left;           /* bytes that may still be inflated or deflated in this share */
+	bool is_congested;         /* a ring and its outbox are full: nobody may publish */
+	bool is_stopping;          /* nothing is read any more */
 };
 
 /* Prepares the lists and the read buffer of a zeroed env. Return: 0 | -ENOMEM. */

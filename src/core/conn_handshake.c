@@ -44,19 +44,25 @@ static bool find_room(struct conn *c, const struct upgrade *u)
 
 static void upgrade_now(struct conn *c, const struct http_request *request)
 {
-	char answer[1024];
+	char answer[1024], extension[DEFLATE_ANSWER_MAX];
+	enum deflate_window window = DEFLATE_NONE;
 	struct upgrade u;
 	int status;
 	size_t n;
 
 	status = upgrade_check(request, &u);
+	if (!status)
+		status = deflate_negotiate(&request->headers, extension, &window);
 	if (status) {
 		refuse_request(c, status, request);
 		return;
 	}
 	if (!find_room(c, &u))
 		return;
-	n = upgrade_format_ok(answer, sizeof(answer), &u, NULL);
+	if (!c->env->config->permessage_deflate)
+		window = DEFLATE_NONE;
+	c->window = window;
+	n = upgrade_format_ok(answer, sizeof(answer), &u, window ? extension : NULL);
 	conn_send_raw(c, answer, n);
 	conn_upgraded(c);
 }

@@ -5,7 +5,10 @@
 #include "core/conn_private.h"
 #include "wire/ws.h"
 
-#define FRAMES_PER_TURN 512 /* of one connection */
+#define FRAMES_PER_TURN 512        /* of one connection */
+#define ZIP_PER_TURN (256 * 1024)  /* bytes into and out of zlib, of one connection */
+#define DECODER_BYTES 4608         /* of memory */
+#define INFLATER_BYTES (48 * 1024) /* of memory, without what comes out */
 
 /* ------------------------------------------------- what is held between reads */
 
@@ -29,11 +32,16 @@ static void give_back(struct conn_env *env, struct ws_decoder *d)
 		env->decoders[env->n_decoders++] = d;
 }
 
-static struct ws_decoder *take_decoder(struct conn_env *env)
+static struct ws_decoder *take_decoder(const struct conn *c)
 {
-	if (env->n_decoders > 0)
-		return env->decoders[--env->n_decoders];
-	return ws_decoder_new(WS_SERVER, 0);
+	struct conn_env *env = c->env;
+	uint8_t allowed = c->window ? WS_RSV1 : 0;
+	struct ws_decoder *d;
+
+	if (env->n_decoders == 0)
+		return ws_decoder_new(WS_SERVER, allowed);
+	d = env->decoders[--env->n_decoders];
+	return ws_decoder_reset(d, allowed) ? ws_decoder_free(d) : d;
 }
 
 static void recharge(struct conn *c, size_t bytes)
@@ -55,6 +63,8 @@ void conn_drop_input(struct conn *c)
 	list_del(&in->node);
 	if (in->decoder)
 		give_back(c->env, in->decoder);
+	if (in->inflater)
+		conn_give_inflater(c->env, in->inflater);
 	buf_fini(&in->message);
 	buf_fini(&in->parked);
 	free(in);
@@ -87,11 +97,21 @@ static void enforce_reassembly(struct conn_env *env)
 	}
 }
 
+static size_t held_bytes(const struct conn_input *in)
+{
+	size_t held = sizeof(*in) + in->message.cap + in->parked.cap;
+
+	if (in->decoder)
+		held += DECODER_BYTES;
+	if (in->inflater)
+		held += INFLATER_BYTES + inflater_output(in->inflater)->cap;
+	return held;
+}
+
 /* After processing: keeps what must be kept, charges it, and gives back the rest. */
 static void settle(struct conn *c)
 {
 	struct conn_input *in = c->input;
-	size_t held;
 
 	if (!in)
 		return;
@@ -107,8 +127,7 @@ static void settle(struct conn *c)
 		conn_drop_input(c);
 		return;
 	}
-	held = sizeof(*in) + in->message.cap + in->parked.cap + (in->decoder ? 4608 : 0);
-	recharge(c, held);
+	recharge(c, held_bytes(in));
 	if (c->state == CONN_OPEN && !in->started_ns && (in->decoder || in->opcode)) {
 		in->started_ns = c->env->reactor->now_ns;
 		conn_arm(c, in->started_ns + c->env->config->message_timeout);
@@ -157,7 +176,9 @@ static bool may_process(struct conn *c, unsigned *budget)
 		conn_arm(c, c->window_ns + NS_PER_S);
 		return false;
 	}
-	if (*budget == 0) {
+	if (conn_is_inflating(c))
+		return false;
+	if (*budget == 0 || c->env->zip_left == 0) {
 		conn_want_read(c);
 		return false;
 	}
@@ -187,7 +208,7 @@ static size_t feed_frames(struct conn *c, uint8_t *p, size_t n)
 	if (c->input)
 		c->input->decoder = NULL;
 	if (!d)
-		d = take_decoder(c->env);
+		d = take_decoder(c);
 	if (!d) {
 		conn_abort(c);
 		return n;
@@ -243,6 +264,7 @@ void conn_feed(struct conn *c, uint8_t *p, size_t n)
 {
 	size_t used;
 
+	c->env->zip_left = ZIP_PER_TURN;
 	METRIC_ADD(c->env->metrics, bytes_received, n);
 	if (c->input && c->input->parked.len > c->input->parked_at) {
 		park(c, p, n);
@@ -257,6 +279,17 @@ void conn_feed(struct conn *c, uint8_t *p, size_t n)
 	(void)hold(c);
 }
 
+/* Goes on with what is being inflated; true when nothing is. */
+static bool inflate_on(struct conn *c)
+{
+	if (!conn_is_inflating(c))
+		return true;
+	c->env->zip_left = ZIP_PER_TURN;
+	conn_inflate(c);
+	settle(c);
+	return !conn_is_inflating(c);
+}
+
 /* Goes on with parked bytes; true when none are left. */
 static bool feed_parked(struct conn *c)
 {
@@ -266,6 +299,7 @@ static bool feed_parked(struct conn *c)
 
 	if (!in || in->parked_at == in->parked.len)
 		return true;
+	c->env->zip_left = ZIP_PER_TURN;
 	/* Taken out while it is processed: a close meanwhile frees what the connection holds. */
 	parked = in->parked;
 	at = in->parked_at;
@@ -306,8 +340,8 @@ void conn_read(struct conn *c)
 	ssize_t n;
 
 	list_del(&c->read_node);
-	if (c->state == CONN_DEAD || hold(c) || !feed_parked(c) || !c->can_read ||
-	    c->state == CONN_DEAD || hold(c))
+	if (c->state == CONN_DEAD || hold(c) || !inflate_on(c) || hold(c) || !feed_parked(c) ||
+	    !c->can_read || c->state == CONN_DEAD || hold(c))
 		return;
 	n = transport_recv(&c->transport, env->read_buffer, env->read_buffer_bytes);
 	if (n == -EAGAIN) {

@@ -27,13 +27,26 @@ static void too_big(struct conn *c, const char *setting, uint64_t bytes)
 	conn_close(c, WS_CODE_TOO_BIG, setting);
 }
 
+/* The echo of a message, deflated; NULL when it goes as it is. */
+static struct frame *echo_deflated(struct conn *c, uint8_t opcode, const uint8_t *p, size_t n)
+{
+	struct conn_env *env = c->env;
+
+	if (!c->window || !frame_can_deflate(env->maker, n))
+		return NULL;
+	env->zip_left -= MIN(n, env->zip_left);
+	return frame_new_deflated(opcode, p, n, c->window, env->maker, env->frame_account);
+}
+
 static void echo(struct conn *c, uint8_t opcode, const uint8_t *p, size_t n)
 {
-	struct frame *f =
-		frame_new(opcode, n, c->env->config->max_frame_size, c->env->frame_account);
+	struct frame *f = echo_deflated(c, opcode, p, n);
 
-	if (f)
-		frame_write(f, 0, p, n);
+	if (!f) {
+		f = frame_new(opcode, n, c->env->config->max_frame_size, c->env->frame_account);
+		if (f)
+			frame_write(f, 0, p, n);
+	}
 	conn_send(c, f);
 }
 
@@ -92,13 +105,134 @@ static bool check_text(struct conn *c, uint32_t state)
 	return false;
 }
 
+/* ----------------------------------------------------------- deflated messages */
+
+void conn_give_inflater(struct conn_env *env, struct inflater *z)
+{
+	if (env->inflater) {
+		inflater_free(z);
+		return;
+	}
+	inflater_reset(z);
+	env->inflater = z;
+}
+
+static struct inflater *take_inflater(struct conn_env *env)
+{
+	struct inflater *z = env->inflater;
+
+	env->inflater = NULL;
+	return z ? z : inflater_new();
+}
+
+/* What inflating came to: the message is delivered, or the connection closed for it. */
+static void end_inflating(struct conn *c, uint8_t opcode, size_t n, struct inflater *z, int result)
+{
+	struct buf *out = inflater_output(z);
+
+	METRIC_ADD(c->env->metrics, inflate_in_bytes, n);
+	METRIC_ADD(c->env->metrics, inflate_out_bytes, out->len);
+	if (result > 0)
+		METRIC_INC(c->env->metrics, compression_errors);
+	if (result == INFLATE_E_TOO_BIG)
+		too_big(c, "max_message_size", out->len);
+	else if (result == INFLATE_E_CORRUPT)
+		conn_broken(c, WS_CODE_INVALID_DATA, "compressed message is not valid");
+	else if (result)
+		conn_close(c, WS_CODE_INTERNAL_ERROR, "out of memory");
+	else if (opcode != WS_TEXT ||
+		 check_text(c, utf8_valid(out->data, out->len) ? UTF8_ACCEPT : UTF8_REJECT))
+		deliver(c, opcode, out->data, out->len);
+}
+
+/* A share of inflating; false when more is to come, and @z is then the connection's. */
+static bool inflate_some(struct conn *c, uint8_t opcode, const uint8_t *p, size_t n,
+			 struct inflater *z)
+{
+	struct conn_env *env = c->env;
+	int r = inflater_run(z, p, n, env->config->max_message_size, &env->zip_left);
+
+	if (r == INFLATE_MORE)
+		return false;
+	end_inflating(c, opcode, n, z, r);
+	conn_give_inflater(env, z);
+	return true;
+}
+
+/* The message that was put together has been dealt with. */
+static void end_message(struct conn *c, struct conn_input *in)
+{
+	if (c->input != in)
+		return; /* it is closed, and all that was held is gone */
+	buf_fini(&in->message);
+	in->opcode = 0;
+	in->is_deflated = false;
+	in->utf8 = UTF8_ACCEPT;
+	in->started_ns = 0;
+}
+
+/* The rest has to wait for the next turn. */
+static void go_on_inflating(struct conn *c, struct inflater *z)
+{
+	c->input->inflater = z;
+	conn_want_read(c);
+}
+
+void conn_inflate(struct conn *c)
+{
+	struct conn_input *in = c->input;
+	struct inflater *z = TAKE_PTR(in->inflater);
+
+	if (c->state != CONN_OPEN)
+		conn_give_inflater(c->env, z);
+	else if (inflate_some(c, in->opcode, in->message.data, in->message.len, z))
+		end_message(c, in);
+	else
+		go_on_inflating(c, z);
+}
+
+/* A deflated message that lies in one piece in the read buffer. */
+static void inflate_whole(struct conn *c, const struct ws_piece *w)
+{
+	struct inflater *z = take_inflater(c->env);
+	struct conn_input *in;
+
+	if (z && inflate_some(c, w->opcode, w->data, w->len, z))
+		return;
+	in = z ? conn_input_of(c) : NULL;
+	if (!in || buf_append(&in->message, w->data, w->len, BUF_NO_LIMIT)) {
+		inflater_free(z);
+		conn_close(c, WS_CODE_INTERNAL_ERROR, "out of memory");
+		return;
+	}
+	in->opcode = w->opcode;
+	in->is_deflated = true;
+	go_on_inflating(c, z);
+}
+
+/* A deflated message that was put together. */
+static void inflate_parts(struct conn *c, struct conn_input *in)
+{
+	in->inflater = take_inflater(c->env);
+	if (in->inflater)
+		conn_inflate(c);
+	else
+		conn_close(c, WS_CODE_INTERNAL_ERROR, "out of memory");
+}
+
+/* ----------------------------------------------------------- putting together */
+
 /* A message that lies in one piece in the read buffer: nothing is copied. */
 static void take_whole(struct conn *c, const struct ws_piece *w)
 {
-	if (w->opcode == WS_TEXT && !check_text(c, utf8_valid(w->data, w->len) ? 0 : UTF8_REJECT))
-		return;
 	if (c->input)
 		c->input->started_ns = 0; /* its head had come alone */
+	if (w->rsv & WS_RSV1) {
+		inflate_whole(c, w);
+		return;
+	}
+	if (w->opcode == WS_TEXT && !check_text(c, utf8_valid(w->data, w->len) ? 0 : UTF8_REJECT))
+		return;
 	deliver(c, w->opcode, w->data, w->len);
 }
 
@@ -119,9 +253,11 @@ static void take_part(struct conn *c, const struct ws_piece *w)
 	}
 	if (w->ends)
 		in->grow_to = 0;
-	if (w->opcode != WS_CONTINUATION)
+	if (w->opcode != WS_CONTINUATION) {
 		in->opcode = w->opcode;
-	if (in->opcode == WS_TEXT) {
+		in->is_deflated = w->rsv & WS_RSV1;
+	}
+	if (in->opcode == WS_TEXT && !in->is_deflated) {
 		in->utf8 = utf8_feed(in->utf8, w->data, w->len);
 		if (w->ends && w->fin && in->utf8 != UTF8_ACCEPT)
 			in->utf8 = UTF8_REJECT;
@@ -130,13 +266,12 @@ static void take_part(struct conn *c, const struct ws_piece *w)
 	}
 	if (!w->ends || !w->fin)
 		return;
-	deliver(c, in->opcode, in->message.data, in->message.len);
-	if (c->input != in)
+	if (in->is_deflated) {
+		inflate_parts(c, in);
 		return;
-	buf_fini(&in->message);
-	in->opcode = 0;
-	in->utf8 = UTF8_ACCEPT;
-	in->started_ns = 0;
+	}
+	deliver(c, in->opcode, in->message.data, in->message.len);
+	end_message(c, in);
 }
 
 static void take_data(struct conn *c, const struct ws_piece *w)

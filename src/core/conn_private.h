@@ -23,10 +23,17 @@ static inline bool conn_is_said(const struct conn *c)
 	return !c->transit && !c->queue;
 }
 
-/* Bytes wait to be processed: parked ones, or in the kernel. */
+/* A message of it takes several turns to inflate: what came behind it waits. */
+static inline bool conn_is_inflating(const struct conn *c)
+{
+	return c->input && c->input->inflater;
+}
+
+/* Bytes wait to be processed: parked ones, a message to inflate, or in the kernel. */
 static inline bool conn_has_input(const struct conn *c)
 {
-	return c->can_read || (c->input && c->input->parked_at < c->input->parked.len);
+	return c->can_read || conn_is_inflating(c) ||
+	       (c->input && c->input->parked_at < c->input->parked.len);
 }
 
 /* May not process input now: congestion, throttling, a stop, or its own private queue is half full.
@@ -41,6 +48,12 @@ size_t conn_feed_head(struct conn *c, const uint8_t *p, size_t n);
 
 /* A piece of a frame: judged, put together with others, delivered when it is whole. */
 void conn_take_piece(struct conn *c, const struct ws_piece *w);
+
+/* Goes on inflating, one share, and delivers the message when all of it is out. */
+void conn_inflate(struct conn *c);
+
+/* An inflater that is done with a message goes back to the worker. */
+void conn_give_inflater(struct conn_env *env, struct inflater *z);
 
 /* The peer violates the protocol: a line in the log, and Close. */
 void conn_broken(struct conn *c, uint16_t code, const char *reason);

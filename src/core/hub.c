@@ -37,7 +37,7 @@ int hub_init(struct hub *h, struct hub_shared *shared, unsigned index)
 	list_init(&h->pending);
 	list_init(&h->spool_waiting);
 	h->channels.conn = &h->env;
-	h->channels.maker = &h->maker;
+	h->channels.maker = h->env.maker = &h->maker;
 	h->maker.zip = &h->zip;
 	h->maker.arena = &h->maker_arena;
 	zip_init(&h->zip);
@@ -62,6 +62,8 @@ void hub_configure(struct hub *h)
 	h->maker.level = (unsigned)config->compression_level;
 	h->maker.max_frame = config->max_frame_size;
 	h->maker.max_message = config->max_message_size;
+	h->maker.deflate_from = config->compression_threshold;
+	h->maker.deflate_to = config->compression_max_size;
 	arena_fini(&h->arena);
 	arena_fini(&h->maker_arena);
 	arena_init(&h->arena, ARENA_FIRST_BYTES, limit);
@@ -89,6 +91,7 @@ void hub_fini(struct hub *h)
 	arena_fini(&h->maker_arena);
 	buf_fini(&h->maker.scratch);
 	buf_fini(&h->maker.copy);
+	deflater_fini(&h->maker.deflater);
 	zip_fini(&h->zip);
 }
 
@@ -556,15 +559,17 @@ static void count_variants(struct hub *h)
 	struct metrics *m = h->env.metrics;
 	struct frame_maker *maker = &h->maker;
 
-	if (!maker->pack_in && !maker->unpack_in && !maker->failures)
+	if (!maker->pack_in && !maker->unpack_in && !maker->deflate_in && !maker->failures)
 		return;
 	METRIC_ADD(m, pack_in_bytes, maker->pack_in);
 	METRIC_ADD(m, pack_out_bytes, maker->pack_out);
 	METRIC_ADD(m, unpack_in_bytes, maker->unpack_in);
 	METRIC_ADD(m, unpack_out_bytes, maker->unpack_out);
+	METRIC_ADD(m, deflate_in_bytes, maker->deflate_in);
+	METRIC_ADD(m, deflate_out_bytes, maker->deflate_out);
 	METRIC_ADD(m, compression_errors, maker->failures);
 	maker->pack_in = maker->pack_out = maker->unpack_in = maker->unpack_out = 0;
-	maker->failures = 0;
+	maker->deflate_in = maker->deflate_out = maker->failures = 0;
 }
 
 void hub_work(struct hub *h)

@@ -109,13 +109,10 @@ static struct member *route(struct conn *c, const message *m)
 	return through;
 }
 
-/* Notes whether receivers of different abilities need different forms of the message. */
 static void set_packing(struct frame *f, const struct config *config, const message *m)
 {
 	size_t n;
 
-	if (m->type != WEBSOCKET__MESSAGE_TYPE__BINARY_DATA)
-		return;
 	n = m->binary->data.len;
 	if (m->binary->compression == WEBSOCKET__COMPRESSION_TYPE__NONE) {
 		if (config->enable_compression && n > 0 && n >= config->compression_threshold &&
@@ -125,6 +122,15 @@ static void set_packing(struct frame *f, const struct config *config, const mess
 		f->flags |= FRAME_IS_PACKED;
 		f->packed_with = (uint8_t)m->binary->compression;
 	}
+}
+
+/* Notes whether receivers of different abilities need different forms of it; @m: NULL for text. */
+static void set_forms(struct frame *f, const struct hub *h, const message *m)
+{
+	if (m && m->type == WEBSOCKET__MESSAGE_TYPE__BINARY_DATA)
+		set_packing(f, h->env.config, m);
+	if (f->flags & FRAME_IS_PACKED || frame_can_deflate(&h->maker, frame_payload_len(f)))
+		f->flags |= FRAME_CAN_DEFLATE;
 }
 
 /* Publishes the bytes as they came, with the channel's name where it has to be added. */
@@ -147,7 +153,7 @@ static bool publish(struct conn *c, const message *m, struct member *through, co
 	frame_write(f, 0, p, n);
 	if (more)
 		frame_write(f, n, suffix, more);
-	set_packing(f, c->env->config, m);
+	set_forms(f, hub_of(c), m);
 	hub_publish(hub_of(c), e, f, through);
 	return true;
 }
@@ -514,6 +520,7 @@ static void take_text(struct conn *c, const uint8_t *p, size_t n)
 		return;
 	}
 	frame_write(f, 0, p, n);
+	set_forms(f, hub_of(c), NULL);
 	hub_publish(hub_of(c), through->channel->entry, f, through);
 }
 
@@ -583,7 +590,7 @@ static struct frame *given_message(struct hub *h, const message *m, const char *
 		return NULL;
 	frame_write(f, 0, p, n);
 	frame_write(f, n, suffix, more);
-	set_packing(f, h->env.config, m);
+	set_forms(f, h, m);
 	return f;
 }
 

@@ -120,11 +120,14 @@ GROUP("Compression")
 KEY(enable_compression, BOOL, "yes", "", "", LIVE,
     "Compress binary payloads for the clients that can read it.")
 KEY(compression_level, COUNT, "6", "1", "9", LIVE,
-    "Level on the scale of zstd: 1 is the fastest, 9 the smallest.")
+    "Level on the scale of zstd and zlib: 1 is the fastest, 9 the smallest.")
 KEY(compression_threshold, SIZE, "1K", "0", "256M", LIVE,
     "Payloads smaller than this go as they are.")
 KEY(compression_max_size, SIZE, "256K", "0", "256M", LIVE,
     "Payloads larger than this go as they are, so that no worker is held up.")
+KEY(permessage_deflate, BOOL, "yes", "", "", NEW_CONN,
+    "Agree to permessage-deflate (RFC 7692) with clients that offer it, always without context "
+    "takeover.")
 
 GROUP("Metrics and control")
 KEY(enable_metrics, BOOL, "yes", "", "", RESTART,

@@ -24,26 +24,30 @@ static size_t encoded_size(size_t payload, size_t max_frame)
 	       payload - cuts * max_frame;
 }
 
-static void write_heads(struct frame_bytes *b, uint8_t opcode, size_t payload, size_t max_frame)
+/* @rsv: of the first WebSocket frame; the others have none. */
+static void write_heads(struct frame_bytes *b, uint8_t rsv, uint8_t opcode, size_t payload,
+			size_t max_frame)
 {
 	uint8_t *p = b->bytes;
 
 	while (payload > max_frame) {
-		p += ws_encode_head(p, false, 0, opcode, max_frame, NULL);
+		p += ws_encode_head(p, false, rsv, opcode, max_frame, NULL);
 		p += max_frame;
 		payload -= max_frame;
 		opcode = WS_CONTINUATION;
+		rsv = 0;
 	}
-	ws_encode_head(p, true, 0, opcode, payload, NULL);
+	ws_encode_head(p, true, rsv, opcode, payload, NULL);
 }
 
-static void lay_out(struct frame_bytes *b, uint8_t opcode, size_t payload, size_t max_frame)
+static void lay_out(struct frame_bytes *b, uint8_t rsv, uint8_t opcode, size_t payload,
+		    size_t max_frame)
 {
 	bool is_cut = payload > max_frame;
 
 	b->len = encoded_size(payload, max_frame);
 	b->piece = is_cut ? head_size(max_frame) + max_frame : b->len;
-	write_heads(b, opcode, payload, max_frame);
+	write_heads(b, rsv, opcode, payload, max_frame);
 }
 
 static void charge(struct frame *f, size_t bytes)
@@ -69,7 +73,8 @@ static struct frame *allocate(size_t len, _Atomic size_t *account)
 	return f;
 }
 
-struct frame *frame_new(uint8_t opcode, size_t payload, size_t max_frame, _Atomic size_t *account)
+static struct frame *new_frame(uint8_t rsv, uint8_t opcode, size_t payload, size_t max_frame,
+			       _Atomic size_t *account)
 {
 	size_t limit = opcode >= WS_CLOSE ? SIZE_MAX : max_frame;
 	struct frame *f = allocate(encoded_size(payload, limit), account);
@@ -78,8 +83,13 @@ struct frame *frame_new(uint8_t opcode, size_t payload, size_t max_frame, _Atomi
 		return NULL;
 	f->opcode = opcode;
 	f->flags = opcode >= WS_CLOSE ? FRAME_CONTROL : 0;
-	lay_out(&f->body, opcode, payload, limit);
+	lay_out(&f->body, rsv, opcode, payload, limit);
 	return f;
+}
+
+struct frame *frame_new(uint8_t opcode, size_t payload, size_t max_frame, _Atomic size_t *account)
+{
+	return new_frame(0, opcode, payload, max_frame, account);
 }
 
 struct frame *frame_new_raw(const void *p, size_t n, _Atomic size_t *account)
@@ -141,25 +151,35 @@ uint8_t *frame_payload(struct frame *f)
 	return f->body.piece == f->body.len ? piece_payload(&f->body, 0, &len) : NULL;
 }
 
-size_t frame_payload_len(const struct frame *f)
+static size_t payload_len(const struct frame_bytes *b)
 {
-	size_t pieces = (f->body.len + f->body.piece - 1) / f->body.piece;
+	size_t pieces = (b->len + b->piece - 1) / b->piece;
 	size_t last;
 
-	(void)piece_payload(&f->body, (pieces - 1) * f->body.piece, &last);
-	return (pieces - 1) * (f->body.piece - head_within(f->body.piece)) + last;
+	(void)piece_payload(b, (pieces - 1) * b->piece, &last);
+	return (pieces - 1) * (b->piece - head_within(b->piece)) + last;
 }
 
-void frame_copy_payload(const struct frame *f, uint8_t *out)
+static void copy_payload(const struct frame_bytes *b, uint8_t *out)
 {
 	size_t len;
 
-	for (size_t start = 0; start < f->body.len; start += f->body.piece) {
-		const uint8_t *from = piece_payload(&f->body, start, &len);
+	for (size_t start = 0; start < b->len; start += b->piece) {
+		const uint8_t *from = piece_payload(b, start, &len);
 
 		memcpy(out, from, len);
 		out += len;
 	}
+}
+
+size_t frame_payload_len(const struct frame *f)
+{
+	return payload_len(&f->body);
+}
+
+void frame_copy_payload(const struct frame *f, uint8_t *out)
+{
+	copy_payload(&f->body, out);
 }
 
 struct frame *frame_from_msg(const struct msg_builder *b, size_t max_frame, _Atomic size_t *account)
@@ -183,21 +203,48 @@ struct frame *frame_from_msg(const struct msg_builder *b, size_t max_frame, _Ato
 	return f;
 }
 
+/* Whether a slot has bytes of its own, and neither none nor those of another form. */
+static bool is_own(const struct frame *f, size_t form, const struct frame_bytes *b)
+{
+	if (!b || b == &broken || b == &f->body)
+		return false;
+	return form < FRAME_DEFLATED ||
+	       b != atomic_load_explicit(&f->form[FRAME_UNPACKED], memory_order_relaxed);
+}
+
+static void free_form(struct frame *f, size_t form, struct frame_bytes *b)
+{
+	if (!is_own(f, form, b))
+		return;
+	discharge(f, sizeof(*b) + b->len);
+	free(b);
+}
+
 struct frame *frame_unref(struct frame *f)
 {
 	if (!f || atomic_fetch_sub_explicit(&f->refs, 1, memory_order_acq_rel) != 1)
 		return NULL;
-	for (size_t i = 0; i < FRAME_N_FORMS; i++) {
-		struct frame_bytes *b = atomic_load_explicit(&f->form[i], memory_order_relaxed);
-
-		if (!b || b == &broken || b == &f->body)
-			continue;
-		discharge(f, sizeof(*b) + b->len);
-		free(b);
-	}
+	/* From the last on: a deflated form may be the unpacked one. */
+	for (size_t i = FRAME_N_FORMS; i-- > 0;)
+		free_form(f, i, atomic_load_explicit(&f->form[i], memory_order_relaxed));
 	discharge(f, sizeof(*f) + f->body.len);
 	free(f);
 	return NULL;
+}
+
+/* The payload of @b in one piece; NULL without memory. Lives until the next use of @m->copy. */
+static const uint8_t *whole_payload(const struct frame_bytes *b, struct frame_maker *m)
+{
+	size_t n;
+
+	if (b->piece == b->len)
+		return piece_payload(b, 0, &n);
+	n = payload_len(b);
+	m->copy.len = 0;
+	if (buf_reserve(&m->copy, n, n))
+		return NULL;
+	copy_payload(b, m->copy.data);
+	return m->copy.data;
 }
 
 /* The message of @f, decoded; NULL without memory. What it points to lives until the next use of
@@ -205,18 +252,12 @@ struct frame *frame_unref(struct frame *f)
 static Websocket__WebSocketMessage *decode(struct frame *f, struct frame_maker *m)
 {
 	Websocket__WebSocketMessage *msg = NULL;
-	size_t n = frame_payload_len(f);
-	const uint8_t *p = frame_payload(f);
+	const uint8_t *p = whole_payload(&f->body, m);
 
-	if (!p) {
-		m->copy.len = 0;
-		if (buf_reserve(&m->copy, n, n))
-			return NULL;
-		frame_copy_payload(f, m->copy.data);
-		p = m->copy.data;
-	}
+	if (!p)
+		return NULL;
 	arena_reset(m->arena);
-	return msg_decode(m->arena, p, n, &msg) == MSG_OK ? msg : NULL;
+	return msg_decode(m->arena, p, frame_payload_len(f), &msg) == MSG_OK ? msg : NULL;
 }
 
 /* Encodes @b as a form of @f. */
@@ -229,7 +270,7 @@ static struct frame_bytes *encode(struct frame *f, const struct msg_builder *b, 
 
 	if (!out)
 		return NULL;
-	lay_out(out, f->opcode, size, max_frame);
+	lay_out(out, 0, f->opcode, size, max_frame);
 	if (out->piece == out->len) {
 		msg_pack(b, piece_payload(out, 0, &n));
 	} else {
@@ -247,12 +288,13 @@ static struct frame_bytes *encode(struct frame *f, const struct msg_builder *b, 
 	return out;
 }
 
-static struct frame_bytes *make_packed(struct frame *f, struct frame_maker *m)
+static struct frame_bytes *make_packed(struct frame *f, size_t form, struct frame_maker *m)
 {
 	Websocket__WebSocketMessage *msg = decode(f, m);
 	struct frame_bytes *out;
 	struct msg_builder b;
 
+	(void)form;
 	if (!msg)
 		return &f->body;
 	m->scratch.len = 0;
@@ -269,12 +311,13 @@ static struct frame_bytes *make_packed(struct frame *f, struct frame_maker *m)
 	return out;
 }
 
-static struct frame_bytes *make_unpacked(struct frame *f, struct frame_maker *m)
+static struct frame_bytes *make_unpacked(struct frame *f, size_t form, struct frame_maker *m)
 {
 	Websocket__WebSocketMessage *msg = decode(f, m);
 	struct frame_bytes *out = NULL;
 	struct msg_builder b;
 
+	(void)form;
 	m->scratch.len = 0;
 	if (msg && zip_unpack(m->zip, (enum zip_kind)f->packed_with, msg->binary->data.data,
 			      msg->binary->data.len, m->max_message, &m->scratch) == 0) {
@@ -291,6 +334,46 @@ static struct frame_bytes *make_unpacked(struct frame *f, struct frame_maker *m)
 	return out;
 }
 
+/* Deflates into @m->scratch. Return: false when that would not make it smaller, or can't be done.
+ */
+static bool deflate_payload(const uint8_t *p, size_t n, enum deflate_window window,
+			    struct frame_maker *m)
+{
+	m->scratch.len = 0;
+	if (deflater_run(&m->deflater, window, (int)m->level, p, n, &m->scratch))
+		return false;
+	m->deflate_in += n;
+	m->deflate_out += m->scratch.len;
+	return true;
+}
+
+/* What there is to deflate: the message, or what it was unpacked to. */
+static struct frame_bytes *make_deflated(struct frame *f, size_t form, struct frame_maker *m)
+{
+	struct frame_bytes *base =
+		f->flags & FRAME_IS_PACKED
+			? atomic_load_explicit(&f->form[FRAME_UNPACKED], memory_order_acquire)
+			: &f->body;
+	enum deflate_window window = (enum deflate_window)(form - FRAME_DEFLATED + 1);
+	size_t n = payload_len(base), len;
+	struct frame_bytes *out;
+	const uint8_t *p;
+
+	if (!frame_can_deflate(m, n))
+		return base;
+	p = whole_payload(base, m);
+	if (!p || !deflate_payload(p, n, window, m))
+		return base;
+	len = encoded_size(m->scratch.len, m->max_frame);
+	out = malloc(sizeof(*out) + len);
+	if (!out)
+		return base;
+	lay_out(out, WS_RSV1, f->opcode, m->scratch.len, m->max_frame);
+	write_at(out, 0, m->scratch.data, m->scratch.len);
+	charge(f, sizeof(*out) + len);
+	return out;
+}
+
 /* Gives back what one large message made grow. */
 static void trim_buffers(struct frame_maker *m)
 {
@@ -303,35 +386,55 @@ static void trim_buffers(struct frame_maker *m)
 }
 
 /* The form in a slot, made by @make if nobody has done so yet. */
-static const struct frame_bytes *
-form_of(struct frame *f, enum frame_form form, struct frame_maker *m,
-	struct frame_bytes *(*make)(struct frame *, struct frame_maker *))
+static const struct frame_bytes *form_of(struct frame *f, size_t form, struct frame_maker *m,
+					 struct frame_bytes *(*make)(struct frame *, size_t,
+								     struct frame_maker *))
 {
 	struct frame_bytes *made, *there;
 
 	there = atomic_load_explicit(&f->form[form], memory_order_acquire);
 	if (there)
 		return there;
-	made = make(f, m);
+	made = make(f, form, m);
 	trim_buffers(m);
 	/* Pairs with the load above, on whichever worker meets the next such receiver. */
 	if (atomic_compare_exchange_strong_explicit(&f->form[form], &there, made,
 						    memory_order_acq_rel, memory_order_acquire))
 		return made;
-	if (made != &f->body && made != &broken) {
-		discharge(f, sizeof(*made) + made->len);
-		free(made);
-	}
+	free_form(f, form, made);
 	return there;
 }
 
-const struct frame_bytes *frame_for(struct frame *f, unsigned caps, struct frame_maker *m)
+struct frame *frame_new_deflated(uint8_t opcode, const void *p, size_t n,
+				 enum deflate_window window, struct frame_maker *m,
+				 _Atomic size_t *account)
+{
+	struct frame *f = NULL;
+
+	if (deflate_payload(p, n, window, m))
+		f = new_frame(WS_RSV1, opcode, m->scratch.len, m->max_frame, account);
+	if (f)
+		frame_write(f, 0, m->scratch.data, m->scratch.len);
+	trim_buffers(m);
+	return f;
+}
+
+const struct frame_bytes *frame_for(struct frame *f, unsigned caps, enum deflate_window window,
+				    struct frame_maker *m)
 {
 	const struct frame_bytes *b = &f->body;
 
+	/* What is compressed already is not deflated on top of that. */
 	if (f->flags & FRAME_CAN_PACK && caps & MSG_CAP_ZSTD)
-		b = form_of(f, FRAME_PACKED, m, make_packed);
-	else if (f->flags & FRAME_IS_PACKED && !(caps & (1u << f->packed_with)))
+		return form_of(f, FRAME_PACKED, m, make_packed);
+	if (f->flags & FRAME_IS_PACKED) {
+		if (caps & (1u << f->packed_with))
+			return b;
 		b = form_of(f, FRAME_UNPACKED, m, make_unpacked);
-	return b == &broken ? NULL : b;
+		if (b == &broken)
+			return NULL;
+	}
+	if (window != DEFLATE_NONE && f->flags & FRAME_CAN_DEFLATE)
+		b = form_of(f, FRAME_DEFLATED + window - 1, m, make_deflated);
+	return b;
 }

@@ -12,7 +12,9 @@
  * between.
  *
  * Variants: a receiver that cannot read the original, or could read a smaller
- * one, gets another encoding of the same message. It is made when the first such
+ * one, gets another encoding of the same message: its BinaryData compressed or
+ * decompressed, or the whole message deflated (permessage-deflate), never both on
+ * top of each other. It is made when the first such
  * receiver is met, on the thread that meets it, and published into a slot of the
  * frame by compare-and-swap; whoever loses the race frees its own and uses the
  * winner's. So no thread waits, and each variant is made for all workers at once.
@@ -25,15 +27,16 @@
 
 #include "base/base.h"
 #include "containers/buf.h"
+#include "wire/deflate.h"
 #include "wire/msg.h"
 #include "wire/zip.h"
 
-/* Encodings of one message. */
+/* Encodings of one message beside the one that was published. */
 enum frame_form {
-	FRAME_ORIGINAL, /* as it was published */
 	FRAME_PACKED,   /* BinaryData compressed with zstd */
 	FRAME_UNPACKED, /* BinaryData decompressed */
-	FRAME_N_FORMS,
+	FRAME_DEFLATED, /* and from here on one for each enum deflate_window but DEFLATE_NONE */
+	FRAME_N_FORMS = FRAME_DEFLATED + DEFLATE_N_WINDOWS - 1,
 };
 
 enum frame_flags {
@@ -42,6 +45,8 @@ enum frame_flags {
 	FRAME_CAN_PACK = 1 << 2,  /* uncompressed BinaryData, large enough and not too large */
 	FRAME_IS_PACKED = 1 << 3, /* compressed BinaryData, see @packed_with */
 	FRAME_CLOSE = 1 << 4,     /* the last that a connection sends */
+	FRAME_CAN_DEFLATE =
+		1 << 5, /* not compressed as received, or IS_PACKED and to be unpacked */
 };
 
 /* Encoded bytes: one or more WebSocket frames of the same message. */
@@ -67,8 +72,9 @@ struct WB_SHARED frame {
 	uint64_t received_ns WB_FROZEN;
 	struct frame *next; /* in a private queue */
 	_Atomic size_t *account WB_FROZEN;
-	_Atomic(struct frame_bytes *) form[FRAME_N_FORMS]; /* FRAME_ORIGINAL unused */
-	struct frame_bytes body;                           /* must be last */
+	_Atomic(struct frame_bytes *)
+		form[FRAME_N_FORMS]; /* NULL: not made; may be another form's bytes */
+	struct frame_bytes body;     /* must be last */
 };
 
 /**
@@ -124,29 +130,51 @@ static inline bool frame_is_boundary(const struct frame_bytes *b, size_t offset)
 /* True when receivers of different abilities may need different forms of it. */
 static inline bool frame_varies(const struct frame *f)
 {
-	return f->flags & (FRAME_CAN_PACK | FRAME_IS_PACKED);
+	return f->flags & (FRAME_CAN_PACK | FRAME_IS_PACKED | FRAME_CAN_DEFLATE);
 }
 
 /* What making a variant needs, from the worker that makes it. */
 struct WB_OWNER(worker) frame_maker {
 	struct zip *zip;
+	struct deflater deflater;
 	struct arena *arena; /* for decoding; reset by each use */
-	struct buf scratch;  /* output of zip */
+	struct buf scratch;  /* output of zip or deflater */
 	struct buf copy;     /* payload of a message that is cut */
-	unsigned level;      /* of zstd */
+	unsigned level;      /* of zstd and zlib */
 	size_t max_frame;    /* bytes */
 	size_t max_message;  /* bound of what is unpacked */
-	uint64_t pack_in, pack_out, unpack_in, unpack_out,
+	size_t deflate_from; /* messages from this size … */
+	size_t deflate_to;   /* … to this one are worth deflating [bytes] */
+	uint64_t pack_in, pack_out, unpack_in, unpack_out, deflate_in, deflate_out,
 		failures; /* running totals, for metrics */
 };
+
+/* Whether a message of @n bytes is worth deflating. */
+static inline bool frame_can_deflate(const struct frame_maker *m, size_t n)
+{
+	return n > 0 && n >= m->deflate_from && n <= m->deflate_to;
+}
+
+/**
+ * frame_new_deflated() - a message for one receiver, deflated
+ * @opcode: WS_TEXT or WS_BINARY
+ *
+ * Return:  a frame with one reference, as frame_new() has; NULL without memory, and when
+ *          deflating would not make it smaller.
+ */
+struct frame *frame_new_deflated(uint8_t opcode, const void *p, size_t n,
+				 enum deflate_window window, struct frame_maker *m,
+				 _Atomic size_t *account) WB_NODISCARD;
 
 /**
  * frame_for() - the encoding of a message for a receiver
  * @caps:   MSG_CAP_ bits of what it reads
+ * @window: what it negotiated of permessage-deflate
  *
  * Return:  the bytes, alive as long as @f is; NULL when this receiver cannot be
  *          served: a compressed payload that is broken, or too large unpacked.
  * Cost:    a comparison where nothing varies; else making the variant, once.
  * Thread:  any worker that holds a reference, each with its own @m.
  */
-const struct frame_bytes *frame_for(struct frame *f, unsigned caps, struct frame_maker *m);
+const struct frame_bytes *frame_for(struct frame *f, unsigned caps, enum deflate_window window,
+				    struct frame_maker *m);

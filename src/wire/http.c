@@ -29,7 +29,7 @@ static bool is_blank(char c)
 	return c == ' ' || c == '\t';
 }
 
-static bool is_token(struct http_text t)
+bool http_text_is_token(struct http_text t)
 {
 	for (size_t i = 0; i < t.n; i++)
 		if (!is_token_char(t.p[i]))
@@ -37,7 +37,7 @@ static bool is_token(struct http_text t)
 	return t.n > 0;
 }
 
-static struct http_text http_trim(struct http_text t)
+struct http_text http_trim(struct http_text t)
 {
 	while (t.n > 0 && is_blank(t.p[0])) {
 		t.p++;
@@ -48,8 +48,7 @@ static struct http_text http_trim(struct http_text t)
 	return t;
 }
 
-/* Cuts @t at the first @c: returns what is before, leaves what is behind. False without @c. */
-static bool http_cut(struct http_text *t, char c, struct http_text *ret_before)
+bool http_cut(struct http_text *t, char c, struct http_text *ret_before)
 {
 	const char *at = t->n ? memchr(t->p, c, t->n) : NULL;
 
@@ -201,7 +200,7 @@ static int http_parse_request_line(struct http_text line, struct http_request *r
 {
 	int r;
 
-	if (!http_cut(&line, ' ', &req->method) || !is_token(req->method))
+	if (!http_cut(&line, ' ', &req->method) || !http_text_is_token(req->method))
 		return 400;
 	if (!http_cut(&line, ' ', &req->target) || req->target.n == 0)
 		return 400;
@@ -243,7 +242,7 @@ static int http_parse_headers(struct http_text *rest, struct http_headers *h)
 			return r;
 		if (h->count == HTTP_MAX_HEADERS)
 			return 431;
-		if (!http_cut(&line, ':', &at->name) || !is_token(at->name))
+		if (!http_cut(&line, ':', &at->name) || !http_text_is_token(at->name))
 			return 400;
 		at->value = http_trim(line);
 		h->count++;

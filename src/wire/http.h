@@ -101,6 +101,16 @@ WB_ANY_THREAD int http_parse_response(const char *p, size_t n, size_t limit,
 WB_ANY_THREAD bool http_text_is(struct http_text text, const char *word);
 WB_ANY_THREAD bool http_text_is_nocase(struct http_text text, const char *word);
 
+/* Whether @text is a token (RFC 9110 section 5.6.2): not empty, no separators in it. */
+WB_ANY_THREAD bool http_text_is_token(struct http_text text);
+
+/* @text without the white space around it. */
+WB_ANY_THREAD struct http_text http_trim(struct http_text text);
+
+/* Cuts @text at the first @c: @ret_before gets what is before it, @text keeps what is behind.
+ * Return: false when there is no @c; nothing is changed then. */
+WB_ANY_THREAD bool http_cut(struct http_text *text, char c, struct http_text *ret_before);
+
 /* The first header called @name (any case), or NULL. */
 WB_ANY_THREAD const struct http_header *http_headers_find(const struct http_headers *h,
 							  const char *name);

@@ -158,7 +158,7 @@ TEST(frame_that_does_not_vary_is_the_same_for_all)
 	CHECK(f != NULL);
 	CHECK(!frame_varies(f));
 	for (unsigned caps = 0; caps <= ALL_CAPS; caps++)
-		CHECK(frame_for(f, caps, NULL) == &f->body);
+		CHECK(frame_for(f, caps, DEFLATE_NONE, NULL) == &f->body);
 	f = frame_unref(f);
 	CHECK_EQ(atomic_load(&account), 0);
 }
@@ -179,12 +179,12 @@ TEST(frame_is_packed_once_and_only_for_those_who_read_zstd)
 		rig_init(&r, cuts[k], sizeof(data));
 		for (unsigned caps = 0; caps <= ALL_CAPS; caps++)
 			if (!(caps & MSG_CAP_ZSTD))
-				CHECK(frame_for(f, caps, NULL) == &f->body);
-		packed = frame_for(f, MSG_CAP_ZSTD, &r.m);
+				CHECK(frame_for(f, caps, DEFLATE_NONE, NULL) == &f->body);
+		packed = frame_for(f, MSG_CAP_ZSTD, DEFLATE_NONE, &r.m);
 		CHECK(packed != NULL && packed != &f->body);
 		CHECK(packed->len < f->body.len * 3 / 4);
 		CHECK_EQ(atomic_load(&account), charged + sizeof(*packed) + packed->len);
-		CHECK(frame_for(f, ALL_CAPS, NULL) == packed);
+		CHECK(frame_for(f, ALL_CAPS, DEFLATE_NONE, NULL) == packed);
 		CHECK_EQ(packed->piece == packed->len, cuts[k] == SIZE_MAX);
 		check_form(packed, ZIP_ZSTD, data, sizeof(data));
 		check_form(&f->body, ZIP_NONE, data, sizeof(data));
@@ -206,8 +206,8 @@ TEST(frame_that_does_not_shrink_stays_and_is_not_tried_again)
 	fill_noise(data, sizeof(data));
 	f = binary(data, sizeof(data), ZIP_NONE, SIZE_MAX);
 	rig_init(&r, SIZE_MAX, sizeof(data));
-	CHECK(frame_for(f, MSG_CAP_ZSTD, &r.m) == &f->body);
-	CHECK(frame_for(f, MSG_CAP_ZSTD, NULL) == &f->body);
+	CHECK(frame_for(f, MSG_CAP_ZSTD, DEFLATE_NONE, &r.m) == &f->body);
+	CHECK(frame_for(f, MSG_CAP_ZSTD, DEFLATE_NONE, NULL) == &f->body);
 	CHECK_EQ(r.m.pack_in + r.m.pack_out + r.m.failures, 0);
 	f = frame_unref(f);
 	CHECK_EQ(atomic_load(&account), 0);
@@ -229,7 +229,7 @@ TEST(frame_is_packed_only_when_the_whole_gets_smaller)
 		memset(data, 'x', sizeof(data));
 		fill_noise(data, noise);
 		f = binary(data, sizeof(data), ZIP_NONE, SIZE_MAX);
-		b = frame_for(f, MSG_CAP_ZSTD, &r.m);
+		b = frame_for(f, MSG_CAP_ZSTD, DEFLATE_NONE, &r.m);
 		CHECK(b == &f->body || b->len < f->body.len);
 		kept += b == &f->body;
 		packed += b != &f->body;
@@ -254,10 +254,11 @@ TEST(frame_is_unpacked_once_for_those_who_cannot_read_it)
 		struct rig r;
 
 		rig_init(&r, cut, sizeof(data));
-		plain = frame_for(f, ALL_CAPS & ~(1u << kind), &r.m);
+		plain = frame_for(f, ALL_CAPS & ~(1u << kind), DEFLATE_NONE, &r.m);
 		CHECK(plain != NULL && plain != &f->body);
 		for (unsigned caps = 0; caps <= ALL_CAPS; caps++)
-			CHECK(frame_for(f, caps, NULL) == (caps & 1u << kind ? &f->body : plain));
+			CHECK(frame_for(f, caps, DEFLATE_NONE, NULL) ==
+			      (caps & 1u << kind ? &f->body : plain));
 		check_form(plain, ZIP_NONE, data, sizeof(data));
 		check_form(&f->body, kind, data, sizeof(data));
 		CHECK_EQ(r.m.unpack_out, sizeof(data));
@@ -275,8 +276,8 @@ TEST(frame_of_empty_data_is_unpacked_to_empty_data)
 	struct rig r;
 
 	rig_init(&r, SIZE_MAX, 100);
-	CHECK(frame_for(f, 0, &r.m) != NULL);
-	check_form(frame_for(f, 0, NULL), ZIP_NONE, "", 0);
+	CHECK(frame_for(f, 0, DEFLATE_NONE, &r.m) != NULL);
+	check_form(frame_for(f, 0, DEFLATE_NONE, NULL), ZIP_NONE, "", 0);
 	f = frame_unref(f);
 	CHECK_EQ(atomic_load(&account), 0);
 	rig_fini(&r);
@@ -293,10 +294,11 @@ TEST(frame_that_is_broken_goes_only_to_those_who_would_unpack_it_themselves)
 		struct rig r;
 
 		rig_init(&r, SIZE_MAX, sizeof(data));
-		CHECK(frame_for(f, ALL_CAPS & ~bit, &r.m) == NULL);
+		CHECK(frame_for(f, ALL_CAPS & ~bit, DEFLATE_NONE, &r.m) == NULL);
 		CHECK_EQ(r.m.failures, 1);
 		for (unsigned caps = 0; caps <= ALL_CAPS; caps++)
-			CHECK(frame_for(f, caps, NULL) == (caps & bit ? &f->body : NULL));
+			CHECK(frame_for(f, caps, DEFLATE_NONE, NULL) ==
+			      (caps & bit ? &f->body : NULL));
 		CHECK_EQ(r.m.unpack_in + r.m.unpack_out, 0);
 		f = frame_unref(f);
 		CHECK_EQ(atomic_load(&account), 0);
@@ -316,7 +318,8 @@ TEST(frame_is_unpacked_up_to_the_limit_and_not_past_it)
 			struct rig r;
 
 			rig_init(&r, 4000, limits[i]);
-			CHECK_EQ(frame_for(f, 0, &r.m) != NULL, limits[i] >= sizeof(data));
+			CHECK_EQ(frame_for(f, 0, DEFLATE_NONE, &r.m) != NULL,
+				 limits[i] >= sizeof(data));
 			CHECK_EQ(r.m.failures, limits[i] < sizeof(data));
 			f = frame_unref(f);
 			CHECK_EQ(atomic_load(&account), 0);
@@ -337,9 +340,9 @@ TEST(frame_whose_message_does_not_fit_the_arena)
 	packed = packed_binary(ZIP_ZSTD, data, sizeof(data), 1000);
 	rig_init(&r, 1000, sizeof(data));
 	arena_init(&r.arena, 16, 16);
-	CHECK(frame_for(plain, ALL_CAPS, &r.m) == &plain->body);
-	CHECK(frame_for(packed, ALL_CAPS, &r.m) == &packed->body);
-	CHECK(frame_for(packed, 0, &r.m) == NULL);
+	CHECK(frame_for(plain, ALL_CAPS, DEFLATE_NONE, &r.m) == &plain->body);
+	CHECK(frame_for(packed, ALL_CAPS, DEFLATE_NONE, &r.m) == &packed->body);
+	CHECK(frame_for(packed, 0, DEFLATE_NONE, &r.m) == NULL);
 	plain = frame_unref(plain);
 	packed = frame_unref(packed);
 	CHECK_EQ(atomic_load(&account), 0);
@@ -356,7 +359,7 @@ TEST(frame_maker_gives_back_what_a_large_message_made_grow)
 	fill(data, n);
 	rig_init(&r, 1 << 20, n);
 	f = packed_binary(ZIP_ZSTD, data, n, 1 << 20);
-	CHECK(frame_for(f, 0, &r.m) != NULL);
+	CHECK(frame_for(f, 0, DEFLATE_NONE, &r.m) != NULL);
 	CHECK(buf_cap(&r.m.scratch) <= 1 << 20);
 	CHECK(buf_cap(&r.m.copy) <= 1 << 20);
 	f = frame_unref(f);
@@ -393,7 +396,7 @@ static void *race(void *arg)
 		while (atomic_load(racer->arrived) < 2 * (i + 1))
 			if (++spins % 1000 == 0)
 				sched_yield();
-		b = frame_for(racer->frames[i], racer->caps, &r.m);
+		b = frame_for(racer->frames[i], racer->caps, DEFLATE_NONE, &r.m);
 		for (size_t k = 0; b && k < b->len; k++)
 			racer->sum += b->bytes[k];
 		racer->got[i] = b;

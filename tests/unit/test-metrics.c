@@ -204,7 +204,7 @@ TEST(metrics_one_help_and_type_for_each_name)
 	CHECK_EQ(count_text(text, "# HELP websocket_closes_total "), 1);
 	CHECK_EQ(count_text(text, "# TYPE websocket_closes_total "), 1);
 	CHECK_EQ(count_text(text, "# TYPE websocket_compression_input_bytes_total "), 1);
-	CHECK_EQ(count_text(text, "\nwebsocket_compression_input_bytes_total{"), 2);
+	CHECK_EQ(count_text(text, "\nwebsocket_compression_input_bytes_total{"), 4);
 	CHECK_EQ(count_text(text, "# HELP "), count_text(text, "# TYPE "));
 	sample_free(s);
 }

@@ -1,0 +1,369 @@
+/* SPDX-License-Identifier: MIT */
+#include "wire/deflate.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <zlib.h>
+
+#define MEM_LEVEL 8             /* zlib's default: 128 KiB of hash tables */
+#define INPUT_STEP (16 * 1024)  /* most bytes given to inflate() at once */
+#define OUTPUT_STEP (64 * 1024) /* most bytes taken from it at once */
+#define FIRST_OUTPUT (4 * 1024)
+#define RESET_COST 512           /* what another stream within a message counts as [bytes] */
+#define KEEP_OUTPUT (256 * 1024) /* of the buffer, between messages */
+
+/* What a sender leaves out at the end of a message, and a receiver puts back. */
+static const uint8_t tail[4] = {0x00, 0x00, 0xff, 0xff};
+
+/* ---------------------------------------------------------------- negotiation */
+
+/* Parameters of one offer. */
+struct offer {
+	unsigned seen;        /* PARAM_ bits */
+	unsigned server_bits; /* 0: no bound */
+	unsigned client_bits; /* 0: named without a value, or not at all */
+	bool is_acceptable;
+};
+
+enum {
+	PARAM_SERVER_TAKEOVER = 1 << 0,
+	PARAM_CLIENT_TAKEOVER = 1 << 1,
+	PARAM_SERVER_BITS = 1 << 2,
+	PARAM_CLIENT_BITS = 1 << 3,
+};
+
+static const char *const param_names[] = {
+	"server_no_context_takeover",
+	"client_no_context_takeover",
+	"server_max_window_bits",
+	"client_max_window_bits",
+};
+
+/* 8 to 15 without leading zeros; 0 for anything else. */
+static unsigned window_bits(struct http_text t)
+{
+	if (t.n == 1 && (t.p[0] == '8' || t.p[0] == '9'))
+		return (unsigned)(t.p[0] - '0');
+	if (t.n == 2 && t.p[0] == '1' && t.p[1] >= '0' && t.p[1] <= '5')
+		return 10 + (unsigned)(t.p[1] - '0');
+	return 0;
+}
+
+/* @value: p is NULL when the parameter has none. */
+static void take_param(struct offer *o, struct http_text name, struct http_text value)
+{
+	unsigned bit = 0, bits = window_bits(value);
+
+	for (size_t i = 0; i < ARRAY_LEN(param_names); i++)
+		if (http_text_is_nocase(name, param_names[i]))
+			bit = 1u << i;
+	if (!bit || o->seen & bit) {
+		o->is_acceptable = false;
+		return;
+	}
+	o->seen |= bit;
+	switch (bit) {
+	case PARAM_SERVER_BITS:
+		o->server_bits = bits;
+		o->is_acceptable &= bits > 8;
+		break;
+	case PARAM_CLIENT_BITS:
+		o->client_bits = bits;
+		o->is_acceptable &= bits || !value.p;
+		break;
+	default:
+		o->is_acceptable &= !value.p;
+		break;
+	}
+}
+
+/* A quoted string that has to be a token inside (RFC 6455 section 9.1): without its quotes. */
+static bool unquote(struct http_text *value)
+{
+	if (value->n < 2 || value->p[0] != '"')
+		return true;
+	if (value->p[value->n - 1] != '"')
+		return false;
+	value->p++;
+	value->n -= 2;
+	return true;
+}
+
+/* One parameter of an extension: name, or name=value. False when it is neither. */
+static bool parse_param(struct http_text text, struct offer *o)
+{
+	struct http_text name = text, value = {0};
+
+	if (http_cut(&text, '=', &name)) {
+		name = http_trim(name);
+		value = http_trim(text);
+		if (!unquote(&value) || !http_text_is_token(value))
+			return false;
+	}
+	if (!http_text_is_token(name))
+		return false;
+	take_param(o, name, value);
+	return true;
+}
+
+/* One element of the header. False when it isn't an extension by its grammar. */
+static bool parse_extension(struct http_text text, struct offer *o)
+{
+	struct http_text part = text;
+	bool goes_on = http_cut(&text, ';', &part);
+	struct http_text name = http_trim(part);
+
+	*o = (struct offer){.is_acceptable = http_text_is_nocase(name, "permessage-deflate")};
+	if (!http_text_is_token(name))
+		return false;
+	while (goes_on) {
+		part = text;
+		goes_on = http_cut(&text, ';', &part);
+		if (!parse_param(http_trim(part), o))
+			return false;
+	}
+	return true;
+}
+
+static enum deflate_window window_for(const struct offer *o)
+{
+	if (!o->server_bits || o->server_bits == 15)
+		return DEFLATE_32K;
+	return o->server_bits >= 12 ? DEFLATE_4K : DEFLATE_512;
+}
+
+static int bits_of(enum deflate_window window)
+{
+	static const int bits[DEFLATE_N_WINDOWS] = {0, 9, 12, 15};
+
+	return bits[window];
+}
+
+static void format_answer(char *answer, const struct offer *o)
+{
+	char server[40] = "", client[40] = "";
+
+	if (o->server_bits)
+		snprintf(server, sizeof(server), "; server_max_window_bits=%d",
+			 bits_of(window_for(o)));
+	if (o->client_bits)
+		snprintf(client, sizeof(client), "; client_max_window_bits=%u", o->client_bits);
+	snprintf(answer, DEFLATE_ANSWER_MAX,
+		 "permessage-deflate; server_no_context_takeover; client_no_context_takeover%s%s",
+		 server, client);
+}
+
+int deflate_negotiate(const struct http_headers *h, char answer[DEFLATE_ANSWER_MAX],
+		      enum deflate_window *ret)
+{
+	struct http_list pos = {0};
+	struct http_text element;
+	struct offer offer;
+
+	answer[0] = '\0';
+	*ret = DEFLATE_NONE;
+	while (http_list_next(h, "Sec-WebSocket-Extensions", &pos, &element)) {
+		if (!parse_extension(element, &offer)) {
+			answer[0] = '\0';
+			*ret = DEFLATE_NONE;
+			return 400;
+		}
+		if (!offer.is_acceptable || *ret)
+			continue;
+		*ret = window_for(&offer);
+		format_answer(answer, &offer);
+	}
+	return 0;
+}
+
+/* ------------------------------------------------------------------ deflating */
+
+static void stream_free(struct deflater *d, enum deflate_window w)
+{
+	if (d->stream[w])
+		(void)deflateEnd(d->stream[w]); /* tells of data that was discarded, no more */
+	free(d->stream[w]);
+	d->stream[w] = NULL;
+}
+
+void deflater_fini(struct deflater *d)
+{
+	for (enum deflate_window w = 0; w < DEFLATE_N_WINDOWS; w++)
+		stream_free(d, w);
+}
+
+/* A stream that nothing went through yet, or NULL without memory. */
+static z_stream *stream_for(struct deflater *d, enum deflate_window w, int level)
+{
+	if (d->stream[w] && (d->level[w] != level || deflateReset(d->stream[w]) != Z_OK))
+		stream_free(d, w);
+	if (d->stream[w])
+		return d->stream[w];
+	d->stream[w] = calloc(1, sizeof(z_stream));
+	if (!d->stream[w])
+		return NULL;
+	if (deflateInit2(d->stream[w], level, Z_DEFLATED, -bits_of(w), MEM_LEVEL,
+			 Z_DEFAULT_STRATEGY) != Z_OK) {
+		free(d->stream[w]);
+		d->stream[w] = NULL;
+		return NULL;
+	}
+	d->level[w] = level;
+	return d->stream[w];
+}
+
+int deflater_run(struct deflater *d, enum deflate_window window, int level, const void *p, size_t n,
+		 struct buf *out)
+{
+	size_t room, made;
+	z_stream *zs;
+
+	if (n < 2 || n > INT_MAX)
+		return DEFLATE_E_NOT_SMALLER;
+	zs = stream_for(d, window, level);
+	/* The tail has to fit, though it is cut off; a byte that stays free shows that all is out.
+	 */
+	room = n + sizeof(tail);
+	if (!zs || buf_reserve(out, room, BUF_NO_LIMIT))
+		return -ENOMEM;
+	zs->next_in = (Bytef *)(uintptr_t)p;
+	zs->avail_in = (uInt)n;
+	zs->next_out = out->data + out->len;
+	zs->avail_out = (uInt)room;
+	if (deflate(zs, Z_SYNC_FLUSH) != Z_OK || zs->avail_out == 0)
+		return DEFLATE_E_NOT_SMALLER;
+	made = room - zs->avail_out;
+	WB_ASSERT(made > sizeof(tail) &&
+		  memcmp(out->data + out->len + made - sizeof(tail), tail, sizeof(tail)) == 0);
+	out->len += made - sizeof(tail);
+	return 0;
+}
+
+/* ------------------------------------------------------------------ inflating */
+
+struct WB_OWNER(user) inflater {
+	z_stream zs;
+	struct buf out;
+	size_t at;      /* bytes that zlib has taken, of the payload and the tail behind it */
+	bool is_at_end; /* of a stream: another begins with the next byte */
+};
+
+struct inflater *inflater_new(void)
+{
+	struct inflater *z = calloc(1, sizeof(*z));
+
+	if (z && inflateInit2(&z->zs, -MAX_WBITS) == Z_OK)
+		return z;
+	free(z);
+	return NULL;
+}
+
+struct inflater *inflater_free(struct inflater *z)
+{
+	if (!z)
+		return NULL;
+	(void)inflateEnd(&z->zs); /* cannot fail for a stream that was set up */
+	buf_fini(&z->out);
+	free(z);
+	return NULL;
+}
+
+void inflater_reset(struct inflater *z)
+{
+	(void)inflateReset(&z->zs); /* likewise */
+	z->at = 0;
+	z->is_at_end = false;
+	z->out.len = 0;
+	if (z->out.cap > KEEP_OUTPUT)
+		buf_fini(&z->out);
+}
+
+struct buf *inflater_output(struct inflater *z)
+{
+	return &z->out;
+}
+
+/* What zlib reads next: a part of the payload, then the tail. */
+static void set_input(struct inflater *z, const uint8_t *p, size_t n)
+{
+	bool is_tail = z->at >= n;
+	const uint8_t *from = is_tail ? tail + (z->at - n) : p + z->at;
+	size_t left = is_tail ? n + sizeof(tail) - z->at : n - z->at;
+
+	z->zs.next_in = (Bytef *)(uintptr_t)from;
+	z->zs.avail_in = (uInt)MIN(left, (size_t)INPUT_STEP);
+}
+
+/* Room for what comes out next; one byte past @limit, to tell reaching it from passing it. */
+static int set_output(struct inflater *z, size_t limit)
+{
+	size_t left = limit + 1 - z->out.len, room;
+
+	if (z->out.len == z->out.cap &&
+	    buf_reserve(&z->out, MIN(MAX(z->out.len, (size_t)FIRST_OUTPUT), left), limit + 1))
+		return -ENOMEM;
+	room = MIN(z->out.cap - z->out.len, left);
+	z->zs.next_out = z->out.data + z->out.len;
+	z->zs.avail_out = (uInt)MIN(room, (size_t)OUTPUT_STEP);
+	return 0;
+}
+
+/* One call of zlib. Return: 0 | -ENOMEM | INFLATE_E_CORRUPT | INFLATE_E_TOO_BIG. */
+static int inflate_step(struct inflater *z, const uint8_t *p, size_t n, size_t limit, size_t *cost)
+{
+	uInt in, out;
+	int r;
+
+	if (set_output(z, limit))
+		return -ENOMEM;
+	set_input(z, p, n);
+	*cost = 0;
+	if (z->is_at_end) {
+		(void)inflateReset(&z->zs); /* cannot fail for a stream that was set up */
+		z->is_at_end = false;
+		*cost = RESET_COST;
+	}
+	in = z->zs.avail_in;
+	out = z->zs.avail_out;
+	r = inflate(&z->zs, Z_SYNC_FLUSH);
+	if (r == Z_MEM_ERROR)
+		return -ENOMEM;
+	if (r != Z_OK && r != Z_STREAM_END && r != Z_BUF_ERROR)
+		return INFLATE_E_CORRUPT;
+	in -= z->zs.avail_in;
+	out -= z->zs.avail_out;
+	z->is_at_end = r == Z_STREAM_END;
+	z->at += in;
+	z->out.len += out;
+	*cost += in + out;
+	return z->out.len > limit ? INFLATE_E_TOO_BIG : 0;
+}
+
+/* All of the message went in: zlib stands between two blocks, at a byte's end. */
+static bool is_whole(const struct inflater *z)
+{
+	return z->is_at_end || (z->zs.data_type & (128 | 63)) == 128;
+}
+
+int inflater_run(struct inflater *z, const uint8_t *p, size_t n, size_t limit, size_t *budget)
+{
+	size_t cost;
+	int r;
+
+	if (n == 0)
+		return 0;
+	/* The last bytes that go in may have more to come out of them than had room. */
+	while (z->at < n + sizeof(tail) || z->zs.avail_out == 0) {
+		if (*budget == 0)
+			return INFLATE_MORE;
+		if (z->is_at_end && z->at >= n)
+			return 0; /* the tail is none of a stream that has ended */
+		r = inflate_step(z, p, n, limit, &cost);
+		if (r)
+			return r;
+		*budget -= MIN(cost, *budget);
+	}
+	return is_whole(z) ? 0 : INFLATE_E_CORRUPT;
+}
