@@ -246,8 +246,10 @@ int deflater_run(struct deflater *d, enum deflate_window window, int level, cons
 struct WB_OWNER(user) inflater {
 	z_stream zs;
 	struct buf out;
-	size_t at;      /* bytes that zlib has taken, of the payload and the tail behind it */
-	bool is_at_end; /* of a stream: another begins with the next byte */
+	size_t at;       /* bytes that zlib has taken, of the payload and the tail behind it */
+	size_t came;     /* bytes that came out of the payload, once all of it went in */
+	bool is_drained; /* @came is known: the tail may follow */
+	bool is_at_end;  /* of a stream: another begins with the next byte */
 };
 
 struct inflater *inflater_new(void)
@@ -273,8 +275,8 @@ struct inflater *inflater_free(struct inflater *z)
 void inflater_reset(struct inflater *z)
 {
 	(void)inflateReset(&z->zs); /* likewise */
-	z->at = 0;
-	z->is_at_end = false;
+	z->at = z->came = 0;
+	z->is_drained = z->is_at_end = false;
 	z->out.len = 0;
 	if (z->out.cap > KEEP_OUTPUT)
 		buf_fini(&z->out);
@@ -285,12 +287,11 @@ struct buf *inflater_output(struct inflater *z)
 	return &z->out;
 }
 
-/* What zlib reads next: a part of the payload, then the tail. */
+/* What zlib reads next: a part of the payload; nothing until all of it came out; the tail. */
 static void set_input(struct inflater *z, const uint8_t *p, size_t n)
 {
-	bool is_tail = z->at >= n;
-	const uint8_t *from = is_tail ? tail + (z->at - n) : p + z->at;
-	size_t left = is_tail ? n + sizeof(tail) - z->at : n - z->at;
+	const uint8_t *from = z->is_drained ? tail + (z->at - n) : p + z->at;
+	size_t left = z->is_drained ? n + sizeof(tail) - z->at : n - z->at;
 
 	z->zs.next_in = (Bytef *)(uintptr_t)from;
 	z->zs.avail_in = (uInt)MIN(left, (size_t)INPUT_STEP);
@@ -338,13 +339,21 @@ static int inflate_step(struct inflater *z, const uint8_t *p, size_t n, size_t l
 	z->at += in;
 	z->out.len += out;
 	*cost += in + out;
+	if (z->at == n && !z->is_drained && z->zs.avail_out > 0) {
+		z->is_drained = true;
+		z->came = z->out.len;
+	}
 	return z->out.len > limit ? INFLATE_E_TOO_BIG : 0;
 }
 
-/* All of the message went in: zlib stands between two blocks, at a byte's end. */
+/*
+ * All of the message went in: zlib stands between two blocks, at a byte's end, and took the
+ * tail for the empty block that it is. Where something came out of it, it filled up a block
+ * that was cut off.
+ */
 static bool is_whole(const struct inflater *z)
 {
-	return z->is_at_end || (z->zs.data_type & (128 | 63)) == 128;
+	return (z->zs.data_type & (128 | 63)) == 128 && z->out.len == z->came;
 }
 
 int inflater_run(struct inflater *z, const uint8_t *p, size_t n, size_t limit, size_t *budget)
@@ -354,11 +363,10 @@ int inflater_run(struct inflater *z, const uint8_t *p, size_t n, size_t limit, s
 
 	if (n == 0)
 		return 0;
-	/* The last bytes that go in may have more to come out of them than had room. */
-	while (z->at < n + sizeof(tail) || z->zs.avail_out == 0) {
+	while (z->at < n + sizeof(tail)) {
 		if (*budget == 0)
 			return INFLATE_MORE;
-		if (z->is_at_end && z->at >= n)
+		if (z->is_at_end && z->at == n)
 			return 0; /* the tail is none of a stream that has ended */
 		r = inflate_step(z, p, n, limit, &cost);
 		if (r)

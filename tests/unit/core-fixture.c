@@ -308,18 +308,38 @@ size_t guest_handshake(char *out, size_t cap, const char *path)
 	return n;
 }
 
-struct guest *guest_open(struct rig *r, unsigned worker, const char *path)
+static struct guest *open_with(struct guest *g, const char *request, size_t n)
 {
-	struct guest *g = guest_accept(r, worker);
-	char request[1024];
-
 	CHECK(g != NULL);
-	guest_write(g, request, guest_handshake(request, sizeof(request), path));
-	rig_settle(r);
+	guest_write(g, request, n);
+	rig_settle(g->rig);
 	CHECK_EQ(guest_status(g), 101);
 	guest_drop(g);
 	g->sends = g->calls = 0;
 	return g;
+}
+
+struct guest *guest_open(struct rig *r, unsigned worker, const char *path)
+{
+	char request[1024];
+	size_t n = guest_handshake(request, sizeof(request), path);
+
+	return open_with(guest_accept(r, worker), request, n);
+}
+
+struct guest *guest_open_offering(struct rig *r, unsigned worker, const char *path,
+				  const char *offer)
+{
+	struct guest *g = guest_accept(r, worker);
+	char request[1024], extra[512];
+	size_t n;
+
+	CHECK(snprintf(extra, sizeof(extra), "Sec-WebSocket-Extensions: %s\r\n", offer) <
+	      (int)sizeof(extra));
+	n = upgrade_format_request(request, sizeof(request), "localhost", path, key, extra);
+	CHECK(n > 0);
+	g->may_deflate = true;
+	return open_with(g, request, n);
 }
 
 void guest_write(struct guest *g, const void *p, size_t n)
@@ -336,7 +356,8 @@ void guest_encode(struct buf *out, bool fin, uint8_t opcode, const void *p, size
 	size_t at = out->len, head;
 
 	CHECK_EQ(buf_reserve(out, n + WS_MAX_HEAD, BUF_NO_LIMIT), 0);
-	head = ws_encode_head(out->data + at, fin, 0, opcode, n, mask);
+	head = ws_encode_head(out->data + at, fin, opcode & GUEST_RSV1 ? WS_RSV1 : 0, opcode & 0x0f,
+			      n, mask);
 	if (n)
 		memcpy(out->data + at + head, p, n);
 	ws_mask(out->data + at + head, n, mask, 0);
@@ -419,6 +440,23 @@ static void guest_took(struct guest *g, size_t n)
 	g->out_at = 0;
 }
 
+/* The answer to a handshake that offered an extension, which wsbind's own client never does. */
+static int status_and_extension(struct guest *g, const char *p, size_t n)
+{
+	struct http_response answer;
+	struct http_list pos = {0};
+	struct http_text value = {"", 0};
+	size_t head;
+
+	if (http_parse_response(p, n, HTTP_MAX_HEAD, &answer, &head) != 0)
+		return 0;
+	(void)http_list_next(&answer.headers, "Sec-WebSocket-Extensions", &pos, &value);
+	CHECK(snprintf(g->extension, sizeof(g->extension), "%.*s", (int)value.n, value.p) <
+	      (int)sizeof(g->extension));
+	guest_took(g, answer.status == 101 ? head : n);
+	return answer.status;
+}
+
 int guest_status(struct guest *g)
 {
 	size_t n = g->out.len - g->out_at, head = 0;
@@ -428,6 +466,8 @@ int guest_status(struct guest *g)
 	if (n == 0)
 		return 0;
 	p = (const char *)g->out.data + g->out_at;
+	if (g->may_deflate)
+		return status_and_extension(g, p, n);
 	r = upgrade_check_response(p, n, key, &head, &status);
 	if (r == HTTP_MORE)
 		return 0;
@@ -444,7 +484,7 @@ static bool take_frame(struct guest *g, struct guest_frame *ret)
 	size_t used;
 
 	if (!g->decoder)
-		g->decoder = ws_decoder_new(WS_CLIENT, 0);
+		g->decoder = ws_decoder_new(WS_CLIENT, g->may_deflate ? WS_RSV1 : 0);
 	CHECK(g->decoder != NULL);
 	while (g->out_at < g->out.len) {
 		enum ws_result r = ws_decoder_feed(g->decoder, g->out.data + g->out_at,
@@ -456,7 +496,8 @@ static bool take_frame(struct guest *g, struct guest_frame *ret)
 		guest_took(g, used);
 		if (r != WS_PIECE || !w.ends)
 			continue;
-		*ret = (struct guest_frame){w.opcode, w.fin, g->payload.data, g->payload.len};
+		*ret = (struct guest_frame){w.opcode, w.fin, w.rsv & WS_RSV1, g->payload.data,
+					    g->payload.len};
 		return true;
 	}
 	return false;
@@ -472,6 +513,7 @@ bool guest_next_frame(struct guest *g, struct guest_frame *ret)
 bool guest_next_message(struct guest *g, struct guest_frame *ret)
 {
 	uint8_t opcode = 0;
+	bool rsv1 = false;
 
 	buf_clear(&g->payload);
 	for (;;) {
@@ -486,8 +528,10 @@ bool guest_next_message(struct guest *g, struct guest_frame *ret)
 			continue;
 		}
 		CHECK_EQ(ret->opcode == WS_CONTINUATION, opcode != 0);
+		rsv1 |= ret->rsv1;
 		opcode = opcode ? opcode : ret->opcode;
 		ret->opcode = opcode;
+		ret->rsv1 = rsv1;
 		if (ret->fin)
 			return true;
 	}

@@ -56,7 +56,9 @@ struct WB_OWNER(test) guest {
 	bool has_ended;  /* wrote all that it will */
 	bool is_shut;    /* the server will write no more */
 	bool is_closed;
-	bool was_reset; /* by closing */
+	bool was_reset;                     /* by closing */
+	bool may_deflate;                   /* offered permessage-deflate: RSV1 may come */
+	char extension[DEFLATE_ANSWER_MAX]; /* that the server agreed to; "": none */
 	struct ws_decoder *decoder;
 	struct buf payload; /* of the frame or message that was looked at last */
 };
@@ -65,9 +67,13 @@ struct WB_OWNER(test) guest {
 struct WB_VALUE guest_frame {
 	uint8_t opcode;
 	bool fin;
+	bool rsv1; /* of the first frame of a message */
 	const uint8_t *p;
 	size_t n;
 };
+
+/* Beside the opcode of a frame to send: RSV1, where the first byte of a frame has it. */
+#define GUEST_RSV1 0x40
 
 /* @config: lines of a configuration file, on top of defaults that keep a test small. */
 struct rig *rig_new(unsigned workers, const char *config);
@@ -110,6 +116,10 @@ struct guest *guest_accept_from(struct rig *r, unsigned worker, const struct soc
 
 /* One that is open in the channel of @path; what greeted it was thrown away. */
 struct guest *guest_open(struct rig *r, unsigned worker, const char *path);
+
+/* The same with an offer for Sec-WebSocket-Extensions. */
+struct guest *guest_open_offering(struct rig *r, unsigned worker, const char *path,
+				  const char *offer);
 
 /* The bytes of an opening handshake, NUL-terminated. Return: their number. */
 size_t guest_handshake(char *out, size_t cap, const char *path);

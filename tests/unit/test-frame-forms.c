@@ -2,6 +2,7 @@
 /* The variants of a frame: who gets which, and that each is made once. */
 #include <pthread.h>
 #include <sched.h>
+#include <zlib.h>
 
 #include "containers/mem.h"
 #include "test.h"
@@ -28,7 +29,9 @@ static void rig_init(struct rig *r, size_t max_frame, size_t max_message)
 				.arena = &r->arena,
 				.level = 3,
 				.max_frame = max_frame,
-				.max_message = max_message}};
+				.max_message = max_message,
+				.deflate_from = 1000,
+				.deflate_to = 100000}};
 	zip_init(&r->zip);
 	arena_init(&r->arena, 4096, 1024 * 1024);
 }
@@ -39,6 +42,7 @@ static void rig_fini(struct rig *r)
 	arena_fini(&r->arena);
 	buf_fini(&r->m.scratch);
 	buf_fini(&r->m.copy);
+	deflater_fini(&r->m.deflater);
 }
 
 /* Shrinks to about half. */
@@ -93,7 +97,7 @@ static struct frame *packed_binary(enum zip_kind kind, const void *p, size_t n, 
 /* The payload of @b as a client puts it together; returns its length. */
 static size_t read_payload(const struct frame_bytes *b, uint8_t *out, size_t cap)
 {
-	struct ws_decoder *d = ws_decoder_new(WS_CLIENT, 0);
+	struct ws_decoder *d = ws_decoder_new(WS_CLIENT, WS_RSV1);
 	uint8_t *bytes = malloc(b->len);
 	size_t at = 0, got = 0, used;
 	struct ws_piece piece = {0};
@@ -108,6 +112,7 @@ static size_t read_payload(const struct frame_bytes *b, uint8_t *out, size_t cap
 		at += used;
 		CHECK_EQ(frame_is_boundary(b, at), piece.ends);
 		CHECK_EQ(piece.fin && piece.ends, at == b->len);
+		CHECK(!piece.rsv || piece.opcode != WS_CONTINUATION);
 	}
 	CHECK_EQ(code, 0);
 	CHECK_EQ(at, b->len);
@@ -368,12 +373,165 @@ TEST(frame_maker_gives_back_what_a_large_message_made_grow)
 	free(data);
 }
 
+/* ---------------------------------------------------------- permessage-deflate */
+
+/* @b must be @p deflated for a window of @bits: RSV1 on its first frame alone. */
+static void check_deflated(const struct frame_bytes *b, int bits, const void *p, size_t n)
+{
+	uint8_t *payload = malloc(b->len + 4), *out = malloc(n + 1);
+	size_t len = read_payload(b, payload, b->len);
+	z_stream zs = {0};
+
+	CHECK(b->bytes[0] & 0x40);
+	memcpy(payload + len, "\x00\x00\xff\xff", 4);
+	CHECK_EQ(inflateInit2(&zs, -bits), Z_OK);
+	zs.next_in = payload;
+	zs.avail_in = (uInt)(len + 4);
+	zs.next_out = out;
+	zs.avail_out = (uInt)(n + 1);
+	CHECK_EQ(inflate(&zs, Z_SYNC_FLUSH), Z_OK);
+	CHECK_EQ(zs.total_out, n);
+	CHECK_MEM(out, p, n);
+	inflateEnd(&zs);
+	free(payload);
+	free(out);
+}
+
+static struct frame *text_of(const void *p, size_t n, size_t max_frame)
+{
+	struct frame *f = frame_new(WS_TEXT, n, max_frame, &account);
+
+	frame_write(f, 0, p, n);
+	f->flags |= FRAME_CAN_DEFLATE;
+	CHECK(frame_varies(f));
+	return f;
+}
+
+TEST(frame_is_deflated_once_for_each_window)
+{
+	static const int bits[DEFLATE_N_WINDOWS] = {0, 9, 12, 15};
+	static const size_t max_frames[] = {500, 1 << 20};
+	uint8_t data[20000];
+	struct rig r;
+
+	fill(data, sizeof(data));
+	for (size_t i = 0; i < ARRAY_LEN(max_frames); i++) {
+		struct frame *f = text_of(data, sizeof(data), max_frames[i]);
+
+		rig_init(&r, max_frames[i], 0);
+		CHECK(frame_for(f, ALL_CAPS, DEFLATE_NONE, NULL) == &f->body);
+		for (enum deflate_window w = DEFLATE_512; w < DEFLATE_N_WINDOWS; w++) {
+			const struct frame_bytes *b = frame_for(f, 0, w, &r.m);
+
+			CHECK(b != &f->body && b->len < f->body.len);
+			check_deflated(b, bits[w], data, sizeof(data));
+			CHECK(frame_for(f, ALL_CAPS, w, NULL) == b);
+			CHECK_EQ(r.m.deflate_in, w * sizeof(data));
+		}
+		CHECK(r.m.deflate_out < r.m.deflate_in);
+		CHECK(atomic_load(&account) > f->body.len + sizeof(*f));
+		frame_unref(f);
+		CHECK_EQ(atomic_load(&account), 0);
+		rig_fini(&r);
+	}
+}
+
+TEST(frame_goes_as_it_is_when_deflating_is_not_worth_it)
+{
+	uint8_t noise[5000], text[5000];
+	struct frame *f;
+	struct rig r;
+
+	rig_init(&r, 1 << 20, 0);
+	fill_noise(noise, sizeof(noise));
+	fill(text, sizeof(text));
+	f = text_of(noise, sizeof(noise), 1 << 20);
+	for (int again = 0; again < 2; again++)
+		CHECK(frame_for(f, 0, DEFLATE_32K, again ? NULL : &r.m) == &f->body);
+	frame_unref(f);
+	f = frame_new(WS_TEXT, sizeof(text), 1 << 20, &account);
+	frame_write(f, 0, text, sizeof(text));
+	CHECK(frame_for(f, 0, DEFLATE_32K, NULL) == &f->body); /* not flagged */
+	frame_unref(f);
+	CHECK_EQ(r.m.deflate_in, 0);
+	CHECK_EQ(atomic_load(&account), 0);
+	rig_fini(&r);
+}
+
+/* Compressed data is never deflated again; what it is unpacked to, for those who can't read it, is.
+ */
+TEST(frame_is_compressed_one_way_only)
+{
+	uint8_t data[8000], payload[9000];
+	const struct frame_bytes *plain, *b;
+	struct frame *f;
+	struct rig r;
+	size_t n;
+
+	rig_init(&r, 1 << 20, 1 << 20);
+	fill(data, sizeof(data));
+	f = binary(data, sizeof(data), ZIP_NONE, 1 << 20);
+	f->flags |= FRAME_CAN_DEFLATE;
+	check_form(frame_for(f, MSG_CAP_ZSTD, DEFLATE_32K, &r.m), ZIP_ZSTD, data, sizeof(data));
+	n = read_payload(&f->body, payload, sizeof(payload));
+	check_deflated(frame_for(f, MSG_CAP_GZIP, DEFLATE_32K, &r.m), 15, payload, n);
+	frame_unref(f);
+	for (size_t i = 0; i < ARRAY_LEN(packed_kinds); i++) {
+		unsigned bit = 1u << packed_kinds[i];
+
+		f = packed_binary(packed_kinds[i], data, sizeof(data), 1 << 20);
+		f->flags |= FRAME_CAN_DEFLATE;
+		CHECK(frame_for(f, bit, DEFLATE_32K, NULL) == &f->body);
+		b = frame_for(f, 0, DEFLATE_4K, &r.m);
+		plain = frame_for(f, 0, DEFLATE_NONE, NULL);
+		check_form(plain, ZIP_NONE, data, sizeof(data));
+		n = read_payload(plain, payload, sizeof(payload));
+		check_deflated(b, 12, payload, n);
+		frame_unref(f);
+	}
+	/* Too large to be deflated once it is unpacked: the unpacked form serves both. */
+	f = packed_binary(ZIP_GZIP, data, sizeof(data), 1 << 20);
+	f->flags |= FRAME_CAN_DEFLATE;
+	r.m.deflate_to = 5000;
+	b = frame_for(f, 0, DEFLATE_32K, &r.m);
+	CHECK(b == frame_for(f, 0, DEFLATE_NONE, NULL) && b != &f->body);
+	frame_unref(f);
+	/* One that can't be unpacked serves nobody else. */
+	f = binary("no gzip at all", 14, ZIP_GZIP, 1 << 20);
+	f->flags |= FRAME_CAN_DEFLATE;
+	CHECK(frame_for(f, 0, DEFLATE_32K, &r.m) == NULL);
+	frame_unref(f);
+	CHECK_EQ(atomic_load(&account), 0);
+	rig_fini(&r);
+}
+
+TEST(frame_for_one_receiver_is_deflated_from_the_start)
+{
+	uint8_t data[5000], noise[100];
+	struct frame *f;
+	struct rig r;
+
+	rig_init(&r, 400, 0);
+	fill(data, sizeof(data));
+	fill_noise(noise, sizeof(noise));
+	f = frame_new_deflated(WS_BINARY, data, sizeof(data), DEFLATE_32K, &r.m, &account);
+	CHECK(f != NULL);
+	CHECK_EQ(f->opcode, WS_BINARY);
+	check_deflated(&f->body, 15, data, sizeof(data));
+	frame_unref(f);
+	CHECK_EQ(frame_new_deflated(WS_TEXT, noise, sizeof(noise), DEFLATE_32K, &r.m, &account),
+		 NULL);
+	CHECK_EQ(atomic_load(&account), 0);
+	rig_fini(&r);
+}
+
 #define RACES 400
 
 struct racer {
 	struct frame **frames;
 	_Atomic size_t *arrived;
 	unsigned caps;
+	enum deflate_window window;
 	size_t max_message;
 	const struct frame_bytes *got[RACES];
 	size_t sum;
@@ -396,7 +554,7 @@ static void *race(void *arg)
 		while (atomic_load(racer->arrived) < 2 * (i + 1))
 			if (++spins % 1000 == 0)
 				sched_yield();
-		b = frame_for(racer->frames[i], racer->caps, DEFLATE_NONE, &r.m);
+		b = frame_for(racer->frames[i], racer->caps, racer->window, &r.m);
 		for (size_t k = 0; b && k < b->len; k++)
 			racer->sum += b->bytes[k];
 		racer->got[i] = b;
@@ -406,7 +564,8 @@ static void *race(void *arg)
 	return NULL;
 }
 
-static void run_race(struct frame **frames, unsigned caps, size_t max_message)
+static void run_race(struct frame **frames, unsigned caps, enum deflate_window window,
+		     size_t max_message)
 {
 	static struct racer racers[2];
 	_Atomic size_t arrived = 0;
@@ -418,6 +577,7 @@ static void run_race(struct frame **frames, unsigned caps, size_t max_message)
 		racers[t] = (struct racer){.frames = frames,
 					   .arrived = &arrived,
 					   .caps = caps,
+					   .window = window,
 					   .max_message = max_message};
 		CHECK_EQ(pthread_create(&threads[t], NULL, race, &racers[t]), 0);
 	}
@@ -437,15 +597,24 @@ TEST(frame_form_is_one_for_all_threads_that_race_for_it)
 	fill(data, sizeof(data));
 	for (size_t i = 0; i < RACES; i++)
 		frames[i] = binary(data, sizeof(data), ZIP_NONE, 700);
-	run_race(frames, ALL_CAPS, sizeof(data));
+	run_race(frames, ALL_CAPS, DEFLATE_NONE, sizeof(data));
 	fill_noise(noise, sizeof(noise));
 	for (size_t i = 0; i < RACES; i++)
 		frames[i] = binary(noise, sizeof(noise), ZIP_NONE, 700);
-	run_race(frames, ALL_CAPS, sizeof(noise));
+	run_race(frames, ALL_CAPS, DEFLATE_NONE, sizeof(noise));
 	for (size_t i = 0; i < RACES; i++)
 		frames[i] = packed_binary(packed_kinds[i % 3], data, sizeof(data), 700);
-	run_race(frames, MSG_CAP_ACK, sizeof(data));
+	run_race(frames, MSG_CAP_ACK, DEFLATE_NONE, sizeof(data));
 	for (size_t i = 0; i < RACES; i++)
 		frames[i] = packed_binary(packed_kinds[i % 3], data, sizeof(data), 700);
-	run_race(frames, MSG_CAP_ACK, 0);
+	run_race(frames, MSG_CAP_ACK, DEFLATE_NONE, 0);
+	for (size_t i = 0; i < RACES; i++) {
+		frames[i] = i & 1 ? packed_binary(packed_kinds[i % 3], data, sizeof(data), 700)
+				  : text_of(data, sizeof(data), 700);
+		frames[i]->flags |= FRAME_CAN_DEFLATE;
+	}
+	run_race(frames, MSG_CAP_ACK, DEFLATE_4K, sizeof(data));
+	for (size_t i = 0; i < RACES; i++)
+		frames[i] = text_of(noise, sizeof(noise), 700);
+	run_race(frames, MSG_CAP_ACK, DEFLATE_32K, sizeof(data));
 }
