@@ -7,13 +7,15 @@
  *
  * After each step the invariants of channels and lists must hold. In the end, what each
  * client was sent must be a proper stream: whole frames, proper messages, nothing behind
- * Close, no message twice or back to its sender, and one order of a channel's messages
+ * Close, no message twice or back to its sender, deflated only for the window that was
+ * negotiated, and one order of a channel's messages
  * for all; and everything must be gone, to the last byte of the account of frames.
  */
 #include "fuzz.h"
 
 #include <errno.h>
 #include <stdio.h>
+#include <zlib.h>
 
 #include "base/text.h"
 #include "core-fixture.h"
@@ -52,6 +54,15 @@ static const char *const configs[8] = {
 /* Where clients come in; the names of the same channels. */
 static const char *const paths[SLOTS] = {"/",       "/a",    "/b", "/room?x=1",
 					 "/%C3%BC", "/echo", "/c", "/%zz"};
+/* What clients offer, and the window that the server may then use. */
+static const struct {
+	const char *extension;
+	int bits;
+} offers[] = {{NULL, 0},
+	      {"permessage-deflate; client_max_window_bits", 15},
+	      {"permessage-deflate; server_max_window_bits=14", 12},
+	      {"x-other, permessage-deflate; server_max_window_bits=9", 9}};
+
 static const char *const channels[SLOTS] = {"", "a", "b", "room", "\xc3\xbc", "echo", "c", NULL};
 
 struct chat {
@@ -66,6 +77,7 @@ struct play {
 	struct guest *slot[SLOTS];
 	uint8_t cut[SLOTS]; /* bytes that a write comes in; 0: all at once */
 	uint8_t path[MAX_GUESTS];
+	uint8_t offer[MAX_GUESTS]; /* index of offers[] */
 	bool is_plain[MAX_GUESTS]; /* began with a handshake of ours */
 	struct chat chats[MAX_CHATS];
 	uint16_t place[MAX_GUESTS][MAX_CHATS]; /* of what it received; 0: it didn't */
@@ -151,9 +163,11 @@ static void step_accept(struct play *pl, unsigned slot)
 
 static void step_handshake(struct play *pl, unsigned slot)
 {
-	unsigned path = fuzz_byte(&pl->in) % SLOTS;
+	uint8_t what = fuzz_byte(&pl->in);
+	unsigned path = what % SLOTS, offer = what / SLOTS % ARRAY_LEN(offers);
 	struct guest *g;
 	char request[1024];
+	size_t n;
 
 	step_accept(pl, slot);
 	g = writer(pl, slot);
@@ -163,8 +177,13 @@ static void step_handshake(struct play *pl, unsigned slot)
 	    !g->conn->input) {
 		pl->is_plain[g->index] = true;
 		pl->path[g->index] = (uint8_t)path;
+		pl->offer[g->index] = (uint8_t)offer;
+		g->may_deflate = offer > 0;
 	}
-	write_bytes(pl, slot, request, guest_handshake(request, sizeof(request), paths[path]));
+	n = offers[offer].extension ? guest_handshake_offering(request, sizeof(request),
+							       paths[path], offers[offer].extension)
+				    : guest_handshake(request, sizeof(request), paths[path]);
+	write_bytes(pl, slot, request, n);
 }
 
 static void step_raw(struct play *pl, unsigned slot)
@@ -173,6 +192,20 @@ static void step_raw(struct play *pl, unsigned slot)
 	size_t n = fuzz_take(&pl->in, fuzz_byte(&pl->in), &p);
 
 	write_bytes(pl, slot, p, n);
+}
+
+/* With RSV1 and RSV2, which nobody could mean, the payload is deflated and goes with RSV1. */
+static void write_payload(struct play *pl, unsigned slot, uint8_t first, const uint8_t *p, size_t n)
+{
+	struct deflater d = {0};
+	struct buf packed = {0};
+
+	if ((first & 0x60) == 0x60 && deflater_run(&d, DEFLATE_32K, 1, p, n, &packed) == 0)
+		write_frame(pl, slot, first & ~0x20, packed.data, packed.len);
+	else
+		write_frame(pl, slot, first, p, n);
+	deflater_fini(&d);
+	buf_fini(&packed);
 }
 
 /* The first byte of a frame, and a payload from the script or a long one. */
@@ -184,14 +217,14 @@ static void step_frame(struct play *pl, unsigned slot)
 
 	if (size < 200) {
 		n = fuzz_take(&pl->in, size, &p);
-		write_frame(pl, slot, first, p, n);
+		write_payload(pl, slot, first, p, n);
 		return;
 	}
 	n = (size_t)(size - 199) * 512;
 	filled = malloc(n);
 	CHECK(filled != NULL);
 	memset(filled, size, n);
-	write_frame(pl, slot, first, filled, n);
+	write_payload(pl, slot, first, filled, n);
 	free(filled);
 }
 
@@ -523,14 +556,35 @@ static void look_at_control(const struct guest_frame *f)
 		CHECK_EQ(ws_parse_close(f->p, f->n, &code, &reason, &n), WS_CLOSE_OK);
 }
 
+/* What a deflated message stands for, read by zlib with just the window that was agreed to. */
+static void inflate_message(const struct play *pl, const struct guest *g, struct buf *b)
+{
+	struct buf out = {0};
+	z_stream zs = {0};
+
+	fuzz_append(b, "\x00\x00\xff\xff", 4);
+	CHECK_EQ(inflateInit2(&zs, -offers[pl->offer[g->index]].bits), Z_OK);
+	CHECK_EQ(buf_reserve(&out, MAX_WRITTEN, BUF_NO_LIMIT), 0);
+	zs.next_in = b->data;
+	zs.avail_in = (uInt)b->len;
+	zs.next_out = out.data;
+	zs.avail_out = (uInt)out.cap;
+	CHECK_EQ(inflate(&zs, Z_SYNC_FLUSH), Z_OK);
+	CHECK_EQ(zs.avail_in, 0);
+	out.len = zs.total_out;
+	inflateEnd(&zs);
+	buf_fini(b);
+	*b = out;
+}
+
 /* All that one client was sent; the end of it may be missing. */
 static void look_at(struct play *pl, struct guest *g)
 {
 	struct buf message = {0};
 	struct guest_frame f;
 	unsigned places = 0;
+	bool is_over = false, is_deflated = false;
 	uint8_t inside = 0;
-	bool is_over = false;
 
 	if (!pl->is_plain[g->index] || guest_status(g) != 101)
 		return;
@@ -542,10 +596,13 @@ static void look_at(struct play *pl, struct guest *g)
 			continue;
 		}
 		CHECK_EQ(f.opcode == WS_CONTINUATION, inside != 0);
+		is_deflated = inside ? is_deflated : f.rsv1;
 		inside = inside ? inside : f.opcode;
 		fuzz_append(&message, f.p, f.n);
 		if (!f.fin)
 			continue;
+		if (is_deflated)
+			inflate_message(pl, g, &message);
 		look_at_message(pl, g, inside, &message, &places);
 		buf_clear(&message);
 		inside = 0;

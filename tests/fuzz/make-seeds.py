@@ -12,6 +12,7 @@ import gzip
 import os
 import struct
 import sys
+import zlib
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 OUT = sys.argv[1] if len(sys.argv) > 1 else os.path.join(HERE, "seeds")
@@ -277,6 +278,54 @@ def zip_seeds():
 # ----------------------------------------------------------------------- config
 
 
+def deflated(data, level=6, bits=15, flush=zlib.Z_SYNC_FLUSH):
+    """A message as RFC 7692 has it: without the four bytes that a flush ends with."""
+    z = zlib.compressobj(level, zlib.DEFLATED, -bits)
+    out = z.compress(data) + z.flush(flush)
+    return out[:-4] if flush == zlib.Z_SYNC_FLUSH else out
+
+
+def deflate_seeds():
+    def offer(name, *lines):
+        seed("deflate", "offer-" + name, b"\0" + b"\n".join(lines))
+
+    def message(name, data, limit=100, step=10):
+        seed("deflate", name, bytes([1, limit, step]) + data)
+
+    ours = b"permessage-deflate"
+    offer("plain", ours)
+    offer("of-browsers", ours + b"; client_max_window_bits")
+    offer("all", ours + b"; server_no_context_takeover; client_no_context_takeover; "
+          b"server_max_window_bits=10; client_max_window_bits=12")
+    offer("quoted", ours + b"; server_max_window_bits=\"15\"")
+    offer("unknown", ours + b"; x=1")
+    offer("twice", ours + b"; client_max_window_bits; client_max_window_bits=9")
+    offer("bad-bits", ours + b"; server_max_window_bits=8", ours + b"; client_max_window_bits=16")
+    offer("fallback", ours + b"; server_max_window_bits=7, " + ours)
+    offer("several-lines", b"foo; a=b", b"", ours + b"; server_max_window_bits=12")
+    offer("malformed", ours + b"; =", ours)
+    offer("open-quote", ours + b"; a=\"b, " + ours)
+    words = b"words and more words, " * 40
+    message("words", deflated(words))
+    message("words-small-steps", deflated(words), step=0)
+    message("stored", deflated(words, level=0))
+    message("small-window", deflated(words, bits=9))
+    message("exact", deflated(words[:640]), limit=10)
+    message("too-big", deflated(words), limit=1)
+    message("bomb", deflated(bytes(1 << 20)))
+    message("empty", b"\0")
+    message("nothing", b"")
+    message("final", deflated(words, flush=zlib.Z_FINISH))
+    message("final-and-more", deflated(b"a", flush=zlib.Z_FINISH) + deflated(b"b"))
+    message("many-finals", deflated(b"", flush=zlib.Z_FINISH) * 50 + b"\0")
+    message("two-blocks", b"\xf2\x48\x05\x00\x00\x00\xff\xff\xca\xc9\xc9\x07\x00")
+    message("cut", deflated(words)[:-5])
+    message("cut-stored", b"\x00\x05\x00\xfa\xff\x48")
+    message("block-type", b"\x07")
+    message("too-far", b"\x02\x02\x00")
+    message("plain-words", words[:200])
+
+
 def config_seeds():
     texts = {
         "empty": "",
@@ -334,6 +383,14 @@ def chats(slot, channel, n, size=0):
     return step(CHAT, slot, channel | size << 3) * n
 
 
+WINDOW_32K, WINDOW_4K, WINDOW_512 = 8, 16, 24  # beside the path of a handshake
+
+
+def packed(slot, first, data):
+    """A frame whose payload is deflated; where bytes of it are cut, it is broken."""
+    return step(FRAME, slot, first | 0x60, len(data)) + data
+
+
 def raw(slot, data):
     return b"".join(step(RAW, slot, len(data[i:i + 255])) + data[i:i + 255]
                     for i in range(0, len(data), 255))
@@ -378,6 +435,18 @@ def conn_seeds():
            raw(0, frame(2, control(0, text(4, "ack")))), raw(0, frame(2, control(99))), turns())
     script("echo", opened(0, path=ECHO), step(FRAME, 0, 0x82, 200), step(FRAME, 0, 0x81, 1) + b"x",
            step(ROOM, 0, 1), step(FRAME, 0, 0x82, 240), turns(), step(ROOM, 0, ALL), turns())
+    script("deflate", opened(0, path=A | WINDOW_32K), opened(1, path=A | WINDOW_4K),
+           opened(2, path=A | WINDOW_512), opened(3), chats(0, HOME, 2, 31), chats(3, HOME, 1, 31),
+           turns(), hello(1, 14), step(DATA, 0, 4, 100), step(DATA, 0, 2, 200), turns())
+    script("deflate-slow", opened(0), opened(1, path=A | WINDOW_32K), step(ROOM, 1, 1),
+           chats(0, HOME, 3, 31), turns(), step(ROOM, 1, 3), turns(), step(ROOM, 1, ALL), turns())
+    script("deflate-echo", opened(0, path=ECHO | WINDOW_32K), packed(0, 0x81, b"x" * 190),
+           packed(0, 0x82, b""), step(FRAME, 0, 0xc2, 1) + b"\0", packed(0, 0x01, b"ab"),
+           step(FRAME, 0, 0x80, 0), turns(), step(FRAME, 0, 0xc1, 2) + b"\x07\x00", turns())
+    script("deflate-large", opened(0, path=ECHO | WINDOW_4K), step(FRAME, 0, 0xe2, 255),
+           step(FRAME, 0, 0x62, 255), step(FRAME, 0, 0x80, 0), turns(), config=1)
+    script("deflate-relay", opened(0, path=A | WINDOW_32K), opened(1, path=A | WINDOW_32K),
+           packed(0, 0x81, b"relay" * 30), packed(1, 0x81, b"\xff"), turns(), config=3)
     script("relay", two, step(FRAME, 0, 0x81, 5) + b"hello", turns(), config=3)
     script("rate", two, step(FRAME, 0, 0x81, 1) + b"x", chats(0, HOME, 8), turns(),
            step(TIME, 0, 0x32), config=3)
@@ -411,5 +480,6 @@ http_seeds()
 ws_seeds()
 msg_seeds()
 zip_seeds()
+deflate_seeds()
 config_seeds()
 conn_seeds()

@@ -308,6 +308,18 @@ size_t guest_handshake(char *out, size_t cap, const char *path)
 	return n;
 }
 
+size_t guest_handshake_offering(char *out, size_t cap, const char *path, const char *offer)
+{
+	char extra[512];
+	size_t n;
+
+	CHECK(snprintf(extra, sizeof(extra), "Sec-WebSocket-Extensions: %s\r\n", offer) <
+	      (int)sizeof(extra));
+	n = upgrade_format_request(out, cap, "localhost", path, key, extra);
+	CHECK(n > 0);
+	return n;
+}
+
 static struct guest *open_with(struct guest *g, const char *request, size_t n)
 {
 	CHECK(g != NULL);
@@ -331,13 +343,9 @@ struct guest *guest_open_offering(struct rig *r, unsigned worker, const char *pa
 				  const char *offer)
 {
 	struct guest *g = guest_accept(r, worker);
-	char request[1024], extra[512];
-	size_t n;
+	char request[1024];
+	size_t n = guest_handshake_offering(request, sizeof(request), path, offer);
 
-	CHECK(snprintf(extra, sizeof(extra), "Sec-WebSocket-Extensions: %s\r\n", offer) <
-	      (int)sizeof(extra));
-	n = upgrade_format_request(request, sizeof(request), "localhost", path, key, extra);
-	CHECK(n > 0);
 	g->may_deflate = true;
 	return open_with(g, request, n);
 }

@@ -123,6 +123,7 @@ struct guest *guest_open_offering(struct rig *r, unsigned worker, const char *pa
 
 /* The bytes of an opening handshake, NUL-terminated. Return: their number. */
 size_t guest_handshake(char *out, size_t cap, const char *path);
+size_t guest_handshake_offering(char *out, size_t cap, const char *path, const char *offer);
 
 /* Bytes to the server, as one edge. */
 void guest_write(struct guest *g, const void *p, size_t n);
