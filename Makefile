@@ -27,6 +27,7 @@ PACKAGES_BUILD := gcc make pkg-config libc6-dev libwslay-dev libprotobuf-c-dev p
 	libmicrohttpd-dev libinih-dev uthash-dev
 PACKAGES_CHECK := libcmocka-dev python3 python3-websockets python3-protobuf python3-psutil nodejs \
 	node-ws mandoc prometheus clang-format systemd git
+PACKAGES_COVERAGE := gcovr
 PACKAGES_FUZZ := clang libclang-rt-14-dev libcmocka-dev
 
 # --------------------------------------------------------------------------- flags
@@ -51,7 +52,7 @@ TOBJ  := $(TESTS:%.c=$(O)/%.o)
 MAIN  := $(O)/src/cmd/main.o
 
 .PHONY: all deps deps-build run check check-unit check-integration check-conformance check-fuzz \
-	fuzz lint format man-lint config-template install uninstall clean help dist
+	fuzz coverage lint format man-lint config-template install uninstall clean help dist
 .DELETE_ON_ERROR:
 
 all: $(O)/wsbind
@@ -189,6 +190,17 @@ fuzz: deps-build
 		-artifact_prefix=build/fuzz/crashes/$(NAME)- build/fuzz/corpus/$(NAME) \
 		tests/fuzz/seeds/$(NAME)
 
+# Lines that unit tests, fuzz seeds, the conformance suite and real clients reach, by folder.
+COVERAGE_MAKE = $(MAKE) --no-print-directory O=build/coverage LDFLAGS=--coverage \
+	CFLAGS='-Og -g --coverage -fprofile-update=atomic'
+
+coverage: deps
+	$(call install_packages,$(PACKAGES_COVERAGE))
+	@find build/coverage -name '*.gcda' -delete 2>/dev/null || true
+	$(Q)$(COVERAGE_MAKE) check-unit check-fuzz check-conformance check-integration
+	gcovr --root . --filter src/ --object-directory build/coverage --exclude-unreachable-branches \
+		--html-details build/coverage/index.html --print-summary
+
 lint: $(O)/wsbind
 	$(Q)tests/lint/run.sh $(O)/wsbind
 
@@ -233,6 +245,7 @@ help:
 	@echo 'make check-conformance  RFC 6455, CASE="5 6.4" for some'
 	@echo 'make check-fuzz       the harnesses of tests/fuzz on their seeds'
 	@echo 'make fuzz             NAME=$(subst $() ,|,$(FUZZ)) T=60: libFuzzer, for T seconds'
+	@echo 'make coverage         which lines of src/ the tests reach: build/coverage/index.html'
 	@echo 'make lint             layers, owners, sizes, man pages, configuration file'
 	@echo 'make deps             only install the packages'
 	@echo 'make install          prefix=$(prefix) sysconfdir=$(sysconfdir) unitdir=$(unitdir) DESTDIR='

@@ -66,7 +66,8 @@ async def test_text_is_relayed_deflated():
         a, b = await deflating(d), await deflating(d)
         await a.send(WORDS)
         assert await b.recv() == WORDS
-        assert operation(d, "deflate", "input") == len(WORDS)
+        await d.wait_metric("websocket_compression_input_bytes_total", len(WORDS),
+                            operation="deflate")
         assert operation(d, "inflate", "output") == len(WORDS)
         await close_all(a, b)
 

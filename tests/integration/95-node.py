@@ -15,12 +15,12 @@ class Node:
         self.process = process
 
     @classmethod
-    async def start(cls, daemon, path="/"):
+    async def start(cls, daemon, path="/", *options):
         if not shutil.which("node") or not os.path.exists("/usr/share/nodejs/ws"):
             raise Skip("node-ws is not installed")
         script = Path(__file__).with_name("node_client.js")
         return cls(await asyncio.create_subprocess_exec(
-            "node", script, daemon.url(path), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            "node", script, daemon.url(path), *options, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             env={**os.environ, "NODE_PATH": "/usr/share/nodejs"}))
 
     def type(self, line):
@@ -75,6 +75,29 @@ async def test_two_nodes_talk(daemon):
     await b.end()
     assert await a.event() == {"control": DISCONNECT, "session": b_id}
     await a.end()
+
+
+async def test_node_deflates_and_inflates():
+    with Daemon() as d:
+        a = await Node.start(d, "/deflated", "deflate")
+        await a.greeted()
+        b = await Node.start(d, "/deflated", "deflate")
+        b_id = await b.greeted()
+        assert await a.event() == {"control": CONNECT, "session": b_id}
+        texts = ("short", "again and again, " * 500, "ünïcode \U0001f600 " * 2000)
+        for text in texts:
+            a.type(text)
+            assert (await a.event())["control"] == ACKNOWLEDGE
+            assert await b.event() == {"chat": text, "user": "node"}
+        sent = sum(len(text.encode()) for text in texts)
+        name = "websocket_compression_{}_bytes_total"
+        assert d.metric(name.format("output"), operation="inflate") > sent
+        assert d.metric(name.format("input"), operation="inflate") < sent / 10
+        await d.wait_metric(name.format("output"), lambda n: 0 < n < sent / 10,
+                            operation="deflate")
+        await b.end()
+        assert await a.event() == {"control": DISCONNECT, "session": b_id}
+        await a.end()
 
 
 async def test_node_sees_the_goodbye():

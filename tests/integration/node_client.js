@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// A chat client on the `ws` package: node_client.js URL. It says CONNECT, sends each line of its
+// A chat client on the `ws` package: node_client.js URL [deflate]. It says CONNECT, sends each line of its
 // input as a chat message, and prints one line of JSON for each message that it gets. The few
 // protobuf fields that it needs are written and read by hand.
 "use strict";
@@ -78,7 +78,9 @@ function report(object) {
 	process.stdout.write(JSON.stringify(object) + "\n");
 }
 
-const socket = new WebSocket(process.argv[2], { perMessageDeflate: false });
+const socket = new WebSocket(process.argv[2], {
+	perMessageDeflate: process.argv[3] === "deflate" ? { threshold: 0 } : false,
+});
 
 socket.on("open", () => {
 	socket.send(connect());
