@@ -52,7 +52,7 @@ TOBJ  := $(TESTS:%.c=$(O)/%.o)
 MAIN  := $(O)/src/cmd/main.o
 
 .PHONY: all deps deps-build run check check-unit check-integration check-conformance check-fuzz \
-	fuzz coverage lint format man-lint config-template install uninstall clean help dist
+	fuzz soak coverage lint format man-lint config-template install uninstall clean help dist
 .DELETE_ON_ERROR:
 
 all: $(O)/wsbind
@@ -190,6 +190,13 @@ fuzz: deps-build
 		-artifact_prefix=build/fuzz/crashes/$(NAME)- build/fuzz/corpus/$(NAME) \
 		tests/fuzz/seeds/$(NAME)
 
+# Hours of everything that clients do (T=3600 is one): not a part of check.
+SEED ?=
+
+soak: $(O)/wsbind deps
+	WSBIND=$(O)/wsbind WSBIND_TEST_SLOW=$(SLOW) $(PYTHON) tests/soak/soak.py --time $(T) \
+		$(SEED:%=--seed %) --out $(O)/soak.jsonl
+
 # Lines that unit tests, fuzz seeds, the conformance suite and real clients reach, by folder.
 COVERAGE_MAKE = $(MAKE) --no-print-directory O=build/coverage LDFLAGS=--coverage \
 	CFLAGS='-Og -g --coverage -fprofile-update=atomic'
@@ -245,6 +252,7 @@ help:
 	@echo 'make check-conformance  RFC 6455, CASE="5 6.4" for some'
 	@echo 'make check-fuzz       the harnesses of tests/fuzz on their seeds'
 	@echo 'make fuzz             NAME=$(subst $() ,|,$(FUZZ)) T=60: libFuzzer, for T seconds'
+	@echo 'make soak             T=3600 SEED=: everything that clients do, and nothing may be left'
 	@echo 'make coverage         which lines of src/ the tests reach: build/coverage/index.html'
 	@echo 'make lint             layers, owners, sizes, man pages, configuration file'
 	@echo 'make deps             only install the packages'

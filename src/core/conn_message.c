@@ -166,7 +166,6 @@ static void end_message(struct conn *c, struct conn_input *in)
 		return; /* it is closed, and all that was held is gone */
 	buf_fini(&in->message);
 	in->opcode = 0;
-	in->is_deflated = false;
 	in->utf8 = UTF8_ACCEPT;
 	in->started_ns = 0;
 }

@@ -402,6 +402,9 @@ TEST(conn_ends_in_the_middle_of_inflating)
 		else
 			guest_end(g);
 		rig_settle(r);
+		/* What a closed client had on its way reaches nobody; one that only said all, does.
+		 */
+		CHECK_EQ(RIG_SUM(r, messages_received), how == 3);
 		if (how == 1 || how == 2)
 			CHECK_EQ(guest_close_code(g), how == 1 ? 1008 : 1000);
 		rig_free(r);
@@ -513,6 +516,37 @@ TEST(conn_members_get_the_form_they_negotiated)
 	}
 	buf_fini(&out);
 	buf_fini(&first);
+	rig_free(r);
+}
+
+/* Data that came packed, and small: who can't read it gets it unpacked, and then deflated. */
+TEST(conn_members_get_unpacked_data_deflated)
+{
+	struct rig *r = rig_new(1, "");
+	struct guest *from = guest_open(r, 0, "/room");
+	struct guest *to = guest_open_offering(r, 0, "/room", OFFER);
+	struct buf packed = {0}, out = {0};
+	uint8_t nothing[5000] = {0};
+	Websocket__WebSocketMessage *m;
+	struct msg_builder b;
+	struct guest_frame f;
+	struct zip zip = {0};
+
+	CHECK_EQ(zip_pack(&zip, 1, nothing, sizeof(nothing), &packed), 0);
+	CHECK(packed.len < 100);
+	msg_init_binary(&b, packed.data, packed.len, 0, true, WEBSOCKET__COMPRESSION_TYPE__ZSTD);
+	rig_settle(r);
+	guest_drop(to);
+	guest_send_msg(from, &b);
+	rig_settle(r);
+	CHECK(next_inflated(to, 15, &f, &out));
+	CHECK(f.rsv1);
+	CHECK_EQ(msg_decode(&r->arena, out.data, out.len, &m), MSG_OK);
+	CHECK_EQ(m->binary->compression, WEBSOCKET__COMPRESSION_TYPE__NONE);
+	CHECK_EQ(m->binary->data.len, sizeof(nothing));
+	zip_fini(&zip);
+	buf_fini(&packed);
+	buf_fini(&out);
 	rig_free(r);
 }
 
