@@ -5,7 +5,8 @@ A client that sends what it is told, however wrong, and takes nothing wrong itse
 Every frame of the server is held to RFC 6455: unmasked, no reserved bits or opcodes, lengths
 in their shortest form, control frames short and whole, continuations in their place, text and
 close reasons UTF-8, close codes that may be sent, and nothing after a Close. Pings of the
-server are answered and passed over.
+server are answered and passed over. What the server agrees to is held to RFC 7692: it has to
+answer the offer, and its deflated messages have to inflate within the window agreed to.
 """
 
 import base64
@@ -15,6 +16,7 @@ import select
 import socket
 import struct
 import time
+import zlib
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -27,6 +29,18 @@ GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 class Failed(Exception):
     """The server broke the standard."""
+
+
+class Refused(Failed):
+    """The handshake was not answered with 101."""
+
+    def __init__(self, answer):
+        super().__init__(f"the handshake was answered with {answer!r}")
+        self.status = " ".join(answer.split()[1:2])
+
+
+class Unsupported(Failed):
+    """The server doesn't do what the standard leaves open to it."""
 
 
 class Event(NamedTuple):
@@ -56,6 +70,7 @@ class Settings(NamedTuple):
     fail_fast: float = 2  # seconds within which bad input has to be noticed
     prompt: float = 0.6   # seconds within which a connection has to end after both Closes
     whole: float = 120    # seconds that one connection may last
+    messages: int = 5     # of each kind that 12 and 13 send
 
 
 # ------------------------------------------------------------------------- frames
@@ -136,12 +151,86 @@ def is_utf8(payload):
         return False
 
 
+# ------------------------------------------------------------- permessage-deflate
+
+TAKEOVERS = "server_no_context_takeover", "client_no_context_takeover"
+WINDOWS = "server_max_window_bits", "client_max_window_bits"
+
+
+def parse_extension(element):
+    """name; parameter=value … as (name, {parameter: value or None})."""
+    name, *parameters = (part.strip() for part in element.split(";"))
+    out = {}
+    for parameter in parameters:
+        key, has_value, value = (part.strip() for part in parameter.partition("="))
+        if key.lower() in out:
+            raise Failed(f"agreed to {element!r}, which says {key} twice")
+        out[key.lower()] = value.strip('"') if has_value else None
+    return name.lower(), out
+
+
+def answers(agreed, offered):
+    """Whether a response may stand against an offer (RFC 7692 section 7.1)."""
+    for name in agreed:
+        if name in TAKEOVERS and agreed[name] is not None:
+            return False
+        if name in WINDOWS and (agreed[name] or "") not in map(str, range(8, 16)):
+            return False
+        if name not in TAKEOVERS + WINDOWS:
+            return False
+    if TAKEOVERS[0] in offered and TAKEOVERS[0] not in agreed:
+        return False
+    if WINDOWS[1] in agreed and WINDOWS[1] not in offered:
+        return False
+    if WINDOWS[0] in offered and WINDOWS[0] not in agreed:
+        return False
+    return all(int(agreed[w]) <= int(offered[w]) for w in WINDOWS
+               if w in agreed and (offered.get(w) or "").isdigit())
+
+
+class Deflate:
+    """What client and server agreed to, and the client's end of it."""
+
+    TAIL = b"\x00\x00\xff\xff"
+
+    def __init__(self, answer, offer):
+        name, agreed = parse_extension(answer)
+        offers = []
+        for element in offer.split(","):
+            try:
+                offers.append(parse_extension(element))
+            except Failed:
+                pass  # one that may not be agreed to
+        if name != "permessage-deflate" or "," in answer or not any(
+                name == o and answers(agreed, parameters) for o, parameters in offers):
+            raise Failed(f"agreed to {answer!r}, offered was {offer!r}")
+        self.keeps_context = TAKEOVERS[0] not in agreed
+        self.window = int(agreed.get(WINDOWS[0]) or 15)
+        self.own_window = max(9, int(agreed.get(WINDOWS[1]) or 15))
+        self.inflater = None
+
+    def deflate(self, payload):
+        """Each message by itself, which every agreement allows."""
+        z = zlib.compressobj(6, zlib.DEFLATED, -self.own_window)
+        return (z.compress(payload) + z.flush(zlib.Z_SYNC_FLUSH))[:-len(self.TAIL)]
+
+    def inflate(self, payload):
+        if not self.inflater or not self.keeps_context:
+            self.inflater = zlib.decompressobj(-self.window)
+        try:
+            return self.inflater.decompress(payload + self.TAIL)
+        except zlib.error as e:
+            raise Failed(f"sent a message that doesn't inflate with a window of "
+                         f"{self.window} bits: {e}") from e
+
+
 # --------------------------------------------------------------------- connection
 
 class Peer:
     """A connection to the server, past the handshake. With `with`, it ends as it should."""
 
-    def __init__(self, settings, headers=(), notes=None):
+    def __init__(self, settings, offer=None, wants_deflate=True, notes=None):
+        """offer: of extensions; without wants_deflate nothing need come of it."""
         self.settings = settings
         self.notes = [] if notes is None else notes
         self.until = time.monotonic() + settings.whole
@@ -149,22 +238,26 @@ class Peer:
         self.end = None  # an End
         self.got_close = None
         self.sent_close = False
-        self.parts, self.opcode = [], None
-        self.extensions = ""
+        self.parts, self.opcode, self.is_deflated = [], None, False
+        self.extensions, self.deflate = "", None
         parts = urlsplit(settings.url)
         self.socket = socket.create_connection((parts.hostname, parts.port or 80),
                                                settings.deadline)
         try:
             self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self.socket.setblocking(False)
-            self._open(parts, dict(headers))
+            self._open(parts, offer)
+            if self.extensions:
+                self.deflate = Deflate(self.extensions, offer)
+            elif offer and wants_deflate:
+                raise Unsupported("doesn't agree to permessage-deflate")
         except BaseException:
             self.socket.close()
             raise
 
-    def another(self, headers=()):
+    def another(self, **how):
         """One more connection like this one; what is noted counts for the same case."""
-        return Peer(self.settings, headers, self.notes)
+        return Peer(self.settings, notes=self.notes, **how)
 
     def __enter__(self):
         return self
@@ -243,6 +336,11 @@ class Peer:
             except ConnectionError:
                 return  # what it had to say before is still there to be read
 
+    def deflated(self, opcode, payload, size=0):
+        """The frames of a deflated message, in pieces of size bytes, or one (0)."""
+        first, *others = fragments(opcode, self.deflate.deflate(payload), size or 1 << 30)
+        return [bytes([first[0] | 0x40]) + first[1:], *others]
+
     def send(self, *pieces, chop=None):
         """Writes each piece by itself, or chop bytes at a time."""
         for piece in pieces:
@@ -258,11 +356,13 @@ class Peer:
 
     # Handshake
 
-    def _open(self, parts, headers):
+    def _open(self, parts, offer):
         key = base64.b64encode(os.urandom(16)).decode()
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         fields = {"Host": parts.netloc, "Upgrade": "websocket", "Connection": "Upgrade",
-                  "Sec-WebSocket-Key": key, "Sec-WebSocket-Version": "13", **headers}
+                  "Sec-WebSocket-Key": key, "Sec-WebSocket-Version": "13"}
+        if offer:
+            fields["Sec-WebSocket-Extensions"] = offer
         lines = [f"GET {target} HTTP/1.1", *(f"{k}: {v}" for k, v in fields.items()), "", ""]
         self.send("\r\n".join(lines).encode())
         while b"\r\n\r\n" not in self.buffer:
@@ -276,11 +376,11 @@ class Peer:
                for name, _, value in (line.partition(":") for line in lines)}
         digest = hashlib.sha1((key + GUID).encode()).digest()
         if first.split()[1:2] != ["101"]:
-            raise Failed(f"the handshake was answered with {first!r}")
+            raise Refused(first)
         if got.get("sec-websocket-accept") != base64.b64encode(digest).decode():
             raise Failed("Sec-WebSocket-Accept is wrong")
         self.extensions = got.get("sec-websocket-extensions", "")
-        if self.extensions and "Sec-WebSocket-Extensions" not in headers:
+        if self.extensions and not offer:
             raise Failed(f"extensions that were not offered: {self.extensions}")
 
     # What the server sends
@@ -295,7 +395,7 @@ class Peer:
             n = int.from_bytes(self._take(form // 8, what) or b"", "big")
         wrong = [reason for reason, applies in (
             ("something after a Close", self.got_close),
-            ("reserved bits", head[0] & 0x70),
+            ("reserved bits", head[0] & (0x30 if self._may_have_rsv1(opcode) else 0x70)),
             ("a reserved opcode", opcode not in NAMES),
             ("a mask", head[1] & 0x80),
             ("a length that is longer than need be",
@@ -310,7 +410,12 @@ class Peer:
         payload = self._take(n, what) if n else b""
         if payload is None:
             raise Failed(f"{self.end} in the middle of a frame")
+        if opcode in (TEXT, BINARY):
+            self.is_deflated = bool(head[0] & 0x40)
         return opcode, payload, bool(head[0] & 0x80)
+
+    def _may_have_rsv1(self, opcode):
+        return self.deflate and opcode in (TEXT, BINARY)
 
     def _check_close(self, payload):
         if len(payload) == 1:
@@ -340,7 +445,9 @@ class Peer:
                 self.opcode = opcode or self.opcode
                 self.parts.append(payload)
                 if fin:
-                    event = Event(self.opcode, b"".join(self.parts))
+                    whole = b"".join(self.parts)
+                    event = Event(self.opcode,
+                                  self.deflate.inflate(whole) if self.is_deflated else whole)
                     self.parts, self.opcode = [], None
                     if event.opcode == TEXT and not is_utf8(event.payload):
                         raise Failed("sent text that is not UTF-8")

@@ -1,13 +1,14 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: MIT
 """
-Looks how well a WebSocket server keeps to RFC 6455.
+Looks how well a WebSocket server keeps to RFC 6455 and, if it does permessage-deflate, RFC 7692.
 
 With a URL, any server that echoes text and binary messages at ws://HOST:PORT/PATH; it should take
 messages and frames of 16 MiB, and as many as come. Without one, the program that WSBIND
 names (build/release/wsbind) is started for the time being. A case of the catalogue is OK; or
-NON-STRICT, where the standard allows what was seen but advises something better; or FAILED. Output
-is TAP with a summary at the end, the exit status 0 if all is well, 1 if not, 2 if nothing ran.
+NON-STRICT, where the standard allows what was seen but advises something better; or FAILED; or
+UNSUPPORTED, which is skipped for other servers and failed by ours. Output is TAP with a summary at
+the end, the exit status 0 if all is well, 1 if not, 2 if nothing ran.
 """
 
 import argparse
@@ -22,18 +23,21 @@ from pathlib import Path
 
 sys.dont_write_bytecode = True
 
-# Each of these registers the cases of some sections; 12 and 13, permessage-deflate, have
-# no module yet.
+# Each of these registers the cases of some sections.
 import framing  # pylint: disable=wrong-import-position,unused-import
 import pings  # pylint: disable=wrong-import-position,unused-import
 import fragments  # pylint: disable=wrong-import-position,unused-import
 import utf8  # pylint: disable=wrong-import-position,unused-import
 import closing  # pylint: disable=wrong-import-position,unused-import
 import limits  # pylint: disable=wrong-import-position,unused-import
+import deflate  # pylint: disable=wrong-import-position,unused-import
+import offers  # pylint: disable=wrong-import-position,unused-import
 from catalogue import choose  # pylint: disable=wrong-import-position
-from peer import Failed, Peer, Settings  # pylint: disable=wrong-import-position
+from peer import Failed, Peer, Settings, Unsupported  # pylint: disable=wrong-import-position
 
-OK, NON_STRICT, FAILED = "OK", "NON-STRICT", "FAILED"
+OK, NON_STRICT, FAILED, UNSUPPORTED = "OK", "NON-STRICT", "FAILED", "UNSUPPORTED"
+FULL = 1000  # messages of each kind in 12 and 13, as in the catalogue
+DEADLINES = "deadline", "fail_fast", "prompt", "whole"
 ECHO = {"echo_path": "/echo", "max_incoming_frames_per_second": 0, "max_frame_size": "16M",
         "max_message_size": "16M"}
 
@@ -46,6 +50,8 @@ def run_case(case, settings):
         with Peer(settings, notes=said) as peer:
             case.function(peer, *case.args)
         verdict = NON_STRICT if said else OK
+    except Unsupported as e:
+        verdict, said = UNSUPPORTED, [str(e)]
     except (Failed, OSError) as e:
         verdict, said = FAILED, [str(e) or type(e).__name__]
     except Exception:  # pylint: disable=broad-except
@@ -56,8 +62,9 @@ def run_case(case, settings):
 class Report:
     """Counts verdicts and prints a line for each."""
 
-    def __init__(self, allow_non_strict):
-        self.allow_non_strict = allow_non_strict
+    def __init__(self, allow_non_strict, allow_unsupported):
+        self.allowed = {OK} | ({NON_STRICT} if allow_non_strict else set())
+        self.allow_unsupported = allow_unsupported
         self.lines = 0
         self.count = Counter()
         self.bad = False
@@ -72,12 +79,16 @@ class Report:
 
     def case(self, case, verdict, said, seconds):
         self.count[verdict] += 1
+        if verdict == UNSUPPORTED and self.allow_unsupported:
+            self.line(True, f"{case.number} {case.title} # SKIP {said[0]}")
+            return
         shown = "" if verdict == OK else f"{verdict}: "
-        self.line(verdict == OK or verdict == NON_STRICT and self.allow_non_strict,
+        self.line(verdict in self.allowed,
                   f"{case.number} {shown}{case.title} ({seconds:.1f} s)", said)
 
     def summary(self):
-        return ", ".join(f"{self.count[v]} {v}" for v in (OK, NON_STRICT, FAILED))
+        last = (UNSUPPORTED,) if self.count[UNSUPPORTED] else ()
+        return ", ".join(f"{self.count[v]} {v}" for v in (OK, NON_STRICT, FAILED, *last))
 
 
 def run_all(cases, settings, at_once, report):
@@ -118,6 +129,9 @@ def parse():
                         metavar="NUMBER", help="not these")
     parser.add_argument("-j", type=int, default=4, metavar="N", help="cases at once (4)")
     parser.add_argument("-l", "--list", action="store_true", help="list the cases")
+    parser.add_argument("--full", action="store_true",
+                        help=f"{FULL} messages in each case of 12 and 13 instead of "
+                             f"{Settings._field_defaults['messages']}")
     parser.add_argument("--allow-non-strict", action="store_true", help="NON-STRICT is ok")
     parser.add_argument("--slow", type=float, metavar="FACTOR",
                         default=float(os.environ.get("WSBIND_TEST_SLOW", "1")),
@@ -134,12 +148,14 @@ def main():
     if not cases:
         print("Bail out! no such case")
         return 2
-    report = Report(options.allow_non_strict)
+    report = Report(options.allow_non_strict, allow_unsupported=bool(options.url))
     began = time.monotonic()
     print(f"1..{len(cases) + (not options.url)}")
     plain = Settings(options.url)
     settings = plain._replace(**{name: getattr(plain, name) * options.slow
-                                 for name in plain._fields[1:]})
+                                 for name in DEADLINES})
+    if options.full:
+        settings = settings._replace(messages=FULL, whole=settings.whole * 100)
     run = run_all if options.url else run_own
     run(cases, settings, options.j, report)
     print(f"# {time.monotonic() - began:.0f} s")
