@@ -101,17 +101,36 @@ static uint64_t count_of(_Atomic uint64_t *window, uint64_t h)
 	return sum;
 }
 
+/* Adds one unless that would be more than @max. */
+static bool take_one(_Atomic uint64_t *count, uint64_t max)
+{
+	uint64_t n = atomic_load_explicit(count, memory_order_relaxed);
+
+	while (n < max)
+		if (atomic_compare_exchange_weak_explicit(count, &n, n + 1, memory_order_relaxed,
+							  memory_order_relaxed))
+			return true;
+	return false;
+}
+
+static void give_one_back(_Atomic uint64_t *count)
+{
+	atomic_fetch_sub_explicit(count, 1, memory_order_relaxed);
+}
+
 int admission_enter(struct admission *a, const struct sock_peer *peer, uint64_t max_total,
 		    uint64_t max_per_ip)
 {
-	uint64_t total = atomic_fetch_add_explicit(&a->total, 1, memory_order_relaxed) + 1;
 	uint64_t h = digest(a, peer);
-	bool is_counted = !peer->is_unix && count_up(window_of(a, h), h);
 
-	if (total > max_total)
+	if (!take_one(&a->total, max_total))
 		return ADMISSION_E_FULL;
-	if (max_per_ip && is_counted && count_of(window_of(a, h), h) > max_per_ip)
+	if (peer->is_unix || !count_up(window_of(a, h), h))
+		return 0;
+	if (max_per_ip && count_of(window_of(a, h), h) > max_per_ip) {
+		admission_leave(a, peer);
 		return ADMISSION_E_PER_IP;
+	}
 	return 0;
 }
 
@@ -119,7 +138,17 @@ void admission_leave(struct admission *a, const struct sock_peer *peer)
 {
 	uint64_t h = digest(a, peer);
 
-	atomic_fetch_sub_explicit(&a->total, 1, memory_order_relaxed);
+	give_one_back(&a->total);
 	if (!peer->is_unix)
 		count_down(window_of(a, h), h);
+}
+
+bool admission_enter_refused(struct admission *a)
+{
+	return take_one(&a->refused, ADMISSION_REFUSED_MAX);
+}
+
+void admission_leave_refused(struct admission *a)
+{
+	give_one_back(&a->refused);
 }

@@ -22,8 +22,11 @@ enum admission_result {
 	ADMISSION_E_PER_IP = 2, /* max_connections_per_ip */
 };
 
+#define ADMISSION_REFUSED_MAX 512
+
 struct WB_SHARED admission {
 	alignas(WB_CACHELINE) _Atomic uint64_t total;
+	_Atomic uint64_t refused; /* wait for their answer */
 	_Atomic uint64_t *cells WB_FROZEN;
 	size_t mask WB_FROZEN;
 	uint64_t secret WB_FROZEN; /* so that nobody outside can choose addresses that collide */
@@ -38,8 +41,8 @@ void admission_fini(struct admission *a);
  * @max_total:  more than this is too many
  * @max_per_ip: the same for one address; 0: no limit
  *
- * It is counted whatever the outcome, until admission_leave(): one that is
- * refused is still a connection until it has its answer.
+ * One that is let in counts until admission_leave(). One that isn't takes no
+ * place from others: who keeps trying keeps nobody out.
  *
  * Return:  0 | ADMISSION_E_FULL | ADMISSION_E_PER_IP.
  * Thread:  any.
@@ -48,7 +51,14 @@ WB_ANY_THREAD int admission_enter(struct admission *a, const struct sock_peer *p
 				  uint64_t max_total, uint64_t max_per_ip) WB_NODISCARD;
 WB_ANY_THREAD void admission_leave(struct admission *a, const struct sock_peer *peer);
 
-/* Connections of all workers, those in their handshake included. Thread: any. */
+/*
+ * Those that were refused and stay until they have their answer, bounded on their own.
+ * Return: false: too many of them, this one gets none. Thread: any.
+ */
+WB_ANY_THREAD bool admission_enter_refused(struct admission *a) WB_NODISCARD;
+WB_ANY_THREAD void admission_leave_refused(struct admission *a);
+
+/* Connections of all workers that were let in, those in their handshake included. Thread: any. */
 static inline uint64_t admission_total(struct admission *a)
 {
 	return atomic_load_explicit(&a->total, memory_order_relaxed);

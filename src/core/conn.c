@@ -412,6 +412,7 @@ void conn_log(const struct conn *c, int priority, enum log_event_id event, const
 	conn_format_setting(value, sizeof(value), c, setting);
 	log_write(&sites[event], priority, event,
 		  LOG_FIELDS(LOG_TEXT("PEER", peer), LOG_TEXT("CLIENT_ID", c->was_open ? id : NULL),
+			     LOG_TEXT("CHANNEL", c->was_open ? c->env->ops->home_name(c) : NULL),
 			     LOG_TEXT("SETTING", setting)),
 		  "%s %s%s", peer, text, value);
 }

@@ -33,6 +33,7 @@
 #include "containers/buf.h"
 #include "containers/list.h"
 #include "containers/wheel.h"
+#include "io/log.h"
 #include "io/reactor.h"
 #include "io/sock.h"
 #include "io/transport.h"
@@ -154,6 +155,8 @@ struct WB_FROZEN conn_ops {
 	void (*catch_up)(struct conn *c);
 	/* Looks at the send limits; called when it is past them for the grace, too. */
 	void (*check_limits)(struct conn *c);
+	/* Name of its home for log lines, or NULL; only for one that was let in. */
+	const char *(*home_name)(const struct conn *c);
 	/* It is not open any more: leave all channels. Once, if admit() let it in. */
 	void (*left)(struct conn *c);
 	/* End of the turn: free it. */
@@ -297,6 +300,13 @@ void conn_arm(struct conn *c, uint64_t deadline_ns);
 /* " (KEY = VALUE)" of the configuration in force, for log lines; "" when @setting is NULL. */
 #define CONN_SETTING_MAX 128
 char *conn_format_setting(char *out, size_t cap, const struct conn *c, const char *setting);
+
+/*
+ * One line about a connection, rate-limited for each kind of event: who, what
+ * (@text goes on after the address), which setting (or NULL).
+ */
+void conn_log(const struct conn *c, int priority, enum log_event_id event, const char *setting,
+	      const char *text);
 
 /* "user-ADDR:PORT". @out has CONN_USER_MAX bytes. */
 #define CONN_USER_MAX (SOCK_ADDRESS_MAX + 8)

@@ -69,10 +69,3 @@ void conn_send_raw(struct conn *c, const void *p, size_t n);
 
 /* Queues the Close, behind everything else. */
 void conn_send_close(struct conn *c, const uint8_t *payload, size_t n);
-
-/*
- * One line about a connection, rate-limited for each kind of event: who, what
- * (@text goes on after the address), which setting (or NULL).
- */
-void conn_log(const struct conn *c, int priority, enum log_event_id event, const char *setting,
-	      const char *text);

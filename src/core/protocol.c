@@ -18,6 +18,8 @@
 
 typedef Websocket__WebSocketMessage message;
 
+#define JOIN_E_TOO_MANY (-EDQUOT) /* max_channels_per_client */
+
 /* -------------------------------------------------------------------- answering */
 
 void protocol_error(struct conn *c, const message *request, uint32_t code, const char *reason)
@@ -43,21 +45,9 @@ static void answer_ack(struct conn *c, const message *request)
 	conn_send_msg(c, &b);
 }
 
-/* Name of the home of a connection; NULL for an echo connection. */
-static const char *home_name(const struct conn *c)
+const char *protocol_home_name(const struct conn *c)
 {
 	return c->home.channel ? c->home.channel->entry->name : c->left_home;
-}
-
-void protocol_log(const struct conn *c, int priority, enum log_event_id event, const char *text)
-{
-	char peer[SOCK_ADDRESS_MAX], id[37];
-
-	uuid4_format(id, c->id);
-	log_event_limited(priority, event,
-			  LOG_FIELDS(LOG_TEXT("PEER", sock_format_peer(peer, &c->peer)),
-				     LOG_TEXT("CLIENT_ID", id), LOG_TEXT("CHANNEL", home_name(c))),
-			  "%s %s", peer, text);
 }
 
 /* Refuses a message; the connection stays unless the outcome says how to close it. */
@@ -68,7 +58,7 @@ static void refuse(struct conn *c, const message *m, enum msg_result r, uint32_t
 
 	METRIC_INC(c->env->metrics, message_errors);
 	snprintf(text, sizeof(text), "sent a message that is not valid: %s", msg_result_text(r));
-	protocol_log(c, LOG_INFO, EV_MESSAGE_ERROR, text);
+	conn_log(c, LOG_INFO, EV_MESSAGE_ERROR, NULL, text);
 	protocol_error(c, m, code, msg_result_text(r));
 	if (close_code)
 		conn_close(c, close_code, msg_result_text(r));
@@ -80,8 +70,18 @@ static void refuse_text(struct conn *c, const message *m, uint32_t code, const c
 
 	METRIC_INC(c->env->metrics, message_errors);
 	snprintf(text, sizeof(text), "sent a message that is refused: %s", reason);
-	protocol_log(c, LOG_INFO, EV_MESSAGE_ERROR, text);
+	conn_log(c, LOG_INFO, EV_MESSAGE_ERROR, NULL, text);
 	protocol_error(c, m, code, reason);
+}
+
+static void refuse_for_limit(struct conn *c, const message *m, uint32_t code, const char *setting)
+{
+	char text[160];
+
+	METRIC_INC(c->env->metrics, message_errors);
+	snprintf(text, sizeof(text), "sent a message that is refused: past %s", setting);
+	conn_log(c, LOG_INFO, EV_LIMIT_EXCEEDED, setting, text);
+	protocol_error(c, m, code, text + strlen("sent a message that is refused: "));
 }
 
 /* ------------------------------------------------------------------- delivering */
@@ -225,7 +225,7 @@ static void log_connection(const struct conn *c, enum log_event_id event, const 
 	uuid4_format(id, c->id);
 	log_event(LOG_INFO, event,
 		  LOG_FIELDS(LOG_TEXT("PEER", sock_format_peer(peer, &c->peer)),
-			     LOG_TEXT("CLIENT_ID", id), LOG_TEXT("CHANNEL", home_name(c)),
+			     LOG_TEXT("CLIENT_ID", id), LOG_TEXT("CHANNEL", protocol_home_name(c)),
 			     LOG_NUM("CLOSE_CODE", c->close_code)),
 		  "%s %s (client %s)", peer, text, id);
 }
@@ -398,7 +398,7 @@ static bool check_names(struct conn *c, const message *m)
 	return true;
 }
 
-/* Joins one channel; 0 also when it is a member already. */
+/* Return: 0, also when it is a member already | HUB_E_FULL | JOIN_E_TOO_MANY | -ENOMEM. */
 static int join_one(struct conn *c, const char *name)
 {
 	struct member *m;
@@ -407,13 +407,12 @@ static int join_one(struct conn *c, const char *name)
 	if (hub_membership(hub_of(c), c, name, strlen(name)))
 		return 0;
 	if (c->n_members >= c->env->config->max_channels_per_client)
-		return 429;
+		return JOIN_E_TOO_MANY;
 	m = calloc(1, sizeof(*m));
 	r = m ? hub_join(hub_of(c), c, m, name, strlen(name)) : -ENOMEM;
-	if (r == 0)
-		return 0;
-	free(m);
-	return 503;
+	if (r)
+		free(m);
+	return r;
 }
 
 static void leave_one(struct conn *c, struct member *m, bool tell)
@@ -440,9 +439,12 @@ static void take_subscribe(struct conn *c, const message *m)
 		/* The list is taken whole or not at all; new memberships stand first. */
 		while (c->members != before)
 			leave_one(c, c->members, false);
-		refuse_text(c, m, (uint32_t)r,
-			    r == 429 ? "more than max_channels_per_client"
-				     : "no room for another channel");
+		if (r == JOIN_E_TOO_MANY)
+			refuse_for_limit(c, m, 429, "max_channels_per_client");
+		else if (r == HUB_E_FULL)
+			refuse_for_limit(c, m, 503, "max_channels");
+		else
+			refuse_text(c, m, 503, "out of memory");
 		return;
 	}
 	answer_ack(c, m);
@@ -492,8 +494,8 @@ static void take_control(struct conn *c, const message *m)
 		take_unsubscribe(c, m);
 		break;
 	default:
-		protocol_log(c, LOG_DEBUG, EV_CLIENT_MESSAGE,
-			     "sent ACKNOWLEDGE, ERROR or CONFIG; noted");
+		conn_log(c, LOG_DEBUG, EV_CLIENT_MESSAGE, NULL,
+			 "sent ACKNOWLEDGE, ERROR or CONFIG; noted");
 		break;
 	}
 }
@@ -506,7 +508,7 @@ static void take_text(struct conn *c, const uint8_t *p, size_t n)
 	struct frame *f;
 
 	if (c->env->config->text_messages != TEXT_RELAY) {
-		protocol_log(c, LOG_DEBUG, EV_CLIENT_MESSAGE, "sent a text message; noted");
+		conn_log(c, LOG_DEBUG, EV_CLIENT_MESSAGE, NULL, "sent a text message; noted");
 		return;
 	}
 	through = home_membership(c);

@@ -57,5 +57,5 @@ struct protocol_published protocol_publish(struct hub *h, const char *channel, b
 void protocol_error(struct conn *c, const Websocket__WebSocketMessage *request, uint32_t code,
 		    const char *reason);
 
-/* A rate-limited line about a client. */
-void protocol_log(const struct conn *c, int priority, enum log_event_id event, const char *text);
+/* Name of the home of a connection, NULL for an echo connection; conn's until it changes. */
+const char *protocol_home_name(const struct conn *c);

@@ -129,8 +129,8 @@ void transfer_done(struct hub *h, const struct spool_result *result)
 	snprintf(text, sizeof(text),
 		 is_done ? "sent the file %s" : "sent a transfer that is not kept: %s",
 		 is_done ? result->name : result->reason);
-	protocol_log(t->conn, is_done ? LOG_INFO : LOG_NOTICE,
-		     is_done ? EV_SPOOLED : EV_SPOOL_FAILED, text);
+	conn_log(t->conn, is_done ? LOG_INFO : LOG_NOTICE, is_done ? EV_SPOOLED : EV_SPOOL_FAILED,
+		 NULL, text);
 	msg_init_control(&b, is_done ? WEBSOCKET__CONTROL_TYPE__ACKNOWLEDGE
 				     : WEBSOCKET__CONTROL_TYPE__ERROR);
 	msg_set_request_id(&b, result->request_id, result->request_id_len);

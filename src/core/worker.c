@@ -12,7 +12,6 @@
 
 #define ACCEPTS_PER_TURN 64
 #define ACCEPT_PAUSE_NS (100 * NS_PER_MS)
-#define REFUSALS_AT_A_TIME 512 /* connections past max_connections that wait for their 503 */
 #define CONNS_PER_CHUNK 1024
 #define SERIAL_BITS 56 /* of a connection's serial; above them the worker's index */
 
@@ -81,11 +80,19 @@ void worker_run_tasks(struct worker *w)
 
 /* ------------------------------------------------------------------ connections */
 
+static void leave(struct worker *w, const struct sock_peer *peer, uint16_t refuse)
+{
+	if (refuse)
+		admission_leave_refused(&w->pool->shared.admission);
+	else
+		admission_leave(&w->pool->shared.admission, peer);
+}
+
 static void conn_free(struct conn *c)
 {
 	struct worker *w = CONTAINER_OF(c->env, struct worker, hub.env);
 
-	admission_leave(&w->pool->shared.admission, &c->peer);
+	leave(w, &c->peer, c->refuse_status);
 	slab_put(&w->conns, c);
 }
 
@@ -95,9 +102,28 @@ static const struct conn_ops conn_ops = {
 	.message = protocol_message,
 	.catch_up = channel_catch_up,
 	.check_limits = slow_check,
+	.home_name = protocol_home_name,
 	.left = protocol_left,
 	.dead = conn_free,
 };
+
+/* Refused by one too many to answer them all, or there is no memory for it (@refuse 0). */
+static void drop_unanswered(struct worker *w, uint16_t refuse)
+{
+	struct metrics *m = &w->metrics;
+	const char *setting = refuse == 429 ? "max_connections_per_ip" : "max_connections";
+
+	METRIC_INC(m, connection_errors);
+	if (!refuse) {
+		METRIC_INC(m, accept_errors);
+		log_event_limited(LOG_WARNING, EV_ACCEPT_FAILED, LOG_FIELDS(LOG_ERRNO(-ENOMEM)),
+				  "no memory for another connection; it is dropped");
+		return;
+	}
+	metric_add(refuse == 429 ? &m->refused_per_ip : &m->refused_max_connections, 1);
+	log_event_limited(LOG_NOTICE, EV_REFUSED, LOG_FIELDS(LOG_TEXT("SETTING", setting)),
+			  "connections past %s are dropped without an answer", setting);
+}
 
 struct conn *worker_adopt(struct worker *w, const struct transport *transport,
 			  const struct sock_peer *peer)
@@ -105,7 +131,8 @@ struct conn *worker_adopt(struct worker *w, const struct transport *transport,
 	const struct config *config = w->hub.env.config;
 	struct admission *admission = &w->pool->shared.admission;
 	uint16_t refuse = 0;
-	struct conn *c;
+	struct conn *c = NULL;
+	bool has_entered;
 
 	switch (admission_enter(admission, peer, config->max_connections,
 				config->max_connections_per_ip)) {
@@ -118,17 +145,13 @@ struct conn *worker_adopt(struct worker *w, const struct transport *transport,
 	default:
 		break;
 	}
-	c = refuse == 503 && admission_total(admission) >
-				     config->max_connections + REFUSALS_AT_A_TIME
-		    ? NULL
-		    : slab_get(&w->conns);
+	has_entered = !refuse || admission_enter_refused(admission);
+	if (has_entered)
+		c = slab_get(&w->conns);
 	if (!c) {
-		METRIC_INC(&w->metrics, refused_max_connections);
-		METRIC_INC(&w->metrics, connection_errors);
-		log_event_limited(LOG_NOTICE, EV_REFUSED,
-				  LOG_FIELDS(LOG_TEXT("SETTING", "max_connections")),
-				  "connections past max_connections are dropped without an answer");
-		admission_leave(admission, peer);
+		if (has_entered)
+			leave(w, peer, refuse);
+		drop_unanswered(w, refuse);
 		return NULL;
 	}
 	c->transport = *transport;

@@ -71,17 +71,15 @@ TEST(admission_total_lets_in_up_to_the_limit)
 	for (unsigned i = 0; i < ARRAY_LEN(peers); i++) {
 		peers[i] = v4_peer(i);
 		CHECK_EQ(admission_enter(&a, &peers[i], 5, 0), i < 5 ? 0 : ADMISSION_E_FULL);
-		CHECK_EQ(admission_total(&a), i + 1); /* refused ones are counted, too */
+		CHECK_EQ(admission_total(&a), i < 5 ? i + 1 : 5); /* refused ones take no place */
 	}
-	admission_leave(&a, &peers[6]);
-	admission_leave(&a, &peers[5]);
-	CHECK_EQ(admission_enter(&a, &peers[5], 5, 0), ADMISSION_E_FULL);
-	admission_leave(&a, &peers[5]);
 	admission_leave(&a, &peers[4]);
 	CHECK_EQ(admission_enter(&a, &peers[5], 5, 0), 0);
+	CHECK_EQ(admission_enter(&a, &peers[4], 5, 0), ADMISSION_E_FULL);
 	CHECK_EQ(admission_enter(&a, &peers[4], 0, 0), ADMISSION_E_FULL);
-	for (unsigned i = 0; i < 6; i++)
+	for (unsigned i = 0; i < 4; i++)
 		admission_leave(&a, &peers[i]);
+	admission_leave(&a, &peers[5]);
 	check_empty_and_fini(&a);
 }
 
@@ -94,16 +92,16 @@ TEST(admission_per_ip_lets_in_up_to_the_limit)
 	for (unsigned i = 0; i < 5; i++) {
 		one.port++; /* connections of one address differ by their port alone */
 		CHECK_EQ(admission_enter(&a, &one, NO_LIMIT, 3), i < 3 ? 0 : ADMISSION_E_PER_IP);
-		CHECK_EQ(admission_total(&a), i + 1);
+		CHECK_EQ(admission_total(&a), i < 3 ? i + 1 : 3);
 	}
 	CHECK_EQ(admission_enter(&a, &other, NO_LIMIT, 3), 0);
 	CHECK_EQ(admission_enter(&a, &one, NO_LIMIT, 0), 0); /* no limit */
 	CHECK_EQ(admission_enter(&a, &one, 1, 3), ADMISSION_E_FULL);
-	for (unsigned i = 0; i < 5; i++)
+	for (unsigned i = 0; i < 2; i++)
 		admission_leave(&a, &one);
 	CHECK_EQ(admission_enter(&a, &one, NO_LIMIT, 3), 0); /* the third */
 	CHECK_EQ(admission_enter(&a, &one, NO_LIMIT, 3), ADMISSION_E_PER_IP);
-	for (unsigned i = 0; i < 4; i++)
+	for (unsigned i = 0; i < 3; i++)
 		admission_leave(&a, &one);
 	CHECK_EQ(admission_total(&a), 1);
 	admission_leave(&a, &other);
@@ -125,8 +123,8 @@ TEST(admission_tells_addresses_apart_by_every_byte)
 		CHECK_EQ(admission_enter(&a, &peers[i], NO_LIMIT, 1), 0);
 	for (size_t i = 0; i < ARRAY_LEN(peers); i++)
 		CHECK_EQ(admission_enter(&a, &peers[i], NO_LIMIT, 1), ADMISSION_E_PER_IP);
-	for (size_t i = 0; i < 2 * ARRAY_LEN(peers); i++)
-		admission_leave(&a, &peers[i / 2]);
+	for (size_t i = 0; i < ARRAY_LEN(peers); i++)
+		admission_leave(&a, &peers[i]);
 	check_empty_and_fini(&a);
 }
 
@@ -141,7 +139,7 @@ TEST(admission_of_unix_peers_knows_only_the_total)
 		CHECK_EQ(admission_enter(&a, &local, 5, 1), i < 5 ? 0 : ADMISSION_E_FULL);
 	CHECK_EQ(cells_in_use(&a), 0);
 	CHECK_EQ(admission_enter(&a, &zero, NO_LIMIT, 1), 0);
-	for (unsigned i = 0; i < 6; i++)
+	for (unsigned i = 0; i < 5; i++)
 		admission_leave(&a, &local);
 	CHECK_EQ(cells_in_use(&a), 1);
 	admission_leave(&a, &zero);
@@ -160,7 +158,7 @@ TEST(admission_of_an_address_without_a_free_cell)
 		atomic_store(&a.cells[i], foreign);
 	for (int i = 0; i < 4; i++)
 		CHECK_EQ(admission_enter(&a, &peer, 3, 1), i < 3 ? 0 : ADMISSION_E_FULL);
-	for (int i = 0; i < 4; i++)
+	for (int i = 0; i < 3; i++)
 		admission_leave(&a, &peer);
 	for (size_t i = 0; i <= a.mask; i++)
 		CHECK_EQ(atomic_load(&a.cells[i]), foreign);
@@ -169,7 +167,6 @@ TEST(admission_of_an_address_without_a_free_cell)
 		atomic_store(&a.cells[i], 0);
 	CHECK_EQ(admission_enter(&a, &peer, NO_LIMIT, 1), 0);
 	CHECK_EQ(admission_enter(&a, &peer, NO_LIMIT, 1), ADMISSION_E_PER_IP);
-	admission_leave(&a, &peer);
 	admission_leave(&a, &peer);
 	for (size_t i = 0; i <= a.mask; i++)
 		CHECK_EQ(atomic_load(&a.cells[i]), i % 8 == 5 ? 0 : foreign);
@@ -191,8 +188,34 @@ TEST(admission_adds_up_two_cells_of_one_address)
 	atomic_fetch_add(&a.total, 1);
 	CHECK_EQ(admission_enter(&a, &peer, NO_LIMIT, 3), 0);
 	CHECK_EQ(admission_enter(&a, &peer, NO_LIMIT, 3), ADMISSION_E_PER_IP);
-	for (int i = 0; i < 4; i++)
+	for (int i = 0; i < 3; i++)
 		admission_leave(&a, &peer);
+	check_empty_and_fini(&a);
+}
+
+/* However many keep trying: whoever leaves makes room for the next one. */
+TEST(admission_those_refused_have_a_bound_of_their_own)
+{
+	struct admission a = {0};
+	struct sock_peer in = v4_peer(1), next = v4_peer(2);
+
+	CHECK_EQ(admission_init(&a, 10), 0);
+	CHECK_EQ(admission_enter(&a, &in, 1, 1), 0);
+	for (unsigned i = 0; i < ADMISSION_REFUSED_MAX + 2; i++) {
+		CHECK_EQ(admission_enter(&a, &in, 1, 1), ADMISSION_E_FULL);
+		CHECK_EQ(admission_enter(&a, &in, 9, 1), ADMISSION_E_PER_IP);
+		CHECK_EQ(admission_enter_refused(&a), i < ADMISSION_REFUSED_MAX);
+	}
+	CHECK_EQ(admission_total(&a), 1);
+	admission_leave(&a, &in);
+	CHECK_EQ(admission_enter(&a, &next, 1, 1), 0);
+	admission_leave_refused(&a);
+	CHECK(admission_enter_refused(&a));
+	CHECK(!admission_enter_refused(&a));
+	for (unsigned i = 0; i < ADMISSION_REFUSED_MAX; i++)
+		admission_leave_refused(&a);
+	CHECK_EQ(atomic_load(&a.refused), 0);
+	admission_leave(&a, &next);
 	check_empty_and_fini(&a);
 }
 
@@ -233,6 +256,7 @@ static void come(struct visitor *v, size_t i)
 	v->outcome[i] = admission_enter(&c->a, &v->held[i], total, c->is_limited ? PER_IP : 0);
 	if (v->outcome[i]) {
 		atomic_fetch_add(v->outcome[i] == ADMISSION_E_FULL ? &c->full : &c->per_ip, 1);
+		v->outcome[i] = -1;
 		return;
 	}
 	atomic_fetch_add(&c->admitted, 1);
@@ -247,7 +271,7 @@ static void go(struct visitor *v, size_t i)
 {
 	struct crowd *c = v->crowd;
 
-	if (v->outcome[i] == 0 && c->is_limited) {
+	if (c->is_limited) {
 		atomic_fetch_sub(&c->inside, 1);
 		atomic_fetch_sub(&c->inside_of[v->address[i]], 1);
 	}
