@@ -89,12 +89,20 @@ $(O)/wsbind: $(OBJ)
 	$(call say,LD,$@)
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
 
-# tests/unit/alloc.c counts allocations and makes them fail.
-WRAP := -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc
+# tests/unit/fault.c counts these calls and makes them fail.
+WRAP_FLAG := -Wl,--wrap=
+WRAP := $(addprefix $(WRAP_FLAG),malloc calloc realloc aligned_alloc strdup strndup mmap accept4 \
+	epoll_ctl epoll_wait recv send sendmsg write eventfd open openat socket epoll_create1 signalfd \
+	listen bind pthread_create)
 
 $(O)/unit: $(filter-out $(MAIN),$(OBJ)) $(TOBJ)
 	$(call say,LD,$@)
 	$(Q)$(CC) $(ALL_LDFLAGS) $(WRAP) -o $@ $^ $(LIBS) -lcmocka
+
+# The daemon itself, whose calls tests/integration/55-faults.py makes fail.
+$(O)/wsbind-faults: $(OBJ) $(O)/tests/unit/fault.o
+	$(call say,LD,$@)
+	$(Q)$(CC) $(ALL_LDFLAGS) $(WRAP) -o $@ $^ $(LIBS)
 
 # The harnesses of tests/fuzz: with replay.c by any compiler, with libFuzzer by clang.
 FUZZ := $(patsubst tests/fuzz/fuzz-%.c,%,$(sort $(wildcard tests/fuzz/fuzz-*.c)))
@@ -157,7 +165,7 @@ check: deps
 check-unit: $(O)/unit
 	$(Q)$(O)/unit $(UNIT)
 
-check-integration: $(O)/wsbind
+check-integration: $(O)/wsbind $(O)/wsbind-faults
 	$(Q)WSBIND=$(O)/wsbind WSBIND_TEST_SLOW=$(SLOW) $(PYTHON) tests/integration/run.py $(TEST)
 
 check-conformance: $(O)/wsbind

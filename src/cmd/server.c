@@ -20,56 +20,6 @@
 #define SPARE_DESCRIPTORS 64 /* beside connections: listeners, epoll, admin, spool */
 #define STALLED_NS (5 * NS_PER_S)
 
-/* ------------------------------------------------------------------------ spool */
-
-/* What the spool thread tells a worker; frees itself. */
-struct spool_task {
-	struct worker_task task;
-	struct spool_result result;
-	char name[SPOOL_NAME_MAX];
-};
-
-static void spool_done_run(struct worker *w, struct worker_task *t)
-{
-	struct spool_task *s = CONTAINER_OF(t, struct spool_task, task);
-
-	s->result.name = s->name;
-	transfer_done(&w->hub, &s->result);
-	free(s);
-}
-
-static void spool_done(void *ctx, const struct spool_result *result)
-{
-	struct server *server = ctx;
-	struct spool_task *s = calloc(1, sizeof(*s));
-
-	if (!s)
-		return; /* the file is there or isn't; only the answer is lost */
-	s->task.run = spool_done_run;
-	s->result = *result;
-	snprintf(s->name, sizeof(s->name), "%s", result->name);
-	worker_post(server->pool->workers[result->owner.worker], &s->task);
-}
-
-static void spool_room_run(struct worker *w, struct worker_task *t)
-{
-	transfer_room(&w->hub);
-	free(t);
-}
-
-static void spool_room(void *ctx, unsigned worker)
-{
-	struct server *server = ctx;
-	struct worker_task *t = calloc(1, sizeof(*t));
-
-	if (!t)
-		return;
-	t->run = spool_room_run;
-	worker_post(server->pool->workers[worker], t);
-}
-
-static const struct spool_ops spool_ops = {.done = spool_done, .room = spool_room};
-
 /* --------------------------------------------------------------- rounds of tasks */
 
 static void round_done(struct worker_task *t)
@@ -266,6 +216,8 @@ static void main_work(struct reactor *r)
 	struct server *s = CONTAINER_OF(r, struct server, reactor);
 
 	worker_pool_run_done(s->pool);
+	if (s->admin && admin_timeout_ms(s->admin) == 0)
+		admin_run(s->admin); /* what workers have answered goes out in this turn */
 	server_arm_admin(s);
 }
 
@@ -299,9 +251,10 @@ static unsigned count_workers(const struct config *config)
 	return (unsigned)MIN(MAX(n, 1), DIRECTORY_MAX_WORKERS);
 }
 
-static void raise_descriptors(const struct config *config)
+void server_fit_descriptors(struct config *config)
 {
 	uint64_t wanted = config->max_connections + SPARE_DESCRIPTORS;
+	uint64_t usable;
 	struct rlimit limit;
 
 	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
@@ -310,13 +263,15 @@ static void raise_descriptors(const struct config *config)
 	(void)setrlimit(RLIMIT_NOFILE, &limit);
 	if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur >= wanted)
 		return;
+	usable = limit.rlim_cur > SPARE_DESCRIPTORS ? limit.rlim_cur - SPARE_DESCRIPTORS : 1;
 	log_event(LOG_WARNING, EV_LIMITS_LOW,
 		  LOG_FIELDS(LOG_TEXT("SETTING", "LimitNOFILE"), LOG_NUM("LIMIT", limit.rlim_cur)),
 		  "at most %llu files may be open, max_connections = %llu needs %llu; continuing "
-		  "with "
-		  "fewer connections, set LimitNOFILE=%llu in the unit (or ulimit -n)",
+		  "with max_connections = %llu, set LimitNOFILE=%llu in the unit (or ulimit -n)",
 		  (unsigned long long)limit.rlim_cur, (unsigned long long)config->max_connections,
-		  (unsigned long long)wanted, (unsigned long long)wanted);
+		  (unsigned long long)wanted, (unsigned long long)usable,
+		  (unsigned long long)wanted);
+	config->max_connections = usable;
 }
 
 static void check_backlog(void)
@@ -414,9 +369,10 @@ static int start_spool(struct server *s)
 
 	if (!s->config->spool_dir[0])
 		return 0;
+	s->mail.pool = s->pool;
 	error = config_path_state(s->config->spool_dir, &dir);
 	if (!error)
-		error = spool_new(dir, &spool_ops, s, &s->spool);
+		error = spool_new(dir, &spool_mail_ops, &s->mail, &s->spool);
 	if (error)
 		return fail(s, "spool", "spool_dir", error);
 	s->pool->shared.spool = s->spool;
@@ -497,7 +453,7 @@ static int start(struct server *s)
 	s->started_ms = clock_wall_ms();
 	s->watchdog_ns = systemd_watchdog_ns();
 	log_event(LOG_INFO, EV_START, LOG_NO_FIELDS, "wsbind %s starts", WB_VERSION);
-	raise_descriptors(s->config);
+	server_fit_descriptors(s->config);
 	check_backlog();
 	warn_if_open(s->config);
 	error = upgrade_prepare();

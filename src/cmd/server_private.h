@@ -6,6 +6,7 @@
  * server_admin.c (what the HTTP endpoints do) and server_reload.c.
  */
 
+#include "core/spool_mail.h"
 #include "core/worker.h"
 #include "io/reactor.h"
 #include "model/config.h"
@@ -38,6 +39,7 @@ struct WB_OWNER(main) server {
 	struct config *config;
 	struct worker_pool *pool;
 	struct spool *spool;
+	struct spool_mail mail;
 	struct admin *admin;
 	char *control_path; /* NULL: none */
 	struct reactor_source signal_source;
@@ -64,6 +66,12 @@ extern const struct admin_ops server_admin_ops;
  * @req:    answered when the reload is done; NULL: nobody waits
  */
 void server_reload(struct server *s, struct admin_request *req);
+
+/*
+ * Raises the limit of open files as far as it goes; where that is too low, a warning, and
+ * max_connections of @config, which nobody else has yet, becomes what fits.
+ */
+void server_fit_descriptors(struct config *config);
 
 /* The worker that main gives its own publications to; any would do. */
 static inline struct worker *server_first(struct server *s)

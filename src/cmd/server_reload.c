@@ -143,6 +143,8 @@ void server_reload(struct server *s, struct admin_request *req)
 	}
 	r = calloc(1, sizeof(*r));
 	if (!r) {
+		log_event(LOG_ERR, EV_RELOAD_FAILED, LOG_NO_FIELDS,
+			  "not reloaded: out of memory; going on with the settings as they were");
 		if (req)
 			admin_reply(req, 500, NULL, "out of memory\n");
 		return;
@@ -151,8 +153,10 @@ void server_reload(struct server *s, struct admin_request *req)
 	r->req = req;
 	(void)systemd_reloading();
 	error = config_load(&s->source, &r->config, &errors);
-	if (!error)
+	if (!error) {
+		server_fit_descriptors(r->config);
 		error = config_diff(s->config, r->config, report_change, r);
+	}
 	if (!error)
 		error = config_keep_running(r->config, s->config);
 	if (error) {

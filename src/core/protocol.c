@@ -188,6 +188,8 @@ static void take_binary(struct conn *c, const message *m, const uint8_t *p, size
 		return;
 	if (is_spooled)
 		transfer_chunk(c, m);
+	if (c->state != CONN_OPEN)
+		return;
 	/* The last chunk of a file is acknowledged once the file is there. */
 	if (c->caps & MSG_CAP_ACK && !(is_spooled && m->binary->is_last))
 		answer_ack(c, m);

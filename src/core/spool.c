@@ -17,8 +17,8 @@
 #define BUCKETS 1024
 
 /* A chunk or, with `is_abort`, the end of its owner's connection. */
-struct node {
-	struct node *next;
+struct spool_note {
+	struct spool_note *next;
 	uint64_t queued_ns;
 	bool is_abort;
 	struct spool_job job;
@@ -41,8 +41,8 @@ struct spool {
 
 	pthread_mutex_t lock; /* guards the next group */
 	pthread_cond_t wake;
-	struct node *head;
-	struct node **tail;
+	struct spool_note *head;
+	struct spool_note **tail;
 	size_t n_chunks;  /* in the queue, without aborts */
 	size_t n_bytes;   /* of their data */
 	uint64_t waiting; /* bit per worker that met a full queue */
@@ -271,15 +271,15 @@ static void spool_work_chunk(struct spool *s, const struct spool_job *job)
 		spool_forget(s, t);
 }
 
-static void spool_work(struct spool *s, const struct node *node)
+static void spool_work(struct spool *s, const struct spool_note *note)
 {
 	struct incoming *t;
 
-	if (!node->is_abort) {
-		spool_work_chunk(s, &node->job);
+	if (!note->is_abort) {
+		spool_work_chunk(s, &note->job);
 		return;
 	}
-	t = *spool_slot(s, node->job.owner);
+	t = *spool_slot(s, note->job.owner);
 	if (t) {
 		incoming_discard(s, t);
 		spool_forget(s, t);
@@ -303,10 +303,16 @@ static void spool_expire(struct spool *s, uint64_t before_ns, int error, const c
 
 /* ---- the thread ---- */
 
-static void node_free(struct node *node)
+void spool_note_free(struct spool_note *note)
 {
-	free(node->job.data);
-	free(node);
+	if (note)
+		free(note->job.data);
+	free(note);
+}
+
+struct spool_note *spool_note_new(void)
+{
+	return calloc(1, sizeof(struct spool_note));
 }
 
 /* One second at a time while there is something that may expire, else until there is work. */
@@ -327,22 +333,22 @@ static void spool_wait(struct spool *s)
 	pthread_mutex_unlock(&s->lock);
 }
 
-static struct node *spool_take(struct spool *s)
+static struct spool_note *spool_take(struct spool *s)
 {
-	struct node *node = s->head;
+	struct spool_note *note = s->head;
 
-	if (!node)
+	if (!note)
 		return NULL;
-	s->head = node->next;
+	s->head = note->next;
 	if (!s->head)
 		s->tail = &s->head;
-	if (!node->is_abort) {
+	if (!note->is_abort) {
 		s->n_chunks--;
-		s->n_bytes -= node->job.n;
+		s->n_bytes -= note->job.n;
 		atomic_store_explicit(&s->counters.queued_jobs, s->n_chunks, memory_order_relaxed);
 		atomic_store_explicit(&s->counters.queued_bytes, s->n_bytes, memory_order_relaxed);
 	}
-	return node;
+	return note;
 }
 
 /* The workers to be told that there is room: not before half is free, or they would come for each
@@ -385,20 +391,20 @@ static void *spool_main(void *arg)
 
 	(void)pthread_setname_np(pthread_self(), "spool");
 	while (!is_stopping) {
-		struct node *node;
+		struct spool_note *note;
 		uint64_t waiting;
 
 		pthread_mutex_lock(&s->lock);
-		node = spool_take(s);
+		note = spool_take(s);
 		waiting = spool_take_waiting(s);
-		is_stopping = !node && s->is_stopping;
+		is_stopping = !note && s->is_stopping;
 		pthread_mutex_unlock(&s->lock);
 
 		spool_tell_room(s, waiting);
-		if (node) {
-			atomic_store_explicit(&s->oldest_ns, node->queued_ns, memory_order_relaxed);
-			spool_work(s, node);
-			node_free(node);
+		if (note) {
+			atomic_store_explicit(&s->oldest_ns, note->queued_ns, memory_order_relaxed);
+			spool_work(s, note);
+			spool_note_free(note);
 		} else if (!is_stopping) {
 			spool_idle(s);
 			spool_wait(s);
@@ -503,25 +509,25 @@ struct spool *spool_free(struct spool *s)
 
 /* ---- the workers' side ---- */
 
-static void spool_append(struct spool *s, struct node *node)
+static void spool_append(struct spool *s, struct spool_note *note)
 {
-	*s->tail = node;
-	s->tail = &node->next;
+	*s->tail = note;
+	s->tail = &note->next;
 	pthread_cond_signal(&s->wake);
 }
 
 bool spool_chunk(struct spool *s, struct spool_job *job)
 {
-	struct node *node = calloc(1, sizeof(*node));
+	struct spool_note *note = spool_note_new();
 	bool is_taken;
 
 	WB_ASSERT(job->owner.worker < SPOOL_MAX_WORKERS);
-	if (node) {
-		node->job = *job;
-		node->queued_ns = clock_now_ns();
+	if (note) {
+		note->job = *job;
+		note->queued_ns = clock_now_ns();
 	}
 	pthread_mutex_lock(&s->lock);
-	is_taken = node &&
+	is_taken = note &&
 		   (!s->n_chunks || (s->n_chunks < SPOOL_MAX_JOBS && job->n <= SPOOL_MAX_BYTES &&
 				     s->n_bytes <= SPOOL_MAX_BYTES - job->n));
 	if (is_taken) {
@@ -529,7 +535,7 @@ bool spool_chunk(struct spool *s, struct spool_job *job)
 		s->n_bytes += job->n;
 		atomic_store_explicit(&s->counters.queued_jobs, s->n_chunks, memory_order_relaxed);
 		atomic_store_explicit(&s->counters.queued_bytes, s->n_bytes, memory_order_relaxed);
-		spool_append(s, node);
+		spool_append(s, note);
 	} else {
 		s->waiting |= 1ULL << job->owner.worker;
 		pthread_cond_signal(&s->wake);
@@ -540,22 +546,18 @@ bool spool_chunk(struct spool *s, struct spool_job *job)
 		job->data = NULL;
 		job->n = 0;
 	} else {
-		free(node);
+		free(note); /* its data is the caller's */
 	}
 	return is_taken;
 }
 
-void spool_abort(struct spool *s, struct spool_owner owner)
+void spool_abort(struct spool *s, struct spool_owner owner, struct spool_note *note)
 {
-	struct node *node = calloc(1, sizeof(*node));
-
-	if (!node)
-		return;
-	node->is_abort = true;
-	node->queued_ns = clock_now_ns();
-	node->job.owner = owner;
+	note->is_abort = true;
+	note->queued_ns = clock_now_ns();
+	note->job.owner = owner;
 	pthread_mutex_lock(&s->lock);
-	spool_append(s, node);
+	spool_append(s, note);
 	pthread_mutex_unlock(&s->lock);
 }
 

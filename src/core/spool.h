@@ -37,6 +37,7 @@
 #define SPOOL_NAME_MAX 96
 
 struct spool;
+struct spool_note;
 
 /* Whose transfer; opaque to the spool but for `worker`, an index below SPOOL_MAX_WORKERS. */
 struct WB_VALUE spool_owner {
@@ -126,13 +127,19 @@ WB_ANY_THREAD bool spool_chunk(struct spool *s, struct spool_job *job) WB_NODISC
 /**
  * spool_abort() - the connection has ended: drop its transfer, if it has one
  *
+ * @note: of spool_note_new(); the spool's from here on
+ *
  * To be called for connections that have handed over a chunk, so that the notes are bounded by
- * the transfers. Never refused for a full queue. Follows the chunks that were handed over before
- * it. Without memory for the note, the transfer ends by SPOOL_IDLE_NS.
+ * the transfers. Never refused for a full queue, and not for want of memory: that is what the
+ * note is taken for in time. Follows the chunks that were handed over before it.
  *
  * Thread: any.
  */
-WB_ANY_THREAD void spool_abort(struct spool *s, struct spool_owner owner);
+WB_ANY_THREAD void spool_abort(struct spool *s, struct spool_owner owner, struct spool_note *note);
+
+/* NULL: out of memory. */
+WB_ANY_THREAD struct spool_note *spool_note_new(void);
+WB_ANY_THREAD void spool_note_free(struct spool_note *note);
 
 /* The job in hand has been waiting for more than SPOOL_STALL_NS, queue included. Any thread. */
 WB_ANY_THREAD bool spool_is_stalled(const struct spool *s, uint64_t now_ns);

@@ -7,11 +7,13 @@
 #include "base/text.h"
 #include "core/protocol.h"
 #include "io/log.h"
+#include "wire/ws.h"
 
 /* A connection that has handed chunks to the spool. */
 struct transfer {
 	uint64_t serial;
 	struct conn *conn;
+	struct spool_note *end; /* for spool_abort() */
 	UT_hash_handle hh;
 };
 
@@ -63,9 +65,12 @@ static bool note(struct hub *h, struct conn *c)
 		return false;
 	t->serial = c->serial;
 	t->conn = c;
-	HASH_ADD(hh, h->transfers, serial, sizeof(t->serial), t);
+	t->end = spool_note_new();
+	if (t->end)
+		HASH_ADD(hh, h->transfers, serial, sizeof(t->serial), t);
 	if (t->hh.tbl)
 		return true;
+	spool_note_free(t->end);
 	free(t);
 	return false;
 }
@@ -93,7 +98,7 @@ void transfer_chunk(struct conn *c, const Websocket__WebSocketMessage *m)
 	    (spool_chunk(h->shared->spool, &job) || wait_for_room(h, c, &job)))
 		return;
 	free(job.data);
-	protocol_error(c, m, 503, "out of memory; the transfer is not written");
+	conn_close(c, WS_CODE_INTERNAL_ERROR, "out of memory");
 }
 
 void transfer_room(struct hub *h)
@@ -144,6 +149,19 @@ void transfer_done(struct hub *h, const struct spool_result *result)
 	conn_send_msg(t->conn, &b);
 }
 
+void transfer_lost(struct hub *h)
+{
+	struct transfer *t, *next;
+
+	HASH_ITER(hh, h->transfers, t, next)
+	{
+		conn_log(
+			t->conn, LOG_ERR, EV_SPOOL_FAILED, NULL,
+			"sent a transfer whose end is not known: out of memory; closing with 1011");
+		conn_close(t->conn, WS_CODE_INTERNAL_ERROR, "out of memory");
+	}
+}
+
 void transfer_forget(struct conn *c)
 {
 	struct hub *h = hub_of(c);
@@ -162,6 +180,6 @@ void transfer_forget(struct conn *c)
 	if (!t)
 		return;
 	HASH_DELETE(hh, h->transfers, t);
+	spool_abort(h->shared->spool, owner_of(c), t->end);
 	free(t);
-	spool_abort(h->shared->spool, owner_of(c));
 }

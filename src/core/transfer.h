@@ -11,7 +11,10 @@
 
 #include "core/hub.h"
 
-/* Hands a chunk over, or holds the client until there is room. The spool is on. */
+/*
+ * Hands a chunk over, or holds the client until there is room; closes with 1011 when there is no
+ * memory for it. The spool is on.
+ */
 void transfer_chunk(struct conn *c, const Websocket__WebSocketMessage *m);
 
 /* The connection ended: its transfer leaves nothing behind. */
@@ -19,6 +22,12 @@ void transfer_forget(struct conn *c);
 
 /* A transfer of this worker ended: answers ACKNOWLEDGE or ERROR. Thread: the worker's. */
 void transfer_done(struct hub *h, const struct spool_result *result);
+
+/*
+ * How a transfer of this worker ended is not known for want of memory: closes with 1011 whoever
+ * has one. Thread: the worker's.
+ */
+void transfer_lost(struct hub *h);
 
 /* The spool has room again. Thread: the worker's. */
 void transfer_room(struct hub *h);

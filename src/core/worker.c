@@ -202,13 +202,24 @@ static void listen_off(struct worker *w)
 static void accept_failed(struct worker *w, int error)
 {
 	METRIC_INC(&w->metrics, accept_errors);
-	log_event_limited(LOG_WARNING, EV_ACCEPT_FAILED,
-			  LOG_FIELDS(LOG_ERRNO(error), LOG_TEXT("SETTING", "LimitNOFILE")),
-			  "cannot accept connections: %s; trying again, see LimitNOFILE and "
-			  "max_connections",
-			  strerror(-error));
+	if (!w->is_starved)
+		log_event_limited(LOG_WARNING, EV_ACCEPT_FAILED,
+				  LOG_FIELDS(LOG_ERRNO(error), LOG_TEXT("SETTING", "LimitNOFILE")),
+				  "cannot accept connections: %s; those that come wait, trying "
+				  "again every 100 ms, see LimitNOFILE and max_connections",
+				  strerror(-error));
+	w->is_starved = true;
 	listen_off(w);
 	wheel_add(&w->reactor.wheel, &w->accept_again, w->reactor.now_ns + ACCEPT_PAUSE_NS);
+}
+
+static void accept_works(struct worker *w)
+{
+	if (!w->is_starved)
+		return;
+	w->is_starved = false;
+	log_event_limited(LOG_NOTICE, EV_ACCEPT_FAILED, LOG_NO_FIELDS,
+			  "connections are accepted again");
 }
 
 static void accept_ready(struct reactor_source *s, uint32_t events)
@@ -220,12 +231,14 @@ static void accept_ready(struct reactor_source *s, uint32_t events)
 	(void)events;
 	for (int i = 0; i < ACCEPTS_PER_TURN; i++) {
 		r = sock_accept(l->fd, &fd, &peer);
+		if (r == 0 || r == -EAGAIN)
+			accept_works(l->worker);
+		if (r == -EAGAIN)
+			return;
 		if (r == 0) {
 			adopt_socket(l->worker, fd, &peer);
 			continue;
 		}
-		if (r == -EAGAIN)
-			return;
 		if (r == -EMFILE || r == -ENFILE || r == -ENOBUFS || r == -ENOMEM) {
 			accept_failed(l->worker, r);
 			return;

@@ -71,6 +71,7 @@ struct WB_OWNER(worker) worker {
 	uint64_t stop_deadline_ns;
 	uint64_t next_serial;
 	enum worker_phase phase;
+	bool is_starved; /* accepting failed for want of descriptors or memory */
 	pthread_t thread WB_FROZEN;
 	bool has_thread WB_FROZEN;
 };

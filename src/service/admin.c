@@ -5,6 +5,7 @@
 #include <inttypes.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 
 #include "io/sock.h"
@@ -12,6 +13,7 @@
 
 #define PLAIN_TEXT "text/plain; charset=utf-8"
 #define JSON "application/json"
+#define ACCEPT_PAUSE_MS 100
 
 void admin_request_release(struct admin_request *req)
 {
@@ -117,17 +119,69 @@ void admin_reply_found(struct admin_request *req, bool found)
 		admin_reply(req, MHD_HTTP_NOT_FOUND, NULL, "no client with this id\n");
 }
 
-/* Takes @fd; libmicrohttpd closes it, most of its failing ways included. */
-static int side_start(struct admin *a, struct admin_side *side, int fd)
+static int watch(struct admin *a, int fd)
 {
 	struct epoll_event event = {.events = EPOLLIN};
+
+	return epoll_ctl(a->epoll_fd, EPOLL_CTL_ADD, fd, &event) < 0 ? -errno : 0;
+}
+
+/* No more can be taken now: admin_run() tries again, after ACCEPT_PAUSE_MS at the latest. */
+static void side_pause(struct admin_side *side)
+{
+	(void)epoll_ctl(side->admin->epoll_fd, EPOLL_CTL_DEL, side->listen_fd, NULL);
+	side->is_listening = false;
+}
+
+static bool side_is_full(const struct admin_side *side)
+{
+	const union MHD_DaemonInfo *info =
+		MHD_get_daemon_info(side->daemon, MHD_DAEMON_INFO_CURRENT_CONNECTIONS);
+
+	return info && info->num_connections >= ADMIN_MAX_CONNECTIONS;
+}
+
+static void side_accept(struct admin_side *side)
+{
+	struct sockaddr_storage addr;
+	socklen_t len;
+	int fd;
+
+	if (!side->is_listening && watch(side->admin, side->listen_fd))
+		return;
+	side->is_listening = true;
+	for (int i = 0; i < ADMIN_MAX_CONNECTIONS; i++) {
+		if (side_is_full(side)) {
+			side_pause(side);
+			return;
+		}
+		len = sizeof(addr);
+		fd = accept4(side->listen_fd, (struct sockaddr *)&addr, &len,
+			     SOCK_NONBLOCK | SOCK_CLOEXEC);
+		if (fd >= 0) /* which is closed when there is no memory for it */
+			(void)MHD_add_connection(side->daemon, fd, (struct sockaddr *)&addr, len);
+		else if (errno == EAGAIN)
+			return;
+		else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS ||
+			 errno == ENOMEM) {
+			side_pause(side);
+			return;
+		}
+	}
+}
+
+/* Takes @fd. */
+static int side_start(struct admin *a, struct admin_side *side, int fd)
+{
 	const union MHD_DaemonInfo *info;
+	int r;
 
 	side->admin = a;
 	side->is_control = side == &a->control;
+	side->listen_fd = fd;
 	side->daemon = MHD_start_daemon(
-		MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME, 0, NULL, NULL, admin_http_handle, side,
-		MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_CONNECTION_LIMIT, ADMIN_MAX_CONNECTIONS,
+		MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET | MHD_ALLOW_SUSPEND_RESUME, 0, NULL, NULL,
+		admin_http_handle, side, MHD_OPTION_CONNECTION_LIMIT, ADMIN_MAX_CONNECTIONS,
 		MHD_OPTION_CONNECTION_TIMEOUT, ADMIN_IDLE_S, MHD_OPTION_NOTIFY_COMPLETED,
 		admin_http_completed, side, MHD_OPTION_END);
 	if (!side->daemon)
@@ -135,7 +189,19 @@ static int side_start(struct admin *a, struct admin_side *side, int fd)
 	info = MHD_get_daemon_info(side->daemon, MHD_DAEMON_INFO_EPOLL_FD);
 	if (!info)
 		return -ENOTSUP;
-	return epoll_ctl(a->epoll_fd, EPOLL_CTL_ADD, info->epoll_fd, &event) < 0 ? -errno : 0;
+	r = watch(a, info->epoll_fd);
+	if (!r)
+		r = watch(a, fd);
+	side->is_listening = r == 0;
+	return r;
+}
+
+static void side_stop(struct admin_side *side)
+{
+	if (side->daemon)
+		MHD_stop_daemon(side->daemon);
+	side->daemon = NULL;
+	fd_closep(&side->listen_fd);
 }
 
 static int admin_open_metrics(struct admin *a, const struct admin_options *options)
@@ -195,6 +261,7 @@ int admin_new(const struct admin_options *options, enum admin_listener *failed, 
 	if (!a)
 		return -ENOMEM;
 	list_init(&a->waiting);
+	a->epoll_fd = a->metrics.listen_fd = a->control.listen_fd = -1;
 	a->ops = options->ops;
 	a->ctx = options->ctx;
 	a->max_body = options->max_body;
@@ -238,10 +305,8 @@ struct admin *admin_free(struct admin *a)
 	    st.st_ino == a->control_ino)
 		(void)unlink(a->control_path); /* gone or not, there is nothing more to do */
 	admin_turn_away(a);
-	if (a->metrics.daemon)
-		MHD_stop_daemon(a->metrics.daemon);
-	if (a->control.daemon)
-		MHD_stop_daemon(a->control.daemon);
+	side_stop(&a->metrics);
+	side_stop(&a->control);
 	fd_closep(&a->epoll_fd);
 	free(a->control_path);
 	free(a);
@@ -257,9 +322,12 @@ static int side_timeout_ms(const struct admin_side *side)
 {
 	MHD_UNSIGNED_LONG_LONG ms;
 
+	int longest = side->daemon && !side->is_listening ? ACCEPT_PAUSE_MS : -1;
+
 	if (!side->daemon || MHD_get_timeout(side->daemon, &ms) != MHD_YES)
-		return -1;
-	return ms > INT32_MAX ? INT32_MAX : (int)ms;
+		return longest;
+	ms = MIN(ms, (MHD_UNSIGNED_LONG_LONG)INT32_MAX);
+	return longest < 0 ? (int)ms : MIN((int)ms, longest);
 }
 
 int admin_timeout_ms(const struct admin *a)
@@ -275,13 +343,20 @@ int admin_timeout_ms(const struct admin *a)
 	return MIN(metrics, control);
 }
 
+static void side_run(struct admin_side *side)
+{
+	if (!side->daemon)
+		return;
+	if (!side->admin->is_closing)
+		side_accept(side);
+	(void)MHD_run(side->daemon); /* fails only for a daemon with threads */
+}
+
 void admin_run(struct admin *a)
 {
 	a->has_resumed = false;
-	if (a->metrics.daemon)
-		(void)MHD_run(a->metrics.daemon); /* fails only for a daemon with threads */
-	if (a->control.daemon)
-		(void)MHD_run(a->control.daemon);
+	side_run(&a->metrics);
+	side_run(&a->control);
 }
 
 uint16_t admin_port(const struct admin *a)

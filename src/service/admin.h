@@ -15,7 +15,9 @@
  * admin_fd(), which the caller's loop watches; when it is readable or the time of
  * admin_timeout_ms() has passed, admin_run() works. Nothing blocks and nothing is
  * logged here. Bounded: ADMIN_MAX_CONNECTIONS for each listener, the length of
- * bodies, ADMIN_IDLE_S for a client that does not go on.
+ * bodies, ADMIN_IDLE_S for a client that does not go on. Whoever comes while there is
+ * no room or no descriptor waits in the kernel: connections are accepted here, since
+ * libmicrohttpd would try again without a pause.
  *
  *   GET  /metrics /healthz /readyz          both listeners
  *   GET  /clients?offset=O&limit=L          control socket only, like the rest

@@ -20,7 +20,9 @@
 struct WB_OWNER(main) admin_side {
 	struct admin *admin;
 	struct MHD_Daemon *daemon; /* NULL: not there */
+	int listen_fd;
 	bool is_control;
+	bool is_listening; /* in epoll; not while no more connections can be taken */
 };
 
 struct WB_OWNER(main) admin {
@@ -32,7 +34,7 @@ struct WB_OWNER(main) admin {
 	size_t max_body;
 	bool is_closing;  /* nothing is handed to ops any more */
 	bool has_resumed; /* a request goes on, of which no descriptor and no timeout tells */
-	int epoll_fd;     /* watches the descriptors of both daemons */
+	int epoll_fd;     /* watches the descriptors of both listeners and daemons */
 	uint16_t port;
 	char *control_path; /* NULL: no socket file is ours */
 	dev_t control_dev;  /* tells our socket file from another one of the same name */

@@ -107,7 +107,6 @@ def test_a_browser_that_lost_its_way_reads_a_line(daemon):
 
 def test_head_in_single_bytes(daemon):
     with RawClient(daemon, handshake=False) as c:
-        c.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for b in request("/slow"):
             c.send(bytes([b]))
         assert c.recv_head()[0] == 101

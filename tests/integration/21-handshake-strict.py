@@ -127,7 +127,6 @@ def test_head_cut_at_every_byte(daemon):
     """Two writes, each on its own way through the kernel."""
     for at in range(1, len(GOOD)):
         with RawClient(daemon, handshake=False) as c:
-            c.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             c.send(GOOD[:at])
             c.send(GOOD[at:])
             assert c.recv_head()[0] == 101, at

@@ -360,7 +360,6 @@ def test_violations_of_the_standard(daemon):
 def test_each_byte_alone(daemon):
     with RawClient(daemon, "/bytes") as a, RawClient(daemon, "/bytes") as b:
         a.recv_message()
-        a.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         whole = chat("slowly", channel="bytes")
         for byte in frame(BINARY, whole.SerializeToString()):
             a.send(bytes([byte]))

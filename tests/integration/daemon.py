@@ -83,12 +83,13 @@ class Daemon:
 
     DEFAULTS = {"host": "127.0.0.1", "port": 0, "metrics_port": 0, "worker_threads": 2}
 
-    def __init__(self, *args, env=None, ready=True, prefix=(), preexec=None, fds=(), **settings):
+    def __init__(self, *args, env=None, ready=True, prefix=(), preexec=None, fds=(),
+                 program=None, **settings):
         self.folder = Path(tempfile.mkdtemp(prefix="wsbind-test-"))
         self.config = self.folder / "wsbind.conf"
         self.control_socket = self.folder / "control.sock"
         self.settings = {**self.DEFAULTS, "control_socket": self.control_socket, **settings}
-        self.args = [*prefix, str(binary()), "server", "--config", str(self.config), *args]
+        self.args = [*prefix, str(program or binary()), "server", "--config", str(self.config), *args]
         self.env = {**os.environ, **(env or {})}
         self.preexec, self.fds = preexec, fds
         self.wants_ready = ready

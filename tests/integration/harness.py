@@ -10,8 +10,10 @@ nothing happens is shown by a fence, something that has to come next.
 
 # pylint: disable=unused-wildcard-import,wildcard-import
 import asyncio
+import http.client
 import os
 import re
+import resource
 import shutil
 import signal
 import socket

@@ -56,6 +56,7 @@ class RawClient:
     def __init__(self, daemon, path="/", handshake=True, greeted=True, headers=(), rcvbuf=None):
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         self.socket.settimeout(DEADLINE)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if rcvbuf:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, rcvbuf)
         self.socket.connect((daemon.host, daemon.port))

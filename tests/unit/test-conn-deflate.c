@@ -2,10 +2,11 @@
 /* permessage-deflate on a connection: negotiation, RSV1, inflating over turns, broadcasts. */
 #include "core-fixture.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <zlib.h>
 
-#include "alloc.h"
+#include "fault.h"
 
 #define ECHO "echo_path = /echo\nmax_incoming_frames_per_second = 0\n"
 #define OFFER "permessage-deflate; client_max_window_bits"
@@ -451,11 +452,11 @@ TEST(conn_survives_the_lack_of_memory_while_inflating)
 		g->is_mute = true;
 		guest_write(g, NULL, 0);
 		guest_encode(&g->in, true, WS_TEXT | GUEST_RSV1, packed.data, packed.len);
-		alloc_fail(nth, 1);
+		fault_fail(FAULT_ALLOC, nth, 1, ENOMEM);
 		conn_event(&g->conn->source, EPOLLIN);
 		rig_settle(r);
 		is_over = RIG_SUM(r, messages_received) == 1 && g->sent > 600 * KIB;
-		alloc_fail(0, 0);
+		(void)fault_end(FAULT_ALLOC);
 		code = g->conn ? g->conn->close_code : 0;
 		CHECK(is_over || !g->conn || code == 1011);
 		rig_free(r);

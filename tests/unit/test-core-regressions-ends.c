@@ -3,9 +3,10 @@
  */
 #include "core-fixture.h"
 
+#include <errno.h>
 #include <stdio.h>
 
-#include "alloc.h"
+#include "fault.h"
 
 #define FREE "max_incoming_frames_per_second = 0\nping_interval = 1h\nheartbeat_timeout = 1h\n"
 #define STEP (50 * NS_PER_MS)
@@ -87,8 +88,8 @@ static void check_channels_work(struct poor *p)
 
 static void poor_fini(struct poor *p)
 {
-	alloc_fail(1, 0);
-	alloc_fail_elements(0);
+	(void)fault_end(FAULT_ALLOC);
+	fault_fail_elements(0);
 	rig_settle(p->r);
 	rig_check(p->r);
 	CHECK_EQ(p->aside->conn->state, CONN_OPEN);
@@ -103,10 +104,10 @@ TEST(hub_closes_the_members_of_a_channel_that_lost_a_message)
 	struct poor p;
 
 	poor_init(&p, 1);
-	alloc_fail_elements(sizeof(struct log_slot));
+	fault_fail_elements(sizeof(struct log_slot));
 	guest_write(p.g[0], p.chat.data, p.chat.len);
 	rig_settle(p.r);
-	alloc_fail_elements(0);
+	fault_fail_elements(0);
 	for (size_t i = 0; i < MEMBERS; i++)
 		CHECK_EQ(guest_close_code(p.g[i]), 1011);
 	CHECK_EQ(RIG_SUM(p.r, closed_1011), MEMBERS);
@@ -128,9 +129,9 @@ TEST(hub_closes_laggards_and_all_where_a_log_cannot_grow)
 	rig_settle(p.r);
 	CHECK_EQ(p.g[1]->conn->n_lagging, 1);
 	CHECK_EQ(RIG_SUM(p.r, closed_1011), 0);
-	alloc_fail_elements(sizeof(struct log_slot));
+	fault_fail_elements(sizeof(struct log_slot));
 	guest_chat(p.g[3], "keeps a ring", "two");
-	alloc_fail_elements(0);
+	fault_fail_elements(0);
 	rig_settle(p.r);
 	/* The ring of "two" was to be made then: its members are gone, and are all but @aside. */
 	CHECK_EQ(guest_close_code(two), 1011);
@@ -146,11 +147,11 @@ TEST(hub_closes_laggards_and_all_where_a_log_cannot_grow)
 	rig_settle(p.r);
 	guest_chat(p.g[0], "has its ring, and keeps it", "two"); /* the laggard pins it */
 	rig_settle(p.r);
-	alloc_fail_elements(sizeof(struct log_slot));
+	fault_fail_elements(sizeof(struct log_slot));
 	for (int i = 0; i < 3; i++)
 		guest_write(p.g[0], p.chat.data, p.chat.len);
 	rig_settle(p.r);
-	alloc_fail_elements(0);
+	fault_fail_elements(0);
 	CHECK_EQ(RIG_SUM(p.r, closed_1011), MEMBERS);
 	CHECK_EQ(two->conn->state, CONN_OPEN);
 	CHECK_EQ(rig_channel(p.r, 0, "two")->n_members, 1);
@@ -166,9 +167,9 @@ TEST(hub_loses_a_message_for_one_worker_only)
 	guest_write(p.g[0], p.chat.data, p.chat.len);
 	rig_turn_one(p.r, 0);
 	CHECK_EQ(RIG_SUM(p.r, closed_1011), 0);
-	alloc_fail_elements(sizeof(struct log_slot));
+	fault_fail_elements(sizeof(struct log_slot));
 	rig_turn_one(p.r, 1);
-	alloc_fail_elements(0);
+	fault_fail_elements(0);
 	rig_settle(p.r);
 	CHECK_EQ(guest_drop(p.g[2]), 1 + 4); /* and who has left which channel */
 	for (size_t i = 0; i < MEMBERS; i++)
@@ -225,11 +226,11 @@ static bool fail_once(const struct buf *bytes, uint64_t nth, uint64_t times, uns
 	struct poor p;
 
 	poor_init(&p, 1 + (unsigned)nth % 2);
-	before = alloc_count();
-	alloc_fail(nth, times);
+	before = fault_calls(FAULT_ALLOC);
+	fault_fail(FAULT_ALLOC, nth, times, ENOMEM);
 	guest_write(p.g[0], bytes->data, bytes->len);
 	rig_settle(p.r);
-	before = alloc_count() - before;
+	before = fault_calls(FAULT_ALLOC) - before;
 	*hit += RIG_SUM(p.r, closed_1011) > 1;
 	poor_fini(&p);
 	return before >= nth;
@@ -265,12 +266,12 @@ TEST(hub_survives_each_allocation_that_fails_for_a_newcomer)
 		struct guest *g = guest_accept(r, 0), *next;
 
 		make_room(g);
-		before = alloc_count();
-		alloc_fail(nth, 1);
+		before = fault_calls(FAULT_ALLOC);
+		fault_fail(FAULT_ALLOC, nth, 1, ENOMEM);
 		guest_write(g, request, n);
 		rig_settle(r);
-		has_failed = alloc_count() - before >= nth;
-		alloc_fail(1, 0);
+		has_failed = fault_calls(FAULT_ALLOC) - before >= nth;
+		(void)fault_end(FAULT_ALLOC);
 		if (!has_failed)
 			CHECK_EQ(guest_status(g), 101);
 		rig_check(r);

@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <zlib.h>
 
-#include "alloc.h"
+#include "fault.h"
 #include "base/base.h"
 #include "test.h"
 
@@ -530,9 +530,9 @@ TEST(deflate_survives_the_lack_of_memory)
 		struct deflater d = {0};
 		struct buf packed = {0};
 
-		alloc_fail(++n, 1);
+		fault_fail(FAULT_ALLOC, ++n, 1, ENOMEM);
 		r = deflater_run(&d, DEFLATE_4K, 6, data, 20000, &packed);
-		alloc_fail(0, 0);
+		(void)fault_end(FAULT_ALLOC);
 		CHECK(r == 0 || r == -ENOMEM);
 		CHECK_EQ(deflater_run(&d, DEFLATE_4K, 6, data, 20000, &packed), 0);
 		deflater_fini(&d);
@@ -553,10 +553,10 @@ TEST(inflate_survives_the_lack_of_memory)
 	while (r) {
 		struct inflater *z;
 
-		alloc_fail(++n, 1);
+		fault_fail(FAULT_ALLOC, ++n, 1, ENOMEM);
 		z = inflater_new();
 		r = z ? run(z, packed.data, packed.len, 20000, ALL, &calls) : -ENOMEM;
-		alloc_fail(0, 0);
+		(void)fault_end(FAULT_ALLOC);
 		CHECK(r == 0 || r == -ENOMEM);
 		if (z) {
 			inflater_reset(z);

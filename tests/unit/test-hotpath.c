@@ -4,7 +4,7 @@
 
 #include <stdio.h>
 
-#include "alloc.h"
+#include "fault.h"
 
 #define RECEIVERS 100
 #define BROADCASTS 10000
@@ -67,12 +67,12 @@ static void check_one_allocation_each(unsigned workers, size_t content)
 	}
 	rig_settle(c.r);
 	received = RIG_SUM(c.r, messages_sent);
-	before = alloc_count();
+	before = fault_calls(FAULT_ALLOC);
 	for (int i = 0; i < BROADCASTS; i++) {
 		crowd_broadcast(&c);
 		rig_turn(c.r);
 	}
-	CHECK_EQ(alloc_count() - before, BROADCASTS);
+	CHECK_EQ(fault_calls(FAULT_ALLOC) - before, BROADCASTS);
 	rig_settle(c.r);
 	CHECK_EQ(RIG_SUM(c.r, messages_sent) - received, (uint64_t)BROADCASTS * RECEIVERS);
 	crowd_fini(&c);
@@ -80,11 +80,11 @@ static void check_one_allocation_each(unsigned workers, size_t content)
 
 TEST(hotpath_counts_allocations_at_all)
 {
-	uint64_t before = alloc_count();
+	uint64_t before = fault_calls(FAULT_ALLOC);
 	struct buf b = {0};
 
 	CHECK_EQ(buf_reserve(&b, 1, BUF_NO_LIMIT), 0);
-	CHECK(alloc_count() > before); /* else the binary was linked without --wrap */
+	CHECK(fault_calls(FAULT_ALLOC) > before); /* else the binary was linked without --wrap */
 	buf_fini(&b);
 }
 
@@ -108,12 +108,12 @@ TEST(hotpath_one_send_for_each_membership_and_turn)
 	for (unsigned gathered = 1; gathered <= 50; gathered++) {
 		for (int warm = 0; warm < 2; warm++) {
 			crowd_forget(&c);
-			before = alloc_count();
+			before = fault_calls(FAULT_ALLOC);
 			for (unsigned i = 0; i < gathered; i++)
 				crowd_broadcast(&c);
 			rig_turn(c.r);
 		}
-		CHECK_EQ(alloc_count() - before, gathered);
+		CHECK_EQ(fault_calls(FAULT_ALLOC) - before, gathered);
 		for (unsigned i = 0; i < RECEIVERS; i++) {
 			CHECK_EQ(c.receiver[i]->calls, 1);
 			CHECK_EQ(c.receiver[i]->sends, 1);
@@ -186,11 +186,11 @@ TEST(hotpath_answers_make_one_allocation)
 	g->is_mute = true;
 	for (int i = 0; i < 1010; i++) {
 		if (i == 10)
-			before = alloc_count();
+			before = fault_calls(FAULT_ALLOC);
 		guest_send(g, true, i % 2 ? WS_BINARY : WS_PING, "twelve bytes", 12);
 		rig_turn(r);
 	}
-	CHECK_EQ(alloc_count() - before, 1000);
+	CHECK_EQ(fault_calls(FAULT_ALLOC) - before, 1000);
 	CHECK_EQ(g->conn->input, NULL);
 	rig_free(r);
 }

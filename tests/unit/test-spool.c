@@ -272,7 +272,7 @@ TEST(spool_breaks_are_reported_once_and_leave_nothing)
 			CHECK_EQ(office.names[n_results - 1][0] != 0, *e == '+');
 			n_files += *e == '+';
 		}
-		spool_abort(office.spool, (struct spool_owner){i % 4, i});
+		spool_abort(office.spool, (struct spool_owner){i % 4, i}, spool_note_new());
 	}
 	settle();
 	CHECK_EQ(office.n_results, n_results + 1);
@@ -291,8 +291,9 @@ TEST(spool_abort_removes_the_partial_file)
 	settle();
 	CHECK_EQ(count_files(true, false), 2);
 	CHECK_EQ(spool_counters(office.spool)->open, 2);
-	spool_abort(office.spool, (struct spool_owner){1, 1});
-	spool_abort(office.spool, (struct spool_owner){0, 12345}); /* knows nothing of it */
+	spool_abort(office.spool, (struct spool_owner){1, 1}, spool_note_new());
+	spool_abort(office.spool, (struct spool_owner){0, 12345},
+		    spool_note_new()); /* knows nothing of it */
 	settle();
 	CHECK_EQ(count_files(true, false), 1);
 	CHECK_EQ(spool_counters(office.spool)->errors, 1);
@@ -508,7 +509,7 @@ TEST(spool_full_queue_refuses_and_tells_when_there_is_room)
 	job.owner.worker = 63;
 	CHECK(!spool_chunk(office.spool, &job));
 	CHECK(job.data && job.n == 4);
-	spool_abort(office.spool, (struct spool_owner){0, 8}); /* never refused */
+	spool_abort(office.spool, (struct spool_owner){0, 8}, spool_note_new()); /* never refused */
 	open_gate();
 	wait_for(&office.has_room[63]);
 	CHECK(spool_counters(office.spool)->queued_jobs <= SPOOL_MAX_JOBS / 2);
