@@ -6,8 +6,8 @@
 #include <stdio.h>
 #include <zlib.h>
 
-#include "fault.h"
 #include "base/base.h"
+#include "fault.h"
 #include "test.h"
 
 #define MIB ((size_t)1 << 20)

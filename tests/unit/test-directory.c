@@ -372,7 +372,7 @@ struct stage {
 	/* Messages of each publisher: those it is about to give a number, those it has delivered.
 	 */
 	_Atomic size_t begun[PUBLISHERS], done[PUBLISHERS];
-	_Atomic size_t joins, checked, missed, failures;
+	_Atomic size_t entered, joins, checked, missed, failures;
 };
 
 struct actor {
@@ -398,6 +398,8 @@ static void *publish_all(void *arg)
 		atomic_fetch_add(&s->done[a->worker], 1);
 		if (i % 256 == 0)
 			sched_yield(); /* so that others come between on a single processor, too */
+		while (i == MESSAGES / PUBLISHERS / 2 && atomic_load(&s->entered) == 0)
+			sched_yield(); /* half of them for somebody */
 	}
 	return NULL;
 }
@@ -427,6 +429,10 @@ static void *join_and_leave(void *arg)
 
 		if (directory_join(&s->d, "room", 4, a->worker, &e, &from) || e != s->entry)
 			atomic_fetch_add(&s->failures, 1);
+		atomic_fetch_add(&s->entered, 1);
+		do
+			end = directory_next_seq(s->entry);
+		while (end == from && end < MESSAGES);
 		for (uint64_t i = test_random(&a->random) >> 58; i > 0; i--)
 			(void)directory_next_seq(s->entry);
 		end = wait_for_deliveries(s);
