@@ -26,7 +26,7 @@ PACKAGES_BUILD := gcc make pkg-config libc6-dev libwslay-dev libprotobuf-c-dev p
 	protobuf-compiler libsystemd-dev libzstd-dev zlib1g-dev libdeflate-dev liblz4-dev libssl-dev \
 	libmicrohttpd-dev libinih-dev uthash-dev
 PACKAGES_CHECK := libcmocka-dev python3 python3-websockets python3-protobuf python3-psutil nodejs \
-	node-ws mandoc prometheus clang-format systemd git
+	node-ws mandoc prometheus clang-format systemd git spin
 PACKAGES_COVERAGE := gcovr
 PACKAGES_FUZZ := clang libclang-rt-14-dev libcmocka-dev
 
@@ -52,7 +52,7 @@ TOBJ  := $(TESTS:%.c=$(O)/%.o)
 MAIN  := $(O)/src/cmd/main.o
 
 .PHONY: all deps deps-build run check check-unit check-integration check-conformance check-fuzz \
-	fuzz soak coverage lint format man-lint config-template install uninstall clean help dist
+	check-model fuzz soak coverage lint format man-lint config-template install uninstall clean help dist
 .DELETE_ON_ERROR:
 
 all: $(O)/wsbind
@@ -181,6 +181,12 @@ check-fuzz: $(FUZZ:%=$(O)/fuzz-%)
 			{ echo "not ok $$n - fuzz-$$name"; bad=1; }; \
 	done; exit $$bad
 
+# The lock-free parts as models, every interleaving of them; and with each mistake built in.
+MODEL ?=
+
+check-model:
+	$(Q)CC=$(CC) tests/model/run.sh $(MODEL)
+
 # Looks for more, for T seconds. New inputs stay in build/fuzz/corpus, crashes beside it: what
 # was fixed goes into tests/fuzz/seeds/NAME by hand.
 NAME ?= $(firstword $(FUZZ))
@@ -259,6 +265,7 @@ help:
 	@echo 'make check-integration  TEST="40-channels 41" for some'
 	@echo 'make check-conformance  RFC 6455, CASE="5 6.4" for some'
 	@echo 'make check-fuzz       the harnesses of tests/fuzz on their seeds'
+	@echo 'make check-model      MODEL="ring wake" for some: the lock-free parts, by spin'
 	@echo 'make fuzz             NAME=$(subst $() ,|,$(FUZZ)) T=60: libFuzzer, for T seconds'
 	@echo 'make soak             T=3600 SEED=: everything that clients do, and nothing may be left'
 	@echo 'make coverage         which lines of src/ the tests reach: build/coverage/index.html'

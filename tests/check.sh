@@ -37,6 +37,7 @@ build SAN=address,undefined all build/address-undefined/unit
 build SAN=thread all build/thread/unit
 
 part lint "$make" --no-print-directory lint
+part models "$make" --no-print-directory check-model
 part 'unit, address and undefined' "$make" --no-print-directory SAN=address,undefined check-unit
 part 'unit, thread' "$make" --no-print-directory SAN=thread check-unit
 part 'fuzz seeds, address and undefined' \

@@ -139,10 +139,10 @@ class Town:
         d = self.daemon
         d.__enter__()
         self.faults.check_layout()
+        self.descriptors = self.count_descriptors() + 2
         self.a, self.b = enter(d, "/home"), enter(d, "/home")
         assert visit(d)  # once, for what is made at the first time and kept
-        self.settle()
-        self.descriptors = self.count_descriptors()
+        self.check()
         return self
 
     def __exit__(self, *exception):
@@ -171,7 +171,7 @@ class Town:
         self.settle()
         content = os.urandom(20).hex()
         assert delivered(self.a, self.b, chat(content), content=content)
-        wait_until(lambda: self.count_descriptors() <= self.descriptors, "descriptors are closed")
+        wait_until(lambda: self.count_descriptors() == self.descriptors, "descriptors are closed")
 
     def try_each(self, kind, error, visit_it, times=1):
         """Lets the n-th call fail for each n that there is; returns how many there were."""
@@ -325,8 +325,8 @@ def test_running_out_of_descriptors_is_waited_out():
     """Who comes waits in the kernel, and accepting doesn't spin meanwhile."""
     with Faults() as faults, Town(faults, worker_threads=2) as town:
         d = town.daemon
-        limit_descriptors(d.process.pid, town.descriptors)
         errors = d.metric("websocket_accept_errors_total")
+        limit_descriptors(d.process.pid, town.descriptors)
         began, calls = time.monotonic(), faults.calls("accept4")
         waiting = [RawClient(d, "/home", handshake=False) for _ in range(10)]
         asked = socket.create_connection((d.host, d.metrics_port), DEADLINE)
@@ -349,6 +349,23 @@ def test_running_out_of_descriptors_is_waited_out():
         for c in waiting:
             c.close()
         asked.close()
+        town.check()
+
+
+@seconds(120)
+def test_no_memory_for_a_connection():
+    """One is dropped for which there is none; those that are there stay."""
+    with Faults() as faults, Town(faults) as town:
+        faults.fail("mmap", errno.ENOMEM, times=FOREVER)
+        # More than one piece of memory for connections has room for.
+        crowd = [RawClient(town.daemon, handshake=False) for _ in range(1100)]
+        town.daemon.wait_log("warning: no memory for another connection")
+        crowd[-1].expect_end()
+        assert faults.end("mmap")
+        with enter(town.daemon, "/home"):
+            pass
+        for c in crowd:
+            c.close()
         town.check()
 
 
