@@ -358,9 +358,14 @@ def test_no_memory_for_a_connection():
     with Faults() as faults, Town(faults) as town:
         faults.fail("mmap", errno.ENOMEM, times=FOREVER)
         # More than one piece of memory for connections has room for.
-        crowd = [RawClient(town.daemon, handshake=False) for _ in range(1100)]
+        crowd = []
+        while len(crowd) < 1100:
+            crowd.append(socket.socket())
+            try:
+                crowd[-1].connect((town.daemon.host, town.daemon.port))
+            except ConnectionResetError:
+                pass  # so fast
         town.daemon.wait_log("warning: no memory for another connection")
-        crowd[-1].expect_end()
         assert faults.end("mmap")
         with enter(town.daemon, "/home"):
             pass
