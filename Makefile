@@ -19,6 +19,10 @@ bindir     ?= $(prefix)/bin
 mandir     ?= $(prefix)/share/man
 sysconfdir ?= /etc
 unitdir    ?= $(if $(filter /usr,$(prefix)),/lib/systemd/system,/etc/systemd/system)
+catalogdir ?= $(if $(filter /usr,$(prefix)),/usr/lib,/etc)/systemd/catalog
+bashdir    ?= $(prefix)/share/bash-completion/completions
+zshdir     ?= $(prefix)/share/zsh/$(if $(filter /usr,$(prefix)),vendor-completions,site-functions)
+docdir     ?= $(prefix)/share/doc/wsbind
 VERSION    := 0.1.0
 
 # The packages that are needed, in one place. BUILD: to build; CHECK: to test, lint and try.
@@ -26,8 +30,10 @@ PACKAGES_BUILD := gcc make pkg-config libc6-dev libwslay-dev libprotobuf-c-dev p
 	protobuf-compiler libsystemd-dev libzstd-dev zlib1g-dev libdeflate-dev liblz4-dev libssl-dev \
 	libmicrohttpd-dev libinih-dev uthash-dev
 PACKAGES_CHECK := libcmocka-dev python3 python3-websockets python3-protobuf python3-psutil nodejs \
-	node-ws mandoc prometheus clang-format systemd git spin
+	node-ws mandoc prometheus clang-format systemd git spin zsh apparmor dbus systemd-container \
+	util-linux mmdebstrap
 PACKAGES_COVERAGE := gcovr
+PACKAGES_DEB := debhelper dpkg-dev fakeroot lintian
 PACKAGES_FUZZ := clang libclang-rt-14-dev libcmocka-dev
 
 # --------------------------------------------------------------------------- flags
@@ -52,7 +58,7 @@ TOBJ  := $(TESTS:%.c=$(O)/%.o)
 MAIN  := $(O)/src/cmd/main.o
 
 .PHONY: all deps deps-build run check check-unit check-integration check-conformance check-fuzz \
-	check-model fuzz soak coverage lint format man-lint config-template install uninstall clean help dist
+	check-model fuzz soak coverage lint format man-lint config-template install uninstall deb clean help dist
 .DELETE_ON_ERROR:
 
 all: $(O)/wsbind
@@ -236,20 +242,54 @@ config-template: $(O)/wsbind
 # --------------------------------------------------------------------------- install
 
 DEST = $(DESTDIR)
+FORCE:
+UNITS = systemd/wsbind.service systemd/wsbind.socket
 
-install: $(O)/wsbind
+# Instances are the service once more, with a file and folders of their own.
+INSTANCE = s|^Description=.*|&, instance %i|; s|wsbind server$$|& --config $(sysconfdir)/wsbind/%i.conf|; \
+	s|wsbind reload$$|& --config $(sysconfdir)/wsbind/%i.conf|; s|^\(.*Directory=wsbind\)$$|\1-%i|; \
+	s|^WantedBy=.*|&\nDefaultInstance=main|
+
+$(O)/systemd/%: systemd/% FORCE # its text depends on bindir
+	@mkdir -p $(@D)
+	$(Q)sed 's|@bindir@|$(bindir)|g' $< >$@
+
+$(O)/systemd/wsbind@.service: $(O)/systemd/wsbind.service
+	$(Q)sed '$(INSTANCE)' $< >$@
+
+
+install: $(O)/wsbind $(UNITS:%=$(O)/%) $(O)/systemd/wsbind@.service
 	install -D -m 755 $(O)/wsbind $(DEST)$(bindir)/wsbind
 	[ -e $(DEST)$(sysconfdir)/wsbind.conf ] || \
 		install -D -m 644 conf/wsbind.conf $(DEST)$(sysconfdir)/wsbind.conf
-	install -d $(DEST)$(sysconfdir)/wsbind.conf.d $(DEST)$(unitdir)
-	sed 's|@bindir@|$(bindir)|g' systemd/wsbind.service >$(DEST)$(unitdir)/wsbind.service
+	install -d $(DEST)$(sysconfdir)/wsbind.conf.d $(DEST)$(sysconfdir)/wsbind
+	install -D -m 644 -t $(DEST)$(unitdir) $(UNITS:%=$(O)/%) $(O)/systemd/wsbind@.service
+	install -D -m 644 -t $(DEST)$(catalogdir) systemd/wsbind.catalog
+	install -D -m 644 conf/completion/wsbind.bash $(DEST)$(bashdir)/wsbind
+	install -D -m 644 conf/completion/_wsbind $(DEST)$(zshdir)/_wsbind
+	install -D -m 644 -t $(DEST)$(docdir)/examples systemd/examples/*
 	for page in man/*.[1-9]; do \
-		install -D -m 644 $$page $(DEST)$(mandir)/man$${page##*.}/$${page##*/}; done
+		install -D -m 644 -t $(DEST)$(mandir)/man$${page##*.} $$page; done
 
 uninstall:
-	rm -f $(DEST)$(bindir)/wsbind $(DEST)$(unitdir)/wsbind.service
+	rm -f $(DEST)$(bindir)/wsbind $(UNITS:systemd/%=$(DEST)$(unitdir)/%) \
+		$(DEST)$(unitdir)/wsbind@.service $(DEST)$(catalogdir)/wsbind.catalog \
+		$(DEST)$(bashdir)/wsbind $(DEST)$(zshdir)/_wsbind
+	rm -rf $(DEST)$(docdir)
 	for page in man/*.[1-9]; do rm -f $(DEST)$(mandir)/man$${page##*.}/$${page##*/}; done
-	@echo "left in place: $(DEST)$(sysconfdir)/wsbind.conf"
+	@echo "left in place: $(DEST)$(sysconfdir)/wsbind.conf and its folders"
+
+# A Debian package, in build/deb. What dpkg-buildpackage wants to find as debian/ lies in
+# systemd/debian, and is put there in a copy of the sources.
+DEB = build/deb/wsbind-$(VERSION)
+
+deb:
+	$(call install_packages,$(PACKAGES_BUILD) $(PACKAGES_DEB))
+	@rm -rf build/deb && mkdir -p $(DEB)
+	$(Q)tar c --exclude=./build --exclude=./.git --exclude=./systemd/debian . | tar x -C $(DEB)
+	$(Q)cp -r systemd/debian $(DEB)/debian
+	$(Q)cd $(DEB) && dpkg-buildpackage --unsigned-changes --unsigned-source --build=binary
+	@ls build/deb/*.deb
 
 dist:
 	git archive --prefix=wsbind-$(VERSION)/ -o wsbind-$(VERSION).tar.gz HEAD

@@ -2,6 +2,7 @@
 #include "core/slow.h"
 
 #include <stdio.h>
+#include <string.h>
 
 #include "base/text.h"
 #include "io/log.h"
@@ -50,10 +51,12 @@ static void log_slow(const struct conn *c, uint64_t bytes, uint64_t messages, co
 	char peer[SOCK_ADDRESS_MAX], id[37], value[CONN_SETTING_MAX];
 
 	uuid4_format(id, c->id);
-	log_event_limited(LOG_NOTICE, EV_SLOW_CONSUMER,
+	log_event_limited(LOG_NOTICE,
+			  strcmp(setting, "log_memory") == 0 ? EV_LOG_MEMORY : EV_SLOW_CONSUMER,
 			  LOG_FIELDS(LOG_TEXT("PEER", sock_format_peer(peer, &c->peer)),
-				     LOG_TEXT("CLIENT_ID", id), LOG_NUM("QUEUED_BYTES", bytes),
-				     LOG_TEXT("SETTING", setting)),
+				     LOG_TEXT("CLIENT_ID", id),
+				     LOG_TEXT("CHANNEL", c->env->ops->home_name(c)),
+				     LOG_NUM("QUEUED_BYTES", bytes), LOG_TEXT("SETTING", setting)),
 			  "%s reads too slowly: %llu messages, %llu bytes wait; %s%s", peer,
 			  (unsigned long long)messages, (unsigned long long)bytes, what,
 			  conn_format_setting(value, sizeof(value), c, setting));

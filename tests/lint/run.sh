@@ -47,14 +47,23 @@ pages() {
 }
 
 units() { # as they are installed, with the program under test
-	local folder unit bad=0
+	local folder bad=0
 	folder=$(mktemp -d)
-	for unit in systemd/*.service systemd/*.socket; do
-		[ -e "$unit" ] || continue
-		sed "s|@bindir@|$(dirname "$wsbind")|g" "$unit" >"$folder/${unit##*/}"
-	done
+	make -s install O="$(dirname "$wsbind")" DESTDIR="$folder/tree" bindir="$(dirname "$wsbind")" \
+		prefix=/usr unitdir=/units >"$folder/log" 2>&1 || { cat "$folder/log"; bad=1; }
+	mv "$folder"/tree/units/* "$folder"
 	# Words about other units of the machine are not ours.
-	systemd-analyze verify --man=no "$folder"/* 2>&1 | grep -F wsbind && bad=1
+	systemd-analyze verify --man=no "$folder"/wsbind{.service,.socket,@main.service} 2>&1 |
+		grep -F wsbind && bad=1
+	# As exposed as 1.1 of 10, the drop-in for localhost 0.9.
+	systemd-analyze security --offline=true --threshold=11 --no-pager "$folder/wsbind.service" \
+		>"$folder/log" || { cat "$folder/log"; bad=1; }
+	mkdir "$folder/wsbind.service.d"
+	cp systemd/examples/localhost-only.conf "$folder/wsbind.service.d"
+	systemd-analyze security --offline=true --threshold=9 --no-pager "$folder/wsbind.service" \
+		>"$folder/log" || { cat "$folder/log"; bad=1; }
+	apparmor_parser -QK systemd/examples/apparmor-profile >"$folder/log" 2>&1 ||
+		{ cat "$folder/log"; bad=1; }
 	rm -rf "$folder"
 	return $bad
 }
@@ -76,6 +85,8 @@ question 'headers compile alone' $lint/headers.sh "$(dirname "$wsbind")/gen"
 question 'metrics that were promised' $lint/spec-metrics.sh
 question 'keys of wsbind.conf(5) and conf/wsbind.conf' $lint/man-keys.sh "$wsbind"
 question scripts scripts
+question "the journal's catalog" $lint/catalog.sh
+question completion $lint/completion.sh "$wsbind"
 if command -v mandoc >/dev/null; then
 	question 'man pages' pages
 else
