@@ -29,11 +29,11 @@ VERSION    := 0.1.0
 PACKAGES_BUILD := gcc make pkg-config libc6-dev libwslay-dev libprotobuf-c-dev protobuf-c-compiler \
 	protobuf-compiler libsystemd-dev libzstd-dev zlib1g-dev libdeflate-dev liblz4-dev libssl-dev \
 	libmicrohttpd-dev libinih-dev uthash-dev
+PACKAGES_DEB := debhelper dpkg-dev fakeroot lintian
 PACKAGES_CHECK := libcmocka-dev python3 python3-websockets python3-protobuf python3-psutil nodejs \
 	node-ws mandoc prometheus clang-format systemd git spin zsh apparmor dbus systemd-container \
-	util-linux mmdebstrap
+	util-linux mmdebstrap iproute2 $(PACKAGES_DEB)
 PACKAGES_COVERAGE := gcovr
-PACKAGES_DEB := debhelper dpkg-dev fakeroot lintian
 PACKAGES_FUZZ := clang libclang-rt-14-dev libcmocka-dev
 
 # --------------------------------------------------------------------------- flags
@@ -58,7 +58,7 @@ TOBJ  := $(TESTS:%.c=$(O)/%.o)
 MAIN  := $(O)/src/cmd/main.o
 
 .PHONY: all deps deps-build run check check-unit check-integration check-conformance check-fuzz \
-	check-model fuzz soak coverage lint format man-lint config-template install uninstall deb clean help dist
+	check-model check-systemd fuzz soak coverage lint format man-lint config-template install uninstall deb clean help dist
 .DELETE_ON_ERROR:
 
 all: $(O)/wsbind
@@ -193,6 +193,12 @@ MODEL ?=
 check-model:
 	$(Q)CC=$(CC) tests/model/run.sh $(MODEL)
 
+# Real machines, booted by systemd: what an administrator does, as it is installed.
+MACHINE ?=
+
+check-systemd: $(O)/wsbind
+	$(Q)BUILD=$(O) MAKE=$(MAKE) tests/systemd/run.sh $(MACHINE)
+
 # Looks for more, for T seconds. New inputs stay in build/fuzz/corpus, crashes beside it: what
 # was fixed goes into tests/fuzz/seeds/NAME by hand.
 NAME ?= $(firstword $(FUZZ))
@@ -305,6 +311,7 @@ help:
 	@echo 'make check-integration  TEST="40-channels 41" for some'
 	@echo 'make check-conformance  RFC 6455, CASE="5 6.4" for some'
 	@echo 'make check-fuzz       the harnesses of tests/fuzz on their seeds'
+	@echo 'make check-systemd    MACHINE="reload journal" for some: in booted machines'
 	@echo 'make check-model      MODEL="ring wake" for some: the lock-free parts, by spin'
 	@echo 'make fuzz             NAME=$(subst $() ,|,$(FUZZ)) T=60: libFuzzer, for T seconds'
 	@echo 'make soak             T=3600 SEED=: everything that clients do, and nothing may be left'

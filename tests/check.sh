@@ -38,6 +38,7 @@ build SAN=thread all build/thread/unit
 
 part lint "$make" --no-print-directory lint
 part models "$make" --no-print-directory check-model
+part systemd "$make" --no-print-directory check-systemd
 part 'unit, address and undefined' "$make" --no-print-directory SAN=address,undefined check-unit
 part 'unit, thread' "$make" --no-print-directory SAN=thread check-unit
 part 'fuzz seeds, address and undefined' \

@@ -29,6 +29,11 @@ static int admin_metrics(void *ctx, struct buf *out)
 		.ring_depth = depth,
 	};
 
+	if (s->spool) {
+		extra.spool_queue_bytes = atomic_load_explicit(
+			&spool_counters(s->spool)->queued_bytes, memory_order_relaxed);
+		extra.spool_wait_ns = spool_wait_ns(s->spool, s->reactor.now_ns);
+	}
 	for (unsigned i = 0; i < s->pool->n; i++) {
 		shards[i] = &s->pool->workers[i]->metrics;
 		depth[i] = ring_depth(&s->pool->workers[i]->hub.inbox);

@@ -48,7 +48,8 @@ struct spool {
 	uint64_t waiting; /* bit per worker that met a full queue */
 	bool is_stopping;
 
-	_Atomic uint64_t oldest_ns; /* when the job in hand was queued; 0: none in hand */
+	_Atomic uint64_t
+		oldest_ns; /* when the job in hand, or else the next one, was queued; or 0 */
 	struct spool_counters counters;
 
 	/* The spool thread's own. */
@@ -337,6 +338,7 @@ static struct spool_note *spool_take(struct spool *s)
 {
 	struct spool_note *note = s->head;
 
+	atomic_store_explicit(&s->oldest_ns, note ? note->queued_ns : 0, memory_order_relaxed);
 	if (!note)
 		return NULL;
 	s->head = note->next;
@@ -374,7 +376,6 @@ static void spool_idle(struct spool *s)
 {
 	uint64_t now = clock_now_ns();
 
-	atomic_store_explicit(&s->oldest_ns, 0, memory_order_relaxed);
 	if (now > SPOOL_IDLE_NS)
 		spool_expire(s, now - SPOOL_IDLE_NS, -ETIMEDOUT,
 			     "the transfer was silent for too long");
@@ -402,7 +403,6 @@ static void *spool_main(void *arg)
 
 		spool_tell_room(s, waiting);
 		if (note) {
-			atomic_store_explicit(&s->oldest_ns, note->queued_ns, memory_order_relaxed);
 			spool_work(s, note);
 			spool_note_free(note);
 		} else if (!is_stopping) {
@@ -511,6 +511,9 @@ struct spool *spool_free(struct spool *s)
 
 static void spool_append(struct spool *s, struct spool_note *note)
 {
+	/* Also when the thread doesn't even take it. */
+	if (!s->head && atomic_load_explicit(&s->oldest_ns, memory_order_relaxed) == 0)
+		atomic_store_explicit(&s->oldest_ns, note->queued_ns, memory_order_relaxed);
 	*s->tail = note;
 	s->tail = &note->next;
 	pthread_cond_signal(&s->wake);
@@ -561,11 +564,16 @@ void spool_abort(struct spool *s, struct spool_owner owner, struct spool_note *n
 	pthread_mutex_unlock(&s->lock);
 }
 
-bool spool_is_stalled(const struct spool *s, uint64_t now_ns)
+uint64_t spool_wait_ns(const struct spool *s, uint64_t now_ns)
 {
 	uint64_t oldest_ns = atomic_load_explicit(&s->oldest_ns, memory_order_relaxed);
 
-	return oldest_ns && now_ns > oldest_ns && now_ns - oldest_ns > SPOOL_STALL_NS;
+	return oldest_ns && now_ns > oldest_ns ? now_ns - oldest_ns : 0;
+}
+
+bool spool_is_stalled(const struct spool *s, uint64_t now_ns)
+{
+	return spool_wait_ns(s, now_ns) > SPOOL_STALL_NS;
 }
 
 const struct spool_counters *spool_counters(const struct spool *s)

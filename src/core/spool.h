@@ -141,7 +141,10 @@ WB_ANY_THREAD void spool_abort(struct spool *s, struct spool_owner owner, struct
 WB_ANY_THREAD struct spool_note *spool_note_new(void);
 WB_ANY_THREAD void spool_note_free(struct spool_note *note);
 
-/* The job in hand has been waiting for more than SPOOL_STALL_NS, queue included. Any thread. */
+/* How long the oldest job has been waiting; 0: there is none. Any thread. */
+WB_ANY_THREAD uint64_t spool_wait_ns(const struct spool *s, uint64_t now_ns);
+
+/* That is more than SPOOL_STALL_NS. Any thread. */
 WB_ANY_THREAD bool spool_is_stalled(const struct spool *s, uint64_t now_ns);
 
 /* Valid until spool_free(). */

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/resource.h>
 
+#include "base/clock.h"
 #include "containers/buf.h"
 
 #define NS_IN_SECOND UINT64_C(1000000000)
@@ -251,6 +252,14 @@ static void emit_extra(struct render *r, const struct metrics_extra *x)
 		    "Bytes of all messages that wait for anyone.", x->log_memory_bytes);
 	emit_single(r, "websocket_log_lines_dropped_total", "counter",
 		    "Log lines that the journal did not take in time.", x->log_lines_dropped);
+	emit_single(r, "websocket_spool_queue_bytes", "gauge",
+		    "Bytes of transfers that wait to be written to spool_dir.",
+		    x->spool_queue_bytes);
+	emit_head(r, "websocket_spool_wait_seconds", "gauge",
+		  "How long the chunk that is being written to spool_dir has waited.");
+	emit(r, "websocket_spool_wait_seconds %" PRIu64 ".%03" PRIu64 "\n",
+	     (uint64_t)(x->spool_wait_ns / NS_PER_S),
+	     (uint64_t)(x->spool_wait_ns / NS_PER_MS % 1000));
 	if (x->ring_depth) {
 		emit_head(r, "websocket_worker_ring_depth", "gauge",
 			  "Posts that wait in the ring of a worker.");

@@ -67,6 +67,8 @@ struct WB_VALUE metrics_extra {
 	uint64_t channels;         /* channels that have members */
 	uint64_t log_memory_bytes; /* frames waiting for anyone */
 	uint64_t log_lines_dropped;
+	uint64_t spool_queue_bytes; /* of chunks that wait for the disk */
+	uint64_t spool_wait_ns;     /* of the chunk in hand, so far */
 	uint64_t start_wall_ms;     /* when the process started; fixed, so that it tells restarts */
 	const char *version;        /* borrowed, without quotes; NULL: no build info */
 	const uint64_t *ring_depth; /* borrowed; posts waiting, one for each shard; NULL: none */

@@ -241,11 +241,15 @@ TEST(metrics_extra_is_shown_and_may_be_missing)
 	s->extra = (struct metrics_extra){.channels = 5,
 					  .log_memory_bytes = 6,
 					  .log_lines_dropped = 7,
+					  .spool_queue_bytes = 8,
+					  .spool_wait_ns = 12345678901,
 					  .start_wall_ms = 1700000000042};
 	text = sample_text(s);
 	CHECK(has_line(text, "websocket_channels 5"));
 	CHECK(has_line(text, "websocket_log_memory_bytes 6"));
 	CHECK(has_line(text, "websocket_log_lines_dropped_total 7"));
+	CHECK(has_line(text, "websocket_spool_queue_bytes 8"));
+	CHECK(has_line(text, "websocket_spool_wait_seconds 12.345"));
 	CHECK(has_line(text, "process_start_time_seconds 1700000000.042"));
 	CHECK(!strstr(text, "build_info"));
 	CHECK(!strstr(text, "ring_depth"));
