@@ -22,7 +22,7 @@ _wsbind() {
 
 	COMPREPLY=()
 	if ((COMP_CWORD == 1)); then
-		words=$("$program" --help 2>/dev/null | sed -n 's/^  \([a-z-]*\) .*/\1/p')
+		words=$("$program" --help 2>/dev/null | sed -n 's/^  \([a-z][a-z-]*\) .*/\1/p')
 		mapfile -t COMPREPLY < <(compgen -W "$words --help --version" -- "$word")
 		return
 	fi

@@ -89,6 +89,7 @@ question "the journal's catalog" $lint/catalog.sh
 question completion $lint/completion.sh "$wsbind"
 if command -v mandoc >/dev/null; then
 	question 'man pages' pages
+	question 'commands and options in man pages' $lint/man-options.sh "$wsbind"
 else
 	skip 'man pages' 'mandoc is not installed'
 fi
