@@ -48,8 +48,7 @@ struct spool {
 	uint64_t waiting; /* bit per worker that met a full queue */
 	bool is_stopping;
 
-	_Atomic uint64_t
-		oldest_ns; /* when the job in hand, or else the next one, was queued; or 0 */
+	_Atomic uint64_t oldest_ns; /* when the job in hand, or the next, was queued; or 0 */
 	struct spool_counters counters;
 
 	/* The spool thread's own. */
