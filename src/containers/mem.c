@@ -46,7 +46,7 @@ void slab_init(struct slab *s, size_t object_bytes, size_t objects_per_chunk)
 
 	WB_ASSERT(object_bytes > 0 && objects_per_chunk > 0);
 	WB_ASSERT(object_bytes < SIZE_MAX / 4 / objects_per_chunk);
-	object_bytes = ALIGN_UP(object_bytes, 16);
+	object_bytes = ALIGN_UP(object_bytes, 8);
 	*s = (struct slab){
 		.object_bytes = object_bytes,
 		.chunk_bytes = ALIGN_UP(SLAB_HEAD_BYTES + object_bytes * objects_per_chunk, page),

@@ -52,7 +52,7 @@ struct WB_OWNER(creator) slab {
 
 /**
  * slab_init() - make a slab that holds no memory yet
- * @object_bytes:      > 0; a multiple of 64 is aligned to 64, anything else to 16
+ * @object_bytes:      > 0; a multiple of 64 is aligned to 64, of 16 to 16, the rest to 8
  * @objects_per_chunk: > 0; the chunk is rounded up to whole pages and filled
  */
 void slab_init(struct slab *s, size_t object_bytes, size_t objects_per_chunk);

@@ -163,10 +163,12 @@ static void count_sent(const struct channel *ch, uint64_t frames, uint64_t bytes
 
 /*
  * @sent bytes of the messages from m->next on went out, and then the kernel was
- * full: moves @m behind the message that is in transit now.
+ * full: moves @m behind the message that is in transit now. False: there is no
+ * memory to remember it, the connection is gone and this membership with it.
  */
-static void advance(struct member *m, uint64_t to, size_t sent)
+static bool advance(struct member *m, uint64_t to, size_t sent)
 {
+	struct channel *ch = m->channel;
 	uint64_t frames = 0;
 	size_t left = sent;
 
@@ -177,14 +179,16 @@ static void advance(struct member *m, uint64_t to, size_t sent)
 		if (!b)
 			continue;
 		if (left < b->len) {
-			conn_transit(m->conn, f, b, left);
+			if (!conn_transit(m->conn, f, b, left))
+				return false;
 			m->next++;
 			break;
 		}
 		left -= b->len;
 		frames++;
 	}
-	count_sent(m->channel, frames, sent);
+	count_sent(ch, frames, sent);
+	return true;
 }
 
 /* What transport_send() returned for messages up to @to; true when all of it went. */
@@ -201,7 +205,8 @@ static bool take_result(struct member *m, uint64_t to, size_t bytes, unsigned fr
 		conn_blocked(c, sent); /* the connection is gone, and this membership with it */
 		return false;
 	}
-	advance(m, to, sent < 0 ? 0 : (size_t)sent);
+	if (!advance(m, to, sent < 0 ? 0 : (size_t)sent))
+		return false;
 	conn_blocked(c, sent);
 	if (m->next < m->channel->end)
 		pin(m);

@@ -55,6 +55,8 @@ void conn_env_fini(struct conn_env *env)
 {
 	while (env->n_decoders > 0)
 		ws_decoder_free(env->decoders[--env->n_decoders]);
+	while (env->n_outputs > 0)
+		free(env->outputs[--env->n_outputs]);
 	env->inflater = inflater_free(env->inflater);
 	free(env->read_buffer);
 	env->read_buffer = NULL;
@@ -79,12 +81,17 @@ static void conn_release(struct conn *c)
 	conn_drop_input(c);
 	conn_drop_output(c);
 	free(c->session_id);
-	free(c->left_home);
-	c->session_id = c->left_home = NULL;
+	c->session_id = NULL;
+	if (!c->home.channel) {
+		free(c->home.left_name);
+		c->home.left_name = NULL;
+	}
 }
 
 void conn_arm(struct conn *c, uint64_t deadline_ns)
 {
+	if (c->state == CONN_DEAD)
+		return; /* in the timer's place is what will free it */
 	if (wheel_is_armed(&c->timer) && c->timer.deadline_ns <= deadline_ns)
 		return;
 	wheel_add(&c->env->reactor->wheel, &c->timer, deadline_ns);
@@ -127,6 +134,7 @@ static bool conn_step(struct conn *c, enum conn_input_kind in)
 		reactor_del(env->reactor, &c->source, c->transport.fd);
 		transport_close(&c->transport, from != CONN_LINGERING);
 		conn_release(c);
+		c->death = (struct reactor_deferred){0};
 		reactor_defer(env->reactor, &c->death, conn_die);
 		break;
 	default:
@@ -259,6 +267,7 @@ void conn_init(struct conn *c, struct conn_env *env, const struct sock_peer *pee
 	c->can_write = true;
 	c->last_sign_ns = env->reactor->now_ns;
 	c->close_code = WS_CODE_ABNORMAL;
+	conn_init_output(c);
 	list_add_tail(&env->all, &c->node);
 	env->n_all++;
 	list_init(&c->read_node);

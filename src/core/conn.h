@@ -12,7 +12,8 @@
  * here: conn_ops tell the hub.
  *
  * An idle connection is this struct and nothing else. What a frame or a message
- * needs while it is incomplete hangs off @input and goes when it is complete;
+ * needs while it is incomplete hangs off @input and goes when it is complete; what
+ * waits to be sent to it alone hangs off @out and goes when it was sent;
  * wslay's contexts come from the worker's pool. A deflated message (RFC 7692) is
  * put together first and then inflated, a bounded share in each turn; only one that
  * takes several turns has an inflater of its own meanwhile.
@@ -48,6 +49,7 @@ struct ws_decoder;
 
 #define CONN_SESSION_MAX 64 /* bytes of a client's own session id */
 #define CONN_DECODERS 64    /* idle decoders that a worker keeps */
+#define CONN_OUTPUTS 64     /* idle conn_output likewise */
 
 enum conn_state {
 	CONN_HANDSHAKE, /* until the upgrade is answered */
@@ -64,9 +66,13 @@ struct WB_OWNER(worker) member {
 	struct conn *conn;
 	struct member *sibling; /* the connection's next membership */
 	uint64_t next;          /* number of the next message to send */
-	uint64_t last_own;      /* number + 1 of the last message it published here; 0: none */
-	uint32_t index;         /* in the channel's members */
-	bool is_lagging;        /* @next is pinned in the log */
+	union {
+		uint64_t last_own; /* number + 1 of the last message it published here; 0: none */
+		char *left_name;   /* of a home while it isn't a member: the channel's name, or NULL
+				    */
+	};
+	uint32_t index;  /* in the channel's members */
+	bool is_lagging; /* @next is pinned in the log */
 };
 
 /* What is held for an incomplete frame or message, and bytes that wait to be processed. */
@@ -88,12 +94,30 @@ struct WB_OWNER(worker) conn_input {
 	uint8_t control[125]; /* payload of a control frame so far */
 };
 
+/* What is private or in transit; a connection has one while there is any. */
+struct WB_OWNER(worker) conn_output {
+	struct frame *transit; /* reference */
+	const struct frame_bytes *transit_bytes;
+	size_t transit_at;   /* sent of transit_bytes */
+	struct frame *queue; /* private, control frames first */
+	struct frame *queue_end;
+	struct frame *queue_control; /* the last control frame of it */
+	size_t queue_bytes;
+	uint32_t queue_count;
+	uint32_t head_sent; /* of a control frame at the head of the queue */
+};
+
+/* What all others have: nothing. For reading alone. */
+extern const struct conn_output conn_no_output;
+
 struct WB_OWNER(worker) conn {
 	struct reactor_source source;
 	struct transport transport;
 	struct conn_env *env;
-	struct wheel_timer timer; /* the earliest of all deadlines */
-	struct reactor_deferred death;
+	union {
+		struct wheel_timer timer;      /* the earliest of all deadlines */
+		struct reactor_deferred death; /* once it is dead */
+	};
 	struct list node;         /* in env->all */
 	struct list read_node;    /* in env->to_read: goes on reading in the next turn */
 	struct list write_node;   /* in env->to_write: has something to send in this turn */
@@ -101,18 +125,8 @@ struct WB_OWNER(worker) conn {
 	struct member home;       /* of the channel that the path named */
 	struct member *members;   /* all memberships, by sibling */
 	struct conn_input *input; /* NULL at a frame boundary */
+	struct conn_output *out;  /* conn_no_output when nothing waits */
 	char *session_id;         /* the client's own, or NULL */
-	char *left_home;          /* name of its home while it isn't a member there, or NULL */
-
-	struct frame *transit; /* reference */
-	const struct frame_bytes *transit_bytes;
-	struct frame *queue; /* private, control frames first */
-	struct frame *queue_end;
-	struct frame *queue_control; /* the last control frame of it */
-	size_t queue_bytes;
-	uint32_t queue_count;
-	uint32_t head_sent; /* of a control frame at the head of the queue */
-	size_t transit_at;  /* sent of transit_bytes */
 
 	uint64_t serial;       /* unique in the process */
 	uint64_t connected_ms; /* wall clock */
@@ -183,6 +197,8 @@ struct WB_OWNER(worker) conn_env {
 	size_t reassembly_bytes;
 	struct ws_decoder *decoders[CONN_DECODERS];
 	size_t n_decoders;
+	struct conn_output *outputs[CONN_OUTPUTS];
+	size_t n_outputs;
 	struct inflater *inflater; /* idle, or NULL */
 	size_t zip_left;           /* bytes that may still be inflated or deflated in this share */
 	bool is_congested;         /* a ring and its outbox are full: nobody may publish */
@@ -237,7 +253,7 @@ void conn_flush(struct conn *c);
 /* Nothing private waits and nothing is in transit: a channel may send to it directly. */
 static inline bool conn_is_clear(const struct conn *c)
 {
-	return !c->transit && !c->queue && c->can_write;
+	return c->out == &conn_no_output && c->can_write;
 }
 
 /* The same, and no membership is behind. */
@@ -265,9 +281,10 @@ void conn_send_control(struct conn *c, uint8_t opcode, const void *p, size_t n);
  * @f:      borrowed; a reference is taken
  * @sent:   bytes of @b that are out
  *
- * Nothing is in transit before.
+ * Nothing is in transit before. Return: false: out of memory, the connection is gone.
  */
-void conn_transit(struct conn *c, struct frame *f, const struct frame_bytes *b, size_t sent);
+bool conn_transit(struct conn *c, struct frame *f, const struct frame_bytes *b, size_t sent)
+	WB_NODISCARD;
 
 /* The kernel is full, or the connection broke: what transport_send() returned. */
 void conn_blocked(struct conn *c, ssize_t result);

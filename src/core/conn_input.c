@@ -191,8 +191,8 @@ bool conn_is_held(const struct conn *c)
 	const struct config *config = c->env->config;
 
 	return c->env->is_congested || c->env->is_stopping || c->is_throttled || c->is_spool_held ||
-	       (c->queue && (c->queue_bytes > config->max_send_buffer / 2 ||
-			     c->queue_count > config->message_queue_size / 2));
+	       (c->out->queue && (c->out->queue_bytes > config->max_send_buffer / 2 ||
+				  c->out->queue_count > config->message_queue_size / 2));
 }
 
 /* Takes frames; returns how many of @n bytes were used. All of them unless it is held. */

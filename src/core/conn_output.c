@@ -7,45 +7,82 @@
 
 #define BATCH 64 /* frames that one send gathers from the private queue */
 
+const struct conn_output conn_no_output;
+
 static bool is_control(const struct frame *f)
 {
 	return f->flags & FRAME_CONTROL;
 }
 
+/* Its own, made when need be, or NULL. */
+static struct conn_output *output_of(struct conn *c)
+{
+	struct conn_env *env = c->env;
+	struct conn_output *out;
+
+	if (c->out != &conn_no_output)
+		return c->out;
+	out = env->n_outputs > 0 ? env->outputs[--env->n_outputs] : malloc(sizeof(*out));
+	if (!out)
+		return NULL;
+	*out = (struct conn_output){0};
+	c->out = out;
+	return out;
+}
+
+/* Everything was sent, or dropped. */
+static void release_output(struct conn *c)
+{
+	struct conn_env *env = c->env;
+
+	if (c->out == &conn_no_output)
+		return;
+	if (env->n_outputs < CONN_OUTPUTS)
+		env->outputs[env->n_outputs++] = c->out;
+	else
+		free(c->out);
+	conn_init_output(c);
+}
+
+void conn_init_output(struct conn *c)
+{
+	c->out = (struct conn_output *)(uintptr_t)&conn_no_output;
+}
+
 static void queue_insert(struct conn *c, struct frame *f)
 {
-	struct frame *after = c->queue_end;
+	struct frame *after = c->out->queue_end;
 
 	/* Control frames stand before messages, but for Close, which is the last of all. */
 	if (is_control(f) && !(f->flags & FRAME_CLOSE)) {
-		after = c->queue_control;
-		c->queue_control = f;
+		after = c->out->queue_control;
+		c->out->queue_control = f;
 	}
 	if (after) {
 		f->next = after->next;
 		after->next = f;
 	} else {
-		f->next = c->queue;
-		c->queue = f;
+		f->next = c->out->queue;
+		c->out->queue = f;
 	}
 	if (!f->next)
-		c->queue_end = f;
-	c->queue_count++;
-	c->queue_bytes += f->body.len;
+		c->out->queue_end = f;
+	c->out->queue_count++;
+	c->out->queue_bytes += f->body.len;
 }
 
 /* Takes the head out of the queue; the reference is the caller's. */
 static struct frame *queue_pop(struct conn *c)
 {
-	struct frame *f = c->queue;
+	struct frame *f = c->out->queue;
 
-	c->queue = f->next;
-	if (!c->queue)
-		c->queue_end = NULL;
-	if (c->queue_control == f)
-		c->queue_control = NULL;
-	c->queue_count--;
-	c->queue_bytes -= f->body.len;
+	c->out->queue = f->next;
+	if (!c->out->queue)
+		c->out->queue_end = NULL;
+	if (c->out->queue_control == f)
+		c->out->queue_control = NULL;
+	c->out->queue_count--;
+	c->out->queue_bytes -= f->body.len;
 	f->next = NULL;
 	return f;
 }
@@ -55,7 +92,7 @@ void conn_drop_queue(struct conn *c)
 	struct frame *kept = NULL, **end = &kept;
 
 	/* A head that is partly sent is a control frame, and stays the head. */
-	while (c->queue) {
+	while (c->out->queue) {
 		struct frame *f = queue_pop(c);
 
 		if (is_control(f)) {
@@ -76,17 +113,21 @@ void conn_drop_queue(struct conn *c)
 
 void conn_drop_output(struct conn *c)
 {
-	while (c->queue)
+	while (c->out->queue)
 		frame_unref(queue_pop(c));
-	c->transit = frame_unref(c->transit);
-	c->transit_bytes = NULL;
-	c->head_sent = 0;
+	frame_unref(c->out->transit);
+	release_output(c);
 }
 
 /* ------------------------------------------------------------------- queueing */
 
 static void enqueue(struct conn *c, struct frame *f)
 {
+	if (!output_of(c)) {
+		frame_unref(f);
+		conn_abort(c);
+		return;
+	}
 	queue_insert(c, f);
 	if (list_is_empty(&c->behind_node))
 		list_add_tail(&c->env->behind, &c->behind_node);
@@ -142,14 +183,19 @@ void conn_send_raw(struct conn *c, const void *p, size_t n)
 		conn_abort(c);
 }
 
-void conn_transit(struct conn *c, struct frame *f, const struct frame_bytes *b, size_t sent)
+bool conn_transit(struct conn *c, struct frame *f, const struct frame_bytes *b, size_t sent)
 {
-	WB_ASSERT(!c->transit);
-	c->transit = frame_ref(f);
-	c->transit_bytes = b;
-	c->transit_at = sent;
+	WB_ASSERT(!c->out->transit);
+	if (!output_of(c)) {
+		conn_abort(c);
+		return false;
+	}
+	c->out->transit = frame_ref(f);
+	c->out->transit_bytes = b;
+	c->out->transit_at = sent;
 	if (list_is_empty(&c->behind_node))
 		list_add_tail(&c->env->behind, &c->behind_node);
+	return true;
 }
 
 void conn_blocked(struct conn *c, ssize_t result)
@@ -192,16 +238,20 @@ static void count_sent(struct conn *c, const struct frame *f)
 /* The message in transit, up to @end. */
 static void send_transit(struct conn *c, size_t end)
 {
-	const struct frame_bytes *b = c->transit_bytes;
-	const struct iovec iov = {(void *)(uintptr_t)(b->bytes + c->transit_at),
-				  end - c->transit_at};
+	const struct frame_bytes *b = c->out->transit_bytes;
+	const struct iovec iov = {(void *)(uintptr_t)(b->bytes + c->out->transit_at),
+				  end - c->out->transit_at};
 
-	c->transit_at += send_iov(c, &iov, 1, iov.iov_len);
-	if (c->state == CONN_DEAD || c->transit_at < b->len)
+	size_t sent = send_iov(c, &iov, 1, iov.iov_len);
+
+	if (c->state == CONN_DEAD)
 		return;
-	count_sent(c, c->transit);
-	c->transit = frame_unref(c->transit);
-	c->transit_bytes = NULL;
+	c->out->transit_at += sent;
+	if (c->out->transit_at < b->len)
+		return;
+	count_sent(c, c->out->transit);
+	c->out->transit = frame_unref(c->out->transit);
+	c->out->transit_bytes = NULL;
 }
 
 /* What was sent of the queue leaves it; a message of which a part is out becomes the one in
@@ -209,19 +259,19 @@ static void send_transit(struct conn *c, size_t end)
 static void advance_queue(struct conn *c, size_t sent)
 {
 	while (sent > 0) {
-		struct frame *f = c->queue;
-		size_t left = f->body.len - c->head_sent;
+		struct frame *f = c->out->queue;
+		size_t left = f->body.len - c->out->head_sent;
 
 		if (sent < left && is_control(f)) {
-			c->head_sent += (uint32_t)sent;
+			c->out->head_sent += (uint32_t)sent;
 			return;
 		}
 		f = queue_pop(c);
-		c->head_sent = 0;
-		if (sent < left)
-			conn_transit(c, f, &f->body, sent);
-		else
+		c->out->head_sent = 0;
+		if (sent >= left)
 			count_sent(c, f);
+		else if (!conn_transit(c, f, &f->body, sent))
+			sent = 0; /* it is gone */
 		frame_unref(f);
 		sent -= MIN(sent, left);
 	}
@@ -232,10 +282,10 @@ static void advance_queue(struct conn *c, size_t sent)
 static void send_queue(struct conn *c, bool controls_only)
 {
 	struct iovec iov[BATCH];
-	size_t bytes = 0, at = c->head_sent;
+	size_t bytes = 0, at = c->out->head_sent;
 	int n = 0;
 
-	for (struct frame *f = c->queue; f && n < BATCH; f = f->next) {
+	for (struct frame *f = c->out->queue; f && n < BATCH; f = f->next) {
 		if (controls_only && (!is_control(f) || f->flags & FRAME_CLOSE))
 			break;
 		iov[n++] = (struct iovec){f->body.bytes + at, f->body.len - at};
@@ -247,15 +297,15 @@ static void send_queue(struct conn *c, bool controls_only)
 
 static bool has_control_waiting(const struct conn *c)
 {
-	return c->queue && is_control(c->queue) && !(c->queue->flags & FRAME_CLOSE);
+	return c->out->queue && is_control(c->out->queue) && !(c->out->queue->flags & FRAME_CLOSE);
 }
 
 /* One send of what is private or in transit. */
 static void send_some(struct conn *c)
 {
-	const struct frame_bytes *b = c->transit_bytes;
+	const struct frame_bytes *b = c->out->transit_bytes;
 
-	if (!c->transit) {
+	if (!c->out->transit) {
 		send_queue(c, false);
 		return;
 	}
@@ -263,10 +313,10 @@ static void send_some(struct conn *c)
 		send_transit(c, b->len);
 		return;
 	}
-	if (c->head_sent > 0 || frame_is_boundary(b, c->transit_at))
+	if (c->out->head_sent > 0 || frame_is_boundary(b, c->out->transit_at))
 		send_queue(c, true);
 	else
-		send_transit(c, MIN(b->len, (c->transit_at / b->piece + 1) * b->piece));
+		send_transit(c, MIN(b->len, (c->out->transit_at / b->piece + 1) * b->piece));
 }
 
 /* The last word is out. With the peer's Close here too, or after a refusal, this side ends. */
@@ -281,6 +331,8 @@ void conn_flush(struct conn *c)
 	list_del(&c->write_node);
 	while (c->state != CONN_DEAD && c->can_write && !conn_is_said(c))
 		send_some(c);
+	if (conn_is_said(c))
+		release_output(c);
 	if (c->state == CONN_OPEN && c->n_lagging > 0 && conn_is_clear(c))
 		c->env->ops->catch_up(c);
 	if (c->state == CONN_DEAD)
@@ -291,9 +343,9 @@ void conn_flush(struct conn *c)
 	if (conn_is_said(c) && c->n_lagging == 0)
 		list_del(&c->behind_node);
 	/* Rounds look at what lags; without any, it is what is private that went past a limit. */
-	if (c->state == CONN_OPEN && (c->over_ns || (c->queue && c->n_lagging > 0) ||
-				      c->queue_bytes > c->env->config->max_send_buffer ||
-				      c->queue_count > c->env->config->message_queue_size))
+	if (c->state == CONN_OPEN && (c->over_ns || (c->out->queue && c->n_lagging > 0) ||
+				      c->out->queue_bytes > c->env->config->max_send_buffer ||
+				      c->out->queue_count > c->env->config->message_queue_size))
 		c->env->ops->check_limits(c);
 	if (c->state == CONN_OPEN && conn_has_input(c) && !conn_is_held(c))
 		conn_want_read(c);

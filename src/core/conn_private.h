@@ -20,7 +20,7 @@ void conn_said(struct conn *c);
 /* Nothing waits to be sent any more, and nothing is in transit. */
 static inline bool conn_is_said(const struct conn *c)
 {
-	return !c->transit && !c->queue;
+	return !c->out->transit && !c->out->queue;
 }
 
 /* A message of it takes several turns to inflate: what came behind it waits. */
@@ -60,6 +60,9 @@ void conn_broken(struct conn *c, uint16_t code, const char *reason);
 
 /* Frees what is held of an incomplete frame or message. */
 void conn_drop_input(struct conn *c);
+
+/* Of a connection that has just come. */
+void conn_init_output(struct conn *c);
 
 /* Frees what is in transit and queued. */
 void conn_drop_output(struct conn *c);

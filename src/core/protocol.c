@@ -47,7 +47,7 @@ static void answer_ack(struct conn *c, const message *request)
 
 const char *protocol_home_name(const struct conn *c)
 {
-	return c->home.channel ? c->home.channel->entry->name : c->left_home;
+	return c->home.channel ? c->home.channel->entry->name : c->home.left_name;
 }
 
 /* Refuses a message; the connection stays unless the outcome says how to close it. */
@@ -91,8 +91,9 @@ static struct member *home_membership(struct conn *c)
 {
 	if (c->home.channel)
 		return &c->home;
-	return c->left_home ? hub_membership(hub_of(c), c, c->left_home, strlen(c->left_home))
-			    : NULL;
+	return c->home.left_name
+		       ? hub_membership(hub_of(c), c, c->home.left_name, strlen(c->home.left_name))
+		       : NULL;
 }
 
 /* The membership that a message goes through, or NULL after it was refused. */
@@ -419,12 +420,12 @@ static int join_one(struct conn *c, const char *name)
 
 static void leave_one(struct conn *c, struct member *m, bool tell)
 {
-	if (m == &c->home) {
-		free(c->left_home);
-		c->left_home = strdup(m->channel->entry->name);
-	}
+	char *name = m == &c->home ? strdup(m->channel->entry->name) : NULL;
+
 	hub_leave(hub_of(c), m, tell);
-	if (m != &c->home)
+	if (m == &c->home)
+		c->home.left_name = name;
+	else
 		free(m);
 }
 

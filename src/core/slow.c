@@ -14,8 +14,8 @@
 /* What waits, with the connection's own messages, which it won't get: an upper bound, and cheap. */
 static void at_most_waiting(const struct conn *c, uint64_t *ret_bytes, uint64_t *ret_messages)
 {
-	*ret_bytes = c->queue_bytes;
-	*ret_messages = c->queue_count;
+	*ret_bytes = c->out->queue_bytes;
+	*ret_messages = c->out->queue_count;
 	if (c->n_lagging == 0)
 		return;
 	for (const struct member *m = c->members; m; m = m->sibling) {
@@ -80,7 +80,8 @@ static bool skip(struct conn *c, uint64_t bytes, uint64_t messages, const char *
 	uint64_t had_bytes, had_messages, bytes_left, messages_left, skipped;
 
 	slow_waiting(c, &had_bytes, &had_messages);
-	skipped = channel_skip(c, rest(bytes, c->queue_bytes), rest(messages, c->queue_count));
+	skipped = channel_skip(c, rest(bytes, c->out->queue_bytes),
+			       rest(messages, c->out->queue_count));
 	slow_waiting(c, &bytes_left, &messages_left);
 	if (bytes_left == had_bytes && messages_left == had_messages)
 		return false;
@@ -99,7 +100,7 @@ static void act(struct conn *c, uint64_t bytes, uint64_t messages, const char *s
 
 	/* The private queue is never skipped: where it alone is too much, skipping doesn't help. */
 	if (config->slow_consumer == SLOW_SKIP &&
-	    !is_past(config, c->queue_bytes, c->queue_count, 1) &&
+	    !is_past(config, c->out->queue_bytes, c->out->queue_count, 1) &&
 	    skip(c, bytes, messages, setting))
 		return;
 	slow_waiting(c, &had_bytes, &had_messages);
@@ -136,7 +137,7 @@ void slow_check(struct conn *c)
 
 static size_t in_transit(const struct conn *c)
 {
-	return c->transit ? c->transit_bytes->len : 0;
+	return c->out->transit ? c->out->transit_bytes->len : 0;
 }
 
 static struct conn *worst_of(struct hub *h, uint64_t *ret_bytes)

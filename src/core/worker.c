@@ -295,7 +295,7 @@ static void dismiss(struct worker *w, bool all)
 
 		if (c->state == CONN_HANDSHAKE)
 			conn_abort(c);
-		else if (c->state == CONN_OPEN && (all || (c->n_lagging == 0 && !c->transit)))
+		else if (c->state == CONN_OPEN && (all || (c->n_lagging == 0 && !c->out->transit)))
 			protocol_dismiss(c);
 	}
 }

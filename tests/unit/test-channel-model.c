@@ -175,7 +175,7 @@ static void step_join_or_leave(struct model *m)
 	unsigned channel = dice(m, CHANNELS);
 
 	/* Its answers have to find room: a client that doesn't take them isn't read. */
-	if (!is_open(s) || s->g->conn->queue_count > 2)
+	if (!is_open(s) || s->g->conn->out->queue_count > 2)
 		return;
 	if (!s->is_in[channel]) {
 		guest_subscribe(s->g, names[channel]);

@@ -149,7 +149,7 @@ TEST(conn_puts_control_frames_between_the_frames_of_a_message)
 		guest_set_room(g, at);
 		send_cut(g, pattern, 4096);
 		rig_settle(r);
-		CHECK(g->conn->transit != NULL);
+		CHECK(g->conn->out->transit != NULL);
 		guest_send(g, true, WS_PING, "quick", 5);
 		guest_set_room(g, ROOM_FOR_ALL);
 		rig_settle(r);
@@ -232,13 +232,13 @@ TEST(conn_does_not_read_who_does_not_read)
 		guest_encode(&all, true, WS_BINARY, &i, sizeof(i));
 	guest_write(g, all.data, all.len);
 	rig_settle(r);
-	CHECK_EQ(g->conn->queue_count, 51);
+	CHECK_EQ(g->conn->out->queue_count, 51);
 	for (unsigned i = 0; i < 3000; i++) {
 		for (int turns = 0; !guest_next_frame(g, &f); turns++) {
 			CHECK(turns < 10);
 			guest_set_room(g, 999);
 			rig_settle(r);
-			CHECK(g->conn->queue_count <= 52);
+			CHECK(g->conn->out->queue_count <= 52);
 		}
 		CHECK_EQ(f.n, sizeof(i));
 		CHECK_MEM(f.p, &i, sizeof(i));

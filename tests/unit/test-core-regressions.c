@@ -288,7 +288,7 @@ TEST(slow_log_memory_skips_for_what_is_in_transit_too)
 	guest_set_room(slow, 100);
 	send_binary(sender, ZIP_NONE, p, 300 * 1024);
 	rig_settle(r);
-	CHECK(slow->conn->transit != NULL);
+	CHECK(slow->conn->out->transit != NULL);
 	for (int i = 0; i < 100 && RIG_SUM(r, slow_skips) == 0; i++) {
 		send_binary(sender, ZIP_NONE, p, 10 * 1024);
 		rig_settle(r);

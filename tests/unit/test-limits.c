@@ -194,7 +194,7 @@ static struct guest *stopped_reader(struct rig *r, struct guest **ret_from)
 	guest_drop(slow);
 	guest_set_room(slow, 0);
 	send_of(*ret_from, 200);
-	CHECK(slow->conn->transit != NULL);
+	CHECK(slow->conn->out->transit != NULL);
 	return slow;
 }
 

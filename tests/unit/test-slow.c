@@ -288,7 +288,7 @@ TEST(slow_close_keeps_control_frames_and_what_is_partly_sent)
 	scene_init(&s, FREE "message_queue_size = 10\n");
 	guest_set_room(s.slow, 20);
 	publish(&s, 1, 100);
-	CHECK(s.slow->conn->transit != NULL && s.slow->conn->transit_at == 20);
+	CHECK(s.slow->conn->out->transit != NULL && s.slow->conn->out->transit_at == 20);
 	guest_send(s.slow, true, WS_PING, "!", 1);
 	queue_errors(s.slow, 3);
 	publish(&s, 60, 10);
