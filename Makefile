@@ -34,6 +34,7 @@ PACKAGES_CHECK := libcmocka-dev python3 python3-websockets python3-protobuf pyth
 	node-ws mandoc prometheus clang-format systemd git spin zsh apparmor dbus systemd-container \
 	util-linux mmdebstrap iproute2 $(PACKAGES_DEB)
 PACKAGES_COVERAGE := gcovr
+PACKAGES_BENCH := valgrind libcmocka-dev python3
 PACKAGES_FUZZ := clang libclang-rt-14-dev libcmocka-dev
 
 # --------------------------------------------------------------------------- flags
@@ -58,7 +59,7 @@ TOBJ  := $(TESTS:%.c=$(O)/%.o)
 MAIN  := $(O)/src/cmd/main.o
 
 .PHONY: all deps deps-build run check check-unit check-integration check-conformance check-fuzz \
-	check-model check-systemd fuzz soak coverage lint format man-lint config-template install uninstall deb clean help dist
+	check-model check-systemd bench-guard fuzz soak coverage lint format man-lint config-template install uninstall deb clean help dist
 .DELETE_ON_ERROR:
 
 all: $(O)/wsbind
@@ -125,9 +126,16 @@ $(O)/libfuzzer-%: $(O)/tests/fuzz/fuzz-%.o $(FUZZED)
 	$(call say,LD,$@)
 	$(Q)$(CC) $(ALL_LDFLAGS) -fsanitize=fuzzer -o $@ $^ $(LIBS) -lcmocka
 
-.SECONDARY: $(FOBJ)
+# What bench/guard.py counts instructions of.
+$(O)/bench/%.o: ALL_CFLAGS += -Itests/unit
 
--include $(OBJ:.o=.d) $(TOBJ:.o=.d) $(FOBJ:.o=.d)
+$(O)/guard: $(O)/bench/guard.o $(FUZZED)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS) -lcmocka
+
+.SECONDARY: $(FOBJ) $(O)/bench/guard.o
+
+-include $(O)/bench/guard.d $(OBJ:.o=.d) $(TOBJ:.o=.d) $(FOBJ:.o=.d)
 
 # -------------------------------------------------------------------------- packages
 
@@ -234,6 +242,14 @@ coverage: deps
 	gcovr --root . --filter src/ --object-directory build/coverage --exclude-unreachable-branches \
 		--html-details build/coverage/index.html --print-summary
 
+# Instructions for each delivery, echo, handshake: not more than were kept. UPDATE=1 keeps new ones.
+UPDATE ?=
+
+bench-guard: deps-build
+	$(call install_packages,$(PACKAGES_BENCH))
+	$(Q)$(MAKE) --no-print-directory -s $(O)/guard
+	$(Q)CC=$(CC) $(PYTHON) bench/guard.py $(O)/guard $(if $(UPDATE),--update)
+
 lint: $(O)/wsbind
 	$(Q)tests/lint/run.sh $(O)/wsbind
 
@@ -316,6 +332,7 @@ help:
 	@echo 'make fuzz             NAME=$(subst $() ,|,$(FUZZ)) T=60: libFuzzer, for T seconds'
 	@echo 'make soak             T=3600 SEED=: everything that clients do, and nothing may be left'
 	@echo 'make coverage         which lines of src/ the tests reach: build/coverage/index.html'
+	@echo 'make bench-guard      instructions for each delivery, echo and handshake; UPDATE=1 keeps them'
 	@echo 'make lint             layers, owners, sizes, man pages, configuration file'
 	@echo 'make deps             only install the packages'
 	@echo 'make install          prefix=$(prefix) sysconfdir=$(sysconfdir) unitdir=$(unitdir) DESTDIR='
