@@ -34,7 +34,7 @@ PACKAGES_CHECK := libcmocka-dev python3 python3-websockets python3-protobuf pyth
 	node-ws mandoc prometheus clang-format systemd git spin zsh apparmor dbus systemd-container \
 	util-linux mmdebstrap iproute2 $(PACKAGES_DEB)
 PACKAGES_COVERAGE := gcovr
-PACKAGES_BENCH := valgrind libcmocka-dev python3
+PACKAGES_BENCH := valgrind libcmocka-dev python3 nodejs node-ws
 PACKAGES_FUZZ := clang libclang-rt-14-dev libcmocka-dev
 
 # --------------------------------------------------------------------------- flags
@@ -59,7 +59,7 @@ TOBJ  := $(TESTS:%.c=$(O)/%.o)
 MAIN  := $(O)/src/cmd/main.o
 
 .PHONY: all deps deps-build run check check-unit check-integration check-conformance check-fuzz \
-	check-model check-systemd bench-guard fuzz soak coverage lint format man-lint config-template install uninstall deb clean help dist
+	check-model check-systemd bench bench-guard fuzz soak coverage lint format man-lint config-template install uninstall deb clean help dist
 .DELETE_ON_ERROR:
 
 all: $(O)/wsbind
@@ -242,6 +242,20 @@ coverage: deps
 	gcovr --root . --filter src/ --object-directory build/coverage --exclude-unreachable-branches \
 		--html-details build/coverage/index.html --print-summary
 
+# The least that a broadcast costs, to compare with.
+$(O)/floor: bench/servers/floor.c
+	@mkdir -p $(@D)
+	$(call say,CC,$@)
+	$(Q)$(CC) -O2 -g -std=gnu17 -D_GNU_SOURCE -Wall -Wextra -Werror -o $@ $< -lcrypto
+
+# Beside the floor and peers, in one run: minutes. BENCH has options of bench/fanout.py.
+BENCH ?=
+
+bench: deps-build
+	$(call install_packages,$(PACKAGES_BENCH))
+	$(Q)$(MAKE) --no-print-directory -s all $(O)/floor
+	BUILD=$(O) WSBIND=$(O)/wsbind $(PYTHON) bench/fanout.py --json $(O)/bench.json $(BENCH)
+
 # Instructions for each delivery, echo, handshake: not more than were kept. UPDATE=1 keeps new ones.
 UPDATE ?=
 
@@ -255,7 +269,7 @@ lint: $(O)/wsbind
 
 format:
 	$(Q)clang-format -i $(filter-out %_keys.h %_table.h %_events.h,$(wildcard src/*/*.[ch])) \
-		$(wildcard tests/unit/*.[ch] tests/fuzz/*.[ch])
+		$(wildcard tests/unit/*.[ch] tests/fuzz/*.[ch] bench/*.c bench/servers/*.c)
 
 # The commented configuration file is made from the table of keys; `make lint` compares.
 config-template: $(O)/wsbind
@@ -332,6 +346,7 @@ help:
 	@echo 'make fuzz             NAME=$(subst $() ,|,$(FUZZ)) T=60: libFuzzer, for T seconds'
 	@echo 'make soak             T=3600 SEED=: everything that clients do, and nothing may be left'
 	@echo 'make coverage         which lines of src/ the tests reach: build/coverage/index.html'
+	@echo 'make bench            what a delivery costs beside the floor and peers; BENCH="--rounds 1"'
 	@echo 'make bench-guard      instructions for each delivery, echo and handshake; UPDATE=1 keeps them'
 	@echo 'make lint             layers, owners, sizes, man pages, configuration file'
 	@echo 'make deps             only install the packages'

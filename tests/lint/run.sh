@@ -30,7 +30,7 @@ skip() { # NAME WHY
 
 formatted() { # tables are laid out by hand
 	# shellcheck disable=SC2046
-	clang-format --dry-run --Werror $(printf '%s\n' src/*/*.[ch] tests/{unit,fuzz}/*.[ch] |
+	clang-format --dry-run --Werror $(printf '%s\n' src/*/*.[ch] tests/{unit,fuzz}/*.[ch] bench/{,servers/}*.c |
 		grep -vE '_(keys|table|events)\.h$') 2>&1 | grep -E 'error:' |
 		sed 's/:[0-9]*:[0-9]*: error:.*//' | sort | uniq -c |
 		awk '{ print $2 ": " $1 " places differ; see make format"; bad = 1 } END { exit bad }'
