@@ -410,10 +410,16 @@ void hub_leave(struct hub *h, struct member *m, bool tell)
 
 /* -------------------------------------------------------------------- loop turn */
 
+/* Channels have grown, and flush_delay isn't over yet. */
+static bool is_held_back(const struct hub *h)
+{
+	return h->flush_at_ns > h->env.reactor->now_ns && !h->env.is_stopping;
+}
+
 bool hub_has_output(struct hub *h)
 {
 	return !ring_is_empty(&h->inbox) || !list_is_empty(&h->env.to_write) ||
-	       !list_is_empty(&h->channels.grown);
+	       (!list_is_empty(&h->channels.grown) && !is_held_back(h));
 }
 
 /*
@@ -572,13 +578,28 @@ static void count_variants(struct hub *h)
 	maker->deflate_in = maker->deflate_out = maker->failures = 0;
 }
 
+/* The first channel that grows starts flush_delay, for all that grow until it is over. */
+static void flush_in_time(struct hub *h)
+{
+	uint64_t now = h->env.reactor->now_ns, delay = h->env.config->flush_delay;
+
+	if (delay && !h->flush_at_ns && !list_is_empty(&h->channels.grown))
+		h->flush_at_ns = now + delay;
+	if (!is_held_back(h)) {
+		flush_channels(h);
+		/* What this turn had no room for goes on in the next one. */
+		h->flush_at_ns = delay && !list_is_empty(&h->channels.grown) ? now : 0;
+	}
+	h->env.reactor->wake_ns = h->flush_at_ns;
+}
+
 void hub_work(struct hub *h)
 {
 	read_on(h);
 	drain(h);
 	end_congestion(h);
 	write_out(h);
-	flush_channels(h);
+	flush_in_time(h);
 	count_variants(h);
 	slow_enforce_memory(h);
 }

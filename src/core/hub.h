@@ -69,6 +69,7 @@ struct WB_SHARED hub {
 	size_t n_pending;
 	struct transfer *transfers; /* uthash; core/transfer's */
 	struct list spool_waiting;  /* core/transfer's */
+	uint64_t flush_at_ns;       /* when what flush_delay holds back is due; 0: nothing */
 	uint64_t log_window_ns;     /* core/protocol's: lines about connections in this second */
 	uint64_t log_suppressed;
 	unsigned log_lines;

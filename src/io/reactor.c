@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <time.h>
 
 #include "base/clock.h"
 
@@ -103,32 +104,51 @@ void reactor_defer(struct reactor *r, struct reactor_deferred *d, reactor_deferr
 	list_add_tail(&r->deferred, &d->node);
 }
 
-static int sleep_ms(struct reactor *r, uint64_t longest_ns)
+/* UINT64_MAX: until something happens. */
+static uint64_t sleep_ns(struct reactor *r, uint64_t longest_ns)
 {
 	uint64_t next = wheel_next_ns(&r->wheel);
-	uint64_t wait = longest_ns;
 
+	if (r->wake_ns)
+		next = MIN(next, r->wake_ns);
 	if (next != UINT64_MAX) {
 		uint64_t now = clock_now_ns();
 
-		wait = MIN(wait, next > now ? next - now : 0);
+		longest_ns = MIN(longest_ns, next > now ? next - now : 0);
 	}
-	if (wait == UINT64_MAX)
-		return -1;
-	return (int)MIN((wait + NS_PER_MS - 1) / NS_PER_MS, (uint64_t)INT32_MAX);
+	return longest_ns;
+}
+
+/* epoll_wait() knows milliseconds; what wake_ns asks for is finer. */
+static int sleep_exactly(const struct reactor *r, struct epoll_event *events, uint64_t ns)
+{
+	const struct timespec wait = {.tv_sec = (time_t)(ns / NS_PER_S),
+				      .tv_nsec = (long)(ns % NS_PER_S)};
+
+	return epoll_pwait2(r->epoll_fd, events, EVENTS_PER_TURN, &wait, NULL);
+}
+
+static int sleep_about(const struct reactor *r, struct epoll_event *events, uint64_t ns)
+{
+	int ms = -1;
+
+	if (ns != UINT64_MAX)
+		ms = (int)MIN((ns + NS_PER_MS - 1) / NS_PER_MS, (uint64_t)INT32_MAX);
+	return epoll_wait(r->epoll_fd, events, EVENTS_PER_TURN, ms);
 }
 
 static int wait_for_events(struct reactor *r, struct epoll_event *events, uint64_t longest_ns)
 {
-	int n, timeout = 0;
+	uint64_t ns = 0;
+	int n;
 
 	atomic_store_explicit(&r->asleep, true, memory_order_relaxed);
 	atomic_thread_fence(
 		memory_order_seq_cst); /* the announcement before the look; see the note */
 	if (longest_ns > 0 && list_is_empty(&r->deferred) &&
 	    (!r->ops->has_work || !r->ops->has_work(r)))
-		timeout = sleep_ms(r, longest_ns);
-	n = epoll_wait(r->epoll_fd, events, EVENTS_PER_TURN, timeout);
+		ns = sleep_ns(r, longest_ns);
+	n = r->wake_ns && ns ? sleep_exactly(r, events, ns) : sleep_about(r, events, ns);
 	if (n < 0)
 		n = -errno;
 	atomic_store_explicit(&r->asleep, false, memory_order_relaxed);

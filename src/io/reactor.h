@@ -61,6 +61,7 @@ struct WB_OWNER(loop) reactor {
 	uint64_t turns;   /* turns since the start */
 	struct wheel wheel;
 	struct list deferred; /* of reactor_deferred */
+	uint64_t wake_ns; /* the owner's: not to be slept past; 0: none. Exact, unlike a timer */
 	const struct reactor_ops *ops WB_FROZEN;
 	int epoll_fd WB_FROZEN;
 	int wake_fd WB_FROZEN;

@@ -100,6 +100,10 @@ KEY(notice_limit, COUNT, "500", "0", "1000000", LIVE,
     "Joins and leaves are announced while a channel has at most this many members. "
     "0 turns announcements off.")
 
+KEY(flush_delay, DURATION, "0", "0|1ms", "10ms", LIVE,
+    "How long messages of a channel are held back, so that those that come meanwhile go with "
+    "them: fewer and larger sends, at the price of that latency.")
+
 GROUP("Slow consumers")
 KEY(message_queue_size, COUNT, "1000", "1", "1000000", LIVE,
     "Messages that may wait for one client; past it slow_consumer applies.")

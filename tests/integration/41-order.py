@@ -198,3 +198,17 @@ async def test_stop_in_the_middle_of_broadcasts():
         d.signal(signal.SIGTERM)
         await running_
         d.stop()
+
+
+async def test_order_with_a_flush_delay():
+    """Held back and gathered, over both workers; and no more after a reload."""
+    with Daemon(worker_threads=2, flush_delay="10ms", max_incoming_frames_per_second=0) as d:
+        clients = [await Client.connect(d, "/held") for _ in range(6)]
+        for delay in ("10ms", "0"):
+            assert d.reload(flush_delay=delay).status == 200
+            sent = [str(i) for i in range(100)]
+            for content in sent:
+                await clients[0].send_chat(content)
+            for c in clients[1:]:
+                assert [(await c.recv()).chat.content for _ in sent] == sent
+        await close_all(*clients)
