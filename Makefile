@@ -253,7 +253,7 @@ BENCH ?=
 
 bench: deps-build
 	$(call install_packages,$(PACKAGES_BENCH))
-	$(Q)$(MAKE) --no-print-directory -s all $(O)/floor
+	$(Q)$(MAKE) --no-print-directory -s -j$$(nproc) all $(O)/floor
 	BUILD=$(O) WSBIND=$(O)/wsbind $(PYTHON) bench/fanout.py --json $(O)/bench.json $(BENCH)
 
 # Instructions for each delivery, echo, handshake: not more than were kept. UPDATE=1 keeps new ones.
@@ -261,7 +261,7 @@ UPDATE ?=
 
 bench-guard: deps-build
 	$(call install_packages,$(PACKAGES_BENCH))
-	$(Q)$(MAKE) --no-print-directory -s $(O)/guard
+	$(Q)$(MAKE) --no-print-directory -s -j$$(nproc) $(O)/guard
 	$(Q)CC=$(CC) $(PYTHON) bench/guard.py $(O)/guard $(if $(UPDATE),--update)
 
 lint: $(O)/wsbind
