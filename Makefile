@@ -248,13 +248,14 @@ $(O)/floor: bench/servers/floor.c
 	$(call say,CC,$@)
 	$(Q)$(CC) -O2 -g -std=gnu17 -D_GNU_SOURCE -Wall -Wextra -Werror -o $@ $< -lcrypto
 
-# Beside the floor and peers, in one run: minutes. BENCH has options of bench/fanout.py.
+# Beside the floor and peers, in one run: many minutes. BENCH has options of both scripts.
 BENCH ?=
 
 bench: deps-build
 	$(call install_packages,$(PACKAGES_BENCH))
 	$(Q)$(MAKE) --no-print-directory -s -j$$(nproc) all $(O)/floor
-	BUILD=$(O) WSBIND=$(O)/wsbind $(PYTHON) bench/fanout.py --json $(O)/bench.json $(BENCH)
+	BUILD=$(O) WSBIND=$(O)/wsbind $(PYTHON) bench/fanout.py --json $(O)/fanout.json $(BENCH)
+	BUILD=$(O) WSBIND=$(O)/wsbind $(PYTHON) bench/echo.py --json $(O)/echo.json $(BENCH)
 
 # Instructions for each delivery, echo, handshake: not more than were kept. UPDATE=1 keeps new ones.
 UPDATE ?=
@@ -346,7 +347,7 @@ help:
 	@echo 'make fuzz             NAME=$(subst $() ,|,$(FUZZ)) T=60: libFuzzer, for T seconds'
 	@echo 'make soak             T=3600 SEED=: everything that clients do, and nothing may be left'
 	@echo 'make coverage         which lines of src/ the tests reach: build/coverage/index.html'
-	@echo 'make bench            what a delivery costs beside the floor and peers; BENCH="--rounds 1"'
+	@echo 'make bench            what a delivery or an echo costs beside the floor and peers; BENCH="--rounds 1"'
 	@echo 'make bench-guard      instructions for each delivery, echo and handshake; UPDATE=1 keeps them'
 	@echo 'make lint             layers, owners, sizes, man pages, configuration file'
 	@echo 'make deps             only install the packages'

@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: MIT
 """Servers to compare with, each brought up on a port of the kernel's choice and taken down again."""
 
+import json
 import os
+import statistics
 import subprocess
+import sys
 import time
 from pathlib import Path
 
-from common import READY_SECONDS, ROOT, Daemon, fail
+from common import READY_SECONDS, ROOT, WSBIND, Daemon, fail
 
 BUILD = Path(os.environ.get("BUILD", ROOT / "build/release"))
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -75,6 +78,16 @@ def fanout_servers():
     }
 
 
+def echo_servers():
+    """The same for echo."""
+    return {
+        "floor echo": lambda: Program(BUILD / "floor", "echo"),
+        "wsbind": lambda: Wsbind(echo_path="/echo"),
+        "node ws": lambda: Program("node", ROOT / "bench/servers/node-ws.js",
+                                   env={"NODE_PATH": "/usr/share/nodejs"}),
+    }
+
+
 class Running:
     """A server of its own for one measurement."""
 
@@ -86,6 +99,62 @@ class Running:
 
     def __exit__(self, *_):
         self.server.stop()
+
+
+SERVER_CPU, LOAD_CPU = {0}, {1}
+
+
+def benchmark(server, path, *options):
+    """
+    One run of `wsbind benchmark` against a server of its own: the server's processor time, and
+    the report; None and why not, where something was lost.
+    """
+    with Running(server, SERVER_CPU) as s:
+        before = cpu_seconds(s.pid)
+        done = subprocess.run([WSBIND, "benchmark", "-u", f"ws://127.0.0.1:{s.port}{path}",
+                               "--json", *[str(o) for o in options]], stdin=subprocess.DEVNULL,
+                              capture_output=True, preexec_fn=pin(LOAD_CPU))
+        settle(s.pid)
+        used = cpu_seconds(s.pid) - before
+    report = json.loads(done.stdout or "{}")
+    if done.returncode or report.get("lost") or not report.get("delivered"):
+        return None, (done.stderr.decode().strip().splitlines() or [report])[-1]
+    return used, report
+
+
+def compare(names, servers, rounds, measure):
+    """
+    Rounds in which each server has a turn: measure(server) gives what is compared and the report.
+    Returns the figures by name, and p99 [ms].
+    """
+    figures, p99 = {name: [] for name in names}, {name: [] for name in names}
+    for _ in range(rounds):
+        for name in names:
+            figure, report = measure(servers[name]())
+            if figure is None:
+                print(f"# {name}: {report}", file=sys.stderr)
+                continue
+            figures[name].append(figure)
+            p99[name].append(report["latency_ms"]["p99"])
+    return figures, p99
+
+
+def print_head(label, names):
+    print(f"{label}  " + "  ".join(f"{name:>22}" for name in names))
+
+
+def print_row(label, names, figures, yardstick, unit):
+    """Medians, and what they are beside the yardstick's."""
+    middle = {n: statistics.median(v) for n, v in figures.items() if v}
+    texts = []
+    for name in names:
+        text = "-"
+        if name in middle:
+            text = f"{middle[name]:6.2f} {unit}"
+            if middle.get(yardstick):
+                text += f"  {middle[name] / middle[yardstick]:5.2f} x"
+        texts.append(f"{text:>22}")
+    print(f"{label}  " + "  ".join(texts), flush=True)
 
 
 def settle(pid, quiet=0.2):
