@@ -29,7 +29,7 @@ VERSION    := 0.1.0
 PACKAGES_BUILD := gcc make pkg-config libc6-dev libwslay-dev libprotobuf-c-dev protobuf-c-compiler \
 	protobuf-compiler libsystemd-dev libzstd-dev zlib1g-dev libdeflate-dev liblz4-dev libssl-dev \
 	libmicrohttpd-dev libinih-dev uthash-dev
-PACKAGES_DEB := debhelper dpkg-dev fakeroot lintian
+PACKAGES_DEB := build-essential debhelper dpkg-dev fakeroot lintian
 PACKAGES_CHECK := libcmocka-dev python3 python3-websockets python3-protobuf python3-psutil nodejs \
 	node-ws mandoc prometheus clang-format systemd git spin zsh apparmor dbus systemd-container \
 	util-linux mmdebstrap iproute2 $(PACKAGES_DEB)

@@ -139,7 +139,8 @@ class Town:
         d = self.daemon
         d.__enter__()
         self.faults.check_layout()
-        self.descriptors = self.count_descriptors() + 2
+        self.before = self.list_descriptors()
+        self.descriptors = len(self.before) + 2
         self.a, self.b = enter(d, "/home"), enter(d, "/home")
         assert visit(d)  # once, for what is made at the first time and kept
         self.check()
@@ -150,8 +151,15 @@ class Town:
         self.b.close()
         self.daemon.__exit__(*exception)
 
-    def count_descriptors(self):
-        return len(os.listdir(f"/proc/{self.daemon.process.pid}/fd"))
+    def list_descriptors(self):
+        """By number; without what a process reads of itself in passing, sanitizers above all."""
+        found = {}
+        for entry in Path(f"/proc/{self.daemon.process.pid}/fd").iterdir():
+            try:
+                found[int(entry.name)] = os.readlink(entry)
+            except FileNotFoundError:
+                pass  # closed meanwhile
+        return {n: name for n, name in found.items() if not name.startswith("/proc/")}
 
     def left_behind(self):
         m = self.daemon.metrics()
@@ -171,7 +179,11 @@ class Town:
         self.settle()
         content = os.urandom(20).hex()
         assert delivered(self.a, self.b, chat(content), content=content)
-        wait_until(lambda: self.count_descriptors() == self.descriptors, "descriptors are closed")
+        try:
+            wait_until(lambda: len(self.list_descriptors()) == self.descriptors, "descriptors")
+        except AssertionError as e:
+            raise AssertionError(f"{e}; before: {self.before}, now: {self.list_descriptors()}") \
+                from None
 
     def try_each(self, kind, error, visit_it, times=1):
         """Lets the n-th call fail for each n that there is; returns how many there were."""

@@ -15,6 +15,7 @@ import importlib.util
 import inspect
 import json
 import os
+import resource
 import selectors
 import signal
 import sys
@@ -259,6 +260,9 @@ def main():
     if not jobs:
         print("Bail out! no such test")
         return 2
+    # Tests open more than the 1,024 files that a shell may have.
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
     print(f"1..{total}")
     began = time.monotonic()
     runner = Runner(jobs, total)
