@@ -23,6 +23,8 @@ READY = re.compile(r"ready: ws://(?P<host>\S+):(?P<port>\d+)/"
                    r" workers (?P<workers>\d+)")
 SANITIZER = re.compile(r"ERROR: \w+Sanitizer|WARNING: ThreadSanitizer|runtime error:"
                        r"|assertion failed")
+OF_SYSTEMD = re.compile(r"NOTIFY_SOCKET|WATCHDOG_|LISTEN_|JOURNAL_STREAM|INVOCATION_ID|"
+                        r"(RUNTIME|STATE|CONFIGURATION|CREDENTIALS)_DIRECTORY")
 running = []  # what a failing test shows the log of
 
 
@@ -90,7 +92,9 @@ class Daemon:
         self.control_socket = self.folder / "control.sock"
         self.settings = {**self.DEFAULTS, "control_socket": self.control_socket, **settings}
         self.args = [*prefix, str(program or binary()), "server", "--config", str(self.config), *args]
-        self.env = {**os.environ, **(env or {})}
+        # Where the tests themselves are a service, that is not the daemon's business.
+        inherited = {k: v for k, v in os.environ.items() if not OF_SYSTEMD.match(k)}
+        self.env = {**inherited, **(env or {})}
         self.preexec, self.fds = preexec, fds
         self.wants_ready = ready
         self.log = []
