@@ -34,7 +34,9 @@ PACKAGES_CHECK := libcmocka-dev python3 python3-websockets python3-protobuf pyth
 	node-ws mandoc prometheus clang-format systemd git spin zsh apparmor dbus systemd-container \
 	util-linux mmdebstrap iproute2 $(PACKAGES_DEB)
 PACKAGES_COVERAGE := gcovr
-PACKAGES_BENCH := valgrind libcmocka-dev python3 nodejs node-ws
+PACKAGES_GUARD := valgrind libcmocka-dev python3
+PACKAGES_BENCH := python3 nodejs node-ws nginx libnginx-mod-nchan nats-server libwebsockets-dev \
+	golang-go golang-github-gorilla-websocket-dev
 PACKAGES_FUZZ := clang libclang-rt-14-dev libcmocka-dev
 
 # --------------------------------------------------------------------------- flags
@@ -133,9 +135,9 @@ $(O)/guard: $(O)/bench/guard.o $(FUZZED)
 	$(call say,LD,$@)
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS) -lcmocka
 
-.SECONDARY: $(FOBJ) $(O)/bench/guard.o
+.SECONDARY: $(FOBJ) $(O)/bench/guard.o $(O)/bench/nats.o
 
--include $(O)/bench/guard.d $(OBJ:.o=.d) $(TOBJ:.o=.d) $(FOBJ:.o=.d)
+-include $(O)/bench/guard.d $(O)/bench/nats.d $(OBJ:.o=.d) $(TOBJ:.o=.d) $(FOBJ:.o=.d)
 
 # -------------------------------------------------------------------------- packages
 
@@ -242,26 +244,42 @@ coverage: deps
 	gcovr --root . --filter src/ --object-directory build/coverage --exclude-unreachable-branches \
 		--html-details build/coverage/index.html --print-summary
 
-# The least that a broadcast costs, to compare with.
-$(O)/floor: bench/servers/floor.c
+# Servers to compare with, and the benchmark in NATS' protocol.
+BENCH_PROGRAMS := $(addprefix $(O)/bench/,floor lws go-hub nats)
+
+$(O)/bench/floor: PEER_LIBS := -lcrypto -pthread
+$(O)/bench/lws: PEER_LIBS := -lwebsockets
+$(O)/bench/floor $(O)/bench/lws: $(O)/bench/%: bench/servers/%.c
 	@mkdir -p $(@D)
 	$(call say,CC,$@)
-	$(Q)$(CC) -O2 -g -std=gnu17 -D_GNU_SOURCE -Wall -Wextra -Werror -o $@ $< -lcrypto
+	$(Q)$(CC) -O2 -g -std=gnu17 -D_GNU_SOURCE -Wall -Wextra -Werror -o $@ $< $(PEER_LIBS)
 
-# Beside the floor and peers, in one run: many minutes. BENCH has options of both scripts.
+$(O)/bench/go-hub: bench/servers/go-hub.go
+	@mkdir -p $(@D)
+	$(call say,GO,$@)
+	$(Q)GO111MODULE=off GOPATH=/usr/share/gocode GOCACHE=$(CURDIR)/build/go go build -o $@ $<
+
+$(O)/bench/nats: $(O)/bench/nats.o $(filter-out $(MAIN),$(OBJ))
+	$(call say,LD,$@)
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
+
+# Beside the floor and peers: an hour. ONLY names some of them, BENCH has options for these.
+BENCHES := fanout echo handshakes idle-memory stalled-readers ingest flush-delay
+ONLY ?= $(BENCHES)
 BENCH ?=
 
 bench: deps-build
 	$(call install_packages,$(PACKAGES_BENCH))
-	$(Q)$(MAKE) --no-print-directory -s -j$$(nproc) all $(O)/floor
-	BUILD=$(O) WSBIND=$(O)/wsbind $(PYTHON) bench/fanout.py --json $(O)/fanout.json $(BENCH)
-	BUILD=$(O) WSBIND=$(O)/wsbind $(PYTHON) bench/echo.py --json $(O)/echo.json $(BENCH)
+	$(Q)$(MAKE) --no-print-directory -s -j$$(nproc) all $(BENCH_PROGRAMS)
+	$(Q)set -e; for b in $(ONLY); do echo "== bench/$$b.py"; \
+		BUILD=$(O) WSBIND=$(O)/wsbind $(PYTHON) bench/$$b.py --json $(O)/bench/$$b.json $(BENCH); \
+	done
 
 # Instructions for each delivery, echo, handshake: not more than were kept. UPDATE=1 keeps new ones.
 UPDATE ?=
 
 bench-guard: deps-build
-	$(call install_packages,$(PACKAGES_BENCH))
+	$(call install_packages,$(PACKAGES_GUARD))
 	$(Q)$(MAKE) --no-print-directory -s -j$$(nproc) $(O)/guard
 	$(Q)CC=$(CC) $(PYTHON) bench/guard.py $(O)/guard $(if $(UPDATE),--update)
 
@@ -347,7 +365,7 @@ help:
 	@echo 'make fuzz             NAME=$(subst $() ,|,$(FUZZ)) T=60: libFuzzer, for T seconds'
 	@echo 'make soak             T=3600 SEED=: everything that clients do, and nothing may be left'
 	@echo 'make coverage         which lines of src/ the tests reach: build/coverage/index.html'
-	@echo 'make bench            what a delivery or an echo costs beside the floor and peers; BENCH="--rounds 1"'
+	@echo 'make bench            beside the floor and peers: an hour; ONLY="fanout echo" BENCH="--rounds 1"'
 	@echo 'make bench-guard      instructions for each delivery, echo and handshake; UPDATE=1 keeps them'
 	@echo 'make lint             layers, owners, sizes, man pages, configuration file'
 	@echo 'make deps             only install the packages'

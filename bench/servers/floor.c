@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The least that a broadcast of WebSocket messages costs: floor each|batched|echo. Prints its
- * port. One thread, one channel, no limits, no care: it is there to be compared with.
+ * The least that a broadcast of WebSocket messages costs: floor each|batched|echo [THREADS].
+ * Prints its port. One channel, no limits, no care: it is there to be compared with.
  *
  *   each     every message goes to every other client with one send(2)
  *   batched  what came in a loop turn goes to every client with one send(2): the yardstick
  *   echo     what came in one read goes back with one send(2)
+ *
+ * With several threads each has a listener of the same port; what came in a turn of one goes to
+ * the others as one piece (batched only).
  *
  * A client must take what it is sent: whose socket is full is disconnected.
  */
@@ -14,12 +17,14 @@
 #include <netinet/tcp.h>
 #include <openssl/evp.h>
 #include <openssl/sha.h>
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -28,6 +33,7 @@
 #define READ_BYTES (1 << 18)
 #define EVENTS 512
 #define MAX_RUNS 512 /* messages of different clients in a turn */
+#define MAX_THREADS 64
 
 struct client {
 	int fd;
@@ -39,20 +45,32 @@ struct client {
 
 /* A piece of the batch that one client sent. */
 struct run {
-	struct client *from;
+	struct client *from; /* NULL: a client of another thread */
 	size_t begin, end;
 };
 
 enum mode { EACH, BATCHED, ECHO };
 
+/* What the other threads have for one. */
+struct inbox {
+	pthread_mutex_t lock;
+	int event_fd;
+	uint8_t *frames;
+	size_t len, cap;
+};
+
 static enum mode mode;
-static int epoll_fd;
-static struct client **clients;
-static size_t n_clients, cap_clients;
-static uint8_t *batch; /* frames as they go out */
-static size_t batch_len, batch_cap;
-static struct run runs[MAX_RUNS];
-static size_t n_runs;
+static int n_threads = 1;
+static struct inbox inboxes[MAX_THREADS];
+
+static _Thread_local int self;
+static _Thread_local int epoll_fd;
+static _Thread_local struct client **clients;
+static _Thread_local size_t n_clients, cap_clients;
+static _Thread_local uint8_t *batch; /* frames as they go out */
+static _Thread_local size_t batch_len, batch_cap;
+static _Thread_local struct run runs[MAX_RUNS];
+static _Thread_local size_t n_runs;
 
 static void die(const char *what)
 {
@@ -85,6 +103,66 @@ static void put(struct client *c, const struct iovec *iov, int n, size_t bytes)
 	}
 }
 
+static void reserve(uint8_t **bytes, size_t *cap, size_t need)
+{
+	if (*cap >= need)
+		return;
+	*cap = 2 * need;
+	*bytes = realloc(*bytes, *cap);
+	if (!*bytes)
+		die("realloc");
+}
+
+static void add_run(struct client *from, size_t begin)
+{
+	if (n_runs > 0 && runs[n_runs - 1].from == from) {
+		runs[n_runs - 1].end = batch_len;
+		return;
+	}
+	if (n_runs == MAX_RUNS) {
+		fprintf(stderr, "floor: too many senders in one turn\n");
+		exit(1);
+	}
+	runs[n_runs++] = (struct run){from, begin, batch_len};
+}
+
+/* What this thread's own clients sent in this turn, for one of the others. */
+static void hand_over(struct inbox *in)
+{
+	bool was_empty;
+
+	pthread_mutex_lock(&in->lock);
+	was_empty = in->len == 0;
+	for (size_t i = 0; i < n_runs; i++) {
+		size_t n = runs[i].end - runs[i].begin;
+
+		if (!runs[i].from)
+			continue;
+		reserve(&in->frames, &in->cap, in->len + n);
+		memcpy(in->frames + in->len, batch + runs[i].begin, n);
+		in->len += n;
+	}
+	was_empty &= in->len > 0;
+	pthread_mutex_unlock(&in->lock);
+	if (was_empty)
+		eventfd_write(in->event_fd, 1);
+}
+
+static void take_over(struct inbox *in)
+{
+	size_t begin = batch_len;
+	eventfd_t count;
+
+	eventfd_read(in->event_fd, &count);
+	pthread_mutex_lock(&in->lock);
+	reserve(&batch, &batch_cap, batch_len + in->len);
+	memcpy(batch + batch_len, in->frames, in->len);
+	batch_len += in->len;
+	in->len = 0;
+	pthread_mutex_unlock(&in->lock);
+	add_run(NULL, begin);
+}
+
 /* One frame, unmasked, behind what is in the batch. */
 static void add(struct client *from, uint8_t opcode, const uint8_t *p, size_t n,
 		const uint8_t key[4])
@@ -94,12 +172,7 @@ static void add(struct client *from, uint8_t opcode, const uint8_t *p, size_t n,
 	uint32_t narrow;
 	uint8_t *out;
 
-	if (batch_cap - batch_len < n + 10) {
-		batch_cap = 2 * (batch_len + n + 10);
-		batch = realloc(batch, batch_cap);
-		if (!batch)
-			die("realloc");
-	}
+	reserve(&batch, &batch_cap, batch_len + n + 10);
 	out = batch + batch_len;
 	*out++ = 0x80 | opcode;
 	if (n < 126) {
@@ -125,15 +198,7 @@ static void add(struct client *from, uint8_t opcode, const uint8_t *p, size_t n,
 	for (; i < n; i++)
 		out[i] = p[i] ^ key[i & 3];
 	batch_len = (size_t)(out - batch) + n;
-	if (n_runs > 0 && runs[n_runs - 1].from == from) {
-		runs[n_runs - 1].end = batch_len;
-		return;
-	}
-	if (n_runs == MAX_RUNS) {
-		fprintf(stderr, "floor: too many senders in one turn\n");
-		exit(1);
-	}
-	runs[n_runs++] = (struct run){from, begin, batch_len};
+	add_run(from, begin);
 }
 
 static void flush_to(struct client *c, bool has_sent)
@@ -166,6 +231,9 @@ static void flush(void)
 		if (runs[0].from->fd >= 0)
 			put(runs[0].from, &(struct iovec){batch, batch_len}, 1, batch_len);
 	} else {
+		for (int i = 0; i < n_threads; i++)
+			if (i != self)
+				hand_over(&inboxes[i]);
 		for (size_t i = n_clients; i-- > 0;) {
 			bool has_sent = false;
 
@@ -245,7 +313,7 @@ static void greet(struct client *c, char *head)
 
 static void readable(struct client *c)
 {
-	static uint8_t in[2 * READ_BYTES + 1];
+	static _Thread_local uint8_t in[2 * READ_BYTES + 1];
 	ssize_t got;
 	size_t n, left;
 
@@ -306,29 +374,49 @@ static void welcome(int listener)
 	}
 }
 
-int main(int argc, char **argv)
+/* A listener of this port, of any when it is 0; @port is the one it has. */
+static int listen_on(uint16_t *port)
 {
-	static const char *const modes[] = {"each", "batched", "echo"};
-	struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-	struct epoll_event events[EVENTS], event = {.events = EPOLLIN};
+	const int on = 1;
+	struct sockaddr_in at = {.sin_family = AF_INET,
+				 .sin_port = htons(*port),
+				 .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
 	socklen_t at_len = sizeof(at);
-	int listener;
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 
-	while (mode <= ECHO && (argc != 2 || strcmp(argv[1], modes[mode]) != 0))
-		mode++;
-	if (mode > ECHO) {
-		fputs("usage: floor each|batched|echo\n", stderr);
-		return 2;
-	}
-	listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-	if (listener < 0 || epoll_fd < 0 ||
-	    bind(listener, (struct sockaddr *)&at, sizeof(at)) < 0 || listen(listener, 4096) < 0 ||
-	    getsockname(listener, (struct sockaddr *)&at, &at_len) < 0 ||
-	    epoll_ctl(epoll_fd, EPOLL_CTL_ADD, listener, &event) < 0)
+	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on)) < 0 ||
+	    bind(fd, (struct sockaddr *)&at, sizeof(at)) < 0 || listen(fd, 4096) < 0 ||
+	    getsockname(fd, (struct sockaddr *)&at, &at_len) < 0)
 		die("listening");
-	printf("port %u\n", ntohs(at.sin_port));
-	fflush(stdout);
+	*port = ntohs(at.sin_port);
+	return fd;
+}
+
+static void watch(int fd, void *as)
+{
+	struct epoll_event event = {.events = EPOLLIN, .data.ptr = as};
+
+	if (epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &event) < 0)
+		die("epoll_ctl");
+}
+
+struct thread {
+	int index, listener;
+};
+
+static void *serve(void *arg)
+{
+	const struct thread *t = arg;
+	struct epoll_event events[EVENTS];
+	struct inbox *in;
+
+	self = t->index;
+	in = &inboxes[self];
+	epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	if (epoll_fd < 0)
+		die("epoll_create1");
+	watch(t->listener, NULL);
+	watch(in->event_fd, in);
 	for (;;) {
 		int n = epoll_wait(epoll_fd, events, EVENTS, -1);
 
@@ -336,11 +424,47 @@ int main(int argc, char **argv)
 			struct client *c = events[i].data.ptr;
 
 			if (!c)
-				welcome(listener);
+				welcome(t->listener);
+			else if (events[i].data.ptr == in)
+				take_over(in);
 			else if (c->fd >= 0)
 				readable(c);
 		}
 		if (mode == BATCHED)
 			flush();
 	}
+	return NULL;
+}
+
+int main(int argc, char **argv)
+{
+	static const char *const modes[] = {"each", "batched", "echo"};
+	static struct thread threads[MAX_THREADS];
+	uint16_t port = 0;
+
+	while (mode <= ECHO && (argc < 2 || strcmp(argv[1], modes[mode]) != 0))
+		mode++;
+	if (argc > 2)
+		n_threads = atoi(argv[2]);
+	if (mode > ECHO || argc > 3 || n_threads < 1 || n_threads > MAX_THREADS ||
+	    (n_threads > 1 && mode == EACH)) {
+		fputs("usage: floor each|batched|echo [THREADS]\n", stderr);
+		return 2;
+	}
+	for (int i = 0; i < n_threads; i++) {
+		threads[i] = (struct thread){i, listen_on(&port)};
+		pthread_mutex_init(&inboxes[i].lock, NULL);
+		inboxes[i].event_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+		if (inboxes[i].event_fd < 0)
+			die("eventfd");
+	}
+	printf("port %u\n", port);
+	fflush(stdout);
+	for (int i = 1; i < n_threads; i++) {
+		pthread_t id;
+
+		if (pthread_create(&id, NULL, serve, &threads[i]) != 0)
+			die("pthread_create");
+	}
+	serve(&threads[0]);
 }

@@ -24,7 +24,7 @@ struct WB_FROZEN bench_options {
 	const char *url;
 	const char *mode;
 	uint64_t messages, clients, message_size;
-	uint64_t publishers, window, rate;
+	uint64_t publishers, window, rate, server_pid;
 	bool is_json;
 	bool is_echo; /* from mode */
 };
@@ -40,6 +40,28 @@ enum bench_phase {
 
 struct bench;
 
+struct bench_member;
+
+/* How a kind of server is spoken to. */
+struct WB_FROZEN bench_dialect {
+	/* Makes the message in which only the head changes; as bench_template_init(). */
+	int (*make)(struct bench_template *t, size_t size, uint64_t seed);
+	/* A connection opened; NULL: nothing is to be said then. */
+	void (*opened)(struct bench_member *m);
+	/* A binary message arrived: bench_arrived() for all data in it. False: it had none. */
+	bool (*message)(struct bench_member *m, const uint8_t *p, size_t n);
+};
+
+/* BINARY_DATA, to wsbind or to whatever hands on what it gets. */
+extern const struct bench_dialect bench_dialect_wsbind;
+
+/* What the server's process has used, from its start. */
+struct WB_VALUE bench_usage {
+	uint64_t before_ns; /* the first connection */
+	uint64_t open_ns;   /* before the first message */
+	uint64_t end_ns;    /* at the last delivery */
+};
+
 /* One client. The first ones publish; the last, if it doesn't, is the reference of the order. */
 struct WB_OWNER(loop) bench_member {
 	struct peer peer;
@@ -52,6 +74,7 @@ struct WB_OWNER(loop) bench {
 	struct peer_loop loop;
 	struct peer_target target;
 	struct bench_options options;
+	const struct bench_dialect *dialect;
 	struct config *config;
 	FILE *out, *err;
 
@@ -66,7 +89,9 @@ struct WB_OWNER(loop) bench {
 	struct bench_stats stats;
 	struct hist latency;
 	uint32_t receivers; /* of each message */
+	struct bench_usage usage;
 	uint64_t sent;
+	uint64_t own;      /* that came back to who had sent them; wsbind sends none */
 	uint32_t *pending; /* [publisher * window + number % window]: members that wait for it */
 	uint32_t next_publisher;
 
@@ -89,6 +114,14 @@ bool bench_complete_options(struct bench_options *o, const struct config *config
  */
 bool bench_is_throttled(const struct bench *b, uint64_t limit);
 
+/**
+ * bench_command() - benchmark_main() in a dialect
+ *
+ * Return:  as benchmark_main().
+ * Thread:  main, once.
+ */
+int bench_command(char **argv, const struct bench_dialect *dialect) WB_NODISCARD;
+
 /* bench_run.c */
 
 /**
@@ -99,8 +132,18 @@ bool bench_is_throttled(const struct bench *b, uint64_t limit);
  */
 int bench_run(struct bench *b) WB_NODISCARD;
 
+/* What a process has used on all processors so far, in ns; 0 when there is no such process. */
+uint64_t bench_process_ns(uint64_t pid);
+
 /* Frees what a run has. */
 void bench_fini(struct bench *b);
+
+/**
+ * bench_arrived() - book data that a dialect found
+ *
+ * Return:  whether it is a message of this run.
+ */
+bool bench_arrived(struct bench_member *m, const uint8_t *data, size_t n);
 
 /* bench_report.c */
 

@@ -46,6 +46,20 @@ static double per_second(const struct bench *b, double n)
 	return s > 0 ? n / s : 0;
 }
 
+/* What the server used; 0 where it was not to be measured, or could not be. */
+static double connecting_ns(const struct bench *b)
+{
+	return b->usage.open_ns > b->usage.before_ns
+		       ? (double)(b->usage.open_ns - b->usage.before_ns)
+		       : 0;
+}
+
+static double running_ns(const struct bench *b)
+{
+	return b->usage.end_ns > b->usage.open_ns ? (double)(b->usage.end_ns - b->usage.open_ns)
+						  : 0;
+}
+
 /* Data only: heads of frames and messages are not counted. */
 static double megabytes(const struct bench *b)
 {
@@ -109,6 +123,14 @@ static void report_words(const struct bench *b)
 		fprintf(b->out, ", p%g %.3f ms", percents[i],
 			(double)hist_percentile(&b->latency, percents[i]) / NS_PER_MS);
 	fprintf(b->out, ", max %.3f ms\n", (double)hist_max(&b->latency) / NS_PER_MS);
+	if (b->own > 0)
+		fprintf(b->out, "own: %" PRIu64 " messages came back to who sent them\n", b->own);
+	if (o->server_pid)
+		fprintf(b->out,
+			"server: %.1f us of processor time for each connection, "
+			"%.3f us for each delivery\n",
+			connecting_ns(b) / (double)o->clients / NS_PER_US,
+			running_ns(b) / (double)MAX(b->stats.delivered + b->own, 1ULL) / NS_PER_US);
 }
 
 static void report_json_latency(const struct bench *b)
@@ -134,15 +156,18 @@ static void report_json(const struct bench *b)
 	fprintf(b->out,
 		"\"sent\":%" PRIu64 ",\"delivered\":%" PRIu64 ",\"expected\":%" PRIu64
 		",\"lost\":%" PRIu64 ",\"duplicated\":%" PRIu64 ",\"out_of_order\":%" PRIu64
-		",\"orders\":%" PRIu64 ",",
+		",\"orders\":%" PRIu64 ",\"own\":%" PRIu64 ",",
 		b->sent, b->stats.delivered, bench_expected(b), lost(b), b->stats.duplicated,
-		b->stats.late, orders(b));
+		b->stats.late, orders(b), b->own);
 	fprintf(b->out,
 		"\"seconds\":%.6f,\"messages_per_second\":%.1f,\"mb_per_second\":%.3f"
 		",\"sent_per_second\":%.1f,",
 		seconds(b), per_second(b, (double)b->stats.delivered), per_second(b, megabytes(b)),
 		per_second(b, (double)b->sent));
 	report_json_latency(b);
+	if (o->server_pid)
+		fprintf(b->out, ",\"server_seconds\":{\"connecting\":%.9f,\"running\":%.9f}",
+			connecting_ns(b) / NS_PER_S, running_ns(b) / NS_PER_S);
 	text_json(problem, sizeof(problem), b->problem, strlen(b->problem));
 	fprintf(b->out, ",\"ok\":%s,\"error\":", bench_is_clean(b) ? "true" : "false");
 	fprintf(b->out, b->has_failed ? "\"%s\"}\n" : "null}\n", problem);

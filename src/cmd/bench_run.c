@@ -18,6 +18,21 @@
 #define WATCH_NS (250 * NS_PER_MS)
 #define PROGRESS_NS (250 * NS_PER_MS)
 
+uint64_t bench_process_ns(uint64_t pid)
+{
+	struct timespec t;
+	clockid_t clock;
+
+	if (clock_getcpuclockid((pid_t)pid, &clock) != 0 || clock_gettime(clock, &t) < 0)
+		return 0;
+	return (uint64_t)t.tv_sec * NS_PER_S + (uint64_t)t.tv_nsec;
+}
+
+static uint64_t server_ns(const struct bench *b)
+{
+	return b->options.server_pid ? bench_process_ns(b->options.server_pid) : 0;
+}
+
 static struct bench_member *member_of(struct peer *p)
 {
 	return CONTAINER_OF(p, struct bench_member, peer);
@@ -25,6 +40,8 @@ static struct bench_member *member_of(struct peer *p)
 
 static void bench_close_all(struct bench *b)
 {
+	if (b->phase == BENCH_RUNNING)
+		b->usage.end_ns = server_ns(b);
 	b->phase = BENCH_CLOSING;
 	for (uint64_t i = 0; i < b->options.clients; i++)
 		peer_close(&b->members[i].peer, WS_CODE_NORMAL, "");
@@ -171,27 +188,51 @@ static void bench_take(struct bench *b, struct bench_member *m, const struct ben
 /* Whether a message is one of this run, and could be: everything that is used as an index. */
 static bool bench_read(const struct bench *b, const uint8_t *data, size_t n, struct bench_head *ret)
 {
+	if (n < sizeof(*ret))
+		return false;
+	memcpy(ret, data, sizeof(*ret));
+	return ret->run == b->run && ret->publisher < b->options.publishers &&
+	       ret->number < b->members[ret->publisher].sent && n == b->options.message_size;
+}
+
+bool bench_arrived(struct bench_member *m, const uint8_t *data, size_t n)
+{
+	struct bench *b = m->bench;
+	struct bench_head head;
+	bool is_own;
+
+	if (!bench_read(b, data, n, &head))
+		return false;
+	is_own = head.publisher == m->index;
+	if (is_own == b->options.is_echo)
+		bench_take(b, m, &head);
+	else
+		b->own += is_own;
+	return is_own || !b->options.is_echo;
+}
+
+static bool bench_scan_message(struct bench_member *m, const uint8_t *p, size_t n)
+{
 	const uint8_t *found;
 	size_t found_n;
 
-	if (!bench_scan(data, n, &found, &found_n) || found_n < sizeof(*ret))
-		return false;
-	memcpy(ret, found, sizeof(*ret));
-	return ret->run == b->run && ret->publisher < b->options.publishers &&
-	       ret->number < b->members[ret->publisher].sent && found_n == b->options.message_size;
+	return bench_scan(p, n, &found, &found_n) && bench_arrived(m, found, found_n);
 }
+
+const struct bench_dialect bench_dialect_wsbind = {
+	.make = bench_template_init,
+	.message = bench_scan_message,
+};
 
 static void bench_message(struct peer *p, uint8_t opcode, uint8_t *data, size_t n)
 {
 	struct bench_member *m = member_of(p);
 	struct bench *b = m->bench;
-	struct bench_head head;
+	bool was_ours;
 
 	b->heard_ns = b->loop.read_ns;
-	if (opcode == WS_BINARY && bench_read(b, data, n, &head) &&
-	    (!b->options.is_echo || head.publisher == m->index))
-		bench_take(b, m, &head);
-	else if (b->options.is_echo && b->stats.delivered == 0)
+	was_ours = opcode == WS_BINARY && b->dialect->message(m, data, n);
+	if (!was_ours && b->options.is_echo && b->stats.delivered == 0)
 		bench_fail_echo(b, "something else than an echo arrived");
 }
 
@@ -200,6 +241,7 @@ static void bench_message(struct peer *p, uint8_t opcode, uint8_t *data, size_t 
 static void bench_start(struct bench *b)
 {
 	b->phase = BENCH_RUNNING;
+	b->usage.open_ns = server_ns(b);
 	b->began_ns = clock_now_ns();
 	b->last_ns = b->began_ns;
 	b->shown_ns = b->began_ns;
@@ -211,6 +253,8 @@ static void bench_opened(struct peer *p)
 {
 	struct bench *b = member_of(p)->bench;
 
+	if (b->dialect->opened)
+		b->dialect->opened(member_of(p));
 	if (++b->n_open < b->options.clients || b->phase != BENCH_CONNECTING)
 		return;
 	b->phase = BENCH_SETTLING;
@@ -289,7 +333,7 @@ static int bench_prepare(struct bench *b)
 		r = peer_loop_on_signal(&b->loop, bench_told_to_stop);
 	peer_random(&b->run, sizeof(b->run));
 	if (r == 0)
-		r = bench_template_init(&b->template, (size_t)o->message_size, b->run);
+		r = b->dialect->make(&b->template, (size_t)o->message_size, b->run);
 	if (r == 0)
 		r = bench_stats_init(&b->stats, (uint32_t)o->clients, (uint32_t)o->publishers,
 				     bench_share(o->messages, (uint32_t)o->publishers, 0));
@@ -312,6 +356,7 @@ static void bench_connect(struct bench *b)
 	};
 	const struct bench_options *o = &b->options;
 
+	b->usage.before_ns = server_ns(b);
 	b->receivers = o->is_echo ? 1 : (uint32_t)o->clients - 1;
 	for (uint32_t i = 0; i < o->clients; i++) {
 		struct bench_member *m = &b->members[i];

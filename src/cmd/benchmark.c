@@ -13,11 +13,12 @@
 #define PREPARED_HELP (-1)
 #define MAX_SIZE ((uint64_t)256 << 20)
 #define MAX_MESSAGES UINT32_MAX /* of all publishers: a number has 32 bits */
+#define PID_LIMIT (4 << 20)     /* of Linux on 64 bits: proc(5), pid_max */
 
 static const char usage[] =
 	"usage: wsbind benchmark [-u URL] [-m MESSAGES] [-c CLIENTS] [--message-size BYTES]\n"
 	"                        [--mode fanout|echo] [--publishers N] [--window N] [--rate N]\n"
-	"                        [--json] [--config FILE] [--KEY=VALUE ...]\n"
+	"                        [--server-pid PID] [--json] [--config FILE] [--KEY=VALUE ...]\n"
 	"\n"
 	"fanout: clients in one channel, some of them publish, all count what arrives.\n"
 	"echo:   every client sends to the server's echo_path and awaits its own.\n"
@@ -32,6 +33,7 @@ static const char usage[] =
 	"      --window N         messages of one publisher on their way; so many that all\n"
 	"                         together are 64 and 512K at most\n"
 	"      --rate N           messages a second of all together; as fast as the window lets\n"
+	"      --server-pid PID   process of the server on this host: what it uses is measured\n"
 	"      --json             print the result as one JSON object\n"
 	"      --help             print this text\n"
 	"\n"
@@ -48,6 +50,7 @@ static const struct option_row rows[] = {
 	{0, "publishers", OPTION_COUNT, MEMBER(publishers), 1, 1000000},
 	{0, "window", OPTION_COUNT, MEMBER(window), 1, 1000000},
 	{0, "rate", OPTION_COUNT, MEMBER(rate), 1, 100000000},
+	{0, "server-pid", OPTION_COUNT, MEMBER(server_pid), 1, PID_LIMIT},
 	{0, "json", OPTION_FLAG, MEMBER(is_json), 0, 0},
 };
 #undef MEMBER
@@ -158,6 +161,11 @@ static int prepare(struct bench *b, char **argv)
 		return r;
 	if (!bench_complete_options(&b->options, b->config, stderr))
 		return OPTIONS_EXIT_USAGE;
+	if (b->options.server_pid && bench_process_ns(b->options.server_pid) == 0) {
+		(void)say(stderr, "--server-pid %" PRIu64 ": there is no such process",
+			  b->options.server_pid);
+		return EXIT_FAILURE;
+	}
 	r = find_target(b);
 	return r ? r : check_descriptors(b);
 }
@@ -187,14 +195,13 @@ static void hint_at_throttle(const struct bench *b)
 			  limit);
 }
 
-int benchmark_main(int argc, char **argv)
+int bench_command(char **argv, const struct bench_dialect *dialect)
 {
 	static struct bench bench;
 	struct bench *b = &bench;
 	int status;
 
-	(void)argc;
-	*b = (struct bench){.out = stdout, .err = stderr};
+	*b = (struct bench){.out = stdout, .err = stderr, .dialect = dialect};
 	b->options = (struct bench_options){
 		.url = DEFAULT_URL,
 		.mode = "fanout",
@@ -213,4 +220,10 @@ int benchmark_main(int argc, char **argv)
 	bench_fini(b);
 	config_unref(b->config);
 	return status == PREPARED_HELP ? 0 : status;
+}
+
+int benchmark_main(int argc, char **argv)
+{
+	(void)argc;
+	return bench_command(argv, &bench_dialect_wsbind);
 }

@@ -454,8 +454,8 @@ class Broadcast:
     returns the frames that this receiver gets now.
     """
 
-    def __init__(self, distort):
-        self.distort = distort
+    def __init__(self, distort, to_sender=False):
+        self.distort, self.to_sender = distort, to_sender
         self.members = []
         self.n = 0
 
@@ -465,7 +465,7 @@ class Broadcast:
         async for frame_ in socket_:
             number, self.n = self.n, self.n + 1
             for i, other in enumerate(self.members):
-                if i != me:
+                if i != me or self.to_sender:
                     for piece in self.distort(number, i, frame_):
                         await other.send(piece)
 
@@ -497,8 +497,8 @@ class Swap:
         return [frame_, self.held.pop(receiver)]
 
 
-async def faulty(distort, *args):
-    async with Broadcast(distort) as server:
+async def faulty(distort, *args, to_sender=False):
+    async with Broadcast(distort, to_sender) as server:
         p = await start("benchmark", "-u", server.url, "-m", 40, "-c", 4, "--window", 8, "--json",
                         *args)
         said_, _ = await asyncio.wait_for(p.communicate(), 40 * SLOW)
@@ -509,6 +509,36 @@ async def faulty(distort, *args):
 async def test_benchmark_finds_nothing_wrong_with_a_plain_broadcast():
     status, result = await faulty(lambda number, receiver, frame_: [frame_])
     assert status == 0 and result["ok"] and result["delivered"] == 120, result
+
+
+async def test_benchmark_counts_own_messages_by_themselves():
+    status, result = await faulty(lambda number, receiver, frame_: [frame_], to_sender=True)
+    assert status == 0 and result["ok"], result
+    assert (result["delivered"], result["own"], result["lost"]) == (120, 40, 0), result
+    async with Broadcast(lambda number, receiver, frame_: [frame_], to_sender=True) as server:
+        text = await ended(await start("benchmark", "-u", server.url, "-m", 40, "-c", 4), 0)
+        assert "own: 40 messages" in text, text
+
+
+async def test_benchmark_measures_what_the_server_uses(daemon):
+    clock = ~daemon.process.pid << 3 | 2  # as clock_getcpuclockid(3) makes it
+    before = time.clock_gettime(clock)
+    p = await start("benchmark", "-u", daemon.url("/"), "-m", 2000, "-c", 20, "--json",
+                    "--server-pid", daemon.process.pid)
+    result = json.loads(await ended(p, 0))
+    used = result["server_seconds"]
+    assert used["connecting"] > 0 and used["running"] > 0, result
+    assert used["connecting"] + used["running"] <= time.clock_gettime(clock) - before, result
+    text = await ended(await start("benchmark", "-u", daemon.url("/"), "-m", 100, "-c", 3,
+                                   "--server-pid", daemon.process.pid), 0)
+    assert re.search(r"^server: [0-9.]+ us .* for each connection, [0-9.]+ us for each delivery$",
+                     text, re.MULTILINE), text
+
+
+async def test_benchmark_of_a_server_that_is_no_process(daemon):
+    text = await ended(await start("benchmark", "-u", daemon.url("/"), "-m", 10, "--server-pid",
+                                   4 << 20), 1)
+    assert "--server-pid 4194304" in text, text
 
 
 async def test_benchmark_reports_what_is_lost():
