@@ -270,6 +270,9 @@ static inline bool conn_is_caught_up(const struct conn *c)
  */
 void conn_send(struct conn *c, struct frame *f);
 
+/* The same with a message to be copied; small ones are joined with what waits before them. */
+void conn_send_copy(struct conn *c, uint8_t opcode, const void *p, size_t n);
+
 /* Queues a message built by wire/msg. */
 void conn_send_msg(struct conn *c, const struct msg_builder *b);
 

@@ -359,4 +359,7 @@ void conn_read(struct conn *c)
 	else
 		conn_want_read(c);
 	conn_feed(c, env->read_buffer, (size_t)n);
+	/* An echo goes out while it is in the processor's cache. */
+	if (c->is_echo && c->state == CONN_OPEN && c->can_write && !conn_is_said(c))
+		conn_flush(c);
 }

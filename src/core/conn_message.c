@@ -42,12 +42,10 @@ static void echo(struct conn *c, uint8_t opcode, const uint8_t *p, size_t n)
 {
 	struct frame *f = echo_deflated(c, opcode, p, n);
 
-	if (!f) {
-		f = frame_new(opcode, n, c->env->config->max_frame_size, c->env->frame_account);
-		if (f)
-			frame_write(f, 0, p, n);
-	}
-	conn_send(c, f);
+	if (f)
+		conn_send(c, f);
+	else
+		conn_send_copy(c, opcode, p, n);
 }
 
 static void deliver(struct conn *c, uint8_t opcode, uint8_t *p, size_t n)

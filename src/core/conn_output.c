@@ -5,7 +5,10 @@
 #include "core/conn_private.h"
 #include "wire/ws.h"
 
-#define BATCH 64 /* frames that one send gathers from the private queue */
+#define BATCH 64                           /* frames that one send gathers from the private queue */
+#define JOIN_MESSAGE_MAX ((size_t)8 << 10) /* larger ones have a frame of their own */
+#define JOIN_ROOM_MIN ((size_t)512)        /* of the first frame of joined messages … */
+#define JOIN_ROOM_MAX ((size_t)64 << 10)   /* … each next one has twice as much, up to this */
 
 const struct conn_output conn_no_output;
 
@@ -67,7 +70,7 @@ static void queue_insert(struct conn *c, struct frame *f)
 	}
 	if (!f->next)
 		c->out->queue_end = f;
-	c->out->queue_count++;
+	c->out->queue_count += f->messages;
 	c->out->queue_bytes += f->body.len;
 }
 
@@ -81,7 +84,7 @@ static struct frame *queue_pop(struct conn *c)
 		c->out->queue_end = NULL;
 	if (c->out->queue_control == f)
 		c->out->queue_control = NULL;
-	c->out->queue_count--;
+	c->out->queue_count -= f->messages;
 	c->out->queue_bytes -= f->body.len;
 	f->next = NULL;
 	return f;
@@ -144,6 +147,45 @@ void conn_send(struct conn *c, struct frame *f)
 		frame_unref(f);
 	else
 		enqueue(c, f);
+}
+
+/* Behind what waits, in the same frame; false when there is none with room. */
+static bool join_last(struct conn *c, uint8_t opcode, const void *p, size_t n)
+{
+	struct frame *f = c->out->queue_end;
+	size_t before;
+
+	if (!f)
+		return false;
+	before = f->body.len;
+	if (!frame_join(f, opcode, p, n))
+		return false;
+	c->out->queue_bytes += f->body.len - before;
+	c->out->queue_count++;
+	return true;
+}
+
+void conn_send_copy(struct conn *c, uint8_t opcode, const void *p, size_t n)
+{
+	size_t room = JOIN_ROOM_MIN, max_frame = c->env->config->max_frame_size;
+	const struct frame *last = c->out->queue_end;
+	struct frame *f;
+
+	if (n > JOIN_MESSAGE_MAX || n > max_frame) {
+		f = frame_new(opcode, n, max_frame, c->env->frame_account);
+		if (f)
+			frame_write(f, 0, p, n);
+		conn_send(c, f);
+		return;
+	}
+	if (join_last(c, opcode, p, n))
+		return;
+	if (last)
+		room = MIN(MAX(2 * (last->body.len + last->room), room), JOIN_ROOM_MAX);
+	f = frame_new_joined(MAX(room, WS_MAX_HEAD + n), c->env->frame_account);
+	if (f)
+		WB_ASSERT(frame_join(f, opcode, p, n));
+	conn_send(c, f);
 }
 
 void conn_send_msg(struct conn *c, const struct msg_builder *b)
@@ -230,9 +272,9 @@ static void count_sent(struct conn *c, const struct frame *f)
 {
 	if (!f->opcode)
 		return; /* the answer to a handshake */
-	METRIC_INC(c->env->metrics, frames_sent);
+	METRIC_ADD(c->env->metrics, frames_sent, f->messages);
 	if (!is_control(f))
-		METRIC_INC(c->env->metrics, messages_sent);
+		METRIC_ADD(c->env->metrics, messages_sent, f->messages);
 }
 
 /* The message in transit, up to @end. */

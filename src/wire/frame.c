@@ -69,6 +69,7 @@ static struct frame *allocate(size_t len, _Atomic size_t *account)
 	memset(f, 0, sizeof(*f));
 	atomic_init(&f->refs, 1);
 	f->account = account;
+	f->messages = 1;
 	charge(f, sizeof(*f) + len);
 	return f;
 }
@@ -102,6 +103,34 @@ struct frame *frame_new_raw(const void *p, size_t n, _Atomic size_t *account)
 	f->body.len = f->body.piece = n;
 	memcpy(f->body.bytes, p, n);
 	return f;
+}
+
+struct frame *frame_new_joined(size_t room, _Atomic size_t *account)
+{
+	struct frame *f = allocate(room, account);
+
+	if (!f)
+		return NULL;
+	f->opcode = WS_BINARY; /* any of a message */
+	f->messages = 0;
+	f->room = (uint32_t)room;
+	return f;
+}
+
+bool frame_join(struct frame *f, uint8_t opcode, const void *p, size_t n)
+{
+	size_t total = head_size(n) + n;
+	uint8_t *at = f->body.bytes + f->body.len;
+
+	if (total > f->room)
+		return false;
+	at += ws_encode_head(at, true, 0, opcode, n, NULL);
+	memcpy(at, p, n);
+	f->body.len += total;
+	f->body.piece = f->body.len;
+	f->room -= (uint32_t)total;
+	f->messages++;
+	return true;
 }
 
 /* A WebSocket frame of @total bytes: how many of them are its header. */
@@ -227,7 +256,7 @@ struct frame *frame_unref(struct frame *f)
 	/* From the last on: a deflated form may be the unpacked one. */
 	for (size_t i = FRAME_N_FORMS; i-- > 0;)
 		free_form(f, i, atomic_load_explicit(&f->form[i], memory_order_relaxed));
-	discharge(f, sizeof(*f) + f->body.len);
+	discharge(f, sizeof(*f) + f->body.len + f->room);
 	free(f);
 	return NULL;
 }

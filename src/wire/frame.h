@@ -71,6 +71,8 @@ struct WB_SHARED frame {
 	uint64_t sender WB_FROZEN;     /* serial of the connection that must not get it; 0: none */
 	uint64_t received_ns WB_FROZEN;
 	struct frame *next; /* in a private queue */
+	uint32_t messages;  /* in body: 1, or so many as were joined */
+	uint32_t room;      /* bytes of body that may still be joined */
 	_Atomic size_t *account WB_FROZEN;
 	_Atomic(struct frame_bytes *)
 		form[FRAME_N_FORMS]; /* NULL: not made; may be another form's bytes */
@@ -93,6 +95,19 @@ struct frame *frame_new(uint8_t opcode, size_t payload, size_t max_frame, _Atomi
 
 /* A frame of bytes that are sent as they are: an HTTP response before the first frame. */
 struct frame *frame_new_raw(const void *p, size_t n, _Atomic size_t *account) WB_NODISCARD;
+
+/* A frame without any message, which has room for @room bytes of messages and their heads. */
+struct frame *frame_new_joined(size_t room, _Atomic size_t *account) WB_NODISCARD;
+
+/**
+ * frame_join() - put a whole message behind those in a frame of frame_new_joined()
+ *
+ * Many small messages for one receiver so cost one allocation and one place in its queue.
+ *
+ * Return:  false, nothing happened: it has no room.
+ * Thread:  its owner's, while nothing of it was sent.
+ */
+bool frame_join(struct frame *f, uint8_t opcode, const void *p, size_t n) WB_NODISCARD;
 
 /* Writes a part of the payload at an offset of the message, across pieces where need be. */
 void frame_write(struct frame *f, size_t offset, const void *p, size_t n);

@@ -136,6 +136,12 @@ static size_t ws_head_take(struct ws_decoder *d, const uint8_t *bytes, size_t n)
 {
 	size_t used = 0;
 
+	if (d->head_len == 0 && n >= WS_MAX_HEAD) { /* the usual: all of it is here */
+		memcpy(d->head, bytes, WS_MAX_HEAD);
+		d->head_len = WS_SHORT_HEAD;
+		d->head_len = (uint8_t)ws_head_need(d, true);
+		return d->head_len;
+	}
 	while (used < n && d->head_len < ws_head_need(d, true)) {
 		size_t take = MIN(n - used, ws_head_need(d, true) - d->head_len);
 
@@ -307,17 +313,20 @@ size_t ws_encode_head(uint8_t out[WS_MAX_HEAD], bool fin, uint8_t rsv, uint8_t o
  * Four vectors of 16 bytes a step, written out: gcc 12 at -O2 vectorizes only loops
  * whose length it knows. Every x86-64 and arm64 has registers of this size.
  */
-typedef uint8_t ws_wide __attribute__((vector_size(16), aligned(1), may_alias));
+typedef uint32_t ws_wide __attribute__((vector_size(16), aligned(1), may_alias));
+typedef uint32_t ws_half __attribute__((vector_size(8), aligned(1), may_alias));
+typedef uint32_t ws_word __attribute__((aligned(1), may_alias));
 
 void ws_mask(uint8_t *p, size_t n, const uint8_t key[4], uint64_t offset)
 {
-	uint8_t turned[16];
+	const uint8_t turned[4] = {key[offset & 3], key[(offset + 1) & 3], key[(offset + 2) & 3],
+				   key[(offset + 3) & 3]};
+	uint32_t word;
 	ws_wide mask;
 	size_t i = 0;
 
-	for (size_t k = 0; k < sizeof(turned); k++)
-		turned[k] = key[(offset + k) & 3];
-	memcpy(&mask, turned, sizeof(mask));
+	memcpy(&word, turned, sizeof(word));
+	mask = (ws_wide){word, word, word, word};
 	for (; n - i >= 4 * sizeof(mask); i += 4 * sizeof(mask)) {
 		ws_wide *at = (ws_wide *)(void *)(p + i);
 
@@ -328,6 +337,14 @@ void ws_mask(uint8_t *p, size_t n, const uint8_t key[4], uint64_t offset)
 	}
 	for (; n - i >= sizeof(mask); i += sizeof(mask))
 		*(ws_wide *)(void *)(p + i) ^= mask;
+	if (n - i >= sizeof(ws_half)) {
+		*(ws_half *)(void *)(p + i) ^= (ws_half){word, word};
+		i += sizeof(ws_half);
+	}
+	if (n - i >= sizeof(ws_word)) {
+		*(ws_word *)(void *)(p + i) ^= word;
+		i += sizeof(ws_word);
+	}
 	for (; i < n; i++)
 		p[i] ^= turned[i & 3];
 }

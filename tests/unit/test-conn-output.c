@@ -137,6 +137,57 @@ TEST(conn_sends_the_right_bytes_with_room_at_random)
 }
 
 /* A pong doesn't wait for the end of a long message, nor does it cut into a frame of it. */
+/* Many small ones wait in few frames, are counted one by one, and stay apart for their reader. */
+TEST(conn_joins_small_messages_that_wait)
+{
+	enum { N = 400 };
+	struct rig *r = rig_new(1, CUT);
+	struct guest *g = guest_open(r, 0, "/echo");
+	struct guest_frame f;
+	size_t held;
+
+	guest_set_room(g, 0);
+	fill_pattern();
+	for (unsigned i = 0; i < N; i++)
+		guest_send(g, true, i % 2 ? WS_TEXT : WS_BINARY, "0123456789", 1 + i % 10);
+	rig_turn(r);
+	held = r->pool->shared.frame_bytes;
+	CHECK(held > 0 && held < 10 * sizeof(struct frame) + 4 * N * (2 + 10));
+	CHECK_EQ(RIG_SUM(r, messages_sent), 0);
+	guest_send(g, true, WS_PING, "p", 1);
+	guest_set_room(g, ROOM_FOR_ALL);
+	rig_settle(r);
+	for (unsigned i = 0; i < N; i++) {
+		CHECK(guest_next_frame(g, &f));
+		if (f.opcode == WS_PONG)
+			CHECK(guest_next_frame(g, &f));
+		CHECK_EQ(f.opcode, i % 2 ? WS_TEXT : WS_BINARY);
+		CHECK_EQ(f.n, 1 + i % 10);
+		CHECK_MEM(f.p, "0123456789", f.n);
+	}
+	CHECK_EQ(RIG_SUM(r, messages_sent), N);
+	CHECK_EQ(RIG_SUM(r, frames_sent), N + 1);
+	CHECK_EQ(r->pool->shared.frame_bytes, 0);
+	rig_free(r);
+}
+
+/* The limits mean messages, however they lie: who has half of message_queue_size isn't read. */
+TEST(conn_counts_joined_messages_against_its_limits)
+{
+	struct rig *r = rig_new(1, CUT "message_queue_size = 100\n");
+	struct guest *g = guest_open(r, 0, "/echo");
+
+	guest_set_room(g, 0);
+	for (unsigned i = 0; i < 90; i++)
+		guest_send(g, true, WS_BINARY, "x", 1);
+	rig_settle(r);
+	CHECK_EQ(RIG_SUM(r, messages_received), 51);
+	guest_set_room(g, ROOM_FOR_ALL);
+	rig_settle(r);
+	CHECK_EQ(RIG_SUM(r, messages_sent), 90);
+	rig_free(r);
+}
+
 TEST(conn_puts_control_frames_between_the_frames_of_a_message)
 {
 	struct rig *r = rig_new(1, CUT);
@@ -254,8 +305,8 @@ TEST(conn_is_gone_when_sending_fails)
 	struct rig *r = rig_new(1, CUT);
 	struct guest *g = guest_open(r, 0, "/echo");
 
-	guest_send(g, true, WS_BINARY, "x", 1);
 	g->error = -EPIPE;
+	guest_send(g, true, WS_BINARY, "x", 1);
 	rig_settle(r);
 	CHECK(g->is_closed && g->was_reset);
 	CHECK_EQ(RIG_SUM(r, closed_abnormal), 1);

@@ -244,6 +244,55 @@ TEST(frame_of_raw_bytes_has_no_header_and_no_boundary_within)
 	CHECK_EQ(atomic_load(&account), 0);
 }
 
+TEST(frame_joins_messages_as_long_as_they_fit)
+{
+	static const size_t lengths[] = {0, 1, 125, 126, 1000, 70000, 17};
+	uint8_t *p = malloc(70000), *at;
+	size_t total = 0;
+
+	CHECK(p != NULL);
+	memset(p, 'j', 70000);
+	for (size_t i = 0; i < ARRAY_LEN(lengths); i++) {
+		struct naive e = naive_encode(WS_TEXT, p, lengths[i], SIZE_MAX);
+
+		total += e.len;
+		naive_fini(&e);
+	}
+	for (size_t spare = 0; spare < 3; spare++) {
+		struct frame *f = frame_new_joined(total + spare, &account);
+
+		CHECK(f != NULL);
+		CHECK_EQ(atomic_load(&account), sizeof(*f) + total + spare);
+		at = f->body.bytes;
+		for (size_t i = 0; i < ARRAY_LEN(lengths); i++) {
+			struct naive e = naive_encode(WS_TEXT, p, lengths[i], SIZE_MAX);
+
+			CHECK(frame_join(f, WS_TEXT, p, lengths[i]));
+			CHECK_EQ(f->messages, i + 1);
+			CHECK_MEM(at, e.bytes, e.len);
+			at += e.len;
+			naive_fini(&e);
+		}
+		CHECK_EQ(f->body.len, total);
+		CHECK_EQ(frame_join(f, WS_TEXT, p, 0), spare == 2);
+		CHECK(!frame_join(f, WS_TEXT, p, 1));
+		for (size_t i = 0; i <= f->body.len; i++)
+			CHECK_EQ(frame_is_boundary(&f->body, i), i == 0 || i == f->body.len);
+		f = frame_unref(f);
+		CHECK_EQ(atomic_load(&account), 0);
+	}
+	free(p);
+}
+
+TEST(frame_of_one_message_is_joined_by_none)
+{
+	struct frame *f = frame_new(WS_BINARY, 10, SIZE_MAX, &account);
+
+	CHECK(f != NULL && f->messages == 1);
+	CHECK(!frame_join(f, WS_BINARY, "", 0));
+	f = frame_unref(f);
+}
+
 TEST(frame_lives_until_its_last_reference)
 {
 	struct frame *f = frame_new(WS_BINARY, 1000, 100, &account);
