@@ -28,7 +28,7 @@ VERSION    := 0.1.0
 # The packages that are needed, in one place. BUILD: to build; CHECK: to test, lint and try.
 PACKAGES_BUILD := gcc make pkg-config libc6-dev libwslay-dev libprotobuf-c-dev protobuf-c-compiler \
 	protobuf-compiler libsystemd-dev libzstd-dev zlib1g-dev libdeflate-dev liblz4-dev libssl-dev \
-	libmicrohttpd-dev libinih-dev uthash-dev
+	libmicrohttpd-dev libinih-dev libjansson-dev uthash-dev
 PACKAGES_DEB := build-essential debhelper dpkg-dev fakeroot lintian
 PACKAGES_CHECK := libcmocka-dev python3 python3-websockets python3-protobuf python3-psutil nodejs \
 	node-ws mandoc prometheus clang-format systemd git spin zsh apparmor dbus systemd-container \
@@ -41,7 +41,7 @@ PACKAGES_FUZZ := clang libclang-rt-14-dev libcmocka-dev
 
 # --------------------------------------------------------------------------- flags
 
-LIBS_PC := libprotobuf-c libsystemd libzstd zlib libdeflate liblz4 libcrypto libmicrohttpd \
+LIBS_PC := libprotobuf-c libsystemd libzstd zlib libdeflate liblz4 libssl libcrypto jansson libmicrohttpd \
 	inih
 PC_CFLAGS := $(shell pkg-config --cflags $(LIBS_PC) 2>/dev/null)
 WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith \

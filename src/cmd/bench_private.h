@@ -24,6 +24,7 @@ struct WB_FROZEN bench_options {
 	const char *url;
 	const char *mode;
 	uint64_t messages, clients, message_size;
+	struct peer_security security;
 	uint64_t publishers, window, rate, server_pid;
 	bool is_json;
 	bool is_echo; /* from mode */

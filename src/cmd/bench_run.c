@@ -403,4 +403,5 @@ void bench_fini(struct bench *b)
 	bench_stats_fini(&b->stats);
 	buf_fini(&b->template.message);
 	peer_loop_fini(&b->loop);
+	peer_target_fini(&b->target);
 }

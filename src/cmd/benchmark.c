@@ -18,7 +18,8 @@
 static const char usage[] =
 	"usage: wsbind benchmark [-u URL] [-m MESSAGES] [-c CLIENTS] [--message-size BYTES]\n"
 	"                        [--mode fanout|echo] [--publishers N] [--window N] [--rate N]\n"
-	"                        [--server-pid PID] [--json] [--config FILE] [--KEY=VALUE ...]\n"
+	"                        [--server-pid PID] [--ca FILE] [--insecure]\n"
+	"                        [--token-file FILE] [--json] [--config FILE] [--KEY=VALUE ...]\n"
 	"\n"
 	"fanout: clients in one channel, some of them publish, all count what arrives.\n"
 	"echo:   every client sends to the server's echo_path and awaits its own.\n"
@@ -33,7 +34,8 @@ static const char usage[] =
 	"      --window N         messages of one publisher on their way; so many that all\n"
 	"                         together are 64 and 512K at most\n"
 	"      --rate N           messages a second of all together; as fast as the window lets\n"
-	"      --server-pid PID   process of the server on this host: what it uses is measured\n"
+	"      --server-pid PID   process of the server on this host: what it uses is "
+	"measured\n" PEER_SECURITY_USAGE
 	"      --json             print the result as one JSON object\n"
 	"      --help             print this text\n"
 	"\n"
@@ -51,6 +53,7 @@ static const struct option_row rows[] = {
 	{0, "window", OPTION_COUNT, MEMBER(window), 1, 1000000},
 	{0, "rate", OPTION_COUNT, MEMBER(rate), 1, 100000000},
 	{0, "server-pid", OPTION_COUNT, MEMBER(server_pid), 1, PID_LIMIT},
+	PEER_SECURITY_OPTIONS(MEMBER(security)),
 	{0, "json", OPTION_FLAG, MEMBER(is_json), 0, 0},
 };
 #undef MEMBER
@@ -129,6 +132,8 @@ static int find_target(struct bench *b)
 	r = peer_target_init(&b->target, &url, &why);
 	if (r < 0)
 		(void)say(stderr, "%s: %s", b->options.url, why);
+	if (r == 0 && peer_target_secure(&b->target, &b->options.security, "benchmark", stderr) < 0)
+		return EXIT_FAILURE;
 	return r == 0 ? 0 : r == -EINVAL ? OPTIONS_EXIT_USAGE : EXIT_FAILURE;
 }
 

@@ -16,7 +16,8 @@
 
 static const char usage[] =
 	"usage: wsbind client [-u URL] [-c CLIENTS] [--interval-ms N] [--send-file FILE]\n"
-	"                     [--channel C] [--user NAME] [--config FILE] [--KEY=VALUE ...]\n"
+	"                     [--channel C] [--user NAME] [--ca FILE] [--insecure]\n"
+	"                     [--token-file FILE] [--config FILE] [--KEY=VALUE ...]\n"
 	"\n"
 	"On a terminal, sends the lines typed as chat and prints what arrives; end with\n"
 	"Ctrl-D. Without one, with several clients or with --interval-ms, sends by itself.\n"
@@ -26,7 +27,7 @@ static const char usage[] =
 	"      --interval-ms N  each client sends a message so often; 1000\n"
 	"      --send-file FILE send a file in chunks, wait until it is taken, end\n"
 	"      --channel C      channel to join, instead of the URL's path\n"
-	"      --user NAME      name to send under; user-ADDRESS:PORT\n"
+	"      --user NAME      name to send under; user-ADDRESS:PORT\n" PEER_SECURITY_USAGE
 	"      --help           print this text\n"
 	"\n"
 	"Exit status: 0 closed by the server with 1000, ended by the user, or the file is\n"
@@ -40,6 +41,7 @@ static const struct option_row rows[] = {
 	{0, "send-file", OPTION_TEXT, MEMBER(send_file), 0, 0},
 	{0, "channel", OPTION_TEXT, MEMBER(channel), 0, 0},
 	{0, "user", OPTION_TEXT, MEMBER(user), 0, 0},
+	PEER_SECURITY_OPTIONS(MEMBER(security)),
 };
 #undef MEMBER
 
@@ -275,6 +277,7 @@ static void client_fini(struct client *c)
 		session_fini(&c->sessions[i]);
 	free(c->sessions);
 	peer_loop_fini(&c->loop);
+	peer_target_fini(&c->target);
 	arena_fini(&c->arena);
 	free(c->lines);
 	client_file_free(c->file);
@@ -304,6 +307,8 @@ static int find_target(struct client *c)
 	r = peer_target_init(&c->target, &url, &why);
 	if (r < 0)
 		fail("%s: %s", c->options.url, why);
+	if (r == 0 && peer_target_secure(&c->target, &c->options.security, "client", stderr) < 0)
+		return EXIT_FAILURE;
 	return r == 0 ? 0 : r == -EINVAL ? OPTIONS_EXIT_USAGE : EXIT_FAILURE;
 }
 

@@ -20,6 +20,7 @@ struct WB_FROZEN client_options {
 	const char *send_file; /* NULL: none */
 	const char *channel;   /* NULL: the URL's */
 	const char *user;      /* NULL: user-ADDRESS:PORT */
+	struct peer_security security;
 	uint64_t clients;
 	uint64_t interval_ms;
 };

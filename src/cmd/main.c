@@ -12,6 +12,7 @@
 #include "cmd/client.h"
 #include "cmd/server.h"
 #include "cmd/status.h"
+#include "cmd/token_cmd.h"
 
 #define EXIT_USAGE 2
 
@@ -29,6 +30,7 @@ static const struct command {
 	{"reload", reload_main, "read the configuration again"},
 	{"publish", publish_main, "send a chat message to a channel"},
 	{"disconnect", disconnect_main, "close a client's connection"},
+	{"token", token_main, "make a token for a client"},
 };
 
 static void usage(FILE *out)

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/signalfd.h>
 
@@ -53,6 +54,11 @@ void peer_end(struct peer *p, enum peer_end_kind kind, int error)
 		transport_close(&p->transport, kind == PEER_END_TIMEOUT);
 	}
 	reactor_defer(&p->loop->reactor, &p->ending, peer_tell_end);
+}
+
+void peer_keep_failure(struct peer *p)
+{
+	snprintf(p->end.reason, sizeof(p->end.reason), "%s", tls_failure());
 }
 
 void peer_violation(struct peer *p, uint16_t code, const char *reason)
@@ -126,7 +132,8 @@ static void peer_send_request(struct peer *p)
 {
 	const struct sock_options options = {.nodelay = true, .keepalive_s = 60};
 	const struct peer_target *target = p->loop->target;
-	char request[sizeof(target->request_path) + sizeof(target->host) + 512];
+	char request[sizeof(target->request_path) + sizeof(target->host) + sizeof(target->headers) +
+		     512];
 	uint8_t random[16];
 	size_t n;
 	int r;
@@ -135,7 +142,7 @@ static void peer_send_request(struct peer *p)
 	peer_random(random, sizeof(random));
 	upgrade_format_key(p->key, random);
 	n = upgrade_format_request(request, sizeof(request), target->host, target->request_path,
-				   p->key, NULL);
+				   p->key, target->headers);
 	WB_ASSERT(n > 0);
 	p->state = PEER_HANDSHAKE;
 	r = peer_queue(p, request, n);
@@ -153,6 +160,14 @@ static void peer_take(struct peer *p, uint8_t *bytes, size_t n)
 		peer_feed(p, bytes, n);
 }
 
+/* Of TLS, the words are those of the call that failed just now, or were kept then. */
+static void peer_lost(struct peer *p, int error)
+{
+	if (error == -EPROTO && !p->end.reason[0])
+		peer_keep_failure(p);
+	peer_end(p, error == -EPROTO ? PEER_END_TLS : PEER_END_LOST, error);
+}
+
 /*
  * Reports are edge-triggered: all has to be read, which a read that leaves room in
  * the buffer shows, unless the other's end is to be read as well.
@@ -167,7 +182,7 @@ static void peer_read(struct peer *p, bool to_the_end)
 		if (got == -EAGAIN && !p->send_error)
 			return;
 		if (got <= 0) {
-			peer_end(p, PEER_END_LOST, got == -EAGAIN ? p->send_error : (int)got);
+			peer_lost(p, p->send_error && got >= -EAGAIN ? p->send_error : (int)got);
 			return;
 		}
 		l->read_ns = clock_now_ns();
@@ -210,6 +225,9 @@ static void peer_ready(struct reactor_source *s, uint32_t events)
 		}
 		peer_send_request(p);
 	}
+	/* TLS may have waited for either, whichever it is that it does. */
+	if (transport_is_layered(&p->transport) && transport_flush(&p->transport) == 0)
+		events |= EPOLLIN | EPOLLOUT;
 	if (events & EPOLLOUT && p->is_send_blocked) {
 		p->is_send_blocked = false;
 		if (list_is_empty(&p->in_unsent))
@@ -221,7 +239,14 @@ static void peer_ready(struct reactor_source *s, uint32_t events)
 
 static int peer_watch(struct peer *p, int fd)
 {
-	transport_init_plain(&p->transport, fd);
+	const struct peer_target *target = p->loop->target;
+
+	if (!target->tls) {
+		transport_init_plain(&p->transport, fd);
+	} else if (transport_init_tls_client(&p->transport, fd, target->tls, target->name)) {
+		transport_init_plain(&p->transport, fd); /* to be closed */
+		return -ENOMEM;
+	}
 	return reactor_add(&p->loop->reactor, &p->source, fd,
 			   EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, peer_ready);
 }

@@ -20,12 +20,16 @@
  * handshake and a close by PEER_HANDSHAKE_NS and PEER_CLOSE_NS.
  */
 
+#include <stdio.h>
+
 #include "base/base.h"
 #include "containers/buf.h"
 #include "containers/list.h"
 #include "io/reactor.h"
+#include "io/tls.h"
 #include "io/transport.h"
 #include "wire/msg.h"
+#include "wire/token.h"
 #include "wire/upgrade.h"
 #include "wire/ws.h"
 
@@ -62,6 +66,7 @@ enum peer_end_kind {
 	PEER_END_LOST,        /* error; 0 when the other end closed without a Close */
 	PEER_END_TIMEOUT,     /* handshake or peer_abort() after silence */
 	PEER_END_VIOLATION,   /* the other broke the protocol: code and reason say how */
+	PEER_END_TLS,         /* no secure connection: reason says why, in words of our own */
 };
 
 struct WB_VALUE peer_end {
@@ -99,7 +104,33 @@ struct WB_FROZEN peer_target {
 	char address[PEER_MAX_ADDRESSES][PEER_ADDRESS_TEXT];
 	unsigned n_addresses; /* tried one after another */
 	uint16_t port;
+	bool is_secure;               /* wss */
+	char name[256];               /* that the server's certificate has to be for */
+	struct tls_client *tls;       /* NULL: plain */
+	char headers[TOKEN_MAX + 64]; /* more lines of the request, each with its CRLF */
 };
+
+/* What the command line says of TLS and authentication. */
+struct WB_FROZEN peer_security {
+	const char *ca;         /* PEM file of who signs certificates; NULL: as the system has it */
+	const char *token_file; /* NULL: no token */
+	bool is_careless;       /* any certificate will do */
+};
+
+/* For the table of a command's options; @at: offset of its struct peer_security. */
+#define PEER_SECURITY_OPTIONS(at)                                                                    \
+	{0, "ca", OPTION_TEXT, (at) + offsetof(struct peer_security, ca), 0, 0},                     \
+		{0, "token-file", OPTION_TEXT, (at) + offsetof(struct peer_security, token_file), 0, \
+		 0},                                                                                 \
+	{                                                                                            \
+		0, "insecure", OPTION_FLAG, (at) + offsetof(struct peer_security, is_careless), 0,   \
+			0                                                                            \
+	}
+
+#define PEER_SECURITY_USAGE                                                               \
+	"      --ca FILE        PEM file of who may sign a wss:// server's certificate\n" \
+	"      --insecure       take any certificate\n"                                   \
+	"      --token-file FILE send the token in it\n"
 
 struct WB_VALUE peer_limits {
 	size_t queue_bytes; /* of frames that wait to be sent; control frames may exceed it a little
@@ -159,12 +190,22 @@ struct WB_OWNER(loop) peer {
  *
  * Resolves the name, once: a server that moves is found again only by a new start.
  *
- * Return:  0 | -EINVAL wss, which these commands don't speak, or a path too long
- *          | -EHOSTUNREACH no such name.
+ * Return:  0 | -EINVAL a path too long | -EHOSTUNREACH no such name.
  * Thread:  any; blocks while the name is resolved.
  */
 int peer_target_init(struct peer_target *t, const struct ws_url *url, const char **ret_why)
 	WB_NODISCARD;
+
+/**
+ * peer_target_secure() - read what TLS and authentication need
+ * @command: "client": for a warning to @err, and for what is wrong
+ *
+ * Return:  0 | -EINVAL | -ENOMEM, said to @err.
+ * Owns:    @t, until peer_target_fini().
+ */
+int peer_target_secure(struct peer_target *t, const struct peer_security *security,
+		       const char *command, FILE *err) WB_NODISCARD;
+void peer_target_fini(struct peer_target *t);
 
 /**
  * peer_raise_descriptors() - allow as many connections as may be

@@ -118,6 +118,8 @@ void peer_queue_control(struct peer *p, uint8_t opcode, const void *data, size_t
 static void peer_send_failed(struct peer *p, int error)
 {
 	p->send_error = error;
+	if (error == -EPROTO)
+		peer_keep_failure(p);
 	p->is_send_blocked = true;
 	buf_clear(&p->out);
 	p->out_sent = 0;

@@ -11,6 +11,9 @@ void peer_end(struct peer *p, enum peer_end_kind kind, int error);
 /* The other broke the protocol: Close with @code, then the end. */
 void peer_violation(struct peer *p, uint16_t code, const char *reason);
 
+/* Keeps the words for what TLS did not like. */
+void peer_keep_failure(struct peer *p);
+
 /* Takes the bytes of frames, in PEER_OPEN and PEER_CLOSING. @bytes may be changed. */
 void peer_feed(struct peer *p, uint8_t *bytes, size_t n);
 

@@ -50,9 +50,8 @@ static unsigned peer_resolve(struct peer_target *t, const char *host)
 int peer_target_init(struct peer_target *t, const struct ws_url *url, const char **ret_why)
 {
 	*t = (struct peer_target){.port = url->port};
-	*ret_why = "TLS (wss://) is not spoken by this command; use ws://";
-	if (url->secure)
-		return -EINVAL;
+	t->is_secure = url->secure;
+	strcpy(t->name, url->host);
 	*ret_why = "the URL is too long";
 	strcpy(t->request_path, url->path);
 	if (ws_url_format_host(t->host, sizeof(t->host), url) == 0)
@@ -60,6 +59,58 @@ int peer_target_init(struct peer_target *t, const struct ws_url *url, const char
 	*ret_why = "no host has this name";
 	t->n_addresses = peer_resolve(t, url->host);
 	return t->n_addresses ? 0 : -EHOSTUNREACH;
+}
+
+/* The first line of a file, as a header. */
+static int read_token(struct peer_target *t, const char *file, const char *command, FILE *err)
+{
+	FILE *f = fopen(file, "re");
+	char token[TOKEN_MAX + 2] = "";
+	const char *why = NULL;
+	size_t n;
+
+	if (!f || !fgets(token, sizeof(token), f))
+		why = f && !ferror(f) ? "is empty" : strerror(errno);
+	n = strcspn(token, "\r\n");
+	token[n] = '\0';
+	for (size_t i = 0; !why && i < n; i++)
+		if (token[i] <= ' ' || token[i] > '~')
+			why = "is no token";
+	if (!why && n > TOKEN_MAX)
+		why = "is too long for a token";
+	if (f)
+		(void)fclose(f);
+	if (why) {
+		fprintf(err, "wsbind %s: %s: %s\n", command, file, why);
+		return -EINVAL;
+	}
+	snprintf(t->headers, sizeof(t->headers), "Authorization: Bearer %s\r\n", token);
+	return 0;
+}
+
+int peer_target_secure(struct peer_target *t, const struct peer_security *security,
+		       const char *command, FILE *err)
+{
+	char why[TLS_WHY_MAX];
+	int r = 0;
+
+	if (security->token_file)
+		r = read_token(t, security->token_file, command, err);
+	if (r || !t->is_secure)
+		return r;
+	if (security->is_careless)
+		fprintf(err, "wsbind %s: --insecure: whoever answers is taken for the server\n",
+			command);
+	r = tls_client_new(security->ca, security->is_careless, &t->tls, why);
+	if (r)
+		fprintf(err, "wsbind %s: %s\n", command, why);
+	return r;
+}
+
+void peer_target_fini(struct peer_target *t)
+{
+	t->tls = tls_client_free(t->tls);
+	explicit_bzero(t->headers, sizeof(t->headers));
 }
 
 size_t peer_raise_descriptors(size_t wanted)
@@ -162,6 +213,9 @@ char *peer_end_format(char *out, size_t cap, const struct peer_end *end)
 		break;
 	case PEER_END_VIOLATION:
 		snprintf(out, cap, "the server broke the protocol: %s", end->reason);
+		break;
+	case PEER_END_TLS:
+		snprintf(out, cap, "no secure connection: %s", end->reason);
 		break;
 	}
 	return out;

@@ -294,12 +294,14 @@ static void check_backlog(void)
 
 static void warn_if_open(const struct config *config)
 {
-	if (strcmp(config->host, "0.0.0.0") != 0 && strcmp(config->host, "::") != 0)
+	if ((strcmp(config->host, "0.0.0.0") != 0 && strcmp(config->host, "::") != 0) ||
+	    config->auth != AUTH_NONE || config->tls_client_ca[0] || config->proxy_protocol ||
+	    strcmp(config->allowed_origins, "*") != 0)
 		return;
 	log_event(
 		LOG_WARNING, EV_OPEN_TO_ALL, LOG_FIELDS(LOG_TEXT("SETTING", "host")),
-		"open to everyone: listening on every address (host = %s), without authentication, "
-		"for pages of any origin",
+		"open to everyone: listening on every address (host = %s), without authentication "
+		"(auth = none), for pages of any origin (allowed_origins = *)",
 		config->host);
 }
 
@@ -418,18 +420,39 @@ static int start_pool(struct server *s)
 	const char *key;
 	int error;
 
-	error = worker_pool_new(s->config, count_workers(s->config), fds, n_fds, &s->reactor,
+	error = worker_pool_new(s->access, count_workers(s->config), fds, n_fds, &s->reactor,
 				&s->pool, &key);
 	return error ? fail(s, "listening", key, error) : 0;
+}
+
+/* Where clients find it: "ws://0.0.0.0:8080/ wss://0.0.0.0:8443/". */
+static char *format_urls(const struct server *s, char *out, size_t cap)
+{
+	const char *host = s->config->host;
+	bool is_v6 = strchr(host, ':') != NULL;
+	const struct {
+		const char *scheme;
+		uint16_t port;
+	} url[] = {{"ws", s->pool->port}, {"wss", s->pool->tls_port}};
+	size_t n = 0;
+
+	out[0] = '\0';
+	for (size_t i = 0; i < ARRAY_LEN(url); i++)
+		if (url[i].port)
+			n += (size_t)snprintf(out + n, cap - n,
+					      is_v6 ? "%s%s://[%s]:%u/" : "%s%s://%s:%u/",
+					      n ? " " : "", url[i].scheme, host, url[i].port);
+	if (s->pool->unix_path)
+		snprintf(out + n, cap - n, "%sunix:%s", n ? " " : "", s->pool->unix_path);
+	return out;
 }
 
 static void announce(struct server *s)
 {
 	const struct config *config = s->config;
-	bool is_v6 = strchr(config->host, ':') != NULL;
 	uint64_t bound = config->max_connections * sizeof(struct conn) + config->log_memory +
 			 config->reassembly_memory * s->pool->n;
-	char metrics[100] = "";
+	char metrics[100] = "", urls[320];
 
 	if (s->admin && admin_port(s->admin))
 		snprintf(metrics, sizeof(metrics),
@@ -438,12 +461,11 @@ static void announce(struct server *s)
 			 config->metrics_host, admin_port(s->admin));
 	if (s->control_path)
 		log_line(LOG_INFO, "control socket: %s", s->control_path);
+	format_urls(s, urls, sizeof(urls));
 	log_event(LOG_INFO, EV_READY, LOG_FIELDS(LOG_NUM("PORT", s->pool->port)),
-		  is_v6 ? "ready: ws://[%s]:%u/%s workers %u, at most %llu MiB of memory"
-			: "ready: ws://%s:%u/%s workers %u, at most %llu MiB of memory",
-		  config->host, s->pool->port, metrics, s->pool->n,
+		  "ready: %s%s workers %u, at most %llu MiB of memory", urls, metrics, s->pool->n,
 		  (unsigned long long)(bound >> 20));
-	(void)systemd_ready("Listening on port %u", s->pool->port);
+	(void)systemd_ready("Listening on %s", urls);
 }
 
 static int start(struct server *s)
@@ -500,6 +522,7 @@ static void finish(struct server *s)
 		reactor_fini(&s->reactor);
 	}
 	free(s->control_path);
+	s->access = access_unref(s->access);
 	s->config = config_unref(s->config);
 }
 
@@ -537,6 +560,19 @@ static int parse_arguments(struct config_source *source, char **argv)
 	return -1;
 }
 
+/* The files that the configuration names. */
+static int load_access(struct server *s)
+{
+	char why[ACCESS_WHY_MAX];
+	const char *key;
+	int r = access_new(s->config, NULL, &s->access, &key, why);
+
+	if (r)
+		log_event(LOG_ERR, EV_CONFIG_ERROR, LOG_FIELDS(LOG_TEXT("SETTING", key)),
+			  "not started: %s%s%s", key ? key : "", key ? ": " : "", why);
+	return r;
+}
+
 static int load(struct server *s)
 {
 	struct config_errors errors = {0};
@@ -548,7 +584,7 @@ static int load(struct server *s)
 		log_line(LOG_ERR, "not started: %s",
 			 r == CONFIG_E_INVALID ? "the configuration has errors" : strerror(-r));
 	config_errors_fini(&errors);
-	return r;
+	return r ? r : load_access(s);
 }
 
 int server_main(int argc, char **argv)

@@ -118,29 +118,51 @@ static void give_one_back(_Atomic uint64_t *count)
 	atomic_fetch_sub_explicit(count, 1, memory_order_relaxed);
 }
 
-int admission_enter(struct admission *a, const struct sock_peer *peer, uint64_t max_total,
-		    uint64_t max_per_ip)
+/* Counts for one address; false when that would be one too many. */
+static bool enter_address(struct admission *a, const struct sock_peer *peer, uint64_t max_per_ip)
 {
 	uint64_t h = digest(a, peer);
 
+	if (peer->is_unix || !count_up(window_of(a, h), h))
+		return true;
+	if (!max_per_ip || count_of(window_of(a, h), h) <= max_per_ip)
+		return true;
+	count_down(window_of(a, h), h);
+	return false;
+}
+
+static void leave_address(struct admission *a, const struct sock_peer *peer)
+{
+	uint64_t h = digest(a, peer);
+
+	if (!peer->is_unix)
+		count_down(window_of(a, h), h);
+}
+
+int admission_enter(struct admission *a, const struct sock_peer *peer, uint64_t max_total,
+		    uint64_t max_per_ip)
+{
 	if (!take_one(&a->total, max_total))
 		return ADMISSION_E_FULL;
-	if (peer->is_unix || !count_up(window_of(a, h), h))
+	if (enter_address(a, peer, max_per_ip))
 		return 0;
-	if (max_per_ip && count_of(window_of(a, h), h) > max_per_ip) {
-		admission_leave(a, peer);
+	give_one_back(&a->total);
+	return ADMISSION_E_PER_IP;
+}
+
+int admission_move(struct admission *a, const struct sock_peer *from, const struct sock_peer *to,
+		   uint64_t max_per_ip)
+{
+	if (!enter_address(a, to, max_per_ip))
 		return ADMISSION_E_PER_IP;
-	}
+	leave_address(a, from);
 	return 0;
 }
 
 void admission_leave(struct admission *a, const struct sock_peer *peer)
 {
-	uint64_t h = digest(a, peer);
-
 	give_one_back(&a->total);
-	if (!peer->is_unix)
-		count_down(window_of(a, h), h);
+	leave_address(a, peer);
 }
 
 bool admission_enter_refused(struct admission *a)

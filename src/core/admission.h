@@ -51,6 +51,17 @@ WB_ANY_THREAD int admission_enter(struct admission *a, const struct sock_peer *p
 				  uint64_t max_total, uint64_t max_per_ip) WB_NODISCARD;
 WB_ANY_THREAD void admission_leave(struct admission *a, const struct sock_peer *peer);
 
+/**
+ * admission_move() - a connection turns out to be of another address
+ *
+ * What a proxy brought counts for the client that it speaks for.
+ *
+ * Return:  0, it counts for @to from now on | ADMISSION_E_PER_IP, as before.
+ * Thread:  any.
+ */
+WB_ANY_THREAD int admission_move(struct admission *a, const struct sock_peer *from,
+				 const struct sock_peer *to, uint64_t max_per_ip) WB_NODISCARD;
+
 /*
  * Those that were refused and stay until they have their answer, bounded on their own.
  * Return: false: too many of them, this one gets none. Thread: any.

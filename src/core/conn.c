@@ -82,6 +82,8 @@ static void conn_release(struct conn *c)
 	conn_drop_output(c);
 	free(c->session_id);
 	c->session_id = NULL;
+	free(c->grant);
+	c->grant = NULL;
 	if (!c->home.channel) {
 		free(c->home.left_name);
 		c->home.left_name = NULL;
@@ -177,6 +179,21 @@ static uint64_t check_heartbeat(struct conn *c, uint64_t now)
 	return MIN(next, expiry);
 }
 
+/* Authorization that ends, by the wall clock. */
+static uint64_t check_grant(struct conn *c, uint64_t now)
+{
+	uint64_t wall_ms = clock_wall_ms(), expires_ms;
+
+	if (!c->grant || c->grant->expires_s == UINT64_MAX)
+		return UINT64_MAX;
+	expires_ms = c->grant->expires_s * 1000;
+	if (wall_ms < expires_ms)
+		return now + (expires_ms - wall_ms) * NS_PER_MS;
+	conn_log(c, LOG_INFO, EV_AUTH_EXPIRED, NULL, "had a token until now; closing with 4003");
+	conn_close(c, CONN_CODE_EXPIRED, "authorization has expired");
+	return UINT64_MAX;
+}
+
 static uint64_t check_message_timeout(struct conn *c, uint64_t now)
 {
 	uint64_t deadline;
@@ -200,8 +217,8 @@ static uint64_t check_throttle(struct conn *c, uint64_t now)
 {
 	if (!c->is_throttled)
 		return UINT64_MAX;
-	if (now < c->window_ns + NS_PER_S)
-		return c->window_ns + NS_PER_S;
+	if (!conn_window_is_over(c, now))
+		return now + conn_window_left_ns(c, now);
 	c->is_throttled = false;
 	conn_want_read(c);
 	return UINT64_MAX;
@@ -236,8 +253,9 @@ static void handshake_expired(struct conn *c)
 static void conn_timer_due(struct wheel_timer *t)
 {
 	struct conn *c = CONTAINER_OF(t, struct conn, timer);
-	uint64_t (*const check[])(struct conn *, uint64_t) = {
-		check_heartbeat, check_message_timeout, check_throttle, check_send_limits};
+	uint64_t (*const check[])(struct conn *, uint64_t) = {check_heartbeat, check_grant,
+							      check_message_timeout, check_throttle,
+							      check_send_limits};
 	uint64_t now = c->env->reactor->now_ns, next = UINT64_MAX;
 
 	if (c->state == CONN_HANDSHAKE) {
@@ -290,6 +308,8 @@ void conn_upgraded(struct conn *c)
 	wheel_del(&env->reactor->wheel, &c->timer);
 	conn_arm(c,
 		 c->last_sign_ns + MIN(env->config->ping_interval, env->config->heartbeat_timeout));
+	if (c->grant)
+		conn_arm(c, check_grant(c, c->last_sign_ns));
 	env->ops->opened(c);
 }
 
@@ -336,18 +356,20 @@ void conn_close(struct conn *c, uint16_t code, const char *reason)
 	conn_send_close(c, payload, n);
 }
 
-void conn_refuse(struct conn *c, int status, _Atomic uint64_t *counter, const char *setting)
+void conn_refuse(struct conn *c, int status, _Atomic uint64_t *counter, const char *setting,
+		 const char *why)
 {
 	char answer[UPGRADE_MAX_REFUSAL];
-	char text[120];
+	char text[200];
 	size_t n;
 
 	if (c->state != CONN_HANDSHAKE)
 		return;
 	metric_add(counter, 1);
 	METRIC_INC(c->env->metrics, connection_errors);
-	snprintf(text, sizeof(text), "was refused: handshake answered with %d %s%s%s", status,
-		 http_status_text(status), setting ? ", past " : "", setting ? setting : "");
+	snprintf(text, sizeof(text), "was refused: handshake answered with %d %s%s%s%s%s", status,
+		 http_status_text(status), setting && !why ? ", past " : "",
+		 setting && !why ? setting : "", why ? ": " : "", why ? why : "");
 	conn_log(c, LOG_NOTICE, EV_REFUSED, setting, text);
 	n = upgrade_format_refusal(answer, sizeof(answer), status, 1);
 	conn_step(c, IN_CLOSE);
@@ -368,10 +390,29 @@ void conn_want_write(struct conn *c)
 		list_add_tail(&c->env->to_write, &c->write_node);
 }
 
+/* What TLS has kept goes out first; its handshake may wait for either direction. */
+static uint32_t layered_events(struct conn *c, uint32_t events)
+{
+	int r;
+
+	if (!(events & EPOLLOUT))
+		return events;
+	r = transport_flush(&c->transport);
+	if (r == 0)
+		return events | EPOLLIN;
+	conn_blocked(c, r);
+	return (events & ~(uint32_t)EPOLLOUT) | EPOLLIN;
+}
+
 void conn_event(struct reactor_source *s, uint32_t events)
 {
 	struct conn *c = CONTAINER_OF(s, struct conn, source);
 
+	if (transport_is_layered(&c->transport)) {
+		events = layered_events(c, events);
+		if (c->state == CONN_DEAD)
+			return;
+	}
 	if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR))
 		c->has_hup = true;
 	if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) {
@@ -391,7 +432,10 @@ char *conn_format_user(char *out, const struct conn *c)
 {
 	char peer[SOCK_ADDRESS_MAX];
 
-	snprintf(out, CONN_USER_MAX, "user-%s", sock_format_peer(peer, &c->peer));
+	if (c->grant)
+		snprintf(out, CONN_USER_MAX, "%s", c->grant->user_id);
+	else
+		snprintf(out, CONN_USER_MAX, "user-%s", sock_format_peer(peer, &c->peer));
 	return out;
 }
 

@@ -34,6 +34,7 @@
 #include "containers/buf.h"
 #include "containers/list.h"
 #include "containers/wheel.h"
+#include "core/access.h"
 #include "io/log.h"
 #include "io/reactor.h"
 #include "io/sock.h"
@@ -127,13 +128,14 @@ struct WB_OWNER(worker) conn {
 	struct conn_input *input; /* NULL at a frame boundary */
 	struct conn_output *out;  /* conn_no_output when nothing waits */
 	char *session_id;         /* the client's own, or NULL */
+	struct grant *grant;      /* what it may, and who it is; NULL: whatever it likes */
 
 	uint64_t serial;       /* unique in the process */
 	uint64_t connected_ms; /* wall clock */
 	uint64_t last_sign_ns; /* last complete frame; at first: when accepted */
 	uint64_t ping_ns;      /* when a Ping went that is unanswered; 0: none */
 	uint64_t over_ns;      /* since when it is past its send limits; 0: it isn't */
-	uint64_t window_ns;    /* start of the second in which frames are counted */
+	uint32_t window_ms;    /* start of the second in which frames are counted; wraps */
 	uint32_t window_frames;
 	uint16_t refuse_status; /* decided at accept: answer the handshake with it; 0: don't */
 	uint16_t close_code;    /* that the connection ended with */
@@ -153,13 +155,19 @@ struct WB_OWNER(worker) conn {
 	bool was_open : 1;
 	bool is_throttled : 1;
 	bool is_spool_held : 1; /* a chunk of it waits for room in the spool's queue */
+	bool awaits_proxy : 1;  /* the PROXY header comes first */
+	bool awaits_tls : 1;    /* TLS begins behind it */
+	bool is_too_many : 1;   /* of the address that it named: answer the handshake with 429 */
 };
 
 /* What a connection tells upward. All are called on the worker's thread. */
 struct WB_FROZEN conn_ops {
 	/* The handshake is right: 0 = may come in (is a member of its home now), else 503:
-	 * max_channels. */
+	 * max_channels, or 403: its grant does not allow the channel. */
 	int (*admit)(struct conn *c, const struct upgrade *u);
+	/* A proxy says that the client is @peer: 0 = so be it, else 429: too many of that address.
+	 */
+	int (*move)(struct conn *c, const struct sock_peer *peer);
 	/* The answer to the handshake is queued, the connection open. */
 	void (*opened)(struct conn *c);
 	/* A whole message; text is valid UTF-8. @p is the callee's to change, until it returns. */
@@ -180,7 +188,8 @@ struct WB_FROZEN conn_ops {
 /* What all connections of a worker share. */
 struct WB_OWNER(worker) conn_env {
 	struct reactor *reactor;
-	struct config *config; /* in force */
+	struct access *access; /* in force; a reference */
+	struct config *config; /* access->config */
 	struct metrics *metrics;
 	const struct conn_ops *ops;
 	_Atomic size_t *frame_account;
@@ -304,9 +313,11 @@ void conn_close(struct conn *c, uint16_t code, const char *reason);
 
 /*
  * Answers the handshake with an HTTP status and ends the connection. @counter is of
- * the metrics; @setting names the key whose limit was reached, or is NULL.
+ * the metrics; @setting names the key whose limit was reached, or is NULL; @why is for
+ * the log alone, or NULL.
  */
-void conn_refuse(struct conn *c, int status, _Atomic uint64_t *counter, const char *setting);
+void conn_refuse(struct conn *c, int status, _Atomic uint64_t *counter, const char *setting,
+		 const char *why);
 
 /* Ends it now, with nothing said. The memory goes at the end of the turn. */
 void conn_abort(struct conn *c);
@@ -328,6 +339,7 @@ char *conn_format_setting(char *out, size_t cap, const struct conn *c, const cha
 void conn_log(const struct conn *c, int priority, enum log_event_id event, const char *setting,
 	      const char *text);
 
-/* "user-ADDR:PORT". @out has CONN_USER_MAX bytes. */
-#define CONN_USER_MAX (SOCK_ADDRESS_MAX + 8)
+/* Its user id: who its grant says it is, else "user-ADDR:PORT". @out has CONN_USER_MAX bytes. */
+#define CONN_USER_MAX (TOKEN_USER_MAX + 1)
+static_assert(CONN_USER_MAX >= SOCK_ADDRESS_MAX + 8, "either fits");
 char *conn_format_user(char *out, const struct conn *c);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "core/conn_private.h"
@@ -155,8 +156,8 @@ static bool may_process(struct conn *c, unsigned *budget)
 		return false;
 	if (c->state == CONN_CLOSING)
 		return true;
-	if (now >= c->window_ns + NS_PER_S) {
-		c->window_ns = now;
+	if (conn_window_is_over(c, now)) {
+		c->window_ms = (uint32_t)(now / NS_PER_MS);
 		c->window_frames = 0;
 	}
 	if (config->max_incoming_frames_per_second &&
@@ -173,7 +174,7 @@ static bool may_process(struct conn *c, unsigned *budget)
 			 "sends more than max_incoming_frames_per_second; not read until its next "
 			 "second");
 		c->is_throttled = true;
-		conn_arm(c, c->window_ns + NS_PER_S);
+		conn_arm(c, now + conn_window_left_ns(c, now));
 		return false;
 	}
 	if (conn_is_inflating(c))
@@ -334,6 +335,18 @@ void conn_feed_end(struct conn *c)
 	conn_abort(c);
 }
 
+static void report_tls(struct conn *c)
+{
+	char text[TLS_WHY_MAX + 20];
+
+	if (c->state == CONN_HANDSHAKE) {
+		METRIC_INC(c->env->metrics, refused_tls);
+		METRIC_INC(c->env->metrics, connection_errors);
+	}
+	snprintf(text, sizeof(text), "TLS failed: %s", tls_failure());
+	conn_log(c, LOG_INFO, EV_TLS_FAILED, NULL, text);
+}
+
 void conn_read(struct conn *c)
 {
 	struct conn_env *env = c->env;
@@ -343,6 +356,8 @@ void conn_read(struct conn *c)
 	if (c->state == CONN_DEAD || hold(c) || !inflate_on(c) || hold(c) || !feed_parked(c) ||
 	    !c->can_read || c->state == CONN_DEAD || hold(c))
 		return;
+	if (c->awaits_proxy && !conn_take_proxy(c))
+		return;
 	n = transport_recv(&c->transport, env->read_buffer, env->read_buffer_bytes);
 	if (n == -EAGAIN) {
 		c->can_read = false;
@@ -350,6 +365,8 @@ void conn_read(struct conn *c)
 	}
 	if (n <= 0) {
 		c->can_read = false;
+		if (n == -EPROTO)
+			report_tls(c);
 		conn_feed_end(c);
 		return;
 	}

@@ -11,6 +11,31 @@
 #include "io/log.h"
 #include "wire/ws.h"
 
+#define CONN_CODE_EXPIRED 4003 /* of a Close: the authorization has ended */
+
+/* The second in which frames are counted. Times of 32 bits wrap: only differences count. */
+static inline uint64_t conn_window_age_ms(const struct conn *c, uint64_t now_ns)
+{
+	return (uint32_t)((uint32_t)(now_ns / NS_PER_MS) - c->window_ms);
+}
+
+static inline bool conn_window_is_over(const struct conn *c, uint64_t now_ns)
+{
+	return conn_window_age_ms(c, now_ns) >= 1000;
+}
+
+/* Until it is over, which it isn't. */
+static inline uint64_t conn_window_left_ns(const struct conn *c, uint64_t now_ns)
+{
+	return (1000 - conn_window_age_ms(c, now_ns)) * NS_PER_MS;
+}
+
+/*
+ * Takes the PROXY header, which stands before all else. False: it is not all there, or the
+ * connection is gone.
+ */
+bool conn_take_proxy(struct conn *c);
+
 /* The 101 is queued: the connection is open. */
 void conn_upgraded(struct conn *c);
 

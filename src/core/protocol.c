@@ -96,6 +96,14 @@ static struct member *home_membership(struct conn *c)
 		       : NULL;
 }
 
+static bool may_publish(struct conn *c, const message *m)
+{
+	if (!c->grant || c->grant->may_publish)
+		return true;
+	refuse_text(c, m, 403, "not allowed to publish");
+	return false;
+}
+
 /* The membership that a message goes through, or NULL after it was refused. */
 static struct member *route(struct conn *c, const message *m)
 {
@@ -107,7 +115,7 @@ static struct member *route(struct conn *c, const message *m)
 		through = home_membership(c);
 	if (!through)
 		refuse_text(c, m, 404, "not a member of the channel");
-	return through;
+	return through && may_publish(c, m) ? through : NULL;
 }
 
 static void set_packing(struct frame *f, const struct config *config, const message *m)
@@ -159,6 +167,32 @@ static bool publish(struct conn *c, const message *m, struct member *through, co
 	return true;
 }
 
+/* The same of a client that has to be who it is: its user id in the place of what it says. */
+static bool publish_stamped(struct conn *c, const message *m, struct member *through)
+{
+	struct directory_entry *e = through->channel->entry;
+	struct msg_builder b;
+	struct frame *f;
+
+	msg_init_stamp(&b, m, c->grant->user_id);
+	if (m->has_channel_case != WEBSOCKET__WEB_SOCKET_MESSAGE__HAS_CHANNEL_CHANNEL &&
+	    e->name_len > 0)
+		msg_set_channel(&b, e->name);
+	f = frame_from_msg(&b, c->env->config->max_frame_size, c->env->frame_account);
+	if (!f) {
+		refuse_text(c, m, 503, "out of memory");
+		return false;
+	}
+	set_forms(f, hub_of(c), m);
+	hub_publish(hub_of(c), e, f, through);
+	return true;
+}
+
+static bool needs_stamp(const struct conn *c, const message *m)
+{
+	return c->grant && strcmp(m->chat->user_id, c->grant->user_id) != 0;
+}
+
 static void take_chat(struct conn *c, const message *m, const uint8_t *p, size_t n)
 {
 	struct member *through = route(c, m);
@@ -166,9 +200,12 @@ static void take_chat(struct conn *c, const message *m, const uint8_t *p, size_t
 
 	if (!through)
 		return;
-	if (r != MSG_OK)
+	if (r != MSG_OK) {
 		refuse(c, m, r, 403);
-	else if (publish(c, m, through, p, n) && c->caps & MSG_CAP_ACK)
+		return;
+	}
+	if ((needs_stamp(c, m) ? publish_stamped(c, m, through) : publish(c, m, through, p, n)) &&
+	    c->caps & MSG_CAP_ACK)
 		answer_ack(c, m);
 }
 
@@ -248,6 +285,8 @@ int protocol_admit(struct conn *c, const struct upgrade *u)
 		c->is_echo = true;
 		return 0;
 	}
+	if (c->grant && !grant_allows(c->grant, u->channel))
+		return 403;
 	r = hub_join(hub_of(c), c, &c->home, u->channel, u->channel_len);
 	return r ? 503 : 0;
 }
@@ -401,6 +440,17 @@ static bool check_names(struct conn *c, const message *m)
 	return true;
 }
 
+static bool check_allowed(struct conn *c, const message *m)
+{
+	for (size_t i = 0; c->grant && i < m->control->n_channels; i++) {
+		if (!grant_allows(c->grant, m->control->channels[i])) {
+			refuse_text(c, m, 403, "not allowed to join the channel");
+			return false;
+		}
+	}
+	return true;
+}
+
 /* Return: 0, also when it is a member already | HUB_E_FULL | JOIN_E_TOO_MANY | -ENOMEM. */
 static int join_one(struct conn *c, const char *name)
 {
@@ -434,7 +484,7 @@ static void take_subscribe(struct conn *c, const message *m)
 	struct member *before = c->members;
 	int r = 0;
 
-	if (!check_names(c, m))
+	if (!check_names(c, m) || !check_allowed(c, m))
 		return;
 	for (size_t i = 0; i < m->control->n_channels && r == 0; i++)
 		r = join_one(c, m->control->channels[i]);
@@ -519,6 +569,8 @@ static void take_text(struct conn *c, const uint8_t *p, size_t n)
 		refuse_text(c, NULL, 404, "not a member of the channel");
 		return;
 	}
+	if (!may_publish(c, NULL))
+		return;
 	f = frame_new(WS_TEXT, n, c->env->config->max_frame_size, c->env->frame_account);
 	if (!f) {
 		refuse_text(c, NULL, 503, "out of memory");

@@ -96,8 +96,20 @@ static void conn_free(struct conn *c)
 	slab_put(&w->conns, c);
 }
 
+static int conn_move(struct conn *c, const struct sock_peer *peer)
+{
+	struct worker *w = CONTAINER_OF(c->env, struct worker, hub.env);
+
+	if (admission_move(&w->pool->shared.admission, &c->peer, peer,
+			   c->env->config->max_connections_per_ip))
+		return 429;
+	c->peer = *peer;
+	return 0;
+}
+
 static const struct conn_ops conn_ops = {
 	.admit = protocol_admit,
+	.move = conn_move,
 	.opened = protocol_opened,
 	.message = protocol_message,
 	.catch_up = channel_catch_up,
@@ -125,6 +137,12 @@ static void drop_unanswered(struct worker *w, uint16_t refuse)
 			  "connections past %s are dropped without an answer", setting);
 }
 
+/* Of a proxy that may be believed: what it brings counts for whom it speaks for. */
+static bool is_proxy(const struct worker *w, const struct sock_peer *peer)
+{
+	return peer->is_unix || access_trusts(w->hub.env.access, peer->ip);
+}
+
 struct conn *worker_adopt(struct worker *w, const struct transport *transport,
 			  const struct sock_peer *peer)
 {
@@ -135,7 +153,7 @@ struct conn *worker_adopt(struct worker *w, const struct transport *transport,
 	bool has_entered;
 
 	switch (admission_enter(admission, peer, config->max_connections,
-				config->max_connections_per_ip)) {
+				is_proxy(w, peer) ? 0 : config->max_connections_per_ip)) {
 	case ADMISSION_E_FULL:
 		refuse = 503;
 		break;
@@ -160,9 +178,35 @@ struct conn *worker_adopt(struct worker *w, const struct transport *transport,
 	return c;
 }
 
-static void adopt_socket(struct worker *w, int fd, const struct sock_peer *peer)
+/* Only proxies may come where the PROXY protocol is spoken. */
+static bool drop_stranger(struct worker *w, const struct sock_peer *peer)
+{
+	char address[SOCK_ADDRESS_MAX];
+
+	if (!w->hub.env.config->proxy_protocol || is_proxy(w, peer))
+		return false;
+	METRIC_INC(&w->metrics, refused_proxy);
+	METRIC_INC(&w->metrics, connection_errors);
+	sock_format_peer(address, peer);
+	log_event_limited(
+		LOG_NOTICE, EV_REFUSED,
+		LOG_FIELDS(LOG_TEXT("PEER", address), LOG_TEXT("SETTING", "trusted_proxies")),
+		"%s is not in trusted_proxies, and proxy_protocol is on; dropped", address);
+	return true;
+}
+
+static int init_transport(struct worker *w, struct transport *t, int fd, bool is_tls)
+{
+	if (is_tls)
+		return transport_init_tls(t, fd, w->hub.env.access->tls);
+	transport_init_plain(t, fd);
+	return 0;
+}
+
+static void adopt_socket(struct worker *w, int fd, const struct sock_peer *peer, bool is_tls)
 {
 	const struct config *config = w->hub.env.config;
+	bool awaits_proxy = config->proxy_protocol;
 	const struct sock_options options = {
 		.nodelay = config->tcp_nodelay,
 		.keepalive_s = (unsigned)((config->tcp_keepalive + NS_PER_S - 1) / NS_PER_S),
@@ -171,13 +215,23 @@ static void adopt_socket(struct worker *w, int fd, const struct sock_peer *peer)
 	struct transport transport;
 	struct conn *c;
 
+	if (drop_stranger(w, peer)) {
+		fd_closep(&fd);
+		return;
+	}
 	sock_set_options(fd, &options);
-	transport_init_plain(&transport, fd);
+	if (init_transport(w, &transport, fd, is_tls && !awaits_proxy)) {
+		drop_unanswered(w, 0);
+		fd_closep(&fd);
+		return;
+	}
 	c = worker_adopt(w, &transport, peer);
 	if (!c) {
 		transport_close(&transport, true);
 		return;
 	}
+	c->awaits_proxy = awaits_proxy;
+	c->awaits_tls = is_tls && awaits_proxy;
 	if (reactor_add(&w->reactor, &c->source, fd, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET,
 			conn_event)) {
 		METRIC_INC(&w->metrics, accept_errors);
@@ -236,7 +290,7 @@ static void accept_ready(struct reactor_source *s, uint32_t events)
 		if (r == -EAGAIN)
 			return;
 		if (r == 0) {
-			adopt_socket(l->worker, fd, &peer);
+			adopt_socket(l->worker, fd, &peer, l->is_tls);
 			continue;
 		}
 		if (r == -EMFILE || r == -ENFILE || r == -ENOBUFS || r == -ENOMEM) {
@@ -424,13 +478,14 @@ void *worker_main(void *arg)
 	return NULL;
 }
 
-void worker_configure(struct worker *w, struct config *config)
+void worker_configure(struct worker *w, struct access *access)
 {
-	struct config *old = w->hub.env.config;
+	struct access *old = w->hub.env.access;
 
-	w->hub.env.config = config;
+	w->hub.env.access = access;
+	w->hub.env.config = access->config;
 	hub_configure(&w->hub);
-	config_unref(old);
+	access_unref(old);
 	/* Deadlines may be nearer now: every connection looks at its own once. */
 	LIST_FOREACH (node, &w->hub.env.all) {
 		struct conn *c = CONTAINER_OF(node, struct conn, node);
@@ -449,11 +504,11 @@ void worker_free(struct worker *w)
 	hub_fini(&w->hub);
 	slab_fini(&w->conns);
 	reactor_fini(&w->reactor);
-	config_unref(w->hub.env.config);
+	access_unref(w->hub.env.access);
 	free(w);
 }
 
-int worker_new(struct worker_pool *p, struct config *config, unsigned index, struct worker **ret)
+int worker_new(struct worker_pool *p, struct access *access, unsigned index, struct worker **ret)
 {
 	struct worker *w = aligned_alloc(alignof(struct worker), sizeof(*w));
 	int error;
@@ -462,7 +517,8 @@ int worker_new(struct worker_pool *p, struct config *config, unsigned index, str
 		return -ENOMEM;
 	memset(w, 0, sizeof(*w));
 	w->pool = p;
-	w->hub.env.config = config_ref(config);
+	w->hub.env.access = access_ref(access);
+	w->hub.env.config = access->config;
 	w->hub.env.reactor = &w->reactor;
 	w->hub.env.metrics = &w->metrics;
 	w->hub.env.ops = &conn_ops;
@@ -482,7 +538,8 @@ int worker_new(struct worker_pool *p, struct config *config, unsigned index, str
 	return 0;
 }
 
-void worker_add_listener(struct worker *w, int fd)
+void worker_add_listener(struct worker *w, int fd, bool is_tls)
 {
-	w->listeners[w->n_listeners++] = (struct worker_listener){.worker = w, .fd = fd};
+	w->listeners[w->n_listeners++] =
+		(struct worker_listener){.worker = w, .fd = fd, .is_tls = is_tls};
 }

@@ -44,7 +44,8 @@ struct WB_OWNER(worker) worker_listener {
 	struct reactor_source source;
 	struct worker *worker;
 	int fd;
-	bool is_on; /* in epoll */
+	bool is_on;  /* in epoll */
+	bool is_tls; /* connections begin with TLS */
 };
 
 enum worker_phase {
@@ -81,15 +82,18 @@ struct WB_SHARED worker_pool {
 	struct worker *workers[DIRECTORY_MAX_WORKERS] WB_FROZEN;
 	unsigned n WB_FROZEN;
 	struct reactor *main_reactor WB_FROZEN;
-	struct worker_tasks done; /* tasks on their way back to main */
-	uint16_t port WB_FROZEN;  /* that the workers listen on; 0: only sockets handed over */
+	struct worker_tasks done;    /* tasks on their way back to main */
+	uint16_t port WB_FROZEN;     /* that the workers listen on; 0: only sockets handed over */
+	uint16_t tls_port WB_FROZEN; /* 0: none */
+	char *unix_path WB_FROZEN;   /* of listen_unix: removed in the end; NULL: none */
 };
 
 /**
  * worker_pool_new() - make workers that don't run yet, and open their listeners
- * @config:   the caller's reference stays its own; each worker takes one
+ * @access:   with the configuration; the caller's reference stays its own, each worker takes one
  * @n:        workers, 1 to DIRECTORY_MAX_WORKERS
- * @fds:      listening sockets that were handed over, or none: then host and port count
+ * @fds:      listening sockets that were handed over, or none: then host and port count.
+ *            tls_port and listen_unix are opened in either case
  * @main_reactor: woken when a task is done
  * @ret_key:  on failure: the key of the configuration that is to blame, or NULL
  *
@@ -97,7 +101,7 @@ struct WB_SHARED worker_pool {
  * Owns:    the pool is the caller's; @fds are the pool's in either case.
  * Thread:  main.
  */
-int worker_pool_new(struct config *config, unsigned n, const int *fds, unsigned n_fds,
+int worker_pool_new(struct access *access, unsigned n, const int *fds, unsigned n_fds,
 		    struct reactor *main_reactor, struct worker_pool **ret, const char **ret_key)
 	WB_NODISCARD;
 
@@ -135,8 +139,11 @@ void worker_task_ping(struct worker *w, struct worker_task *t);
 /* Answers a task that was kept. Thread: the worker's. */
 void worker_task_answer(struct worker *w, struct worker_task *t);
 
-/* Takes a new configuration into use; the reference goes to the worker. Thread: the worker's. */
-void worker_configure(struct worker *w, struct config *config);
+/*
+ * Takes a new configuration into use, and what was made of it; the reference goes to the
+ * worker. Thread: the worker's.
+ */
+void worker_configure(struct worker *w, struct access *access);
 
 /* One turn of a worker's loop; for its thread and for tests that drive it. */
 int worker_turn(struct worker *w, uint64_t longest_ns) WB_NODISCARD;

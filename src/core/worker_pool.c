@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "core/worker_private.h"
 
@@ -23,7 +24,7 @@ void worker_pool_run_done(struct worker_pool *p)
 	}
 }
 
-/* Sockets handed over: one is shared by all workers, several are spread. */
+/* Listeners that exist: one is shared by all workers, several are spread. */
 static int spread_listeners(struct worker_pool *p, const int *fds, unsigned n_fds)
 {
 	unsigned n = MAX(n_fds, p->n);
@@ -38,38 +39,84 @@ static int spread_listeners(struct worker_pool *p, const int *fds, unsigned n_fd
 			fd_closep(&fd);
 			return -E2BIG;
 		}
-		worker_add_listener(w, fd);
+		worker_add_listener(w, fd, false);
 	}
-	p->port = sock_port(fds[0]);
 	return 0;
 }
 
-static int open_listeners(struct worker_pool *p, const struct config *config)
+/* A listener for each worker, all on one port. */
+static int open_listeners(struct worker_pool *p, const char *host, uint64_t wanted, bool is_tls,
+			  uint16_t *ret_port)
 {
-	uint16_t port = (uint16_t)config->port;
+	uint16_t port = (uint16_t)wanted;
 
 	for (unsigned i = 0; i < p->n; i++) {
 		int fd, error;
 
-		error = sock_listen(config->host, port, SOMAXCONN, i == 0, &fd);
+		error = sock_listen(host, port, SOMAXCONN, i == 0, &fd);
 		if (error)
 			return error;
 		port = sock_port(fd);
-		worker_add_listener(p->workers[i], fd);
+		worker_add_listener(p->workers[i], fd, is_tls);
 	}
-	p->port = port;
+	*ret_port = port;
 	return 0;
 }
 
-static int make_workers(struct worker_pool *p, struct config *config, unsigned n)
+static int open_unix(struct worker_pool *p, const struct config *config)
 {
+	WB_CLEANUP(freep) char *path = NULL;
+	int fd, error = config_path_runtime(config->listen_unix, &path);
+
+	if (!error)
+		error = sock_listen_unix(path, (mode_t)config->listen_unix_mode, SOMAXCONN, &fd);
+	if (error)
+		return error;
+	p->unix_path = TAKE_PTR(path);
+	error = spread_listeners(p, &fd, 1);
+	fd_closep(&fd);
+	return error;
+}
+
+static const char *key_to_blame(int error, const char *port_key)
+{
+	return error == -EINVAL || error == -EADDRNOTAVAIL ? "host" : port_key;
+}
+
+/* All that the configuration and systemd say; @ret_key: what is to blame for a failure. */
+static int listen_everywhere(struct worker_pool *p, const struct config *config, const int *fds,
+			     unsigned n_fds, const char **ret_key)
+{
+	int error = 0;
+
+	if (n_fds > 0) {
+		error = spread_listeners(p, fds, n_fds);
+		p->port = sock_port(fds[0]);
+	} else if (config->port != CONFIG_PORT_OFF) {
+		error = open_listeners(p, config->host, config->port, false, &p->port);
+		*ret_key = error ? key_to_blame(error, "port") : NULL;
+	}
+	if (!error && config->tls_port != CONFIG_PORT_OFF) {
+		error = open_listeners(p, config->host, config->tls_port, true, &p->tls_port);
+		*ret_key = error ? key_to_blame(error, "tls_port") : NULL;
+	}
+	if (!error && config->listen_unix[0]) {
+		error = open_unix(p, config);
+		*ret_key = error ? "listen_unix" : NULL;
+	}
+	return error;
+}
+
+static int make_workers(struct worker_pool *p, struct access *access, unsigned n)
+{
+	const struct config *config = access->config;
 	int error;
 
 	error = directory_init(&p->shared.directory, (uint32_t)config->max_channels);
 	if (!error)
 		error = admission_init(&p->shared.admission, config->max_connections);
 	for (; !error && p->n < n; p->n += !error) {
-		error = worker_new(p, config, p->n, &p->workers[p->n]);
+		error = worker_new(p, access, p->n, &p->workers[p->n]);
 		if (!error)
 			p->shared.hubs[p->n] = &p->workers[p->n]->hub;
 	}
@@ -77,7 +124,7 @@ static int make_workers(struct worker_pool *p, struct config *config, unsigned n
 	return error;
 }
 
-int worker_pool_new(struct config *config, unsigned n, const int *fds, unsigned n_fds,
+int worker_pool_new(struct access *access, unsigned n, const int *fds, unsigned n_fds,
 		    struct reactor *main_reactor, struct worker_pool **ret, const char **ret_key)
 {
 	struct worker_pool *p = aligned_alloc(alignof(struct worker_pool), sizeof(*p));
@@ -87,15 +134,10 @@ int worker_pool_new(struct config *config, unsigned n, const int *fds, unsigned 
 	if (p) {
 		memset(p, 0, sizeof(*p));
 		p->main_reactor = main_reactor;
-		error = make_workers(p, config, n);
+		error = make_workers(p, access, n);
 	}
-	if (!error && n_fds > 0) {
-		error = spread_listeners(p, fds, n_fds);
-	} else if (!error) {
-		error = open_listeners(p, config);
-		if (error)
-			*ret_key = error == -EINVAL || error == -EADDRNOTAVAIL ? "host" : "port";
-	}
+	if (!error)
+		error = listen_everywhere(p, access->config, fds, n_fds, ret_key);
 	for (unsigned i = 0; i < n_fds; i++)
 		(void)close(fds[i]);
 	if (error) {
@@ -170,6 +212,9 @@ struct worker_pool *worker_pool_free(struct worker_pool *p)
 		worker_free(p->workers[i]);
 		p->workers[i] = NULL;
 	}
+	if (p->unix_path)
+		(void)unlink(p->unix_path); /* perhaps somebody has removed it */
+	free(p->unix_path);
 	directory_fini(&p->shared.directory);
 	admission_fini(&p->shared.admission);
 	free(p);

@@ -10,14 +10,14 @@
 #include "core/worker.h"
 
 /* A worker that doesn't run yet. Return: 0 | -ENOMEM | -errno of epoll. */
-int worker_new(struct worker_pool *p, struct config *config, unsigned index, struct worker **ret)
+int worker_new(struct worker_pool *p, struct access *access, unsigned index, struct worker **ret)
 	WB_NODISCARD;
 
 /* Its thread has ended, or never was. NULL is fine. */
 void worker_free(struct worker *w);
 
 /* The worker accepts on @fd, which becomes its own, from worker_listen() on. */
-void worker_add_listener(struct worker *w, int fd);
+void worker_add_listener(struct worker *w, int fd, bool is_tls);
 int worker_listen(struct worker *w) WB_NODISCARD;
 
 /* What its thread runs; @arg: the worker. */

@@ -20,6 +20,8 @@ EVENT(LIMITS_LOW, "8f2bcace323de27d0513ca4bb1e01a13", "A limit of the system is 
 EVENT(CONNECTED, "49a5ae827e974f213d91698fa6022da8", "A client connected")
 EVENT(DISCONNECTED, "3b022ed3e69846602d05d9e4b08df508", "A client's connection ended")
 EVENT(REFUSED, "9bff04c4941edb3da711a5d7da93dcaf", "A handshake was refused")
+EVENT(TLS_FAILED, "1adf1b6a753da1b658393edec17cb39a", "A TLS handshake failed")
+EVENT(AUTH_EXPIRED, "f9b6a4ed8b046a54693a09d8c249c9a2", "A client's authorization has expired")
 EVENT(PROTOCOL_ERROR, "d9492545aba0b6c84a78a47e1b48f820", "A client broke the WebSocket protocol")
 EVENT(LIMIT_EXCEEDED, "1c0064ce6783e6a58c25befd61c8a3ef", "A client went past a limit")
 EVENT(MESSAGE_ERROR, "a31afebd8d1e132e5b0f56a088419cf5", "A client sent a message that is not valid")

@@ -7,6 +7,8 @@
 #include <netinet/tcp.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <sys/un.h>
 
 static const uint8_t v4_prefix[12] = {[10] = 0xff, [11] = 0xff};
 
@@ -65,6 +67,65 @@ int sock_listen(const char *host, uint16_t port, int backlog, bool is_first, int
 	if ((is_first && share_port(fd)) || listen(fd, backlog) < 0)
 		return -errno;
 
+	*ret_fd = TAKE_FD(fd);
+	return 0;
+}
+
+/* 0: a socket file that nobody listens on is out of the way; else what is in the way. */
+static int unix_remove_stale(const struct sockaddr_un *to)
+{
+	WB_CLEANUP(fd_closep) int fd = -1;
+	struct stat st;
+
+	if (lstat(to->sun_path, &st) < 0)
+		return errno == ENOENT ? 0 : -errno;
+	if (!S_ISSOCK(st.st_mode))
+		return -EEXIST;
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return -errno;
+	/* Only a refusal says that nobody is there; a full backlog (EAGAIN) says someone is. */
+	if (connect(fd, (const struct sockaddr *)to, sizeof(*to)) == 0 || errno != ECONNREFUSED)
+		return -EADDRINUSE;
+	return unlink(to->sun_path) < 0 && errno != ENOENT ? -errno : 0;
+}
+
+/*
+ * The mode is set on the socket before it has a name, so that the file never has a
+ * wider one; the umask is applied to that, hence once more by name.
+ */
+static int unix_bind(int fd, const struct sockaddr_un *to, mode_t mode)
+{
+	if (fchmod(fd, mode) < 0)
+		return -errno;
+	return bind(fd, (const struct sockaddr *)to, sizeof(*to)) < 0 ? -errno : 0;
+}
+
+int sock_listen_unix(const char *path, mode_t mode, int backlog, int *ret_fd)
+{
+	struct sockaddr_un to = {.sun_family = AF_UNIX};
+	WB_CLEANUP(fd_closep) int fd = -1;
+	int r;
+
+	if (strlen(path) >= sizeof(to.sun_path))
+		return -ENAMETOOLONG;
+	memcpy(to.sun_path, path, strlen(path) + 1);
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return -errno;
+	r = unix_bind(fd, &to, mode);
+	if (r == -EADDRINUSE) {
+		r = unix_remove_stale(&to);
+		if (r == 0)
+			r = unix_bind(fd, &to, mode);
+	}
+	if (r < 0)
+		return r;
+	if (chmod(path, mode) < 0 || listen(fd, backlog) < 0) {
+		r = -errno;
+		(void)unlink(path); /* the first error is the one to tell */
+		return r;
+	}
 	*ret_fd = TAKE_FD(fd);
 	return 0;
 }

@@ -9,6 +9,7 @@
 #include <netinet/in.h>
 #include <stdint.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 
 #include "base/base.h"
 
@@ -42,6 +43,17 @@ struct WB_VALUE sock_options {
  */
 int sock_listen(const char *host, uint16_t port, int backlog, bool is_first, int *ret_fd)
 	WB_NODISCARD;
+
+/**
+ * sock_listen_unix() - open a listening unix socket
+ * @path:    at most 107 bytes; a socket file there that nobody listens on is replaced
+ * @mode:    permissions of the file, which never has wider ones
+ *
+ * Return:  0 | -ENAMETOOLONG | -EADDRINUSE somebody listens there | -EEXIST something else is
+ *          there | -errno.
+ * Owns:    the descriptor is the caller's; so is the file, to be removed in the end.
+ */
+int sock_listen_unix(const char *path, mode_t mode, int backlog, int *ret_fd) WB_NODISCARD;
 
 /* The port a socket is bound to; 0 when it has none. */
 uint16_t sock_port(int fd);

@@ -4,14 +4,24 @@
 #include <errno.h>
 #include <sys/socket.h>
 
-static ssize_t plain_recv(struct transport *t, void *p, size_t n)
+static ssize_t receive(struct transport *t, void *p, size_t n, int flags)
 {
 	ssize_t got;
 
 	do
-		got = recv(t->fd, p, n, 0);
+		got = recv(t->fd, p, n, flags);
 	while (got < 0 && errno == EINTR);
 	return got < 0 ? -errno : got;
+}
+
+static ssize_t plain_recv(struct transport *t, void *p, size_t n)
+{
+	return receive(t, p, n, 0);
+}
+
+static ssize_t plain_peek(struct transport *t, void *p, size_t n)
+{
+	return receive(t, p, n, MSG_PEEK);
 }
 
 static ssize_t plain_send(struct transport *t, const struct iovec *iov, int count)
@@ -47,6 +57,7 @@ static void plain_close(struct transport *t, bool reset)
 
 static const struct transport_ops plain_ops = {
 	.recv = plain_recv,
+	.peek = plain_peek,
 	.send = plain_send,
 	.shutdown = plain_shutdown,
 	.close = plain_close,

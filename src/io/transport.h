@@ -9,6 +9,7 @@
  * table of functions and a descriptor (or, for tests, an index that they know).
  */
 
+#include <errno.h>
 #include <sys/types.h>
 #include <sys/uio.h>
 
@@ -18,7 +19,9 @@ struct transport;
 
 struct WB_FROZEN transport_ops {
 	ssize_t (*recv)(struct transport *t, void *p, size_t n);
+	ssize_t (*peek)(struct transport *t, void *p, size_t n); /* NULL: it can't */
 	ssize_t (*send)(struct transport *t, const struct iovec *iov, int count);
+	int (*flush)(struct transport *t); /* NULL: it keeps nothing */
 	void (*shutdown)(struct transport *t);
 	void (*close)(struct transport *t, bool reset);
 };
@@ -41,6 +44,12 @@ static inline ssize_t transport_recv(struct transport *t, void *p, size_t n)
 	return t->ops->recv(t, p, n);
 }
 
+/* As transport_recv(), but the bytes stay there to be read. */
+static inline ssize_t transport_peek(struct transport *t, void *p, size_t n)
+{
+	return t->ops->peek ? t->ops->peek(t, p, n) : -ENOTSUP;
+}
+
 /**
  * transport_send() - write as much as the kernel takes
  *
@@ -49,6 +58,24 @@ static inline ssize_t transport_recv(struct transport *t, void *p, size_t n)
 static inline ssize_t transport_send(struct transport *t, const struct iovec *iov, int count)
 {
 	return t->ops->send(t, iov, count);
+}
+
+/**
+ * transport_flush() - send what was taken, but is not in the kernel yet
+ *
+ * To be called when the socket can be written to, until it returns 0.
+ *
+ * Return:  0 nothing is left | -EAGAIN | -errno.
+ */
+static inline int transport_flush(struct transport *t)
+{
+	return t->ops->flush ? t->ops->flush(t) : 0;
+}
+
+/* Whether reading may wait for the socket to be writable, too: a handshake below it. */
+static inline bool transport_is_layered(const struct transport *t)
+{
+	return t->ops->flush != NULL;
 }
 
 /* Says that nothing more will be sent; what was sent still arrives. */

@@ -20,14 +20,19 @@
 
 enum config_slow_consumer { SLOW_DISCONNECT, SLOW_SKIP };
 enum config_rate_action { RATE_THROTTLE, RATE_CLOSE };
+enum config_auth { AUTH_NONE, AUTH_JWT };
 enum config_text_messages { TEXT_LOG, TEXT_RELAY, TEXT_REJECT };
 
 /* What a key is in struct config, by kind. Texts are never NULL; "" when empty. */
 #define CONFIG_MEMBER_ADDRESS char *
+#define CONFIG_MEMBER_AUTH enum config_auth
 #define CONFIG_MEMBER_BOOL bool
 #define CONFIG_MEMBER_COUNT uint64_t
 #define CONFIG_MEMBER_DURATION uint64_t /* ns */
 #define CONFIG_MEMBER_LOG_LEVEL int     /* LOG_EMERG … LOG_DEBUG of syslog.h */
+#define CONFIG_MEMBER_MODE uint64_t     /* permissions, as chmod(2) has them */
+#define CONFIG_MEMBER_PORT uint64_t     /* or CONFIG_PORT_OFF */
+#define CONFIG_MEMBER_PREFIXES char *
 #define CONFIG_MEMBER_RATE_ACTION enum config_rate_action
 #define CONFIG_MEMBER_REAL double
 #define CONFIG_MEMBER_SIZE uint64_t /* bytes */
@@ -43,6 +48,8 @@ enum config_key_index {
 #include "model/config_keys.h"
 	CONFIG_N_KEYS
 };
+
+#define CONFIG_PORT_OFF 65536
 
 #define CONFIG_DEFAULT_FILE "/etc/wsbind.conf"
 #define CONFIG_MAX_FILE_BYTES (1024 * 1024)

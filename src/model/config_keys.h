@@ -33,8 +33,9 @@ GROUP("Listening")
 KEY(host, ADDRESS, "0.0.0.0", "", "", RESTART,
     "Address to listen on, IPv4 or IPv6, in numbers. 0.0.0.0 means every IPv4 address, :: every "
     "address of both kinds.")
-KEY(port, COUNT, "8080", "0", "65535", RESTART,
-    "TCP port to listen on. 0 takes any free port and names it in the log.")
+KEY(port, PORT, "8080", "", "", RESTART,
+    "TCP port to listen on for ws://. 0 takes any free port and names it in the log; off listens "
+    "on none, where tls_port or listen_unix is set.")
 KEY(worker_threads, WORKERS, "auto", "1", "64", RESTART,
     "Threads that serve connections. auto means one for each CPU that the process may run on.")
 KEY(tcp_nodelay, BOOL, "yes", "", "", NEW_CONN,
@@ -44,6 +45,43 @@ KEY(tcp_keepalive, DURATION, "60", "0|1s", "9h", NEW_CONN,
 KEY(tcp_notsent_lowat, SIZE, "128K", "4K", "1G", NEW_CONN,
     "Unsent bytes that the kernel may hold for one client; the rest waits in wsbind, where "
     "slow_consumer = skip can still act on it.")
+
+GROUP("TLS")
+KEY(tls_port, PORT, "off", "", "", RESTART,
+    "TCP port to listen on for wss://: off, 0 for any free one, or a number.")
+KEY(tls_certificate, TEXT, "", "0", "4000", NEW_CONN,
+    "PEM file with the certificate and its chain. Several, with spaces between: a client gets the "
+    "one for the name that it asks for, the first when there is none. A reload reads it again.")
+KEY(tls_key, TEXT, "", "0", "4000", NEW_CONN,
+    "PEM file with the certificate's private key; as many as certificates, in their order. Empty: "
+    "the key is in the same file. A reload reads it again.")
+KEY(tls_client_ca, TEXT, "", "0", "4000", NEW_CONN,
+    "PEM file with those who sign certificates of clients. When set, every client on tls_port "
+    "needs one, and its common name is the user id.")
+
+GROUP("Who may come in")
+KEY(allowed_origins, TEXT, "*", "0", "4000", NEW_CONN,
+    "Web pages that may connect, with spaces between: https://example.org, *.example.org for all "
+    "below it, * for any. Clients that are no browsers are not asked.")
+KEY(auth, AUTH, "none", "", "", NEW_CONN,
+    "none: everybody may connect. jwt: only who has a JSON Web Token signed with a key of "
+    "jwt_key_file; see wsbind(8).")
+KEY(jwt_key_file, TEXT, "", "0", "4000", NEW_CONN,
+    "File with the key that tokens are verified with: a secret of at least 32 bytes (HS256), or a "
+    "PEM public key (RS256, ES256, EdDSA). Several, with spaces between, each as KID=FILE, so that "
+    "keys can be replaced. A reload reads them again.")
+KEY(proxy_protocol, BOOL, "no", "", "", NEW_CONN,
+    "Connections begin with a PROXY protocol header (version 1 or 2) that names the client. "
+    "Whoever is not in trusted_proxies is dropped.")
+KEY(trusted_proxies, PREFIXES, "", "0", "4000", NEW_CONN,
+    "Addresses and prefixes (10.0.0.0/8) of reverse proxies, with spaces between. Of what comes "
+    "from these, X-Forwarded-For names the client, or the PROXY protocol where that is on. "
+    "Connections through listen_unix are trusted.")
+KEY(listen_unix, TEXT, "", "0", "107", RESTART,
+    "Path of a unix socket to listen on, too, for a reverse proxy on this host. A relative path is "
+    "below $RUNTIME_DIRECTORY.")
+KEY(listen_unix_mode, MODE, "0660", "0", "777", RESTART,
+    "Permissions of that socket.")
 
 GROUP("Connections")
 KEY(max_connections, COUNT, "10000", "1", "1000000", NEW_CONN,

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <syslog.h>
 
+#include "base/ip.h"
 #include "base/text.h"
 
 static int parse_size(const struct config_kind *k, const char *text, struct config_value *ret)
@@ -25,6 +26,46 @@ static int parse_count(const struct config_kind *k, const char *text, struct con
 {
 	(void)k;
 	return text_parse_count(text, &ret->number);
+}
+
+static int parse_port(const struct config_kind *k, const char *text, struct config_value *ret)
+{
+	int r;
+
+	(void)k;
+	if (strcasecmp(text, "off") == 0) {
+		ret->number = CONFIG_PORT_OFF;
+		return 0;
+	}
+	r = text_parse_count(text, &ret->number);
+	return r == 0 && ret->number > UINT16_MAX ? -ERANGE : r;
+}
+
+static char *format_port(char *out, size_t cap, uint64_t number)
+{
+	if (number == CONFIG_PORT_OFF)
+		snprintf(out, cap, "off");
+	else
+		snprintf(out, cap, "%" PRIu64, number);
+	return out;
+}
+
+/* Three or four octal digits. */
+static int parse_mode(const struct config_kind *k, const char *text, struct config_value *ret)
+{
+	size_t n = strlen(text);
+
+	(void)k;
+	if (n < 1 || n > 4 || strspn(text, "01234567") != n)
+		return -EINVAL;
+	ret->number = strtoul(text, NULL, 8);
+	return 0;
+}
+
+static char *format_mode(char *out, size_t cap, uint64_t number)
+{
+	snprintf(out, cap, "0%03o", (unsigned)number);
+	return out;
 }
 
 static int parse_real(const struct config_kind *k, const char *text, struct config_value *ret)
@@ -75,12 +116,29 @@ static int parse_address(const struct config_kind *k, const char *text, struct c
 	return parse_text(k, text, ret);
 }
 
+static int parse_prefixes(const struct config_kind *k, const char *text, struct config_value *ret)
+{
+	struct ip_prefix ignored;
+	size_t n;
+
+	for (const char *at = text; (n = word_next(&at)) > 0;)
+		if (ip_prefix_parse(at - n, n, &ignored) < 0)
+			return -EINVAL;
+	return parse_text(k, text, ret);
+}
+
 static int parse_url_path(const struct config_kind *k, const char *text, struct config_value *ret)
 {
 	if (*text && (*text != '/' || strpbrk(text, "?# ")))
 		return -EINVAL;
 	return parse_text(k, text, ret);
 }
+
+static const struct config_choice auths[] = {
+	{"none", AUTH_NONE},
+	{"jwt", AUTH_JWT},
+	{NULL, 0},
+};
 
 static const struct config_choice log_levels[] = {
 	{"emerg", LOG_EMERG},
@@ -122,6 +180,13 @@ const struct config_kind config_kind_ADDRESS = {
 	.parse = parse_address,
 };
 
+const struct config_kind config_kind_AUTH = {
+	.storage = STORE_CHOICE,
+	.noun = "a known kind of authentication",
+	.choice = auths,
+	.parse = parse_choice,
+};
+
 const struct config_kind config_kind_BOOL = {
 	.storage = STORE_BOOL,
 	.noun = "yes or no",
@@ -149,6 +214,30 @@ const struct config_kind config_kind_LOG_LEVEL = {
 	.noun = "a log level",
 	.choice = log_levels,
 	.parse = parse_choice,
+};
+
+const struct config_kind config_kind_MODE = {
+	.storage = STORE_NUMBER,
+	.noun = "permissions",
+	.syntax = "octal digits, %s",
+	.parse = parse_mode,
+	.format = format_mode,
+};
+
+const struct config_kind config_kind_PORT = {
+	.storage = STORE_NUMBER,
+	.noun = "a number",
+	.syntax = "off, or 0 to 65535",
+	.parse = parse_port,
+	.format = format_port,
+};
+
+const struct config_kind config_kind_PREFIXES = {
+	.storage = STORE_TEXT,
+	.noun = "a list of addresses and prefixes",
+	.syntax =
+		"addresses in numbers and prefixes like 10.0.0.0/8, with spaces between; %s bytes",
+	.parse = parse_prefixes,
 };
 
 const struct config_kind config_kind_RATE_ACTION = {

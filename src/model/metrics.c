@@ -93,6 +93,7 @@ void metrics_count_close(struct metrics *m, uint16_t code)
 		CLOSE_CODE(1012)
 		CLOSE_CODE(1013)
 		CLOSE_CODE(4001)
+		CLOSE_CODE(4003)
 #undef CLOSE_CODE
 	case 0:
 	case 1006:

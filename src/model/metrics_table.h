@@ -60,6 +60,10 @@ COUNTER(refused_max_connections, NAME, "reason=\"max_connections\"", HELP)
 COUNTER(refused_per_ip, NAME, "reason=\"per_ip\"", HELP)
 COUNTER(refused_max_channels, NAME, "reason=\"max_channels\"", HELP)
 COUNTER(refused_timeout, NAME, "reason=\"timeout\"", HELP)
+COUNTER(refused_origin, NAME, "reason=\"origin\"", HELP)
+COUNTER(refused_auth, NAME, "reason=\"auth\"", HELP)
+COUNTER(refused_tls, NAME, "reason=\"tls\"", HELP)
+COUNTER(refused_proxy, NAME, "reason=\"proxy\"", HELP)
 #undef NAME
 #undef HELP
 
@@ -77,6 +81,7 @@ COUNTER(closed_1011, NAME, "code=\"1011\"", HELP)
 COUNTER(closed_1012, NAME, "code=\"1012\"", HELP)
 COUNTER(closed_1013, NAME, "code=\"1013\"", HELP)
 COUNTER(closed_4001, NAME, "code=\"4001\"", HELP)
+COUNTER(closed_4003, NAME, "code=\"4003\"", HELP)
 COUNTER(closed_other, NAME, "code=\"other\"", HELP)
 #undef NAME
 #undef HELP

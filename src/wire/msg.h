@@ -151,6 +151,15 @@ void msg_init_binary(struct msg_builder *b, const void *data, size_t n, uint32_t
 void msg_init_repack(struct msg_builder *b, const Websocket__WebSocketMessage *m, const void *data,
 		     size_t n, Websocket__CompressionType compression);
 
+/**
+ * msg_init_stamp() - the same CHAT_MESSAGE with another user_id
+ * @m:  a CHAT_MESSAGE; borrowed with all that it points to
+ *
+ * Everything else stays: request_id, channel, unknown fields.
+ */
+void msg_init_stamp(struct msg_builder *b, const Websocket__WebSocketMessage *m,
+		    const char *user_id);
+
 /* Any message. A request_id longer than MSG_REQUEST_ID_MAX is left out. */
 void msg_set_request_id(struct msg_builder *b, const void *id, size_t n);
 void msg_set_request_of(struct msg_builder *b, const Websocket__WebSocketMessage *request);

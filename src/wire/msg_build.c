@@ -164,6 +164,16 @@ void msg_init_repack(struct msg_builder *b, const Websocket__WebSocketMessage *m
 		put_checksum(b);
 }
 
+void msg_init_stamp(struct msg_builder *b, const Websocket__WebSocketMessage *m,
+		    const char *user_id)
+{
+	WB_ASSERT(m->payload_case == WEBSOCKET__WEB_SOCKET_MESSAGE__PAYLOAD_CHAT);
+	b->m = *m;
+	b->chat = *m->chat;
+	b->m.chat = &b->chat;
+	b->chat.user_id = (char *)(uintptr_t)user_id;
+}
+
 void msg_set_request_id(struct msg_builder *b, const void *id, size_t n)
 {
 	if (n > MSG_REQUEST_ID_MAX)

@@ -18,7 +18,8 @@ from typing import NamedTuple
 
 from proto import DEADLINE, SLOW, binary
 
-READY = re.compile(r"ready: ws://(?P<host>\S+):(?P<port>\d+)/"
+READY = re.compile(r"ready: (?:ws://(?P<host>\S+):(?P<port>\d+)/)?"
+                   r" ?(?:wss://(?P<tls_host>\S+):(?P<tls_port>\d+)/)?(?: ?unix:(?P<unix>\S+))?"
                    r"(?: metrics http://(?P<metrics_host>\S+):(?P<metrics_port>\d+)/)?"
                    r" workers (?P<workers>\d+)")
 SANITIZER = re.compile(r"ERROR: \w+Sanitizer|WARNING: ThreadSanitizer|runtime error:"
@@ -100,7 +101,7 @@ class Daemon:
         self.log = []
         self.changed = threading.Condition()
         self.process = None
-        self.host = self.port = self.metrics_port = self.workers = None
+        self.host = self.port = self.tls_port = self.metrics_port = self.workers = None
 
     # Life
 
@@ -127,7 +128,9 @@ class Daemon:
         threading.Thread(target=self._read_log, args=(self.process.stdout,), daemon=True).start()
         if self.wants_ready:
             found = self.wait_log(READY)
-            self.host, self.port = found["host"], int(found["port"])
+            self.host = found["host"] or found["tls_host"]
+            self.port = found["port"] and int(found["port"])
+            self.tls_port = found["tls_port"] and int(found["tls_port"])
             self.metrics_port = found["metrics_port"] and int(found["metrics_port"])
             self.workers = int(found["workers"])
 

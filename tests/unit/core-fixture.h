@@ -30,8 +30,9 @@ struct WB_OWNER(test) rig {
 	struct worker *w[DIRECTORY_MAX_WORKERS];
 	unsigned n;          /* workers */
 	struct reactor main; /* is woken when a task is done */
-	struct config *config;
-	struct arena arena; /* of the message that was looked at last */
+	struct access *access;
+	struct config *config; /* access->config */
+	struct arena arena;    /* of the message that was looked at last */
 	uint64_t now_ns;
 	struct guest *guests[RIG_MAX_GUESTS];
 	unsigned n_guests;
@@ -83,6 +84,9 @@ void rig_free(struct rig *r);
 
 /* The defaults of a rig with these lines on top. Owns: the caller's reference. */
 struct config *rig_config(const char *lines);
+
+/* The same, as workers want it. */
+struct access *rig_access(const char *lines);
 
 /* One turn of every worker, or of one. */
 void rig_turn(struct rig *r);

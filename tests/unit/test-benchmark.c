@@ -493,7 +493,7 @@ TEST(bench_exits_as_its_page_says)
 		{"--message-size=23", OPTIONS_EXIT_USAGE},
 		{"--url=ftp://h", OPTIONS_EXIT_USAGE},
 		{"--config=/no/such/file", OPTIONS_EXIT_CONFIG},
-		{"--url=wss://127.0.0.1/", OPTIONS_EXIT_USAGE},
+		{"--token-file=/no/such/file", EXIT_FAILURE},
 		{"--url=ws://127.0.0.1:1/", EXIT_FAILURE}, /* nobody listens there */
 	};
 

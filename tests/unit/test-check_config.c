@@ -58,7 +58,7 @@ TEST(check_config_exit_status_and_streams)
 		{{"check-config", "/dev/null", "--port=x"},
 		 78,
 		 NULL,
-		 "command line: port = x: not a number; allowed: 0 to 65535\n"},
+		 "command line: port = x: not a number; allowed: off, or 0 to 65535\n"},
 		{{"check-config", "/dev/null", "--port=x", "--dump"}, 78, NULL, "command line: "},
 		{{"check-config", "/dev/null", "--port"}, 2, NULL, "wsbind check-config: --port: "},
 		{{"check-config", "/dev/null", "--unknown"}, 2, NULL, "wsbind check-config: --unk"},

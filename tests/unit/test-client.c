@@ -520,7 +520,8 @@ TEST(client_exits_as_its_page_says)
 		{"--send-file /dev/null -c 2", OPTIONS_EXIT_USAGE},
 		{"--user \xff", OPTIONS_EXIT_USAGE},
 		{"--send-file /no/such/file", EXIT_FAILURE},
-		{"-u wss://127.0.0.1/", OPTIONS_EXIT_USAGE},
+		{"-u wss://127.0.0.1/ --ca /no/such/file", EXIT_FAILURE},
+		{"--token-file /no/such/file", EXIT_FAILURE},
 		{"--config=/no/such/file", OPTIONS_EXIT_CONFIG},
 	};
 

@@ -225,16 +225,17 @@ TEST(config_names_what_is_wrong_with_a_line)
 	static const struct {
 		const char *line, *diagnostic;
 	} bad[] = {
-		{"port = 99999", "f:1: port = 99999: out of range; allowed: 0 to 65535"},
+		{"port = 99999", "f:1: port = 99999: out of range; allowed: off, or 0 to 65535"},
 		{"port = 99999999999999999999999",
-		 "f:1: port = 99999999999999999999999: out of range; allowed: 0 to 65535"},
-		{"port = http", "f:1: port = http: not a number; allowed: 0 to 65535"},
-		{"port = -1", "f:1: port = -1: not a number; allowed: 0 to 65535"},
-		{"port =", "f:1: port = : not a number; allowed: 0 to 65535"},
-		{"port = 1 # one", "f:1: port = 1 # one: not a number; allowed: 0 to 65535; "
-				   "a comment needs a line of its own"},
+		 "f:1: port = 99999999999999999999999: out of range; allowed: off, or 0 to 65535"},
+		{"port = http", "f:1: port = http: not a number; allowed: off, or 0 to 65535"},
+		{"port = -1", "f:1: port = -1: not a number; allowed: off, or 0 to 65535"},
+		{"port =", "f:1: port = : not a number; allowed: off, or 0 to 65535"},
+		{"port = 1 # one",
+		 "f:1: port = 1 # one: not a number; allowed: off, or 0 to 65535; "
+		 "a comment needs a line of its own"},
 		{"\n# comment\n; comment\n\n   port = x\n",
-		 "f:5: port = x: not a number; allowed: 0 to 65535"},
+		 "f:5: port = x: not a number; allowed: off, or 0 to 65535"},
 		{"max_message_size = 1",
 		 "f:1: max_message_size = 1: out of range; allowed: 1K to 256M "
 		 "(bytes, or with K, M, G)"},

@@ -668,9 +668,11 @@ TEST(peer_target_knows_numbers_and_refuses_tls)
 		CHECK_EQ(target.port, table[i].port);
 		CHECK_STR(target.request_path, u.path);
 	}
+	CHECK(!target.is_secure);
 	CHECK_EQ(ws_url_parse("wss://127.0.0.1/", &u), 0);
-	CHECK_EQ(peer_target_init(&target, &u, &why), -EINVAL);
-	CHECK(strstr(why, "TLS"));
+	CHECK_EQ(peer_target_init(&target, &u, &why), 0);
+	CHECK(target.is_secure && target.port == 443);
+	CHECK_STR(target.name, "127.0.0.1");
 }
 
 TEST(peer_descriptors_have_an_end)

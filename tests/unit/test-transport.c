@@ -348,7 +348,8 @@ static void own_close(struct transport *t, bool reset)
 
 TEST(transport_is_whatever_its_operations_do)
 {
-	static const struct transport_ops ops = {own_recv, own_send, own_shutdown, own_close};
+	static const struct transport_ops ops = {
+		.recv = own_recv, .send = own_send, .shutdown = own_shutdown, .close = own_close};
 	struct transport t = {.ops = &ops, .fd = 7};
 	struct iovec iov[] = {{NULL, 3}, {NULL, 5}};
 	char got[4];

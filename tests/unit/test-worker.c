@@ -98,7 +98,8 @@ TEST(worker_refusal_comes_after_the_requests_own_faults)
 TEST(worker_pool_names_the_key_that_is_to_blame)
 {
 	static const struct reactor_ops no_ops;
-	struct config *config = rig_config("");
+	struct access *access = rig_access("");
+	struct config *config = access->config;
 	struct reactor loop = {0};
 	struct worker_pool *p = NULL, *q = NULL;
 	const char *key = NULL;
@@ -106,27 +107,27 @@ TEST(worker_pool_names_the_key_that_is_to_blame)
 	int fd;
 
 	CHECK_EQ(reactor_init(&loop, &no_ops), 0);
-	CHECK_EQ(worker_pool_new(config, 2, NULL, 0, &loop, &p, &key), 0);
+	CHECK_EQ(worker_pool_new(access, 2, NULL, 0, &loop, &p, &key), 0);
 	CHECK(p->port > 0 && key == NULL);
 	config->port = p->port;
-	CHECK_EQ(worker_pool_new(config, 1, NULL, 0, &loop, &q, &key), -EADDRINUSE);
+	CHECK_EQ(worker_pool_new(access, 1, NULL, 0, &loop, &q, &key), -EADDRINUSE);
 	CHECK_STR(key, "port");
 	host = config->host;
 	config->host = (char *)(uintptr_t) "192.0.2.1";
-	CHECK_EQ(worker_pool_new(config, 1, NULL, 0, &loop, &q, &key), -EADDRNOTAVAIL);
+	CHECK_EQ(worker_pool_new(access, 1, NULL, 0, &loop, &q, &key), -EADDRNOTAVAIL);
 	CHECK_STR(key, "host");
 	config->host = host;
 	p = worker_pool_free(p);
 	CHECK(p == NULL && worker_pool_free(NULL) == NULL);
 	/* One socket that was handed over is shared by all workers. */
 	CHECK_EQ(sock_listen("127.0.0.1", 0, 8, true, &fd), 0);
-	CHECK_EQ(worker_pool_new(config, 3, &fd, 1, &loop, &p, &key), 0);
+	CHECK_EQ(worker_pool_new(access, 3, &fd, 1, &loop, &p, &key), 0);
 	for (unsigned i = 0; i < 3; i++)
 		CHECK_EQ(p->workers[i]->n_listeners, 1);
 	CHECK(p->port > 0);
 	worker_pool_free(p);
 	reactor_fini(&loop);
-	config_unref(config);
+	access_unref(access);
 }
 
 /* ------------------------------------------------------------------------ reload */
@@ -136,14 +137,14 @@ TEST(worker_reload_reaches_open_connections)
 	struct rig *r = rig_new(2, "");
 	struct guest *idle = guest_open(r, 0, "/"), *sender = guest_open(r, 1, "/");
 	struct guest *handshake = guest_accept(r, 0);
-	struct config *config = rig_config("max_frame_size = 1K\nmax_message_size = 1K\n"
+	struct access *access = rig_access("max_frame_size = 1K\nmax_message_size = 1K\n"
 					   "heartbeat_timeout = 2\nping_interval = 1\n");
 	uint8_t zeroes[2000] = {0};
 	uint64_t start;
 
 	for (unsigned i = 0; i < 2; i++)
-		worker_configure(r->w[i], config_ref(config));
-	config_unref(config);
+		worker_configure(r->w[i], access_ref(access));
+	access_unref(access);
 	guest_send(sender, true, WS_BINARY, zeroes, 1025);
 	start = r->now_ns;
 	rig_settle(r);
@@ -163,7 +164,7 @@ TEST(worker_reload_keeps_a_message_in_the_middle)
 	struct guest_frame f;
 
 	guest_send(g, false, WS_TEXT, "ab", 2);
-	worker_configure(r->w[0], rig_config("echo_path = /echo\nmax_frame_size = 1K\n"));
+	worker_configure(r->w[0], rig_access("echo_path = /echo\nmax_frame_size = 1K\n"));
 	rig_pass(r, STEP);
 	guest_send(g, true, WS_CONTINUATION, "cd", 2);
 	rig_settle(r);

@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+
+/*
+ * Addresses as 16 bytes: IPv6, or IPv4 mapped into ::ffff:0:0/96 (RFC 4291 section
+ * 2.5.5.2), so that both compare alike; and prefixes of them. Text in, bytes out.
+ */
+
+#include "base/base.h"
+
+#define IP_BYTES 16
+
+struct WB_VALUE ip_prefix {
+	uint8_t ip[IP_BYTES];
+	uint8_t bits; /* [0, 128], counted in the mapped form */
+};
+
+/**
+ * ip_parse() - an address in numbers
+ * @text:   @n bytes: "192.0.2.1", "2001:db8::1"
+ *
+ * Return:  0 | -EINVAL.
+ */
+WB_ANY_THREAD int ip_parse(const char *text, size_t n, uint8_t ret[IP_BYTES]) WB_NODISCARD;
+
+/**
+ * ip_prefix_parse() - an address, or a prefix: "10.0.0.0/8", "2001:db8::/32"
+ *
+ * Bits behind the prefix may be anything and are ignored.
+ *
+ * Return:  0 | -EINVAL.
+ */
+WB_ANY_THREAD int ip_prefix_parse(const char *text, size_t n, struct ip_prefix *ret) WB_NODISCARD;
+
+/* Whether an address has a prefix. */
+WB_ANY_THREAD bool ip_prefix_has(const struct ip_prefix *prefix, const uint8_t ip[IP_BYTES]);
+
+/**
+ * word_next() - walk the words of a list that spaces or commas separate
+ * @at:     moved behind the word
+ *
+ * Return:  the word's length, *@at - that being its beginning; 0: there are no more.
+ */
+WB_ANY_THREAD size_t word_next(const char **at);

@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: MIT */
+#include "core/access.h"
+
+#include <errno.h>
+
+#include "core-fixture.h"
+
+static struct access *with_origins(const char *list)
+{
+	char line[300];
+
+	snprintf(line, sizeof(line), "allowed_origins = %s\n", list);
+	return rig_access(line);
+}
+
+static bool allows(const struct access *a, const char *origin)
+{
+	return access_allows_origin(a, (struct http_text){origin, strlen(origin)});
+}
+
+TEST(access_allows_the_origins_of_the_list)
+{
+	static const struct {
+		const char *list, *yes, *no;
+	} row[] = {
+		{"*", "https://anywhere.example", NULL},
+		{"https://example.org", "https://example.org", "http://example.org"},
+		{"https://example.org", "HTTPS://Example.ORG", "https://example.org:8443"},
+		{"https://example.org", "https://example.org:443", "https://www.example.org"},
+		{"https://example.org:443", "https://example.org", "https://example.org:80"},
+		{"https://example.org:8443", "https://example.org:8443", "https://example.org"},
+		{"http://localhost:3000", "http://localhost:3000", "http://localhost:3001"},
+		{"example.org", "http://example.org:8080", "http://example.org.evil.net"},
+		{"*.example.org", "https://www.example.org", "https://example.org"},
+		{"*.example.org", "https://a.b.example.org:1", "https://example.org.evil.net"},
+		{"*.example.org", "http://x.example.org", "https://evilexample.org"},
+		{"*.example.org", "http://x.example.org", "https://evil.net/.example.org"},
+		{"https://*.example.org", "https://x.example.org", "http://x.example.org"},
+		{"https://a.org https://b.org", "https://b.org", "https://c.org"},
+		{"https://a.org,https://b.org", "https://b.org", "https://a.org,https://b.org"},
+		{"https://example.org", "https://example.org", "null"},
+		{"https://example.org", "https://example.org", ""},
+		{"https://example.org", "https://example.org", "example.org"},
+		{"null", "null", "https://null"},
+		{"https://[::1]:8080", "https://[::1]:8080", "https://[::1]"},
+		{"http://[2001:db8::1]", "http://[2001:DB8::1]:80", "http://[2001:db8::2]"},
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(row); i++) {
+		struct access *a = with_origins(row[i].list);
+
+		if (!allows(a, row[i].yes))
+			fail_msg("%s does not allow %s", row[i].list, row[i].yes);
+		if (row[i].no && allows(a, row[i].no))
+			fail_msg("%s allows %s", row[i].list, row[i].no);
+		CHECK(access_allows_origin(a, (struct http_text){0})); /* no browser */
+		access_unref(a);
+	}
+}
+
+TEST(access_trusts_the_proxies_of_the_list)
+{
+	struct access *a = rig_access("trusted_proxies = 10.0.0.0/8 2001:db8::/32, 192.0.2.1\n");
+	uint8_t ip[IP_BYTES];
+
+	CHECK_EQ(a->n_trusted, 3);
+	CHECK_EQ(ip_parse("10.200.0.1", 10, ip), 0);
+	CHECK(access_trusts(a, ip));
+	CHECK_EQ(ip_parse("192.0.2.1", 9, ip), 0);
+	CHECK(access_trusts(a, ip));
+	CHECK_EQ(ip_parse("192.0.2.2", 9, ip), 0);
+	CHECK(!access_trusts(a, ip));
+	access_unref(a);
+	a = rig_access("");
+	CHECK(!access_trusts(a, ip));
+	access_unref(a);
+}
+
+/* What is wrong with a configuration that names files. */
+static void check_blame(const char *lines, const char *blamed, const char *words)
+{
+	struct config *config = rig_config(lines);
+	struct access *a = NULL;
+	char why[ACCESS_WHY_MAX];
+	const char *got = NULL;
+
+	CHECK_EQ(access_new(config, NULL, &a, &got, why), -EINVAL);
+	CHECK_STR(got, blamed);
+	if (!strstr(why, words))
+		fail_msg("%s has no %s", why, words);
+	config_unref(config);
+}
+
+TEST(access_names_the_key_that_is_to_blame)
+{
+	check_blame("tls_port = 0\n", "tls_certificate", "needs a certificate");
+	check_blame("tls_port = 0\ntls_certificate = /no/such\n", "tls_certificate",
+		    "/no/such: No such file");
+	check_blame("tls_port = 0\ntls_certificate = /dev/null\n", "tls_certificate",
+		    "/dev/null: ");
+	check_blame("tls_port = 0\ntls_certificate = /a /b\ntls_key = /c\n", "tls_key",
+		    "1 keys for 2 certificates");
+	check_blame("auth = jwt\n", "jwt_key_file", "names no file");
+	check_blame("auth = jwt\njwt_key_file = /no/such\n", "jwt_key_file", "/no/such: No such");
+}
