@@ -417,25 +417,25 @@ static void step_stop(struct play *pl)
 }
 
 /* Every second time with less memory than a file may say, or no script would come near it. */
-static struct config *make_config(unsigned which)
+static struct access *make_access(unsigned which)
 {
-	struct config *config;
+	struct access *access;
 	char lines[2048];
 
 	snprintf(lines, sizeof(lines), "%s%s", common, configs[which % ARRAY_LEN(configs)]);
-	config = rig_config(lines);
+	access = rig_access(lines);
 	if (which / ARRAY_LEN(configs) % 2) {
-		config->log_memory = 24 * 1024;
-		config->reassembly_memory = 8 * 1024;
+		access->config->log_memory = 24 * 1024;
+		access->config->reassembly_memory = 8 * 1024;
 	}
-	return config;
+	return access;
 }
 
 /* A reload, a flood, or the stop. */
 static void step_order(struct play *pl, unsigned which)
 {
 	uint8_t what = fuzz_byte(&pl->in);
-	struct config *config;
+	struct access *access;
 
 	if (what >= 250) {
 		step_stop(pl);
@@ -446,12 +446,12 @@ static void step_order(struct play *pl, unsigned which)
 		step_flood(pl, which);
 		return;
 	}
-	config = make_config(what);
-	CHECK_EQ(config_keep_running(config, pl->rig->config), 0);
+	access = make_access(what);
+	CHECK_EQ(config_keep_running(access->config, pl->rig->config), 0);
 	for (unsigned i = 0; i < pl->rig->n; i++)
 		if (which % 2 == 0 || i == which / 2 % pl->rig->n)
-			worker_configure(pl->rig->w[i], config_ref(config));
-	config_unref(config);
+			worker_configure(pl->rig->w[i], access_ref(access));
+	access_unref(access);
 }
 
 static void step(struct play *pl)
