@@ -32,7 +32,7 @@ PACKAGES_BUILD := gcc make pkg-config libc6-dev libwslay-dev libprotobuf-c-dev p
 PACKAGES_DEB := build-essential debhelper dpkg-dev fakeroot lintian
 PACKAGES_CHECK := libcmocka-dev python3 python3-websockets python3-protobuf python3-psutil nodejs \
 	node-ws mandoc prometheus clang-format systemd git spin zsh apparmor dbus systemd-container \
-	util-linux mmdebstrap iproute2 $(PACKAGES_DEB)
+	util-linux mmdebstrap iproute2 openssl nginx haproxy $(PACKAGES_DEB)
 PACKAGES_COVERAGE := gcovr
 PACKAGES_GUARD := valgrind libcmocka-dev python3
 PACKAGES_BENCH := python3 nodejs node-ws nginx libnginx-mod-nchan nats-server libwebsockets-dev \

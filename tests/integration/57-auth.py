@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: MIT
+"""Who may come in: tokens in all places, what they grant, and what is tried with them."""
+
+from harness import *
+from pki import Folder, base64url, in_seconds, token
+
+SECRET = b"0123456789abcdef0123456789abcdef"
+REFUSED = "websocket_handshakes_refused_total"
+
+
+def bearer(text):
+    return {"Authorization": f"Bearer {text}"}
+
+
+def status_of(d, path="/", headers=()):
+    with RawClient(d, handshake=False) as c:
+        c.send(request(path, headers=headers))
+        return c.recv_head()[0]
+
+
+class Guarded(Daemon):
+    """Asks for tokens under SECRET."""
+
+    def __init__(self, **more):
+        self.keys = Folder()
+        self.keys.__enter__()
+        self.secret = self.keys.write("secret", SECRET + b"\n")
+        super().__init__(**{"auth": "jwt", "jwt_key_file": self.secret, **more})
+
+    def __exit__(self, *args):
+        super().__exit__(*args)
+        self.keys.__exit__()
+
+
+async def connect(d, claims, path="/", **options):
+    return await Client.connect(d, path, extra_headers=bearer(token(SECRET, claims)), **options)
+
+
+async def test_a_token_in_each_place():
+    with Guarded() as d:
+        good = token(SECRET, {"sub": "alice"})
+        assert status_of(d) == 403
+        assert status_of(d, headers=bearer(good)) == 101
+        assert status_of(d, headers={"Authorization": f"bearer  {good} "}) == 101
+        assert status_of(d, f"/?access_token={good}") == 101
+        assert status_of(d, f"/?a=b&access_token={good}&c") == 101
+        with RawClient(d, handshake=False) as c:
+            c.send(request(headers={"Sec-WebSocket-Protocol": f"bearer, {good}"}))
+            status, headers, _ = c.recv_head()
+            assert status == 101 and headers["sec-websocket-protocol"] == "bearer"
+        # The first place counts, also when what stands there is no good.
+        assert status_of(d, f"/?access_token={good}", bearer("no")) == 403
+        assert status_of(d, f"/?access_token={good}", {"Authorization": "Basic YTpi"}) == 403
+        assert status_of(d, headers={"Sec-WebSocket-Protocol": "bearer"}) == 403
+        assert d.metric(REFUSED, reason="auth") == 4
+        assert not [line for line in d.log if line and good[:40] in line]
+
+
+async def test_who_and_where_and_whether():
+    with Guarded() as d:
+        alice = await connect(d, {"sub": "alice", "channels": ["room/*"]}, "/room/1")
+        bob = await connect(d, {"sub": "bob", "publish": False}, "/room/1")
+        assert "Welcome alice!" in alice.welcome.chat.content
+        await alice.send_chat("hello", user_id="bob")
+        assert (await bob.expect_chat("hello")).chat.user_id == "alice"
+        sent = chat("unchanged", user_id="alice")
+        await alice.send(sent)
+        assert (await bob.expect_chat("unchanged")).chat.user_id == "alice"
+        refused = await bob.ask(chat("no"))
+        assert refused.control.type == ERROR and refused.control.code == 403, describe(refused)
+        refused = await alice.ask(control(SUBSCRIBE, channels=["room/2", "hall"]))
+        assert refused.control.type == ERROR and refused.control.code == 403, describe(refused)
+        await alice.subscribe("room/2")
+        assert {c["user_id"] for c in d.clients().values()} == {"alice", "bob"}
+        assert status_of(d, "/hall", bearer(token(SECRET, {"sub": "a", "channels": ["room/*"]}))
+                         ) == 403
+        await alice.close()
+        await bob.close()
+
+
+async def test_expiry_closes():
+    with Guarded() as d:
+        # Its leeway is a minute: what is over by now has that much less left.
+        async with await connect(d, {"sub": "alice", "exp": in_seconds(-58)}) as a:
+            await a.expect_close(4003, "authorization")
+        d.wait_log("closing with 4003")
+        await d.wait_metric("websocket_closes_total", lambda v: v == 1, code="4003")
+
+
+async def test_what_is_tried_with_tokens():
+    with Folder() as f:
+        private, public = f.key_pair("rsa", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048")
+        tricks = {
+            "its algorithm is not that of the key": [
+                token(public.read_bytes(), {"sub": "eve"}),
+                token(SECRET, {"sub": "eve"}, alg="none"),
+                base64url(b'{"alg":"none"}') + "." + base64url(b'{"sub":"eve"}') + "."],
+            "its signature is wrong": [token(public.read_bytes(), {"sub": "eve"}, alg="RS256")],
+            "it is no signed token": ["a.b.c", "x" * 5000, "", "..", "a.b"],
+        }
+        # Lines that clients provoke are limited: each daemon says the first ones.
+        for why, tokens in tricks.items():
+            with Guarded(jwt_key_file=public) as d:
+                for t in tokens:
+                    assert status_of(d, headers=bearer(t)) == 403, t
+                d.wait_log(f"403 Forbidden: its token is refused: {why}")
+                assert d.metric(REFUSED, reason="auth") == len(tokens)
+        with Guarded(jwt_key_file=public) as d:
+            made = subprocess.run([str(binary()), "token", "--sub", "alice", "--key", private],
+                                  capture_output=True, text=True, check=True).stdout.strip()
+            assert status_of(d, headers=bearer(made)) == 101
+        with Guarded() as d:
+            for why, claims, header in (
+                    ("it has expired", {"sub": "a", "exp": in_seconds(-61)}, {}),
+                    ("it is not valid yet", {"sub": "a", "nbf": in_seconds(90)}, {}),
+                    ("its claims cannot be used", {}, {}),
+                    ("its claims cannot be used", {"sub": "system"}, {}),
+                    ("it is no signed token", {"sub": "a"}, {"crit": ["x"]})):
+                since = len(d.log)
+                assert status_of(d, headers=bearer(token(SECRET, claims, **header))) == 403
+                d.wait_log(f"its token is refused: {why}", since=since)
+
+
+async def test_keys_are_replaced_by_reload():
+    new = b"fedcba9876543210fedcba9876543210"
+    with Guarded() as d:
+        second = d.keys.write("second", new)
+        of_new = bearer(token(new, {"sub": "a"}, kid="b"))
+        assert status_of(d, headers=of_new) == 403
+        async with await connect(d, {"sub": "alice"}) as a:
+            assert d.reload(jwt_key_file=f"a={d.secret} b={second}").status == 200
+            assert status_of(d, headers=of_new) == 101
+            assert status_of(d, headers=bearer(token(SECRET, {"sub": "a"}, kid="a"))) == 101
+            for kid in ("c", "../secret", "", "a b"):
+                assert status_of(d, headers=bearer(token(SECRET, {"sub": "a"}, kid=kid))) == 403
+            assert d.reload(jwt_key_file=f"b={second}").status == 200
+            assert status_of(d, headers=bearer(token(SECRET, {"sub": "a"}, kid="a"))) == 403
+            answer = d.reload(jwt_key_file="/no/such")
+            assert answer.status == 422 and "/no/such: No such file" in answer.text
+            assert status_of(d, headers=of_new) == 101
+            d.write_config(jwt_key_file=second)
+            await a.expect_silence()  # who is in stays in
+
+
+async def test_origins():
+    with Daemon(allowed_origins="https://example.org *.example.net") as d:
+        for origin in ("https://example.org", "https://EXAMPLE.org:443", "http://a.example.net"):
+            assert status_of(d, headers={"Origin": origin}) == 101, origin
+        assert status_of(d) == 101
+        wrong = ("https://example.org.evil.net", "http://example.org", "https://example.org:444",
+                 "null", "https://example.net", "https://evil.org/.example.net", "")
+        for origin in wrong:
+            assert status_of(d, headers={"Origin": origin}) == 403, origin
+        assert d.metric(REFUSED, reason="origin") == len(wrong)
+        d.wait_log("403 Forbidden: pages of its origin may not connect")
+
+
+async def test_a_token_of_the_command():
+    with Guarded() as d:
+        made = subprocess.run([str(binary()), "token", "--sub", "alice", "--channels", "room/*,x",
+                               "--exp", "5m", "--receive-only", "--key", str(d.secret)],
+                              capture_output=True, text=True, check=True).stdout.strip()
+        assert status_of(d, "/room/1", bearer(made)) == 101
+        assert status_of(d, "/y", bearer(made)) == 403
+        file = d.keys.write("token", token(SECRET, {"sub": "a"}) + "\n")
+        done = subprocess.run([str(binary()), "benchmark", "-u", d.url("/room"), "-c", "3", "-m",
+                               "20", "--token-file", str(file)], capture_output=True, text=True)
+        assert done.returncode == 0, done

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: MIT
+"""Certificates, keys and tokens for tests, made by openssl as an administrator would."""
+
+import base64
+import hashlib
+import hmac
+import json
+import shutil
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+
+def openssl(*args, stdin=None):
+    return subprocess.run(["openssl", *[str(a) for a in args]], input=stdin, check=True,
+                          capture_output=True).stdout
+
+
+class Folder:
+    """A folder of files that goes at the end."""
+
+    def __enter__(self):
+        self.path = Path(tempfile.mkdtemp(prefix="wsbind-pki-"))
+        return self
+
+    def __exit__(self, *_):
+        shutil.rmtree(self.path)
+
+    def write(self, name, content):
+        path = self.path / name
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return path
+
+    def certificate(self, name, alt="DNS:localhost,IP:127.0.0.1", issuer=None, days=10, cn=None):
+        """NAME.pem and NAME.key; signed by itself, or by an issuer made before."""
+        certificate, key = self.path / f"{name}.pem", self.path / f"{name}.key"
+        openssl("genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", key)
+        request = openssl("req", "-new", "-key", key, "-subj", f"/CN={cn or name}")
+        extensions = self.write(f"{name}.ext", f"subjectAltName={alt}\n" +
+                                ("" if issuer else "basicConstraints=critical,CA:TRUE\n"))
+        signed = ["-CA", self.path / f"{issuer}.pem", "-CAkey", self.path / f"{issuer}.key",
+                  "-CAcreateserial"] if issuer else ["-signkey", key]
+        certificate.write_bytes(openssl("x509", "-req", "-days", days, "-extfile", extensions,
+                                        *signed, stdin=request))
+        return certificate, key
+
+    def key_pair(self, name, *options):
+        """NAME.key and NAME.pub"""
+        private, public = self.path / f"{name}.key", self.path / f"{name}.pub"
+        openssl("genpkey", "-out", private, *options)
+        openssl("pkey", "-in", private, "-pubout", "-out", public)
+        return private, public
+
+
+def base64url(raw):
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+
+
+def token(secret, claims, **header):
+    """HS256, whatever the header says."""
+    header = {"alg": "HS256", "typ": "JWT", **header}
+    body = ".".join(base64url(json.dumps(part).encode()) for part in (header, claims))
+    return f"{body}.{base64url(hmac.new(secret, body.encode(), hashlib.sha256).digest())}"
+
+
+def in_seconds(n):
+    return int(time.time()) + n
