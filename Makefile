@@ -35,7 +35,7 @@ PACKAGES_CHECK := libcmocka-dev python3 python3-websockets python3-protobuf pyth
 	util-linux mmdebstrap iproute2 openssl nginx haproxy $(PACKAGES_DEB)
 PACKAGES_COVERAGE := gcovr
 PACKAGES_GUARD := valgrind libcmocka-dev python3
-PACKAGES_BENCH := python3 nodejs node-ws nginx libnginx-mod-nchan nats-server libwebsockets-dev \
+PACKAGES_BENCH := python3 openssl nodejs node-ws nginx libnginx-mod-nchan nats-server libwebsockets-dev \
 	golang-go golang-github-gorilla-websocket-dev
 PACKAGES_FUZZ := clang libclang-rt-14-dev libcmocka-dev
 
@@ -264,7 +264,7 @@ $(O)/bench/nats: $(O)/bench/nats.o $(filter-out $(MAIN),$(OBJ))
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
 
 # Beside the floor and peers: an hour. ONLY names some of them, BENCH has options for these.
-BENCHES := fanout echo handshakes idle-memory stalled-readers ingest flush-delay
+BENCHES := fanout echo handshakes tls idle-memory stalled-readers ingest flush-delay
 ONLY ?= $(BENCHES)
 BENCH ?=
 

@@ -2,6 +2,7 @@
 """What the measurements share: a fresh daemon, and clients on plain sockets that cost next to nothing."""
 
 import os
+import re
 import resource
 import shutil
 import signal
@@ -17,6 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 WSBIND = os.environ.get("WSBIND", str(ROOT / "build/release/wsbind"))
 READY_SECONDS = 10
+READY = re.compile(r"ready: wss?://\S+:(?P<port>\d+)/ metrics http://\S+:(?P<metrics_port>\d+)/")
 
 CONNECT_REQUEST_ID = b"\x11\x22\x33\x44" * 4
 
@@ -65,13 +67,11 @@ class Daemon:
 
     def _find_ports(self):
         end = time.monotonic() + READY_SECONDS
-        while "ready: ws://" not in (text := self.log.read_text()):
+        while not (found := READY.search(text := self.log.read_text())):
             if self.process.poll() is not None or time.monotonic() > end:
                 fail(f"the daemon does not start:\n{text}")
             time.sleep(0.02)
-        line = text[text.index("ready: ws://"):]
-        self.port = int(line.split("/")[2].rsplit(":", 1)[1])
-        self.metrics_port = int(line.split("metrics http://")[1].split("/")[0].rsplit(":", 1)[1])
+        self.port, self.metrics_port = int(found["port"]), int(found["metrics_port"])
 
     def rss(self):
         """Resident memory in bytes, as smaps_rollup has it."""

@@ -46,6 +46,9 @@ class Program:
     def __init__(self, *command, env=None):
         self.command, self.env = [str(c) for c in command], env
 
+    def url(self, path):
+        return f"ws://127.0.0.1:{self.port}{path}"
+
     def spawn(self, cpus, stdout, stderr=None):
         self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=stdout,
                                         stderr=stderr, preexec_fn=pin(cpus),
@@ -176,8 +179,35 @@ class Wsbind:
             os.sched_setaffinity(int(task.name), cpus)
         return self
 
+    url = Program.url
+
     def stop(self):
         self.daemon.__exit__()
+
+
+class WsbindTls(Wsbind):
+    """The same over TLS, with a certificate of its own."""
+
+    load = [*Wsbind.load, "--insecure"]
+
+    def __init__(self, **settings):
+        super().__init__(tls_port=0, port="off", **settings)
+
+    def start(self, cpus):
+        self.folder = Path(tempfile.mkdtemp(prefix="wsbind-bench-"))
+        certificate, key = self.folder / "certificate", self.folder / "key"
+        subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt",
+                        "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj", "/CN=localhost",
+                        "-keyout", key, "-out", certificate], check=True, capture_output=True)
+        self.settings.update(tls_certificate=certificate, tls_key=key)
+        return super().start(cpus)
+
+    def url(self, path):
+        return f"wss://127.0.0.1:{self.port}{path}"
+
+    def stop(self):
+        super().stop()
+        shutil.rmtree(self.folder)
 
 
 def node():
@@ -226,7 +256,7 @@ def load(server, path, *options, cpus=None):
     One run against a server that runs: its report, and in it "error" when something was lost.
     Members may see different orders: few servers promise one.
     """
-    done = subprocess.run([*server.load, "-u", f"ws://127.0.0.1:{server.port}{path}", "--json",
+    done = subprocess.run([*server.load, "-u", server.url(path), "--json",
                            "--server-pid", str(server.pid), *[str(o) for o in options]],
                           stdin=subprocess.DEVNULL, capture_output=True,
                           preexec_fn=pin(cpus or LOAD_CPUS))
