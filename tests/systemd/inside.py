@@ -5,6 +5,7 @@ The tests that run inside a machine that systemd has booted, with wsbind install
 `make install`: inside.py [FILTER ...]. Output is TAP.
 """
 
+import ssl
 import sys
 import threading
 import traceback
@@ -377,6 +378,25 @@ def test_example_credential(s):
     s.start()
     copy = Path("/run/credentials/wsbind.service/tls.key")
     assert copy.read_text() == "secret\n" and not copy.stat().st_mode & 0o077
+
+
+def test_tls_with_a_key_that_is_a_credential(s):
+    (ETC / "wsbind").mkdir(exist_ok=True)
+    key, certificate = ETC / "wsbind/tls.key", ETC / "wsbind/tls.pem"
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt",
+                    "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj", "/CN=localhost",
+                    "-addext", "subjectAltName=DNS:localhost", "-keyout", key, "-out", certificate],
+                   check=True, capture_output=True)
+    key.chmod(0o600)
+    s.example("credential.conf")
+    s.configure(tls_port=8443, tls_certificate=certificate,
+                tls_key="/run/credentials/wsbind.service/tls.key")
+    s.start()
+    context = ssl.create_default_context(cafile=str(certificate))
+    with socket.create_connection(("127.0.0.1", 8443)) as plain, \
+            context.wrap_socket(plain, server_hostname="localhost") as c:
+        c.sendall(request())
+        assert c.recv(12) == b"HTTP/1.1 101"
 
 
 def test_instances(s):
