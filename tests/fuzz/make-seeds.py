@@ -476,6 +476,47 @@ def conn_seeds():
            chats(0, LOBBY, 1), turns())
 
 
+# ------------------------------------------------------------------------ proxy
+
+
+def proxy_seeds():
+    v2 = b"\r\n\r\n\0\r\nQUIT\n"
+
+    seed("proxy", "v1-tcp4", b"PROXY TCP4 192.0.2.7 198.51.100.1 56324 443\r\nGET / HTTP/1.1\r\n")
+    seed("proxy", "v1-tcp6", b"PROXY TCP6 2001:db8::7 2001:db8::1 65535 0\r\n")
+    seed("proxy", "v1-unknown", b"PROXY UNKNOWN ff:: x\r\n")
+    seed("proxy", "v1-too-long", b"PROXY UNKNOWN " + b"x" * 100)
+    seed("proxy", "v1-broken", b"PROXY TCP4 192.0.2.7 x 1 2\r\n")
+    seed("proxy", "v2-inet", v2 + b"\x21\x11\0\x0c" + bytes(range(12)))
+    seed("proxy", "v2-inet6", v2 + b"\x21\x21\0\x24" + bytes(range(36)))
+    seed("proxy", "v2-local", v2 + b"\x20\0\0\0GET")
+    seed("proxy", "v2-unix", v2 + b"\x21\x31\0\xd8" + bytes(216))
+    seed("proxy", "v2-short", v2 + b"\x21\x11\0\x0b" + bytes(11))
+    seed("proxy", "v2-version", v2 + b"\x11\x11\0\x0c" + bytes(12))
+    seed("proxy", "forwarded", b"203.0.113.9, 10.0.0.1:80, [2001:db8::7]:5, unknown, 192.0.2.2")
+    seed("proxy", "prefix4", b"10.0.0.0/8")
+    seed("proxy", "prefix6", b"2001:db8::/32")
+
+
+# ------------------------------------------------------------------------ token
+
+
+def token_seeds():
+    seed("token", "claims", b"\0" + b'{"sub":"alice","exp":1800000000,"nbf":1.5,"publish":false,'
+         b'"channels":["room/*","a/**","a/b/c"]}')
+    seed("token", "no-sub", b"\0{}")
+    seed("token", "expired", b'\0{"sub":"a","exp":1}')
+    seed("token", "early", b'\0{"sub":"a","nbf":1e300}')
+    seed("token", "channels-wrong", b'\0{"sub":"a","channels":[1]}')
+    seed("token", "twice", b'\0{"sub":"a","sub":"b"}')
+    header = b'{"alg":"none","kid":"k"}'
+    seed("token", "header", bytes([len(header)]) + header + b'{"sub":"a"}')
+    header = b'{"alg":"HS256","crit":["x"]}'
+    seed("token", "crit", bytes([len(header)]) + header + b'{"sub":"a"}')
+    seed("token", "parts", b"eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhIn0.AAAA")
+    seed("token", "dots", b"..")
+
+
 http_seeds()
 ws_seeds()
 msg_seeds()
@@ -483,3 +524,5 @@ zip_seeds()
 deflate_seeds()
 config_seeds()
 conn_seeds()
+proxy_seeds()
+token_seeds()
