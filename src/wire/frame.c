@@ -125,7 +125,8 @@ bool frame_join(struct frame *f, uint8_t opcode, const void *p, size_t n)
 	if (total > f->room)
 		return false;
 	at += ws_encode_head(at, true, 0, opcode, n, NULL);
-	memcpy(at, p, n);
+	if (n > 0)
+		memcpy(at, p, n);
 	f->body.len += total;
 	f->body.piece = f->body.len;
 	f->room -= (uint32_t)total;

@@ -267,7 +267,7 @@ TEST(frame_joins_messages_as_long_as_they_fit)
 		for (size_t i = 0; i < ARRAY_LEN(lengths); i++) {
 			struct naive e = naive_encode(WS_TEXT, p, lengths[i], SIZE_MAX);
 
-			CHECK(frame_join(f, WS_TEXT, p, lengths[i]));
+			CHECK(frame_join(f, WS_TEXT, lengths[i] ? p : NULL, lengths[i]));
 			CHECK_EQ(f->messages, i + 1);
 			CHECK_MEM(at, e.bytes, e.len);
 			at += e.len;
