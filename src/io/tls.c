@@ -636,7 +636,7 @@ static bool expect_host(SSL *ssl, const char *host)
 	if (X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(ssl), host) == 1)
 		return true;
 	ERR_clear_error();
-	return SSL_set_tlsext_host_name(ssl, host) == 1 && SSL_set1_host(ssl, host) == 1;
+	return SSL_set_tlsext_host_name(ssl, (uintptr_t)host) == 1 && SSL_set1_host(ssl, host) == 1;
 }
 
 int transport_init_tls_client(struct transport *t, int fd, struct tls_client *c, const char *host)
