@@ -55,8 +55,8 @@ LIBS := -lwslay $(shell pkg-config --libs $(LIBS_PC) 2>/dev/null) # Debian's wsl
 
 SRC   := $(sort $(wildcard src/*/*.c))
 TESTS := $(sort $(wildcard tests/unit/*.c))
-GEN   := $(O)/gen/message.pb-c
-OBJ   := $(SRC:%.c=$(O)/%.o) $(GEN).o
+GEN   := $(O)/gen/message.pb-c $(O)/gen/state.pb-c
+OBJ   := $(SRC:%.c=$(O)/%.o) $(GEN:%=%.o)
 TOBJ  := $(TESTS:%.c=$(O)/%.o)
 MAIN  := $(O)/src/cmd/main.o
 
@@ -68,21 +68,19 @@ all: $(O)/wsbind
 
 # -------------------------------------------------------------------------- building
 
-$(O)/gen/message.proto: proto/message.proto proto/for-protobuf-c.sed
+$(O)/gen/%.proto: proto/%.proto proto/for-protobuf-c.sed
 	@mkdir -p $(@D)
 	$(Q)sed -f proto/for-protobuf-c.sed $< >$@
 
-$(GEN).c: $(O)/gen/message.proto
+$(O)/gen/%.pb-c.c $(O)/gen/%.pb-c.h &: $(O)/gen/%.proto
 	$(call say,GEN,$@)
 	$(Q)protoc-c --proto_path=$(O)/gen --c_out=$(O)/gen $<
 
-$(GEN).h: $(GEN).c
-
-$(GEN).o: $(GEN).c
+$(GEN:%=%.o): %.o: %.c
 	$(call say,CC,$<)
 	$(Q)$(CC) $(filter-out -Wcast-qual,$(ALL_CFLAGS)) -c -o $@ $<
 
-$(O)/%.o: %.c | $(GEN).h
+$(O)/%.o: %.c | $(GEN:%=%.h)
 	@mkdir -p $(@D)
 	$(call say,CC,$<)
 	$(Q)$(CC) $(ALL_CFLAGS) -c -o $@ $<

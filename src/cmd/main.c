@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/base.h"
+#include "cmd/announce_stop.h"
 #include "cmd/benchmark.h"
 #include "cmd/check_config.h"
 #include "cmd/client.h"
@@ -31,6 +32,7 @@ static const struct command {
 	{"publish", publish_main, "send a chat message to a channel"},
 	{"disconnect", disconnect_main, "close a client's connection"},
 	{"token", token_main, "make a token for a client"},
+	{"announce-stop", announce_stop_main, "tell the daemon of a restart; for ExecStop="},
 };
 
 static void usage(FILE *out)

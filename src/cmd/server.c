@@ -24,15 +24,15 @@
 
 static void round_done(struct worker_task *t)
 {
-	struct server_round *round = CONTAINER_OF(t, struct server_round_task, task)->round;
+	struct server_rounds *round = CONTAINER_OF(t, struct server_round_task, task)->round;
 
 	if (--round->open == 0)
 		round->then(round->server);
 }
 
-static void round_start(struct server *s, worker_task_fn *run, void (*then)(struct server *s))
+void server_round(struct server *s, worker_task_fn *run, void (*then)(struct server *s))
 {
-	struct server_round *round = &s->round;
+	struct server_rounds *round = &s->round;
 
 	round->server = s;
 	round->then = then;
@@ -53,7 +53,7 @@ static void all_left(struct server *s)
 
 static void all_quiet(struct server *s)
 {
-	round_start(s, worker_task_leave, all_left);
+	server_round(s, worker_task_leave, all_left);
 }
 
 static void stop_due(struct wheel_timer *t)
@@ -61,8 +61,14 @@ static void stop_due(struct wheel_timer *t)
 	CONTAINER_OF(t, struct server, stop_timer)->is_done = true;
 }
 
-static void stop(struct server *s, const char *why)
+void server_stop(struct server *s, const char *why)
 {
+	if (s->handover == SERVER_LEAVES_TO_MANAGER)
+		return; /* that is its end already */
+	if (s->handover == SERVER_LEAVES_TO_ITSELF) {
+		s->signal_after = SIGTERM;
+		return;
+	}
 	if (s->is_stopping) {
 		log_line(LOG_NOTICE, "told to stop again: not waiting for clients");
 		s->is_done = true;
@@ -82,7 +88,7 @@ static void stop(struct server *s, const char *why)
 	(void)systemd_extend_timeout(s->config->shutdown_timeout + 5 * NS_PER_S);
 	wheel_add(&s->reactor.wheel, &s->stop_timer,
 		  s->reactor.now_ns + s->config->shutdown_timeout);
-	round_start(s, worker_task_quiet, all_quiet);
+	server_round(s, worker_task_quiet, all_quiet);
 }
 
 /* ---------------------------------------------------------------- once a second */
@@ -194,14 +200,24 @@ static void signal_ready(struct reactor_source *source, uint32_t events)
 {
 	struct server *s = CONTAINER_OF(source, struct server, signal_source);
 	struct signalfd_siginfo info;
+	bool is_terminated = false;
 
 	(void)events;
 	while (read(s->signal_fd, &info, sizeof(info)) == (ssize_t)sizeof(info)) {
 		if (info.ssi_signo == SIGHUP)
 			server_reload(s, NULL);
+		else if (info.ssi_signo == SIGUSR2)
+			server_reexecute(s);
+		else if (info.ssi_signo == SIGTERM)
+			is_terminated = true;
+		else if (info.ssi_signo == SIGINT)
+			server_stop(s, "SIGINT");
 		else
-			stop(s, info.ssi_signo == SIGTERM ? "SIGTERM" : "SIGINT");
+			server_restart_announced(s, info.ssi_int);
 	}
+	/* The kernel gives lower numbers first: what was announced before comes behind it. */
+	if (is_terminated)
+		server_terminate(s, "SIGTERM");
 }
 
 static bool main_has_work(struct reactor *r)
@@ -233,7 +249,7 @@ static int run(struct server *s)
 			return EXIT_FAILURE;
 		}
 	}
-	return EXIT_SUCCESS;
+	return s->exit_status;
 }
 
 /* ------------------------------------------------------------------------ start */
@@ -315,6 +331,8 @@ static int block_signals(struct server *s)
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGINT);
 	sigaddset(&set, SIGHUP);
+	sigaddset(&set, SIGUSR2);
+	sigaddset(&set, SYSTEMD_SIGNAL_RESTART);
 	error = -pthread_sigmask(SIG_BLOCK, &set, NULL);
 	if (error)
 		return error;
@@ -340,30 +358,6 @@ static int fail(const struct server *s, const char *what, const char *name, int 
 	return EXIT_FAILURE;
 }
 
-/* Sockets of socket activation that workers can listen on. */
-static unsigned take_sockets(int fds[SYSTEMD_MAX_SOCKETS])
-{
-	struct systemd_sockets sockets = {0};
-	unsigned n = 0;
-
-	if (systemd_take_sockets(&sockets)) {
-		log_line(LOG_WARNING,
-			 "sockets handed over by systemd could not be taken; continuing without");
-		return 0;
-	}
-	for (size_t i = 0; i < sockets.n; i++) {
-		if (sockets.socket[i].kind == SYSTEMD_UNFIT)
-			log_line(LOG_WARNING,
-				 "socket %s handed over by systemd is no listening stream; "
-				 "continuing without it",
-				 sockets.socket[i].name);
-		else
-			fds[n++] = TAKE_FD(sockets.socket[i].fd);
-	}
-	systemd_sockets_fini(&sockets);
-	return n;
-}
-
 static int start_spool(struct server *s)
 {
 	WB_CLEANUP(freep) char *dir = NULL;
@@ -374,7 +368,7 @@ static int start_spool(struct server *s)
 	s->mail.pool = s->pool;
 	error = config_path_state(s->config->spool_dir, &dir);
 	if (!error)
-		error = spool_new(dir, &spool_mail_ops, &s->mail, &s->spool);
+		error = spool_new(dir, s->heritage.is_there, &spool_mail_ops, &s->mail, &s->spool);
 	if (error)
 		return fail(s, "spool", "spool_dir", error);
 	s->pool->shared.spool = s->spool;
@@ -415,13 +409,12 @@ static int start_admin(struct server *s)
 
 static int start_pool(struct server *s)
 {
-	int fds[SYSTEMD_MAX_SOCKETS];
-	unsigned n_fds = take_sockets(fds);
+	struct server_heritage *h = &s->heritage;
 	const char *key;
 	int error;
 
-	error = worker_pool_new(s->access, count_workers(s->config), fds, n_fds, &s->reactor,
-				&s->pool, &key);
+	error = worker_pool_new(s->access, count_workers(s->config), h->socket, h->n_sockets,
+				&s->reactor, &s->pool, &key);
 	return error ? fail(s, "listening", key, error) : 0;
 }
 
@@ -498,12 +491,24 @@ static int start(struct server *s)
 		error = start_admin(s);
 	if (error)
 		return error;
+	server_restore(s);
 	error = worker_pool_start(s->pool);
 	if (error)
 		return fail(s, "worker threads", NULL, error);
+	server_report_taken_over(s);
 	wheel_add(&s->reactor.wheel, &s->tick, s->reactor.now_ns);
 	announce(s);
 	return 0;
+}
+
+/* Everything stays as it is for the next process, and goes with this one. */
+static int finish_handed_over(struct server *s)
+{
+	s->admin = admin_free(s->admin);
+	if (s->handover == SERVER_LEAVES_TO_MANAGER)
+		return EXIT_SUCCESS;
+	server_execute(s);
+	return EXIT_FAILURE;
 }
 
 static void finish(struct server *s)
@@ -593,7 +598,8 @@ int server_main(int argc, char **argv)
 	struct server *s = &server;
 	int status;
 
-	s->signal_fd = -1;
+	s->signal_fd = s->check_fd = -1;
+	s->arguments = argv + 1;
 
 	(void)argc;
 	status = parse_arguments(&s->source, argv);
@@ -602,7 +608,10 @@ int server_main(int argc, char **argv)
 	if (log_init(LOG_TO_AUTO))
 		fprintf(stderr,
 			"wsbind: the journal cannot be reached; logging to standard error\n");
+	server_find_program(s);
+	server_inherit(s);
 	if (load(s)) {
+		server_disinherit(s);
 		log_fini();
 		return EXIT_CONFIG;
 	}
@@ -610,9 +619,14 @@ int server_main(int argc, char **argv)
 	status = start(s);
 	if (status == 0) {
 		status = run(s);
-		finish(s);
-		log_event(LOG_INFO, EV_STOPPED, LOG_NO_FIELDS, "stopped");
+		if (s->handover != SERVER_STAYS) {
+			status = finish_handed_over(s);
+		} else {
+			finish(s);
+			log_event(LOG_INFO, EV_STOPPED, LOG_NO_FIELDS, "stopped");
+		}
 	} else {
+		server_disinherit(s);
 		finish(s);
 	}
 	log_fini();

@@ -24,6 +24,8 @@ static int admin_metrics(void *ctx, struct buf *out)
 		.log_memory_bytes =
 			atomic_load_explicit(&s->pool->shared.frame_bytes, memory_order_relaxed),
 		.log_lines_dropped = log_dropped(),
+		.state_bytes = s->state_bytes,
+		.pause_ns = s->pause_ns,
 		.start_wall_ms = s->started_ms,
 		.version = WB_VERSION,
 		.ring_depth = depth,

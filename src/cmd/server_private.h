@@ -3,11 +3,16 @@
 
 /*
  * The daemon's state on the main thread, shared by server.c (life),
- * server_admin.c (what the HTTP endpoints do) and server_reload.c.
+ * server_admin.c (what the HTTP endpoints do), server_reload.c and
+ * server_handover.c (from one process to the next).
  */
 
+#include <limits.h>
+
+#include "core/handover.h"
 #include "core/spool_mail.h"
 #include "core/worker.h"
+#include "io/memfile.h"
 #include "io/reactor.h"
 #include "model/config.h"
 #include "service/admin.h"
@@ -22,14 +27,42 @@ struct WB_OWNER(main) server_ping {
 	uint64_t since_ns; /* when it went out */
 };
 
+#define SERVER_MAX_LISTENERS (WORKER_MAX_LISTENERS * DIRECTORY_MAX_WORKERS)
+
+/* What came from the process before, or from socket activation. */
+struct WB_OWNER(main) server_heritage {
+	struct worker_socket socket[SERVER_MAX_LISTENERS];
+	unsigned n_sockets;
+	int bag[2 * BAG_MAX_PAIRS];
+	unsigned n_bags;
+	struct memfile state;
+	struct handover_sockets clients;
+	bool is_there; /* a state or a bag, that is */
+};
+
+/* What is left to the next process. */
+struct WB_OWNER(main) server_legacy {
+	struct worker_socket socket[SERVER_MAX_LISTENERS]; /* borrowed of the pool */
+	unsigned n_sockets;
+	struct bag bag;
+	struct memfile state;
+};
+
+/* Who gets it. */
+enum server_handover {
+	SERVER_STAYS,
+	SERVER_LEAVES_TO_MANAGER, /* systemd keeps it until it starts the next process */
+	SERVER_LEAVES_TO_ITSELF,  /* by execve(2) */
+};
+
 /* A task that goes to all workers; @then runs when all have answered. */
-struct WB_OWNER(main) server_round {
+struct WB_OWNER(main) server_rounds {
 	struct server *server;
 	void (*then)(struct server *s);
 	unsigned open;
 	struct server_round_task {
 		struct worker_task task;
-		struct server_round *round;
+		struct server_rounds *round;
 	} tasks[DIRECTORY_MAX_WORKERS];
 };
 
@@ -50,13 +83,30 @@ struct WB_OWNER(main) server {
 	struct wheel_timer admin_timer;
 	struct wheel_timer stop_timer;
 	struct server_ping pings[DIRECTORY_MAX_WORKERS];
-	struct server_round round;  /* of stopping */
+	struct server_rounds round; /* of stopping */
+	struct server_heritage heritage;
+	struct server_legacy left;
+	struct state_writer writer;    /* of left.state */
+	struct handover_report report; /* of what was taken over, or is left */
+	enum server_handover handover;
+	uint64_t state_bytes, pause_ns; /* of what was taken over; for metrics */
+	char **arguments;               /* behind "server"; borrowed */
+	char program[PATH_MAX];         /* that is executed again */
+	int program_fd;                 /* as it was at the start */
+	int check_fd;                   /* of the process that checks the configuration; -1: none */
+	struct reactor_source check_source;
+	struct wheel_timer check_timer;
+	bool restart_announced; /* a SIGTERM means a restart … */
+	unsigned restart_room;  /* … for which systemd keeps so many descriptors */
+	int signal_after;       /* to be raised for the program that is executed; 0: none */
+	int exit_status;
 	uint64_t watchdog_ns;       /* 0: none */
 	uint64_t started_ms;        /* wall clock */
 	uint64_t last_in, last_out; /* messages, at the last tick */
 	unsigned reloads;           /* under way: one at a time */
 	bool reload_again;          /* SIGHUP came meanwhile */
 	bool is_stopping;
+	bool has_taken_over;
 	bool is_done; /* the loop ends */
 };
 
@@ -79,6 +129,39 @@ static inline struct worker *server_first(struct server *s)
 {
 	return s->pool->workers[0];
 }
+
+/* Says goodbye to everybody, and ends. */
+void server_stop(struct server *s, const char *why);
+
+/* A restart comes, for which systemd keeps @room descriptors. */
+void server_restart_announced(struct server *s, int room);
+
+/* SIGTERM: hands over where a restart is meant, else stops. */
+void server_terminate(struct server *s, const char *why);
+
+/* SIGUSR2: executes the program again, once it has found its configuration right. */
+void server_reexecute(struct server *s);
+
+/* What main does when everything was left to itself. Returns when it failed. */
+void server_execute(struct server *s);
+
+/* Remembers which program this is. */
+void server_find_program(struct server *s);
+
+/* Takes what was handed over, by systemd or by the process before. */
+void server_inherit(struct server *s);
+
+/* Fills the workers, which haven't started, with what the process before knew of its clients. */
+void server_restore(struct server *s);
+
+/* The workers go on: says so, and for how long they didn't. */
+void server_report_taken_over(struct server *s);
+
+/* This process does not start: those that were handed over are told. */
+void server_disinherit(struct server *s);
+
+/* Gives a task to every worker; @then runs when all have answered. */
+void server_round(struct server *s, worker_task_fn *run, void (*then)(struct server *s));
 
 /* Runs after anything that may have changed when the admin wants to run again. */
 void server_arm_admin(struct server *s);

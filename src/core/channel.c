@@ -95,6 +95,21 @@ static void pin(struct member *m)
 		list_add_tail(&c->env->behind, &c->behind_node);
 }
 
+void channel_rewind(struct member *m, uint64_t next)
+{
+	struct channel *ch = m->channel;
+
+	WB_ASSERT(!m->is_lagging);
+	m->next = MIN(MAX(next, ch->from), ch->end);
+	if (m->next < ch->end)
+		pin(m);
+}
+
+void channel_loaded(struct channel *ch)
+{
+	channel_trim(ch);
+}
+
 void channel_leave(struct member *m)
 {
 	struct channel *ch = m->channel;

@@ -120,6 +120,23 @@ void channel_fini(struct channel *ch);
  */
 int channel_join(struct channel *ch, struct member *m, struct conn *c) WB_NODISCARD;
 
+/**
+ * channel_load() - fill an empty log with messages that were sent to others already
+ * @from:  number of the first
+ * @frame: @n of them, up to the channel's next number; NULL: nobody needs it. Borrowed
+ *
+ * Members that join are not behind; channel_rewind() says who is. Before the worker starts.
+ *
+ * Return: 0 | -ENOMEM.
+ */
+int channel_load(struct channel *ch, uint64_t from, struct frame **frame, size_t n) WB_NODISCARD;
+
+/* Puts a member back to message @next; further than the log goes back means to its start. */
+void channel_rewind(struct member *m, uint64_t next);
+
+/* Drops what nobody was put back to. */
+void channel_loaded(struct channel *ch);
+
 /* Ends a membership; @m is all-zero again. */
 void channel_leave(struct member *m);
 

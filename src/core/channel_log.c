@@ -152,6 +152,31 @@ int channel_append(struct channel *ch, struct frame *f)
 	return 0;
 }
 
+int channel_load(struct channel *ch, uint64_t from, struct frame **frame, size_t n)
+{
+	WB_ASSERT(!ch->slots && ch->n_members == 0);
+	ch->from = ch->end = ch->high = from;
+	if (n > 0 && ring_grow(ch, from + n - 1))
+		return -ENOMEM;
+	for (size_t i = 0; i < n; i++) {
+		struct log_slot *slot = slot_of(ch, from + i);
+		struct frame *f = frame[i];
+
+		*slot = (struct log_slot){
+			.frame = f ? frame_ref(f) : NULL,
+			.bytes_before = ch->bytes,
+			.messages_before = ch->messages,
+		};
+		ch->n_notices += f && f->flags & FRAME_NOTICE;
+		if (f && !(f->flags & FRAME_NOTICE)) {
+			ch->bytes += f->body.len;
+			ch->messages++;
+		}
+	}
+	ch->flushed = ch->round_to = ch->end = ch->high = from + n;
+	return 0;
+}
+
 void channel_drop_log(struct channel *ch)
 {
 	for (; ch->from < ch->high; ch->from++) {

@@ -212,6 +212,7 @@ struct WB_OWNER(worker) conn_env {
 	size_t zip_left;           /* bytes that may still be inflated or deflated in this share */
 	bool is_congested;         /* a ring and its outbox are full: nobody may publish */
 	bool is_stopping;          /* nothing is read any more */
+	bool is_paused;            /* nothing is read for a while */
 };
 
 /* Prepares the lists and the read buffer of a zeroed env. Return: 0 | -ENOMEM. */

@@ -7,8 +7,6 @@
 #include "wire/proxy.h"
 #include "wire/upgrade.h"
 
-#define HEAD_LIMIT (8 * 1024)
-
 /* Refuses a request for what it is; @request: NULL when it could not be read. */
 static void refuse_request(struct conn *c, int status, const struct http_request *request)
 {
@@ -241,20 +239,20 @@ size_t conn_feed_head(struct conn *c, const uint8_t *p, size_t n)
 {
 	struct conn_input *in = c->input;
 	size_t before = in ? in->message.len : 0;
-	size_t more = MIN(n, HEAD_LIMIT + 1 - before);
+	size_t more = MIN(n, CONN_HEAD_LIMIT + 1 - before);
 	struct http_request request;
 	size_t head_bytes = 0;
 	int r;
 
 	if (before == 0) {
-		r = http_parse_request((const char *)p, n, HEAD_LIMIT, &request, &head_bytes);
+		r = http_parse_request((const char *)p, n, CONN_HEAD_LIMIT, &request, &head_bytes);
 	} else {
-		if (buf_append(&in->message, p, more, HEAD_LIMIT + 1)) {
+		if (buf_append(&in->message, p, more, CONN_HEAD_LIMIT + 1)) {
 			conn_abort(c);
 			return n;
 		}
-		r = http_parse_request((const char *)in->message.data, in->message.len, HEAD_LIMIT,
-				       &request, &head_bytes);
+		r = http_parse_request((const char *)in->message.data, in->message.len,
+				       CONN_HEAD_LIMIT, &request, &head_bytes);
 	}
 	if (r == 0) {
 		upgrade_now(c, &request);
@@ -267,7 +265,7 @@ size_t conn_feed_head(struct conn *c, const uint8_t *p, size_t n)
 		return n;
 	}
 	if (before == 0 &&
-	    (!conn_input_of(c) || buf_append(&c->input->message, p, more, HEAD_LIMIT + 1)))
+	    (!conn_input_of(c) || buf_append(&c->input->message, p, more, CONN_HEAD_LIMIT + 1)))
 		conn_abort(c);
 	return n;
 }

@@ -3,13 +3,15 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/text.h"
 #include "core/conn_private.h"
 #include "wire/ws.h"
 
-#define FRAMES_PER_TURN 512        /* of one connection */
-#define ZIP_PER_TURN (256 * 1024)  /* bytes into and out of zlib, of one connection */
-#define DECODER_BYTES 4608         /* of memory */
-#define INFLATER_BYTES (48 * 1024) /* of memory, without what comes out */
+#define FRAMES_PER_TURN 512            /* of one connection */
+#define ZIP_PER_TURN (256 * 1024)      /* bytes into and out of zlib, of one connection */
+#define DECODER_BYTES 4608             /* of memory */
+#define OFFSET_MAX ((uint64_t)1 << 30) /* of a frame: more than any max_frame_size */
+#define INFLATER_BYTES (48 * 1024)     /* of memory, without what comes out */
 
 /* ------------------------------------------------- what is held between reads */
 
@@ -191,7 +193,8 @@ bool conn_is_held(const struct conn *c)
 {
 	const struct config *config = c->env->config;
 
-	return c->env->is_congested || c->env->is_stopping || c->is_throttled || c->is_spool_held ||
+	return c->env->is_congested || c->env->is_stopping || c->env->is_paused ||
+	       c->is_throttled || c->is_spool_held ||
 	       (c->out->queue && (c->out->queue_bytes > config->max_send_buffer / 2 ||
 				  c->out->queue_count > config->message_queue_size / 2));
 }
@@ -379,4 +382,101 @@ void conn_read(struct conn *c)
 	/* An echo goes out while it is in the processor's cache. */
 	if (c->is_echo && c->state == CONN_OPEN && c->can_write && !conn_is_said(c))
 		conn_flush(c);
+}
+
+/* ------------------------------------------------------- from one process to the next */
+
+void conn_save_input(const struct conn *c, State__Input *out, uint8_t head[WS_MAX_HEAD])
+{
+	struct conn_input *in = c->input;
+	struct ws_decoder_state decoder = {0};
+
+	if (in->decoder)
+		ws_decoder_save(in->decoder, &decoder);
+	memcpy(head, decoder.head, decoder.head_len);
+	out->head = (ProtobufCBinaryData){decoder.head_len, head};
+	out->allowed_rsv = decoder.allowed_rsv;
+	out->offset = decoder.offset;
+	out->message = (ProtobufCBinaryData){in->message.len, in->message.data};
+	out->parked = (ProtobufCBinaryData){in->parked.len - in->parked_at,
+					    in->parked.data + in->parked_at};
+	out->grow_to = in->grow_to;
+	out->started_ns = in->started_ns;
+	out->opcode = in->opcode;
+	out->is_deflated = in->is_deflated;
+	out->is_inflating = in->inflater != NULL;
+	out->control = (ProtobufCBinaryData){in->control_len, in->control};
+}
+
+static int restore_decoder(struct conn *c, const State__Input *from)
+{
+	struct ws_decoder_state state = {
+		.head_len = (uint8_t)from->head.len,
+		.allowed_rsv = (uint8_t)(from->allowed_rsv & WS_RSV1),
+		.offset = from->offset,
+	};
+	uint64_t control = 0;
+	int r;
+
+	if (from->head.len > sizeof(state.head) || from->offset > OFFSET_MAX)
+		return -EINVAL;
+	if (from->head.len > 0) {
+		memcpy(state.head, from->head.data, from->head.len);
+		control = (state.head[0] & 0x0f) >= WS_CLOSE ? from->offset : 0;
+	}
+	if (from->control.len != control || control > sizeof(c->input->control))
+		return -EINVAL;
+	if (control > 0)
+		memcpy(c->input->control, from->control.data, control);
+	c->input->control_len = (uint8_t)control;
+	if (from->head.len == 0)
+		return 0;
+	c->input->decoder = take_decoder(c);
+	if (!c->input->decoder)
+		return -ENOMEM;
+	r = ws_decoder_restore(c->input->decoder, &state);
+	return r ? r : ws_decoder_is_idle(c->input->decoder) ? -EINVAL : 0;
+}
+
+static bool is_message_sound(const struct conn *c, const State__Input *from)
+{
+	bool is_text = from->opcode == WS_TEXT;
+
+	if (c->state == CONN_HANDSHAKE)
+		return from->opcode == 0 && from->head.len == 0 &&
+		       from->message.len <= CONN_HEAD_LIMIT;
+	if (!is_text && from->opcode != WS_BINARY && from->opcode != 0)
+		return false;
+	if (from->is_inflating && (!from->is_deflated || from->head.len > 0))
+		return false;
+	return from->opcode || from->message.len == 0;
+}
+
+int conn_restore_input(struct conn *c, const State__Input *from)
+{
+	struct conn_input *in = conn_input_of(c);
+	int r;
+
+	if (!in)
+		return -ENOMEM;
+	if (!is_message_sound(c, from))
+		return -EINVAL;
+	r = restore_decoder(c, from);
+	if (r)
+		return r;
+	if (buf_append(&in->message, from->message.data, from->message.len, BUF_NO_LIMIT) ||
+	    buf_append(&in->parked, from->parked.data, from->parked.len, BUF_NO_LIMIT))
+		return -ENOMEM;
+	in->grow_to = from->grow_to;
+	in->started_ns = from->started_ns;
+	in->opcode = (uint8_t)from->opcode;
+	in->is_deflated = from->is_deflated;
+	if (in->opcode == WS_TEXT && !in->is_deflated)
+		in->utf8 = utf8_feed(UTF8_ACCEPT, in->message.data, in->message.len);
+	if (from->is_inflating)
+		conn_restart_inflating(c);
+	settle(c);
+	if (conn_has_input(c))
+		conn_want_read(c);
+	return 0;
 }

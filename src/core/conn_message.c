@@ -188,6 +188,16 @@ void conn_inflate(struct conn *c)
 		go_on_inflating(c, z);
 }
 
+void conn_restart_inflating(struct conn *c)
+{
+	struct inflater *z = take_inflater(c->env);
+
+	if (z)
+		go_on_inflating(c, z);
+	else
+		conn_close(c, WS_CODE_INTERNAL_ERROR, "out of memory");
+}
+
 /* A deflated message that lies in one piece in the read buffer. */
 static void inflate_whole(struct conn *c, const struct ws_piece *w)
 {

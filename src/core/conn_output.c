@@ -392,3 +392,43 @@ void conn_flush(struct conn *c)
 	if (c->state == CONN_OPEN && conn_has_input(c) && !conn_is_held(c))
 		conn_want_read(c);
 }
+
+/* ------------------------------------------------------- from one process to the next */
+
+bool conn_restore_queued(struct conn *c, struct frame *f)
+{
+	struct conn_output *out = output_of(c);
+
+	if (!out) {
+		frame_unref(f);
+		return false;
+	}
+	f->flags &= FRAME_CONTROL | FRAME_CLOSE;
+	queue_insert(c, f);
+	return true;
+}
+
+/* What may be partly sent is a control frame at the head. */
+static bool is_output_sound(const struct conn_output *out)
+{
+	if (out->transit && out->transit_at >= out->transit_bytes->len)
+		return false;
+	return out->head_sent == 0 ||
+	       (out->queue && is_control(out->queue) && out->head_sent < out->queue->body.len);
+}
+
+bool conn_restore_output(struct conn *c, uint64_t head_sent, struct frame *transit,
+			 const struct frame_bytes *bytes, uint64_t at)
+{
+	struct conn_output *out = output_of(c);
+
+	if (!out)
+		return false;
+	if (transit && !conn_transit(c, transit, bytes, at))
+		return false;
+	out->head_sent = (uint32_t)MIN(head_sent, (uint64_t)UINT32_MAX);
+	if (list_is_empty(&c->behind_node))
+		list_add_tail(&c->env->behind, &c->behind_node);
+	conn_want_write(c);
+	return is_output_sound(out);
+}

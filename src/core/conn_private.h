@@ -9,9 +9,11 @@
 
 #include "core/conn.h"
 #include "io/log.h"
+#include "wire/state.h"
 #include "wire/ws.h"
 
-#define CONN_CODE_EXPIRED 4003 /* of a Close: the authorization has ended */
+#define CONN_HEAD_LIMIT (8 * 1024) /* bytes of a request's head */
+#define CONN_CODE_EXPIRED 4003     /* of a Close: the authorization has ended */
 
 /* The second in which frames are counted. Times of 32 bits wrap: only differences count. */
 static inline uint64_t conn_window_age_ms(const struct conn *c, uint64_t now_ns)
@@ -85,6 +87,25 @@ void conn_broken(struct conn *c, uint16_t code, const char *reason);
 
 /* Frees what is held of an incomplete frame or message. */
 void conn_drop_input(struct conn *c);
+
+/* Inflates the message that was put together, from its start. */
+void conn_restart_inflating(struct conn *c);
+
+/* What is held, as a part of a record; @out points into @c and @head. */
+void conn_save_input(const struct conn *c, State__Input *out, uint8_t head[WS_MAX_HEAD]);
+
+/* Return: 0 | -EINVAL no connection holds such things | -ENOMEM. */
+int conn_restore_input(struct conn *c, const State__Input *from) WB_NODISCARD;
+
+/* A frame of the private queue, in its order; the reference goes to the queue. False: no memory. */
+bool conn_restore_queued(struct conn *c, struct frame *f) WB_NODISCARD;
+
+/*
+ * What of the queue's head was sent, and the message in transit (borrowed; NULL: none), of whose
+ * @bytes @at are out. False: no connection has such, or there is no memory.
+ */
+bool conn_restore_output(struct conn *c, uint64_t head_sent, struct frame *transit,
+			 const struct frame_bytes *bytes, uint64_t at) WB_NODISCARD;
 
 /* Of a connection that has just come. */
 void conn_init_output(struct conn *c);

@@ -154,6 +154,23 @@ int directory_join(struct directory *d, const char *name, size_t n, unsigned wor
 	return r;
 }
 
+int directory_restore(struct directory *d, const char *name, size_t n, uint64_t seq,
+		      struct directory_entry **ret)
+{
+	struct directory_entry *e = NULL;
+	int r;
+
+	pthread_mutex_lock(&d->mutex);
+	r = find(d, name, n) ? -EEXIST : create(d, name, n, &e);
+	if (r == 0) {
+		e->pins++;
+		atomic_store_explicit(&e->seq, seq, memory_order_seq_cst);
+		*ret = e;
+	}
+	pthread_mutex_unlock(&d->mutex);
+	return r;
+}
+
 void directory_leave(struct directory *d, struct directory_entry *e, unsigned worker)
 {
 	pthread_mutex_lock(&d->mutex);

@@ -96,6 +96,17 @@ WB_ANY_THREAD struct directory_entry *directory_pin(struct directory *d, const c
 WB_ANY_THREAD void directory_unpin(struct directory *d, struct directory_entry *e);
 
 /**
+ * directory_restore() - make a channel that had messages before
+ * @seq:    number of its next message
+ *
+ * Return:  as directory_join(); -EEXIST: there is one of that name.
+ * Owns:    the entry is held until directory_unpin().
+ * Thread:  main, before any worker starts.
+ */
+int directory_restore(struct directory *d, const char *name, size_t n, uint64_t seq,
+		      struct directory_entry **ret) WB_NODISCARD;
+
+/**
  * directory_take() - the next number of a channel, and who must get the message
  * @e:      held by the caller
  * @ret_workers: set of workers with members, read after the number was taken

@@ -183,6 +183,40 @@ int hub_join(struct hub *h, struct conn *c, struct member *m, const char *name, 
 	return r;
 }
 
+int hub_rejoin(struct hub *h, struct conn *c, struct member *m, const struct hub_log *log,
+	       uint64_t next)
+{
+	const struct directory_entry *e = log->entry;
+	struct channel *ch = find_slot(h, e->slot, e->generation);
+	int r = 0;
+
+	if (ch && membership_in(c, ch))
+		return HUB_E_MEMBER;
+	if (!ch) {
+		r = channel_open(h, e->name, e->name_len, &ch);
+		if (r)
+			return r;
+		r = channel_load(ch, log->from, log->frame, log->n);
+	}
+	if (r == 0)
+		r = channel_join(ch, m, c);
+	if (r)
+		channel_shut_if_empty(h, ch);
+	else
+		channel_rewind(m, next);
+	return r;
+}
+
+void hub_rejoined(struct hub *h)
+{
+	struct channel *ch, *next;
+
+	HASH_ITER(hh, h->by_name, ch, next)
+	{
+		channel_loaded(ch);
+	}
+}
+
 /* ------------------------------------------------------------------- publishing */
 
 /*
@@ -472,7 +506,7 @@ static void wake_waiting(struct hub *h)
 	}
 }
 
-static void drain(struct hub *h)
+bool hub_take_posts(struct hub *h)
 {
 	struct frame *f;
 	unsigned n = 0;
@@ -487,6 +521,7 @@ static void drain(struct hub *h)
 	}
 	if (n > 0)
 		wake_waiting(h);
+	return n > 0;
 }
 
 static void end_congestion(struct hub *h)
@@ -596,7 +631,7 @@ static void flush_in_time(struct hub *h)
 void hub_work(struct hub *h)
 {
 	read_on(h);
-	drain(h);
+	(void)hub_take_posts(h);
 	end_congestion(h);
 	write_out(h);
 	flush_in_time(h);

@@ -106,6 +106,31 @@ void hub_configure(struct hub *h);
 int hub_join(struct hub *h, struct conn *c, struct member *m, const char *name, size_t n)
 	WB_NODISCARD;
 
+/* Messages of a channel from before this process, as its members may still need them. */
+struct WB_OWNER(main) hub_log {
+	struct directory_entry *entry; /* held by somebody */
+	uint64_t from;                 /* number of the first */
+	struct frame **frame;          /* up to the channel's next number; NULL: nobody needs it */
+	size_t n;
+};
+
+/**
+ * hub_rejoin() - make a connection a member again that was one before this process
+ * @next:  number of the next message for it
+ *
+ * Nobody is told. Before the worker starts.
+ *
+ * Return: as hub_join().
+ */
+int hub_rejoin(struct hub *h, struct conn *c, struct member *m, const struct hub_log *log,
+	       uint64_t next) WB_NODISCARD;
+
+/* All have joined again: what no member is behind of goes. */
+void hub_rejoined(struct hub *h);
+
+/* Puts posts that wait in the ring into the logs. True: there were any. */
+bool hub_take_posts(struct hub *h);
+
 /* Ends a membership; @tell: the others are told. @m is all-zero after it. */
 void hub_leave(struct hub *h, struct member *m, bool tell);
 

@@ -16,12 +16,19 @@
 
 #define BUCKETS 1024
 
-/* A chunk or, with `is_abort`, the end of its owner's connection. */
+enum note_kind {
+	NOTE_CHUNK,
+	NOTE_ABORT, /* the end of its owner's connection */
+	NOTE_ADOPT,
+	NOTE_CLEAN,
+};
+
 struct spool_note {
 	struct spool_note *next;
 	uint64_t queued_ns;
-	bool is_abort;
+	enum note_kind kind;
 	struct spool_job job;
+	struct spool_kept *kept; /* of NOTE_ADOPT */
 };
 
 /* A transfer. file.fd == -1: broken, and kept only to swallow what still comes. */
@@ -47,6 +54,7 @@ struct spool {
 	size_t n_bytes;   /* of their data */
 	uint64_t waiting; /* bit per worker that met a full queue */
 	bool is_stopping;
+	bool is_leaving; /* what is not complete stays */
 
 	_Atomic uint64_t oldest_ns; /* when the job in hand, or the next, was queued; or 0 */
 	struct spool_counters counters;
@@ -84,7 +92,7 @@ static struct incoming **spool_slot(struct spool *s, struct spool_owner o)
 	return at;
 }
 
-static struct incoming *spool_remember(struct spool *s, const struct spool_job *job)
+static struct incoming *spool_remember(struct spool *s, struct spool_owner owner)
 {
 	struct incoming *t;
 
@@ -94,9 +102,9 @@ static struct incoming *spool_remember(struct spool *s, const struct spool_job *
 	if (!t)
 		return NULL;
 	t->file.fd = -1;
-	t->last.owner = job->owner;
+	t->last.owner = owner;
 	list_init(&t->age);
-	*spool_slot(s, job->owner) = t;
+	*spool_slot(s, owner) = t;
 	s->n_transfers++;
 	return t;
 }
@@ -251,7 +259,7 @@ static void spool_work_chunk(struct spool *s, const struct spool_job *job)
 	int r;
 
 	if (is_new)
-		t = spool_remember(s, job);
+		t = spool_remember(s, job->owner);
 	if (!t) {
 		spool_refuse(s, job);
 		return;
@@ -271,18 +279,67 @@ static void spool_work_chunk(struct spool *s, const struct spool_job *job)
 		spool_forget(s, t);
 }
 
-static void spool_work(struct spool *s, const struct spool_note *note)
+static void spool_work_abort(struct spool *s, struct spool_owner owner)
 {
-	struct incoming *t;
+	struct incoming *t = *spool_slot(s, owner);
 
-	if (!note->is_abort) {
-		spool_work_chunk(s, &note->job);
-		return;
-	}
-	t = *spool_slot(s, note->job.owner);
 	if (t) {
 		incoming_discard(s, t);
 		spool_forget(s, t);
+	}
+}
+
+static void spool_work_adopt(struct spool *s, const struct spool_kept *k)
+{
+	struct incoming *t = *spool_slot(s, k->owner) ? NULL : spool_remember(s, k->owner);
+	int r;
+
+	if (!t)
+		return;
+	t->last.sequence = k->sequence;
+	t->last.request_id_len = MIN(k->request_id_len, (uint8_t)MSG_REQUEST_ID_MAX);
+	memcpy(t->last.request_id, k->request_id, t->last.request_id_len);
+	t->last_ns = clock_now_ns();
+	t->next_sequence = k->next_sequence;
+	list_add_tail(&s->by_age, &t->age);
+	if (k->is_broken)
+		return;
+	r = spool_file_reopen(&t->file, s->dir_fd, k->name, k->part, k->bytes);
+	if (r < 0)
+		incoming_fail(s, t, r, reason_of(r));
+	else
+		count(&s->counters.open, 1);
+}
+
+static bool is_being_written(void *ctx, const char *name)
+{
+	const struct spool *s = ctx;
+
+	LIST_FOREACH (node, &s->by_age) {
+		const struct incoming *t = CONTAINER_OF(node, struct incoming, age);
+
+		if (t->file.fd >= 0 && strcmp(t->file.part, name) == 0)
+			return true;
+	}
+	return false;
+}
+
+static void spool_work(struct spool *s, const struct spool_note *note)
+{
+	switch (note->kind) {
+	case NOTE_CHUNK:
+		spool_work_chunk(s, &note->job);
+		break;
+	case NOTE_ABORT:
+		spool_work_abort(s, note->job.owner);
+		break;
+	case NOTE_ADOPT:
+		spool_work_adopt(s, note->kept);
+		break;
+	case NOTE_CLEAN:
+		/* What cannot be removed now, the next start tries. */
+		(void)!spool_file_remove_parts(s->dir_fd, is_being_written, s);
+		break;
 	}
 }
 
@@ -305,8 +362,10 @@ static void spool_expire(struct spool *s, uint64_t before_ns, int error, const c
 
 void spool_note_free(struct spool_note *note)
 {
-	if (note)
+	if (note) {
 		free(note->job.data);
+		free(note->kept);
+	}
 	free(note);
 }
 
@@ -343,7 +402,7 @@ static struct spool_note *spool_take(struct spool *s)
 	s->head = note->next;
 	if (!s->head)
 		s->tail = &s->head;
-	if (!note->is_abort) {
+	if (note->kind == NOTE_CHUNK) {
 		s->n_chunks--;
 		s->n_bytes -= note->job.n;
 		atomic_store_explicit(&s->counters.queued_jobs, s->n_chunks, memory_order_relaxed);
@@ -409,7 +468,8 @@ static void *spool_main(void *arg)
 			spool_wait(s);
 		}
 	}
-	spool_expire(s, UINT64_MAX, -ECANCELED, "the server stops");
+	if (!s->is_leaving)
+		spool_expire(s, UINT64_MAX, -ECANCELED, "the server stops");
 	return NULL;
 }
 
@@ -441,7 +501,7 @@ static int spool_init_sync(struct spool *s)
 	return -r;
 }
 
-static int open_dir(const char *dir, int *ret_fd)
+static int open_dir(const char *dir, bool keep, int *ret_fd)
 {
 	WB_CLEANUP(fd_closep) int fd = -1;
 	int r;
@@ -451,7 +511,11 @@ static int open_dir(const char *dir, int *ret_fd)
 	fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd < 0 || faccessat(fd, ".", W_OK | X_OK, AT_EACCESS) < 0)
 		return -errno;
-	r = spool_file_remove_parts(fd);
+	r = 0;
+	if (keep)
+		spool_file_mark(fd);
+	else
+		r = spool_file_remove_parts(fd, NULL, NULL);
 	if (r < 0)
 		return r;
 	*ret_fd = TAKE_FD(fd);
@@ -466,7 +530,8 @@ static void spool_release(struct spool *s)
 	free(s);
 }
 
-int spool_new(const char *dir, const struct spool_ops *ops, void *ctx, struct spool **ret)
+int spool_new(const char *dir, bool keep, const struct spool_ops *ops, void *ctx,
+	      struct spool **ret)
 {
 	struct spool *s = calloc(1, sizeof(*s));
 	int r;
@@ -478,7 +543,7 @@ int spool_new(const char *dir, const struct spool_ops *ops, void *ctx, struct sp
 	s->dir_fd = -1;
 	s->tail = &s->head;
 	list_init(&s->by_age);
-	r = open_dir(dir, &s->dir_fd);
+	r = open_dir(dir, keep, &s->dir_fd);
 	if (r == 0)
 		r = spool_init_sync(s);
 	if (r == 0)
@@ -491,15 +556,57 @@ int spool_new(const char *dir, const struct spool_ops *ops, void *ctx, struct sp
 	return 0;
 }
 
+static void spool_end_thread(struct spool *s, bool is_leaving)
+{
+	pthread_mutex_lock(&s->lock);
+	s->is_stopping = true;
+	s->is_leaving = is_leaving;
+	pthread_cond_signal(&s->wake);
+	pthread_mutex_unlock(&s->lock);
+	(void)pthread_join(s->thread, NULL);
+}
+
+/* As another process wants to know it. */
+static struct spool_kept keep(const struct incoming *t)
+{
+	struct spool_kept k = {
+		.owner = t->last.owner,
+		.bytes = t->file.bytes,
+		.next_sequence = t->next_sequence,
+		.sequence = t->last.sequence,
+		.request_id_len = t->last.request_id_len,
+		.is_broken = t->file.fd < 0,
+	};
+
+	memcpy(k.request_id, t->last.request_id, sizeof(k.request_id));
+	memcpy(k.name, t->file.name, sizeof(k.name));
+	memcpy(k.part, t->file.part, sizeof(k.part));
+	return k;
+}
+
+struct spool *spool_leave(struct spool *s, void (*fn)(void *ctx, const struct spool_kept *k),
+			  void *ctx)
+{
+	if (!s)
+		return NULL;
+	spool_end_thread(s, true);
+	while (!list_is_empty(&s->by_age)) {
+		struct incoming *t = CONTAINER_OF(list_first(&s->by_age), struct incoming, age);
+		const struct spool_kept k = keep(t);
+
+		fn(ctx, &k);
+		fd_closep(&t->file.fd);
+		spool_forget(s, t);
+	}
+	return spool_free(s);
+}
+
 struct spool *spool_free(struct spool *s)
 {
 	if (!s)
 		return NULL;
-	pthread_mutex_lock(&s->lock);
-	s->is_stopping = true;
-	pthread_cond_signal(&s->wake);
-	pthread_mutex_unlock(&s->lock);
-	(void)pthread_join(s->thread, NULL);
+	if (!s->is_stopping)
+		spool_end_thread(s, false);
 	pthread_cond_destroy(&s->wake);
 	pthread_mutex_destroy(&s->lock);
 	spool_release(s);
@@ -555,12 +662,42 @@ bool spool_chunk(struct spool *s, struct spool_job *job)
 
 void spool_abort(struct spool *s, struct spool_owner owner, struct spool_note *note)
 {
-	note->is_abort = true;
+	note->kind = NOTE_ABORT;
 	note->queued_ns = clock_now_ns();
 	note->job.owner = owner;
 	pthread_mutex_lock(&s->lock);
 	spool_append(s, note);
 	pthread_mutex_unlock(&s->lock);
+}
+
+static int spool_tell(struct spool *s, enum note_kind kind, const struct spool_kept *k)
+{
+	struct spool_note *note = spool_note_new();
+
+	if (note && k)
+		note->kept = malloc(sizeof(*k));
+	if (!note || (k && !note->kept)) {
+		spool_note_free(note);
+		return -ENOMEM;
+	}
+	if (k)
+		*note->kept = *k;
+	note->kind = kind;
+	note->queued_ns = clock_now_ns();
+	pthread_mutex_lock(&s->lock);
+	spool_append(s, note);
+	pthread_mutex_unlock(&s->lock);
+	return 0;
+}
+
+int spool_adopt(struct spool *s, const struct spool_kept *k)
+{
+	return spool_tell(s, NOTE_ADOPT, k);
+}
+
+int spool_clean(struct spool *s)
+{
+	return spool_tell(s, NOTE_CLEAN, NULL);
 }
 
 uint64_t spool_wait_ns(const struct spool *s, uint64_t now_ns)

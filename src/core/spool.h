@@ -45,6 +45,19 @@ struct WB_VALUE spool_owner {
 	uint64_t serial; /* of the connection, never used twice by a worker */
 };
 
+/* A transfer that another process goes on with. */
+struct WB_VALUE spool_kept {
+	struct spool_owner owner;
+	char name[SPOOL_NAME_MAX]; /* final, without directory */
+	char part[SPOOL_NAME_MAX]; /* while it is not complete */
+	uint64_t bytes;            /* of the file so far */
+	uint32_t next_sequence;
+	uint32_t sequence; /* of the last chunk, and whose request it was */
+	uint8_t request_id[MSG_REQUEST_ID_MAX];
+	uint8_t request_id_len;
+	bool is_broken; /* nothing is kept of it: what still comes is swallowed */
+};
+
 /* One chunk. All but `data` is copied by spool_chunk(). */
 struct WB_VALUE spool_job {
 	struct spool_owner owner;
@@ -92,13 +105,14 @@ struct WB_SHARED spool_counters {
 /**
  * spool_new() - open the directory and start the thread
  * @dir:  created if it does not exist (its parent must)
+ * @keep: partial files of an earlier run stay until spool_clean()
  * @ops:  both functions set; must stay valid until spool_free() returns
  *
  * Return: 0 | -errno: the directory cannot be made, opened or written to; no thread or memory.
  * Thread: main, before the workers start. The spool thread blocks all signals.
  */
-int spool_new(const char *dir, const struct spool_ops *ops, void *ctx, struct spool **ret)
-	WB_NODISCARD;
+int spool_new(const char *dir, bool keep, const struct spool_ops *ops, void *ctx,
+	      struct spool **ret) WB_NODISCARD;
 
 /**
  * spool_free() - work off the queue, remove what is not complete, stop the thread
@@ -110,6 +124,30 @@ int spool_new(const char *dir, const struct spool_ops *ops, void *ctx, struct sp
  * Thread: main, when no worker calls the spool any more. May block on the disk.
  */
 struct spool *spool_free(struct spool *s);
+
+/**
+ * spool_leave() - as spool_free(), but what is not complete stays for another process
+ * @fn:  called for each such transfer
+ *
+ * Return: NULL. Accepts NULL.
+ * Thread: main.
+ */
+struct spool *spool_leave(struct spool *s, void (*fn)(void *ctx, const struct spool_kept *k),
+			  void *ctx);
+
+/**
+ * spool_adopt() - go on with a transfer that was left
+ * @k:   with the owner that it has now
+ *
+ * If its file is not as it was left, that is reported like anything else that breaks it.
+ *
+ * Return: 0 | -ENOMEM.
+ * Thread: main, before the workers start.
+ */
+int spool_adopt(struct spool *s, const struct spool_kept *k) WB_NODISCARD;
+
+/* All that were left are adopted: other partial files go. Return: 0 | -ENOMEM. Thread: main. */
+int spool_clean(struct spool *s) WB_NODISCARD;
 
 /**
  * spool_chunk() - hand over the next chunk of a transfer

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <time.h>
 
 #include "base/clock.h"
@@ -30,7 +31,7 @@ static bool is_part_name(const char *name)
 	       strcmp(name + n - strlen(PART_SUFFIX), PART_SUFFIX) == 0;
 }
 
-static int remove_parts(int dir_fd)
+static int remove_parts(int dir_fd, spool_file_used_fn *is_used, void *ctx)
 {
 	WB_CLEANUP(fd_closep) int fd = -1;
 	const struct dirent *e;
@@ -44,20 +45,25 @@ static int remove_parts(int dir_fd)
 		return -errno;
 	(void)TAKE_FD(fd); /* closedir() closes it */
 	while ((e = readdir(dir)))
-		if (is_part_name(e->d_name))
+		if (is_part_name(e->d_name) && (!is_used || !is_used(ctx, e->d_name)))
 			(void)unlinkat(dir_fd, e->d_name,
 				       0); /* if it stays, the next start tries */
 	(void)closedir(dir);
 	return 0;
 }
 
-int spool_file_remove_parts(int dir_fd)
+void spool_file_mark(int dir_fd)
+{
+	(void)flock(dir_fd, LOCK_SH | LOCK_NB); /* a file system without locks does without */
+}
+
+int spool_file_remove_parts(int dir_fd, spool_file_used_fn *is_used, void *ctx)
 {
 	int r = 0;
 
 	if (flock(dir_fd, LOCK_EX | LOCK_NB) == 0)
-		r = remove_parts(dir_fd);
-	(void)flock(dir_fd, LOCK_SH | LOCK_NB); /* a file system without locks does without */
+		r = remove_parts(dir_fd, is_used, ctx);
+	spool_file_mark(dir_fd);
 	return r;
 }
 
@@ -91,6 +97,44 @@ int spool_file_open(struct spool_file *f, int dir_fd, const char *client_id, uin
 	(void)snprintf(f->part, sizeof(f->part), ".%.85s" PART_SUFFIX, f->name);
 	f->fd = openat(dir_fd, f->part, flags, 0640);
 	return f->fd < 0 ? -errno : 0;
+}
+
+static bool is_final_name(const char *name)
+{
+	return name[0] && name[0] != '.' && !strchr(name, '/') && strlen(name) < SPOOL_NAME_MAX;
+}
+
+static int cut_to(int fd, uint64_t bytes)
+{
+	struct stat st;
+
+	if (fstat(fd, &st) < 0)
+		return -errno;
+	if (!S_ISREG(st.st_mode) || st.st_size < 0 || (uint64_t)st.st_size < bytes)
+		return -ENODATA;
+	return ftruncate(fd, (off_t)bytes) < 0 ? -errno : 0;
+}
+
+int spool_file_reopen(struct spool_file *f, int dir_fd, const char *name, const char *part,
+		      uint64_t bytes)
+{
+	int r;
+
+	f->fd = -1;
+	if (!is_final_name(name) || !is_part_name(part) || strchr(part, '/') ||
+	    strlen(part) >= sizeof(f->part))
+		return -EINVAL;
+	f->dir_fd = dir_fd;
+	f->bytes = bytes;
+	memcpy(f->name, name, strlen(name) + 1);
+	memcpy(f->part, part, strlen(part) + 1);
+	f->fd = openat(dir_fd, part, O_WRONLY | O_APPEND | O_CLOEXEC | O_NOFOLLOW);
+	if (f->fd < 0)
+		return -errno;
+	r = cut_to(f->fd, bytes);
+	if (r < 0)
+		fd_closep(&f->fd);
+	return r;
 }
 
 int spool_file_write(struct spool_file *f, const void *p, size_t n)

@@ -20,15 +20,22 @@ struct WB_OWNER(spool) spool_file {
 	char part[SPOOL_NAME_MAX];
 };
 
+/* Whether a temporary file is in use after all. */
+typedef bool spool_file_used_fn(void *ctx, const char *name);
+
 /**
  * spool_file_remove_parts() - remove what an earlier run left unfinished, and mark the directory
+ * @is_used: NULL: none is
  *
  * Every process that uses a directory holds a shared lock on @dir_fd from here on. The exclusive
  * one, without which nothing is removed, is to be had only when there is no such process.
  *
  * Return: 0 | -errno of reading the directory.
  */
-int spool_file_remove_parts(int dir_fd) WB_NODISCARD;
+int spool_file_remove_parts(int dir_fd, spool_file_used_fn *is_used, void *ctx) WB_NODISCARD;
+
+/* Marks the directory alone. */
+void spool_file_mark(int dir_fd);
 
 /**
  * spool_file_open() - begin a file
@@ -39,6 +46,16 @@ int spool_file_remove_parts(int dir_fd) WB_NODISCARD;
  */
 int spool_file_open(struct spool_file *f, int dir_fd, const char *client_id, uint64_t number)
 	WB_NODISCARD;
+
+/**
+ * spool_file_reopen() - go on with a file that another process began
+ * @bytes:  that it had written: what is behind them is cut off
+ *
+ * Return: 0 | -EINVAL those are no names of such a file | -ENODATA it is shorter | -errno; @f->fd
+ *         is -1 then.
+ */
+int spool_file_reopen(struct spool_file *f, int dir_fd, const char *name, const char *part,
+		      uint64_t bytes) WB_NODISCARD;
 
 /* Appends all of it. Return: 0 | -errno; the file is then to be discarded. */
 int spool_file_write(struct spool_file *f, const void *p, size_t n) WB_NODISCARD;

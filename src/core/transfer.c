@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 #include "core/transfer.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "base/text.h"
 #include "core/protocol.h"
+#include "core/worker.h"
 #include "io/log.h"
 #include "wire/ws.h"
 
@@ -13,7 +15,8 @@
 struct transfer {
 	uint64_t serial;
 	struct conn *conn;
-	struct spool_note *end; /* for spool_abort() */
+	struct spool_note *end;  /* for spool_abort() */
+	struct spool_kept *kept; /* for the next process */
 	UT_hash_handle hh;
 };
 
@@ -180,6 +183,55 @@ void transfer_forget(struct conn *c)
 	if (!t)
 		return;
 	HASH_DELETE(hh, h->transfers, t);
-	spool_abort(h->shared->spool, owner_of(c), t->end);
+	if (h->shared->spool)
+		spool_abort(h->shared->spool, owner_of(c), t->end);
+	else
+		spool_note_free(t->end);
+	free(t->kept);
 	free(t);
+}
+
+/* ------------------------------------------------------- from one process to the next */
+
+void transfer_keep(void *pool, const struct spool_kept *k)
+{
+	struct worker_pool *p = pool;
+	struct transfer *t;
+
+	HASH_FIND(hh, p->workers[k->owner.worker]->hub.transfers, &k->owner.serial,
+		  sizeof(k->owner.serial), t);
+	if (!t)
+		return;
+	t->kept = malloc(sizeof(*k));
+	if (t->kept)
+		*t->kept = *k;
+}
+
+const struct spool_kept *transfer_kept(const struct conn *c)
+{
+	struct transfer *t;
+
+	HASH_FIND(hh, hub_of_const(c)->transfers, &c->serial, sizeof(c->serial), t);
+	return t ? t->kept : NULL;
+}
+
+int transfer_restore(struct conn *c, const struct spool_kept *k)
+{
+	struct hub *h = hub_of(c);
+	struct spool_kept mine = *k;
+	const struct spool_result lost = {
+		.owner = owner_of(c),
+		.error = -ECANCELED,
+		.reason = "the server writes no files any more",
+		.name = "",
+	};
+
+	if (!note(h, c))
+		return -ENOMEM;
+	if (!h->shared->spool) {
+		transfer_done(h, &lost);
+		return 0;
+	}
+	mine.owner = owner_of(c);
+	return spool_adopt(h->shared->spool, &mine);
 }

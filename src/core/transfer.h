@@ -29,5 +29,14 @@ void transfer_done(struct hub *h, const struct spool_result *result);
  */
 void transfer_lost(struct hub *h);
 
+/* A transfer that the spool has left for the next process; @pool: struct worker_pool. */
+void transfer_keep(void *pool, const struct spool_kept *k);
+
+/* That of a connection, or NULL. */
+const struct spool_kept *transfer_kept(const struct conn *c);
+
+/* The spool of this process goes on with it. Return: 0 | -ENOMEM. */
+int transfer_restore(struct conn *c, const struct spool_kept *k) WB_NODISCARD;
+
 /* The spool has room again. Thread: the worker's. */
 void transfer_room(struct hub *h);

@@ -13,6 +13,7 @@
 #define ACCEPTS_PER_TURN 64
 #define ACCEPT_PAUSE_NS (100 * NS_PER_MS)
 #define CONNS_PER_CHUNK 1024
+#define TLS_FAREWELL_NS (2 * NS_PER_S)
 #define SERIAL_BITS 56 /* of a connection's serial; above them the worker's index */
 
 /* ------------------------------------------------------------------------ tasks */
@@ -178,6 +179,29 @@ struct conn *worker_adopt(struct worker *w, const struct transport *transport,
 	return c;
 }
 
+struct conn *worker_readopt(struct worker *w, const struct transport *transport,
+			    const struct sock_peer *peer, bool was_refused)
+{
+	struct admission *admission = &w->pool->shared.admission;
+	struct conn *c;
+
+	if (was_refused ? !admission_enter_refused(admission)
+			: admission_enter(admission, peer, UINT64_MAX, 0) != 0)
+		return NULL;
+	c = slab_get(&w->conns);
+	if (c)
+		c->transport = *transport;
+	else
+		leave(w, peer, was_refused);
+	return c;
+}
+
+int worker_attach(struct worker *w, struct conn *c)
+{
+	return reactor_add(&w->reactor, &c->source, c->transport.fd,
+			   EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, conn_event);
+}
+
 /* Only proxies may come where the PROXY protocol is spoken. */
 static bool drop_stranger(struct worker *w, const struct sock_peer *peer)
 {
@@ -232,8 +256,7 @@ static void adopt_socket(struct worker *w, int fd, const struct sock_peer *peer,
 	}
 	c->awaits_proxy = awaits_proxy;
 	c->awaits_tls = is_tls && awaits_proxy;
-	if (reactor_add(&w->reactor, &c->source, fd, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET,
-			conn_event)) {
+	if (worker_attach(w, c)) {
 		METRIC_INC(&w->metrics, accept_errors);
 		conn_abort(c);
 	}
@@ -290,7 +313,7 @@ static void accept_ready(struct reactor_source *s, uint32_t events)
 		if (r == -EAGAIN)
 			return;
 		if (r == 0) {
-			adopt_socket(l->worker, fd, &peer, l->is_tls);
+			adopt_socket(l->worker, fd, &peer, l->kind == LISTENER_TLS);
 			continue;
 		}
 		if (r == -EMFILE || r == -ENFILE || r == -ENOBUFS || r == -ENOMEM) {
@@ -309,7 +332,7 @@ int worker_listen(struct worker *w)
 		struct worker_listener *l = &w->listeners[i];
 		int error;
 
-		if (l->is_on)
+		if (l->is_on || (w->has_no_tls && l->kind == LISTENER_TLS))
 			continue;
 		error = reactor_add(&w->reactor, &l->source, l->fd, EPOLLIN | EPOLLEXCLUSIVE,
 				    accept_ready);
@@ -332,6 +355,30 @@ static void listen_again(struct wheel_timer *t)
 
 /* ------------------------------------------------------------------------- stop */
 
+void worker_task_pause(struct worker *w, struct worker_task *t)
+{
+	w->phase = WORKER_PAUSED;
+	w->hub.env.is_paused = true;
+	listen_off(w);
+	w->quiet = t;
+}
+
+int worker_resume(struct worker *w)
+{
+	w->phase = WORKER_SERVING;
+	w->hub.env.is_paused = false;
+	w->has_no_tls = false;
+	LIST_FOREACH (node, &w->hub.env.all)
+		conn_want_read(CONTAINER_OF(node, struct conn, node));
+	return worker_listen(w);
+}
+
+void worker_task_freeze(struct worker *w, struct worker_task *t)
+{
+	(void)t;
+	w->phase = WORKER_ENDED;
+}
+
 void worker_task_quiet(struct worker *w, struct worker_task *t)
 {
 	w->phase = WORKER_QUIET;
@@ -342,22 +389,57 @@ void worker_task_quiet(struct worker *w, struct worker_task *t)
 	w->quiet = t;
 }
 
-static void dismiss(struct worker *w, bool all)
+/* Whom a goodbye is for: everybody, or, before a hand-over, those that can't be handed over. */
+static bool has_to_leave(const struct worker *w, const struct conn *c)
 {
+	return w->phase == WORKER_LEAVING || transport_is_tls(&c->transport);
+}
+
+/* Return: how many are still there. */
+static size_t dismiss(struct worker *w, bool all)
+{
+	size_t n = 0;
+
 	LIST_FOREACH_SAFE (node, next, &w->hub.env.all) {
 		struct conn *c = CONTAINER_OF(node, struct conn, node);
 
+		if (!has_to_leave(w, c))
+			continue;
+		n++;
 		if (c->state == CONN_HANDSHAKE)
 			conn_abort(c);
-		else if (c->state == CONN_OPEN && (all || (c->n_lagging == 0 && !c->out->transit)))
-			protocol_dismiss(c);
+		if (c->state != CONN_OPEN || (!all && (c->n_lagging > 0 || c->out->transit)))
+			continue;
+		protocol_dismiss(c);
+		if (w->phase != WORKER_LEAVING)
+			METRIC_INC(&w->metrics, handover_tls);
 	}
+	return n;
 }
 
 static void abort_all(struct worker *w)
 {
-	LIST_FOREACH_SAFE (node, next, &w->hub.env.all)
-		conn_abort(CONTAINER_OF(node, struct conn, node));
+	LIST_FOREACH_SAFE (node, next, &w->hub.env.all) {
+		struct conn *c = CONTAINER_OF(node, struct conn, node);
+
+		if (w->phase == WORKER_ENDED || has_to_leave(w, c))
+			conn_abort(c);
+	}
+}
+
+/* The rest keeps being served meanwhile, so this looks at them now and then. */
+static void leave_tls(struct worker *w)
+{
+	uint64_t now = w->reactor.now_ns;
+	size_t n = dismiss(w, now >= w->stop_patience_ns);
+
+	if (n > 0 && now < w->stop_deadline_ns) {
+		wheel_add(&w->reactor.wheel, &w->farewell, now + REACTOR_TICK_NS);
+		return;
+	}
+	abort_all(w);
+	worker_task_answer(w, w->tls_leave);
+	w->tls_leave = NULL;
 }
 
 /* Two deadlines: the first for what waits, the last for the closing handshakes. */
@@ -365,12 +447,30 @@ static void farewell_due(struct wheel_timer *t)
 {
 	struct worker *w = CONTAINER_OF(t, struct worker, farewell);
 
+	if (w->tls_leave) {
+		leave_tls(w);
+		return;
+	}
 	if (w->reactor.now_ns >= w->stop_deadline_ns) {
 		abort_all(w);
 		return;
 	}
-	dismiss(w, true);
+	(void)dismiss(w, true);
 	wheel_add(&w->reactor.wheel, t, w->stop_deadline_ns);
+}
+
+void worker_task_leave_tls(struct worker *w, struct worker_task *t)
+{
+	uint64_t timeout = MIN(w->hub.env.config->shutdown_timeout, TLS_FAREWELL_NS);
+
+	w->has_no_tls = true;
+	listen_off(w);
+	if (worker_listen(w)) /* the others are on again */
+		wheel_add(&w->reactor.wheel, &w->accept_again, w->reactor.now_ns + ACCEPT_PAUSE_NS);
+	w->tls_leave = t;
+	w->stop_patience_ns = w->reactor.now_ns + timeout / 2;
+	w->stop_deadline_ns = w->reactor.now_ns + timeout;
+	leave_tls(w);
 }
 
 void worker_task_leave(struct worker *w, struct worker_task *t)
@@ -387,21 +487,22 @@ void worker_task_end(struct worker *w, struct worker_task *t)
 {
 	(void)t;
 	w->hub.env.is_stopping = true; /* no notices: everybody goes */
-	abort_all(w);
 	w->phase = WORKER_ENDED;
+	abort_all(w);
 }
 
 /* What stopping needs at the end of a turn. */
 static void stop_work(struct worker *w)
 {
-	if (w->quiet && !w->hub.env.is_congested) {
+	if (w->quiet && !w->hub.env.is_congested &&
+	    (w->phase == WORKER_QUIET || list_is_empty(&w->hub.spool_waiting))) {
 		worker_task_answer(w, w->quiet);
 		w->quiet = NULL;
 	}
 	if (!w->leave)
 		return;
 	if (!hub_has_output(&w->hub))
-		dismiss(w, false);
+		(void)dismiss(w, false);
 	if (w->hub.env.n_all == 0) {
 		worker_task_answer(w, w->leave);
 		w->leave = NULL;
@@ -538,8 +639,20 @@ int worker_new(struct worker_pool *p, struct access *access, unsigned index, str
 	return 0;
 }
 
-void worker_add_listener(struct worker *w, int fd, bool is_tls)
+bool worker_add_listener(struct worker *w, int fd, enum worker_listener_kind kind)
 {
+	if (w->n_listeners == WORKER_MAX_LISTENERS)
+		return false;
 	w->listeners[w->n_listeners++] =
-		(struct worker_listener){.worker = w, .fd = fd, .is_tls = is_tls};
+		(struct worker_listener){.worker = w, .fd = fd, .kind = kind};
+	return true;
+}
+
+void worker_drain_listener(struct worker *w, int fd, enum worker_listener_kind kind)
+{
+	struct sock_peer peer;
+	int client;
+
+	while (sock_accept(fd, &client, &peer) == 0)
+		adopt_socket(w, client, &peer, kind == LISTENER_TLS);
 }

@@ -2,9 +2,9 @@
 #pragma once
 
 /*
- * What the two sources of core/worker share: worker.c (one worker: tasks,
- * accepting, stopping, its loop) and worker_pool.c (all of them together).
- * Nobody else includes it.
+ * What the sources of core/worker share: worker.c (one worker: tasks, accepting,
+ * stopping, its loop), worker_pool.c (all of them together) and worker_listen.c
+ * (which sockets they listen on). Beside them only a hand-over includes it.
  */
 
 #include "core/worker.h"
@@ -16,9 +16,21 @@ int worker_new(struct worker_pool *p, struct access *access, unsigned index, str
 /* Its thread has ended, or never was. NULL is fine. */
 void worker_free(struct worker *w);
 
-/* The worker accepts on @fd, which becomes its own, from worker_listen() on. */
-void worker_add_listener(struct worker *w, int fd, bool is_tls);
+/* Takes every connection that waits at a listener which will not be used any more. */
+void worker_drain_listener(struct worker *w, int fd, enum worker_listener_kind kind);
+
+/* The task that ends the loop and touches nothing; and what makes a worker go on after it. */
+void worker_task_freeze(struct worker *w, struct worker_task *t);
+int worker_resume(struct worker *w) WB_NODISCARD;
+
+/* The worker accepts on @fd from worker_listen() on. True: it is its own; false: no room. */
+bool worker_add_listener(struct worker *w, int fd, enum worker_listener_kind kind) WB_NODISCARD;
 int worker_listen(struct worker *w) WB_NODISCARD;
+
+/* All that the configuration and systemd say; as worker_pool_new(). */
+int worker_pool_listen(struct worker_pool *p, const struct config *config,
+		       struct worker_socket *given, unsigned n_given, const char **ret_key)
+	WB_NODISCARD;
 
 /* What its thread runs; @arg: the worker. */
 void *worker_main(void *arg);

@@ -80,6 +80,11 @@ uint64_t log_dropped(void)
 	return atomic_load_explicit(&dropped, memory_order_relaxed);
 }
 
+void log_add_dropped(uint64_t n)
+{
+	atomic_fetch_add_explicit(&dropped, n, memory_order_relaxed);
+}
+
 /* Where lines go */
 
 static bool stderr_is_journal_stream(void)

@@ -154,6 +154,9 @@ WB_ANY_THREAD void log_set_worker(int index);
 /* Lines dropped since the start because their target would have blocked or failed. Any thread. */
 WB_ANY_THREAD uint64_t log_dropped(void);
 
+/* Counts those that the process before this one dropped. Thread: any. */
+WB_ANY_THREAD void log_add_dropped(uint64_t n);
+
 /**
  * log_report_suppressed() - tell what call sites left out in windows that are over
  *

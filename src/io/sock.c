@@ -2,6 +2,7 @@
 #include "io/sock.h"
 
 #include <arpa/inet.h>
+#include <assert.h>
 #include <errno.h>
 #include <netdb.h>
 #include <netinet/tcp.h>
@@ -142,6 +143,42 @@ uint16_t sock_port(int fd)
 	if (addr.ss_family == AF_INET6)
 		return ntohs(((struct sockaddr_in6 *)&addr)->sin6_port);
 	return 0;
+}
+
+bool sock_is_at(int fd, const char *host, uint16_t port)
+{
+	struct sockaddr_storage wanted, addr = {0};
+	socklen_t wanted_len, len = sizeof(addr);
+	const struct sockaddr_in *a4 = (const void *)&wanted, *b4 = (const void *)&addr;
+	const struct sockaddr_in6 *a6 = (const void *)&wanted, *b6 = (const void *)&addr;
+
+	if (parse_address(host, port, &wanted, &wanted_len) ||
+	    getsockname(fd, (struct sockaddr *)&addr, &len) < 0 ||
+	    addr.ss_family != wanted.ss_family || (port && sock_port(fd) != port))
+		return false;
+	return addr.ss_family == AF_INET
+		       ? a4->sin_addr.s_addr == b4->sin_addr.s_addr
+		       : memcmp(&a6->sin6_addr, &b6->sin6_addr, sizeof(a6->sin6_addr)) == 0;
+}
+
+char *sock_path(char out[SOCK_PATH_MAX], int fd)
+{
+	struct sockaddr_un addr = {0};
+	socklen_t len = sizeof(addr);
+
+	static_assert(SOCK_PATH_MAX > sizeof(addr.sun_path), "with its NUL");
+	out[0] = '\0';
+	if (getsockname(fd, (struct sockaddr *)&addr, &len) == 0 && addr.sun_family == AF_UNIX)
+		snprintf(out, SOCK_PATH_MAX, "%.*s", (int)sizeof(addr.sun_path), addr.sun_path);
+	return out;
+}
+
+uint64_t sock_cookie(int fd)
+{
+	uint64_t cookie = 0;
+	socklen_t len = sizeof(cookie);
+
+	return getsockopt(fd, SOL_SOCKET, SO_COOKIE, &cookie, &len) < 0 ? 0 : cookie;
 }
 
 static void fill_peer(struct sock_peer *peer, const struct sockaddr_storage *addr)

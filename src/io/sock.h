@@ -58,6 +58,16 @@ int sock_listen_unix(const char *path, mode_t mode, int backlog, int *ret_fd) WB
 /* The port a socket is bound to; 0 when it has none. */
 uint16_t sock_port(int fd);
 
+/* Whether a socket is bound to an address, numeric, and port (0: whichever it has). */
+bool sock_is_at(int fd, const char *host, uint16_t port);
+
+/* The path of a unix socket, NUL-terminated; "" when it has none. */
+#define SOCK_PATH_MAX 109
+char *sock_path(char out[SOCK_PATH_MAX], int fd);
+
+/* What a socket is known by as long as it lives, in all processes (SO_COOKIE); 0: none. */
+uint64_t sock_cookie(int fd);
+
 /**
  * sock_accept() - take one waiting connection
  *

@@ -21,6 +21,7 @@
 enum config_slow_consumer { SLOW_DISCONNECT, SLOW_SKIP };
 enum config_rate_action { RATE_THROTTLE, RATE_CLOSE };
 enum config_auth { AUTH_NONE, AUTH_JWT };
+enum config_on_stop { ON_STOP_AUTO, ON_STOP_KEEP, ON_STOP_CLOSE };
 enum config_text_messages { TEXT_LOG, TEXT_RELAY, TEXT_REJECT };
 
 /* What a key is in struct config, by kind. Texts are never NULL; "" when empty. */
@@ -31,7 +32,8 @@ enum config_text_messages { TEXT_LOG, TEXT_RELAY, TEXT_REJECT };
 #define CONFIG_MEMBER_DURATION uint64_t /* ns */
 #define CONFIG_MEMBER_LOG_LEVEL int     /* LOG_EMERG … LOG_DEBUG of syslog.h */
 #define CONFIG_MEMBER_MODE uint64_t     /* permissions, as chmod(2) has them */
-#define CONFIG_MEMBER_PORT uint64_t     /* or CONFIG_PORT_OFF */
+#define CONFIG_MEMBER_ON_STOP enum config_on_stop
+#define CONFIG_MEMBER_PORT uint64_t /* or CONFIG_PORT_OFF */
 #define CONFIG_MEMBER_PREFIXES char *
 #define CONFIG_MEMBER_RATE_ACTION enum config_rate_action
 #define CONFIG_MEMBER_REAL double

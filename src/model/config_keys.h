@@ -196,6 +196,10 @@ KEY(log_connections, BOOL, "yes", "", "", LIVE,
     "is counted.")
 
 GROUP("Stopping")
+KEY(on_stop, ON_STOP, "auto", "", "", LIVE,
+    "What a SIGTERM means for open connections. auto asks systemd: a restart hands them over to the "
+    "next process, where they go on; a stop says goodbye and closes them. keep always hands over, "
+    "close never does.")
 KEY(shutdown_timeout, DURATION, "10", "0|50ms", "10m", LIVE,
     "How long a stop may take to send what is queued and to say goodbye. 0 means not at all.")
 KEY(reconnect_window, DURATION, "30", "0|50ms", "1h", LIVE,

@@ -154,6 +154,13 @@ static const struct config_choice log_levels[] = {
 	{NULL, 0},
 };
 
+static const struct config_choice on_stops[] = {
+	{"auto", ON_STOP_AUTO},
+	{"keep", ON_STOP_KEEP},
+	{"close", ON_STOP_CLOSE},
+	{NULL, 0},
+};
+
 static const struct config_choice rate_actions[] = {
 	{"throttle", RATE_THROTTLE},
 	{"close", RATE_CLOSE},
@@ -222,6 +229,13 @@ const struct config_kind config_kind_MODE = {
 	.syntax = "octal digits, %s",
 	.parse = parse_mode,
 	.format = format_mode,
+};
+
+const struct config_kind config_kind_ON_STOP = {
+	.storage = STORE_CHOICE,
+	.noun = "a known action",
+	.choice = on_stops,
+	.parse = parse_choice,
 };
 
 const struct config_kind config_kind_PORT = {

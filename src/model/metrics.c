@@ -27,13 +27,14 @@ enum metric_kind {
 struct metric_row {
 	enum metric_kind kind;
 	size_t offset; /* in struct metrics */
+	const char *field;
 	const char *name;
 	const char *labels;
 	const char *help;
 };
 
 #define ROW(kind, field, name, labels, help) \
-	{KIND_##kind, offsetof(struct metrics, field), name, labels, help},
+	{KIND_##kind, offsetof(struct metrics, field), #field, name, labels, help},
 #define COUNTER(...) ROW(COUNTER, __VA_ARGS__)
 #define GAUGE(...) ROW(GAUGE, __VA_ARGS__)
 #define HISTOGRAM(...) ROW(HISTOGRAM, __VA_ARGS__)
@@ -103,6 +104,96 @@ void metrics_count_close(struct metrics *m, uint16_t code)
 		METRIC_INC(m, closed_other);
 	}
 }
+
+/* ------------------------------------------------------- from one process to the next */
+
+#define NAME_MAX_BYTES 80
+
+static bool is_kept(const struct metric_row *row)
+{
+	return row->kind != KIND_GAUGE && row->kind != KIND_WORKER_VIEW;
+}
+
+/* Calls @fn for each counter of a row: one, or the buckets and the sum of a histogram. */
+static void each_of_row(const struct metrics *m, const struct metric_row *row, metrics_each_fn *fn,
+			void *ctx)
+{
+	const char *at = (const char *)m + row->offset;
+	const struct metrics_hist *h = (const void *)at;
+	char name[NAME_MAX_BYTES];
+
+	if (row->kind != KIND_HISTOGRAM) {
+		fn(ctx, row->field,
+		   atomic_load_explicit((const _Atomic uint64_t *)(const void *)at,
+					memory_order_relaxed));
+		return;
+	}
+	for (size_t i = 0; i <= METRICS_N_BOUNDS; i++) {
+		snprintf(name, sizeof(name), "%s/%s", row->field,
+			 i < METRICS_N_BOUNDS ? bound_text[i] : "+Inf");
+		fn(ctx, name, atomic_load_explicit(&h->bucket[i], memory_order_relaxed));
+	}
+	snprintf(name, sizeof(name), "%s/sum", row->field);
+	fn(ctx, name, atomic_load_explicit(&h->sum_ns, memory_order_relaxed));
+}
+
+struct each {
+	metrics_each_fn *fn;
+	void *ctx;
+};
+
+static void unless_zero(void *ctx, const char *name, uint64_t value)
+{
+	const struct each *e = ctx;
+
+	if (value)
+		e->fn(e->ctx, name, value);
+}
+
+void metrics_each(const struct metrics *m, metrics_each_fn *fn, void *ctx)
+{
+	struct each e = {fn, ctx};
+
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++)
+		if (is_kept(&rows[i]))
+			each_of_row(m, &rows[i], unless_zero, &e);
+}
+
+static _Atomic uint64_t *hist_member(struct metrics_hist *h, const char *name)
+{
+	if (strcmp(name, "sum") == 0)
+		return &h->sum_ns;
+	if (strcmp(name, "+Inf") == 0)
+		return &h->bucket[METRICS_N_BOUNDS];
+	for (size_t i = 0; i < METRICS_N_BOUNDS; i++)
+		if (strcmp(name, bound_text[i]) == 0)
+			return &h->bucket[i];
+	return NULL;
+}
+
+bool metrics_restore(struct metrics *m, const char *name, uint64_t value)
+{
+	const char *slash = strchrnul(name, '/');
+	size_t n = (size_t)(slash - name);
+
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+		const struct metric_row *row = &rows[i];
+		char *member = (char *)m + row->offset;
+		_Atomic uint64_t *at = (_Atomic uint64_t *)(void *)member;
+
+		if (!is_kept(row) || strlen(row->field) != n || memcmp(row->field, name, n) != 0 ||
+		    (row->kind == KIND_HISTOGRAM) != (*slash == '/'))
+			continue;
+		if (row->kind == KIND_HISTOGRAM)
+			at = hist_member((struct metrics_hist *)(void *)member, slash + 1);
+		if (at)
+			metric_add(at, value);
+		return at != NULL;
+	}
+	return false;
+}
+
+/* ---------------------------------------------------------------------- rendering */
 
 static uint64_t metrics_load(const struct metrics *m, size_t offset)
 {
@@ -261,6 +352,13 @@ static void emit_extra(struct render *r, const struct metrics_extra *x)
 	emit(r, "websocket_spool_wait_seconds %" PRIu64 ".%03" PRIu64 "\n",
 	     (uint64_t)(x->spool_wait_ns / NS_PER_S),
 	     (uint64_t)(x->spool_wait_ns / NS_PER_MS % 1000));
+	emit_single(r, "websocket_handover_state_bytes", "gauge",
+		    "Bytes of the state that this process took over from the one before.",
+		    x->state_bytes);
+	emit_head(r, "websocket_handover_pause_seconds", "gauge",
+		  "How long clients waited while this process took over from the one before.");
+	emit(r, "websocket_handover_pause_seconds %" PRIu64 ".%06" PRIu64 "\n",
+	     (uint64_t)(x->pause_ns / NS_PER_S), (uint64_t)(x->pause_ns / 1000 % 1000000));
 	if (x->ring_depth) {
 		emit_head(r, "websocket_worker_ring_depth", "gauge",
 			  "Posts that wait in the ring of a worker.");

@@ -69,6 +69,8 @@ struct WB_VALUE metrics_extra {
 	uint64_t log_lines_dropped;
 	uint64_t spool_queue_bytes; /* of chunks that wait for the disk */
 	uint64_t spool_wait_ns;     /* of the chunk in hand, so far */
+	uint64_t state_bytes;       /* taken over by this process */
+	uint64_t pause_ns;          /* for which clients waited then */
 	uint64_t start_wall_ms;     /* when the process started; fixed, so that it tells restarts */
 	const char *version;        /* borrowed, without quotes; NULL: no build info */
 	const uint64_t *ring_depth; /* borrowed; posts waiting, one for each shard; NULL: none */
@@ -128,6 +130,18 @@ void metrics_count_close(struct metrics *m, uint16_t code);
 
 /* Behind METRICS_SUM: @offset of a _Atomic uint64_t member. Any thread. */
 uint64_t metrics_sum_at(const struct metrics *const shards[], size_t n, size_t offset);
+
+/* One counter of a shard, by a name that stays the same in later versions. */
+typedef void metrics_each_fn(void *ctx, const char *name, uint64_t value);
+
+/*
+ * Calls @fn for each counter of a shard that is not 0. Gauges are left out: what they measure
+ * is measured anew. Thread: the shard's owner.
+ */
+void metrics_each(const struct metrics *m, metrics_each_fn *fn, void *ctx);
+
+/* Adds to a counter named by metrics_each(); false: there is none of that name (any more). */
+bool metrics_restore(struct metrics *m, const char *name, uint64_t value);
 
 /**
  * metrics_render() - append all metrics as Prometheus text

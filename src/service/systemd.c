@@ -144,14 +144,14 @@ int systemd_take_sockets(struct systemd_sockets *ret)
 	struct systemd_sockets taken = {0};
 	char **names = NULL;
 	int n = sd_listen_fds_with_names(true, &names);
-	int r = 0;
+	int r = n < 0 ? n : n > SYSTEMD_MAX_SOCKETS ? -E2BIG : 0;
 
-	if (n > SYSTEMD_MAX_SOCKETS) {
-		close_all(n);
-		r = -E2BIG;
-	} else if (n < 0) {
-		r = n;
+	if (n > 0 && r == 0) {
+		taken.socket = calloc((size_t)n, sizeof(*taken.socket));
+		r = taken.socket ? 0 : -ENOMEM;
 	}
+	if (r)
+		close_all(MAX(n, 0));
 	for (int i = 0; i < n && r == 0; i++) {
 		r = socket_take(&taken.socket[i], SD_LISTEN_FDS_START + i, names[i]);
 		if (r < 0)
@@ -161,6 +161,8 @@ int systemd_take_sockets(struct systemd_sockets *ret)
 	names_free(names);
 	if (r == 0)
 		*ret = taken;
+	else
+		free(taken.socket);
 	return r;
 }
 
@@ -168,5 +170,31 @@ void systemd_sockets_fini(struct systemd_sockets *sockets)
 {
 	for (size_t i = 0; i < sockets->n; i++)
 		fd_closep(&sockets->socket[i].fd);
+	free(sockets->socket);
 	*sockets = (struct systemd_sockets){0};
+}
+
+int systemd_store(const char *name, const int *fds, unsigned n)
+{
+	char state[128];
+	int r;
+
+	snprintf(state, sizeof(state), "FDSTORE=1\nFDPOLL=0\nFDNAME=%s", name);
+	r = sd_pid_notify_with_fds(0, false, state, fds, n);
+	return r == 0 ? -ENOTCONN : MIN(r, 0);
+}
+
+int systemd_barrier(uint64_t ns)
+{
+	int r = sd_notify_barrier(false, ns / 1000);
+
+	return r == 0 ? -ENOTCONN : MIN(r, 0);
+}
+
+int systemd_unstore(const char *name)
+{
+	char state[128];
+
+	snprintf(state, sizeof(state), "FDSTOREREMOVE=1\nFDNAME=%s", name);
+	return notify(state);
 }

@@ -2,8 +2,9 @@
 #pragma once
 
 /*
- * What the service manager wants to hear, and what it hands over: sd_notify(3),
- * sd_watchdog_enabled(3), sd_listen_fds(3).
+ * What the service manager wants to hear, what it hands over, and what it keeps for the
+ * next process: sd_notify(3), sd_watchdog_enabled(3), sd_listen_fds(3),
+ * sd_pid_notify_with_fds(3), org.freedesktop.systemd1(5).
  *
  * Without systemd every function here is a cheap no-op that reports success or
  * "none", so that the caller needs no case for it.
@@ -12,10 +13,12 @@
  * reported as -errno; a daemon goes on without.
  */
 
+#include <signal.h>
+
 #include "base/base.h"
 
-/* More sockets than this are refused: no unit of ours names that many. */
-#define SYSTEMD_MAX_SOCKETS 64
+/* More descriptors than this are refused: no unit names, and no hand-over has, that many. */
+#define SYSTEMD_MAX_SOCKETS 2200
 #define SYSTEMD_STATUS_MAX 512 /* of a status text, NUL included; the rest is cut */
 
 enum systemd_socket_kind {
@@ -34,7 +37,7 @@ struct WB_VALUE systemd_socket {
 
 /* All that were handed over. All-zero is empty. */
 struct WB_VALUE systemd_sockets {
-	struct systemd_socket socket[SYSTEMD_MAX_SOCKETS];
+	struct systemd_socket *socket;
 	size_t n;
 };
 
@@ -70,7 +73,7 @@ uint64_t systemd_watchdog_ns(void);
 bool systemd_is_there(void);
 
 /**
- * systemd_take_sockets() - take over the descriptors of socket activation
+ * systemd_take_sockets() - take over the descriptors of socket activation and of the store
  * @ret:    every one of them, unfit ones too, so that the caller can name them
  *
  * The environment variables go, so that no child takes them for its own; a
@@ -85,3 +88,46 @@ int systemd_take_sockets(struct systemd_sockets *ret) WB_NODISCARD;
 
 /* Closes what was not taken out (-1); accepts all-zero. */
 void systemd_sockets_fini(struct systemd_sockets *sockets);
+
+/**
+ * systemd_store() - let the manager keep descriptors for the next process of the service
+ * @name:  that they come back with; several may have the same
+ * @fds:   @n of them, at most SYSTEMD_STORE_BATCH; borrowed: the manager has copies
+ *
+ * They are kept whether they hang up or not, over restarts, not over a stop.
+ *
+ * Return: 0 | -ENOTCONN there is no manager | -errno.
+ */
+#define SYSTEMD_STORE_BATCH 253
+int systemd_store(const char *name, const int *fds, unsigned n) WB_NODISCARD;
+
+/* Waits until the manager has read all it was told, @ns at most. Return: 0 | -errno. */
+int systemd_barrier(uint64_t ns) WB_NODISCARD;
+
+/* The manager forgets what it keeps by that name. Return: as systemd_ready(). */
+int systemd_unstore(const char *name);
+
+/* What a SIGTERM is a part of. */
+enum systemd_job {
+	SYSTEMD_JOB_NONE, /* nothing that the manager does: a signal by hand, a time limit */
+	SYSTEMD_JOB_RESTART,
+	SYSTEMD_JOB_STOP, /* or whatever else ends it */
+};
+
+/**
+ * systemd_ask_job() - ask the manager why it stops a service
+ * @ret_store: descriptors that it would keep (FileDescriptorStoreMax=)
+ *
+ * For root, who can ask without a message bus; that bus turns away who has a dynamic user id
+ * (dbus-daemon 1.14 with systemd 252). Takes milliseconds, at most some seconds.
+ *
+ * Return: 0 | -errno: there is no manager that can be asked.
+ * Thread: any.
+ */
+int systemd_ask_job(const char *unit, enum systemd_job *ret, unsigned *ret_store) WB_NODISCARD;
+
+/*
+ * Sent with that store size (sigqueue(3)) to the daemon by ExecStop= when a restart is
+ * meant; SIGTERM follows.
+ */
+#define SYSTEMD_SIGNAL_RESTART SIGRTMIN

@@ -262,6 +262,62 @@ struct frame *frame_unref(struct frame *f)
 	return NULL;
 }
 
+/* Whether bytes can be split into WebSocket frames of @piece bytes and a last one. */
+static bool is_sound(uint8_t opcode, size_t len, size_t piece)
+{
+	size_t last;
+
+	if (len == 0 || piece == 0 || piece > len)
+		return false;
+	last = len % piece ? len % piece : piece;
+	/* What is no message (the answer to a handshake) is never split. */
+	return opcode == 0 ? piece == len
+			   : last >= head_within(last) && piece >= head_within(piece);
+}
+
+struct frame *frame_new_saved(const struct frame_saved *s, _Atomic size_t *account)
+{
+	struct frame *f;
+
+	if (!is_sound(s->opcode, s->len, s->piece) || s->packed_with >= ZIP_N_KINDS ||
+	    s->messages == 0 || s->messages > s->len ||
+	    (s->flags & FRAME_IS_PACKED && s->packed_with == ZIP_NONE))
+		return NULL;
+	f = allocate(s->len, account);
+	if (!f)
+		return NULL;
+	f->flags = s->flags;
+	f->opcode = s->opcode;
+	f->packed_with = s->packed_with;
+	f->messages = s->messages;
+	f->seq = s->seq;
+	f->sender = s->sender;
+	f->received_ns = s->received_ns;
+	f->body.len = s->len;
+	f->body.piece = s->piece;
+	memcpy(f->body.bytes, s->bytes, s->len);
+	return f;
+}
+
+const struct frame_bytes *frame_set_form(struct frame *f, size_t form, const uint8_t *bytes,
+					 size_t len, size_t piece)
+{
+	struct frame_bytes *b;
+
+	if (form >= FRAME_N_FORMS || atomic_load_explicit(&f->form[form], memory_order_relaxed) ||
+	    !is_sound(WS_BINARY, len, piece))
+		return NULL;
+	b = malloc(sizeof(*b) + len);
+	if (!b)
+		return NULL;
+	b->len = len;
+	b->piece = piece;
+	memcpy(b->bytes, bytes, len);
+	charge(f, sizeof(*b) + len);
+	atomic_store_explicit(&f->form[form], b, memory_order_relaxed);
+	return b;
+}
+
 /* The payload of @b in one piece; NULL without memory. Lives until the next use of @m->copy. */
 static const uint8_t *whole_payload(const struct frame_bytes *b, struct frame_maker *m)
 {
@@ -277,8 +333,8 @@ static const uint8_t *whole_payload(const struct frame_bytes *b, struct frame_ma
 	return m->copy.data;
 }
 
-/* The message of @f, decoded; NULL without memory. What it points to lives until the next use of
- * @m. */
+/* The BinaryData of @f, decoded; NULL without memory, or when it is none. What it points to lives
+ * until the next use of @m. */
 static Websocket__WebSocketMessage *decode(struct frame *f, struct frame_maker *m)
 {
 	Websocket__WebSocketMessage *msg = NULL;
@@ -287,7 +343,10 @@ static Websocket__WebSocketMessage *decode(struct frame *f, struct frame_maker *
 	if (!p)
 		return NULL;
 	arena_reset(m->arena);
-	return msg_decode(m->arena, p, frame_payload_len(f), &msg) == MSG_OK ? msg : NULL;
+	if (msg_decode(m->arena, p, frame_payload_len(f), &msg) != MSG_OK ||
+	    msg->payload_case != WEBSOCKET__WEB_SOCKET_MESSAGE__PAYLOAD_BINARY)
+		return NULL;
+	return msg;
 }
 
 /* Encodes @b as a form of @f. */

@@ -109,6 +109,40 @@ struct frame *frame_new_joined(size_t room, _Atomic size_t *account) WB_NODISCAR
  */
 bool frame_join(struct frame *f, uint8_t opcode, const void *p, size_t n) WB_NODISCARD;
 
+/* A frame as another process had it: what it was made of, for frame_new_saved(). */
+struct WB_VALUE frame_saved {
+	uint8_t flags;
+	uint8_t opcode;
+	uint8_t packed_with;
+	uint32_t messages;
+	uint64_t seq;
+	uint64_t sender;
+	uint64_t received_ns;
+	const uint8_t *bytes; /* borrowed */
+	size_t len;
+	size_t piece;
+};
+
+/**
+ * frame_new_saved() - make it again, byte for byte
+ *
+ * What stands in @s may be anything. Variants are made anew; frame_set_form() brings those
+ * of which a receiver has a part already.
+ *
+ * Return:  the frame with one reference; NULL: @s cannot be of a frame, or there is no memory.
+ */
+struct frame *frame_new_saved(const struct frame_saved *s, _Atomic size_t *account) WB_NODISCARD;
+
+/**
+ * frame_set_form() - give a frame a variant that was made elsewhere
+ * @form: enum frame_form
+ *
+ * Return:  the bytes, which live as long as @f; NULL as frame_new_saved(), and when it has one.
+ * Thread:  the only one that knows @f.
+ */
+const struct frame_bytes *frame_set_form(struct frame *f, size_t form, const uint8_t *bytes,
+					 size_t len, size_t piece) WB_NODISCARD;
+
 /* Writes a part of the payload at an offset of the message, across pieces where need be. */
 void frame_write(struct frame *f, size_t offset, const void *p, size_t n);
 

@@ -409,6 +409,30 @@ struct grant *grant_new(const char *user_id)
 	return grant_alloc(user_id, 0, 0);
 }
 
+struct grant *grant_restore(const struct grant *like)
+{
+	struct grant *g;
+	size_t bytes = 0;
+	char *at;
+
+	if (!is_user_id(like->user_id))
+		return NULL;
+	for (size_t i = 0; i < like->n_patterns; i++)
+		bytes += strlen(like->pattern[i]) + 1;
+	g = grant_alloc(like->user_id, like->n_patterns, bytes);
+	if (!g)
+		return NULL;
+	g->expires_s = like->expires_s;
+	g->may_publish = like->may_publish;
+	g->any_channel = like->any_channel;
+	at = g->text + strlen(g->user_id) + 1;
+	while (g->n_patterns < like->n_patterns) {
+		g->pattern[g->n_patterns] = at;
+		at = stpcpy(at, like->pattern[g->n_patterns++]) + 1;
+	}
+	return g;
+}
+
 static bool measure_patterns(const json_t *channels, size_t *ret_bytes)
 {
 	size_t i;

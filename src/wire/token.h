@@ -102,6 +102,14 @@ char *token_make(const struct token_keys *keys, const struct token_claims *claim
 struct grant *grant_new(const char *user_id) WB_NODISCARD;
 
 /**
+ * grant_restore() - a grant as it was before
+ * @like:   what it is to be; borrowed, text[] is not looked at
+ *
+ * Return:  NULL without memory, and when its user id could be of nobody.
+ */
+struct grant *grant_restore(const struct grant *like) WB_NODISCARD;
+
+/**
  * grant_allows() - whether a channel may be joined
  *
  * In a pattern `*` stands for anything within a segment (up to the next "/"), `**` for

@@ -84,7 +84,7 @@ static void open_office(void)
 		sem_init(&office.has_room[i], 0, 0);
 	sem_init(&office.gate, 0, 0);
 	sem_init(&office.at_gate, 0, 0);
-	CHECK_EQ(spool_new(office.dir, &ops, &office, &office.spool), 0);
+	CHECK_EQ(spool_new(office.dir, false, &ops, &office, &office.spool), 0);
 }
 
 /* Files in the directory; @remove: and removes them. */
@@ -447,7 +447,7 @@ TEST(spool_start_removes_left_over_parts_unless_they_are_in_use)
 	open_office();
 	touch(".20240131T120000Z-" CLIENT "-7.part");
 	/* The first one is still there, so the partial file may be its. */
-	CHECK_EQ(spool_new(office.dir, &ops, &office, &second), 0);
+	CHECK_EQ(spool_new(office.dir, false, &ops, &office, &second), 0);
 	spool_free(second);
 	CHECK_EQ(count_files(true, false), 1);
 
@@ -455,7 +455,7 @@ TEST(spool_start_removes_left_over_parts_unless_they_are_in_use)
 	touch("20240131T120000Z-" CLIENT "-7.part"); /* no dot */
 	touch(".notes.part");
 	touch(".20240131T120000Z-x");
-	CHECK_EQ(spool_new(office.dir, &ops, &office, &office.spool), 0);
+	CHECK_EQ(spool_new(office.dir, false, &ops, &office, &office.spool), 0);
 	CHECK_EQ(count_files(true, false), 2);
 	CHECK_EQ(count_files(false, true), 3);
 	close_office();
@@ -468,15 +468,15 @@ TEST(spool_new_makes_the_directory_or_says_why_not)
 
 	open_office();
 	snprintf(path, sizeof(path), "%s/new", office.dir);
-	CHECK_EQ(spool_new(path, &ops, &office, &s), 0);
+	CHECK_EQ(spool_new(path, false, &ops, &office, &s), 0);
 	s = spool_free(s);
 	CHECK_EQ(rmdir(path), 0);
 	snprintf(path, sizeof(path), "%s/no/such", office.dir);
-	CHECK_EQ(spool_new(path, &ops, &office, &s), -ENOENT);
+	CHECK_EQ(spool_new(path, false, &ops, &office, &s), -ENOENT);
 	touch("file");
 	snprintf(path, sizeof(path), "%s/file", office.dir);
-	CHECK_EQ(spool_new(path, &ops, &office, &s), -ENOTDIR);
-	CHECK_EQ(spool_new("/proc/self", &ops, &office, &s) < 0, geteuid() != 0 || !s);
+	CHECK_EQ(spool_new(path, false, &ops, &office, &s), -ENOTDIR);
+	CHECK_EQ(spool_new("/proc/self", false, &ops, &office, &s) < 0, geteuid() != 0 || !s);
 	spool_free(s);
 	close_office();
 }
@@ -623,7 +623,7 @@ TEST(spool_thread_blocks_signals)
 	pthread_sigmask(SIG_SETMASK, NULL, &before);
 	open_office();
 	office.spool = spool_free(office.spool);
-	CHECK_EQ(spool_new(office.dir, &mask_ops, &office, &office.spool), 0);
+	CHECK_EQ(spool_new(office.dir, false, &mask_ops, &office, &office.spool), 0);
 	pthread_sigmask(SIG_SETMASK, NULL, &after);
 	CHECK_MEM(&before, &after, sizeof(before));
 	send_chunk(1, 0, true, "");

@@ -103,8 +103,8 @@ TEST(worker_pool_names_the_key_that_is_to_blame)
 	struct reactor loop = {0};
 	struct worker_pool *p = NULL, *q = NULL;
 	const char *key = NULL;
+	struct worker_socket given = {-1, LISTENER_GIVEN};
 	char *host;
-	int fd;
 
 	CHECK_EQ(reactor_init(&loop, &no_ops), 0);
 	CHECK_EQ(worker_pool_new(access, 2, NULL, 0, &loop, &p, &key), 0);
@@ -120,8 +120,9 @@ TEST(worker_pool_names_the_key_that_is_to_blame)
 	p = worker_pool_free(p);
 	CHECK(p == NULL && worker_pool_free(NULL) == NULL);
 	/* One socket that was handed over is shared by all workers. */
-	CHECK_EQ(sock_listen("127.0.0.1", 0, 8, true, &fd), 0);
-	CHECK_EQ(worker_pool_new(access, 3, &fd, 1, &loop, &p, &key), 0);
+	CHECK_EQ(sock_listen("127.0.0.1", 0, 8, true, &given.fd), 0);
+	CHECK_EQ(worker_pool_new(access, 3, &given, 1, &loop, &p, &key), 0);
+	CHECK_EQ(given.fd, -1);
 	for (unsigned i = 0; i < 3; i++)
 		CHECK_EQ(p->workers[i]->n_listeners, 1);
 	CHECK(p->port > 0);
