@@ -176,8 +176,13 @@ SLOW = $(if $(findstring thread,$(SAN)),6,$(if $(SAN),3,1))
 check: deps
 	@tests/check.sh $(MAKE)
 
+# The second pass hands everything over to another process wherever a test waits.
+HANDED_OVER := conn conn-output conn-timers hub protocol protocol-channels slow limits core-regressions \
+	channel-model frame-forms
+
 check-unit: $(O)/unit
 	$(Q)$(O)/unit $(UNIT)
+	$(Q)$(if $(UNIT),,WB_HANDOVER=1 $(O)/unit $(HANDED_OVER))
 
 check-integration: $(O)/wsbind $(O)/wsbind-faults
 	$(Q)WSBIND=$(O)/wsbind WSBIND_TEST_SLOW=$(SLOW) $(PYTHON) tests/integration/run.py $(TEST)

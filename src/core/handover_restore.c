@@ -112,10 +112,16 @@ static int take_frame(struct restoring *r, const struct state_record *record)
 	return s ? 0 : -EINVAL;
 }
 
+/* The lobby's name has no bytes, and those of an empty field are nowhere. */
+static const char *name_of(const State__Channel *s)
+{
+	return s->name.len ? (const char *)s->name.data : "";
+}
+
 static bool is_channel_sound(const State__Channel *s)
 {
-	return s->name.len <= DIRECTORY_NAME_MAX && utf8_valid(s->name.data, s->name.len) &&
-	       (s->name.len == 0 || !memchr(s->name.data, 0, s->name.len)) && s->from <= s->seq &&
+	return s->name.len <= DIRECTORY_NAME_MAX && utf8_valid(name_of(s), s->name.len) &&
+	       !memchr(name_of(s), 0, s->name.len) && s->from <= s->seq &&
 	       s->seq < UINT64_MAX / 2 && s->n_frame == (s->n_frame ? s->seq - s->from : 0);
 }
 
@@ -151,7 +157,7 @@ static int make_channel(struct restoring *r, const State__Channel *s, struct hub
 
 	if (!is_channel_sound(s))
 		return -EINVAL;
-	error = directory_restore(d, (const char *)s->name.data, s->name.len, s->seq, &log->entry);
+	error = directory_restore(d, name_of(s), s->name.len, s->seq, &log->entry);
 	if (error)
 		return error < 0 ? -EINVAL : -ENOMEM;
 	if (fill_log(r, s, log))

@@ -431,7 +431,18 @@ static struct access *make_access(unsigned which)
 	return access;
 }
 
-/* A reload, a flood, or the stop. */
+/* Another process goes on; not before nothing waits for room in a ring. */
+static void step_hand_over(struct play *pl, unsigned workers)
+{
+	bool can = !pl->is_stopping;
+
+	for (unsigned i = 0; i < pl->rig->n; i++)
+		can &= !pl->rig->w[i]->hub.env.is_congested;
+	if (can)
+		rig_hand_over(pl->rig, workers, NULL);
+}
+
+/* A reload, a flood, a hand-over, or the stop. */
 static void step_order(struct play *pl, unsigned which)
 {
 	uint8_t what = fuzz_byte(&pl->in);
@@ -439,6 +450,10 @@ static void step_order(struct play *pl, unsigned which)
 
 	if (what >= 250) {
 		step_stop(pl);
+		return;
+	}
+	if (what >= 216 && what < 240) {
+		step_hand_over(pl, 1 + what % 2);
 		return;
 	}
 	if (what >= 240) {

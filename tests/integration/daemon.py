@@ -127,12 +127,14 @@ class Daemon:
                                         preexec_fn=self.preexec, pass_fds=self.fds)
         threading.Thread(target=self._read_log, args=(self.process.stdout,), daemon=True).start()
         if self.wants_ready:
-            found = self.wait_log(READY)
-            self.host = found["host"] or found["tls_host"]
-            self.port = found["port"] and int(found["port"])
-            self.tls_port = found["tls_port"] and int(found["tls_port"])
-            self.metrics_port = found["metrics_port"] and int(found["metrics_port"])
-            self.workers = int(found["workers"])
+            self._note_ready(self.wait_log(READY))
+
+    def _note_ready(self, found):
+        self.host = found["host"] or found["tls_host"]
+        self.port = found["port"] and int(found["port"])
+        self.tls_port = found["tls_port"] and int(found["tls_port"])
+        self.metrics_port = found["metrics_port"] and int(found["metrics_port"])
+        self.workers = int(found["workers"])
 
     def stop(self, sig=signal.SIGTERM, timeout=15 * SLOW):
         """A stop as it should be: exit status 0, nothing reported, nothing left behind."""
@@ -158,6 +160,14 @@ class Daemon:
 
     def signal(self, number):
         self.process.send_signal(number)
+
+    def hand_over(self, timeout=DEADLINE):
+        """SIGUSR2: the same process becomes another one. Returns what that said of it."""
+        since = len(self.log)
+        self.signal(signal.SIGUSR2)
+        said = self.wait_log("took over .*", timeout, since)[0]
+        self._note_ready(self.wait_log(READY, timeout, since))
+        return said
 
     # Log
 

@@ -26,6 +26,13 @@ speaks() { # a handshake on the port
 	exec 3>&-
 	[ "$line" = $'HTTP/1.1 101 Switching Protocols\r' ]
 }
+waits() { # COMMAND: true within 10 s
+	for _ in $(seq 100); do
+		"$@" && return
+		sleep 0.1
+	done
+	return 1
+}
 pid() { systemctl show --value -p MainPID wsbind; }
 conffile() { grep -q '^welcome = mine' /etc/wsbind.conf; }
 
@@ -41,7 +48,14 @@ check 'man pages, completion, examples are there' ls /usr/share/man/man5/wsbind.
 
 echo 'welcome = mine' >>/etc/wsbind.conf
 first=$(pid)
+wsbind client -c 2 --interval-ms 100 >/tmp/client 2>&1 &
+client=$!
+check 'two clients talk' waits sh -c 'wsbind status | grep -q "^connections  2 open"'
 check 'upgrade' dpkg -i /deb/later.deb
+check 'the clients are still there' waits sh -c \
+	'wsbind status | grep -q "^connections  2 open, [0-9]* since" && journalctl -q -u wsbind | grep -q "took over 2 connections"'
+check 'they noticed nothing' sh -c '! grep -iE "attempt|closed|lost" /tmp/client'
+kill $client
 check 'the later version runs' test "$(dpkg-query -Wf '${Version}' wsbind) $(systemctl is-active wsbind)" = '99.0-1 active'
 check 'it is another process' test "$(pid)" != "$first"
 check 'the changed configuration was kept' conffile

@@ -11,6 +11,7 @@ import threading
 import traceback
 
 from machine import *
+from restart import *  # noqa: F403  (its tests)
 
 
 def connects(service, path="/", **options):
@@ -296,10 +297,7 @@ def test_no_connection_is_refused_while_the_socket_unit_holds_the_port(s):
         stop.set()
         for v in visitors:
             v.join()
-    # One whose request the old process had begun to read may be cut off; none is refused.
-    refused = [e for e in outcome["lost"] if "refused" in e.lower()]
-    assert not refused, refused
-    assert len(outcome["lost"]) <= 5 * len(visitors), outcome
+    assert not outcome["lost"], outcome
     assert outcome["served"] > 100
 
 

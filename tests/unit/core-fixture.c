@@ -140,6 +140,172 @@ struct rig *rig_new(unsigned workers, const char *config)
 	return r;
 }
 
+/* ---------------------------------------------------------------------- handing over */
+
+static int writer_grow(struct state_writer *w, size_t need)
+{
+	size_t cap = MAX(need, 2 * w->cap);
+	uint8_t *data = realloc(w->data, cap);
+
+	if (!data)
+		return -ENOMEM;
+	w->data = data;
+	w->cap = cap;
+	return 0;
+}
+
+struct state_writer rig_writer(void)
+{
+	return (struct state_writer){.grow = writer_grow};
+}
+
+static uint64_t guest_cookie(void *ctx, const struct conn *c)
+{
+	(void)ctx;
+	return (uint64_t)c->transport.fd + 1;
+}
+
+static bool guest_claim(void *ctx, uint64_t cookie, struct transport *ret)
+{
+	struct rig *r = ctx;
+
+	if (cookie == 0 || cookie > r->n_guests || !r->guests[cookie - 1]->is_left)
+		return false;
+	r->guests[cookie - 1]->is_left = false;
+	*ret = (struct transport){.ops = &memory_ops, .fd = (int)cookie - 1};
+	return true;
+}
+
+static int guest_attach(void *ctx, struct worker *w, struct conn *c)
+{
+	struct rig *r = ctx;
+
+	r->guests[c->transport.fd]->conn = c;
+	r->guests[c->transport.fd]->worker = w;
+	return 0;
+}
+
+static const struct handover_ops guest_handover = {
+	.cookie = guest_cookie,
+	.claim = guest_claim,
+	.attach = guest_attach,
+};
+
+struct state_writer rig_save(struct rig *r)
+{
+	struct state_writer out = rig_writer();
+	struct handover_report report = {.frozen_ns = r->now_ns};
+
+	worker_pool_freeze(r->pool);
+	CHECK_EQ(handover_save(r->pool, &guest_handover, r, &out, &report), 0);
+	return out;
+}
+
+static int nothing_flush(struct transport *t)
+{
+	(void)t;
+	return 0;
+}
+
+static ssize_t nothing_send(struct transport *t, const struct iovec *iov, int count)
+{
+	(void)t;
+	(void)iov;
+	(void)count;
+	return -EAGAIN;
+}
+
+static void nothing_shutdown(struct transport *t)
+{
+	(void)t;
+}
+
+static void nothing_close(struct transport *t, bool reset)
+{
+	(void)t;
+	(void)reset;
+}
+
+/* Of connections that live on somewhere else. */
+static const struct transport_ops nothing_ops = {
+	.flush = nothing_flush,
+	.send = nothing_send,
+	.shutdown = nothing_shutdown,
+	.close = nothing_close,
+};
+
+/* The process ends, its clients don't notice. */
+static void abandon_pool(struct rig *r)
+{
+	for (unsigned i = 0; i < r->n; i++) {
+		LIST_FOREACH (node, &r->w[i]->hub.env.all) {
+			struct conn *c = CONTAINER_OF(node, struct conn, node);
+
+			r->guests[c->transport.fd]->is_left = true;
+			r->guests[c->transport.fd]->conn = NULL;
+			c->transport.ops = &nothing_ops;
+		}
+	}
+	r->pool->shared.spool = NULL;
+	for (unsigned i = 0; i < r->n; i++) {
+		LIST_FOREACH_SAFE (node, next, &r->w[i]->hub.env.all)
+			conn_abort(CONTAINER_OF(node, struct conn, node));
+		rig_turn_one(r, i);
+	}
+	worker_pool_free(r->pool);
+}
+
+static void adopt_pool(struct rig *r, unsigned workers, const char *config)
+{
+	const char *blame;
+
+	if (config) {
+		access_unref(r->access);
+		r->access = rig_access(config);
+		r->config = r->access->config;
+	}
+	CHECK_EQ(worker_pool_new(r->access, workers, NULL, 0, &r->main, &r->pool, &blame), 0);
+	r->n = workers;
+	for (unsigned i = 0; i < workers; i++)
+		r->w[i] = r->pool->workers[i];
+}
+
+int rig_restore(struct rig *r, unsigned workers, const char *config, const uint8_t *state, size_t n,
+		struct handover_report *ret)
+{
+	int result;
+
+	abandon_pool(r);
+	adopt_pool(r, workers, config);
+	result = handover_restore(r->pool, &guest_handover, r, state, n, ret);
+	for (unsigned i = 0; i < r->n_guests; i++) {
+		struct guest *g = r->guests[i];
+
+		g->is_closed |= g->is_left;
+		g->is_left = false;
+		/* What epoll reports of what was just added to it. */
+		if (g->conn)
+			conn_event(&g->conn->source,
+				   (g->room ? EPOLLOUT : 0u) |
+					   (g->in.len > g->in_at || g->has_ended ? EPOLLIN : 0u) |
+					   (g->has_ended ? EPOLLRDHUP : 0u));
+	}
+	return result;
+}
+
+void rig_hand_over(struct rig *r, unsigned workers, const char *config)
+{
+	struct state_writer state = rig_save(r);
+	struct handover_report report;
+	uint64_t open = RIG_SUM(r, connections_active);
+
+	CHECK_EQ(rig_restore(r, workers, config, state.data, state.len, &report), 0);
+	CHECK_EQ(report.failed, 0);
+	CHECK_EQ(RIG_SUM(r, connections_active), open);
+	free(state.data);
+	rig_check(r);
+}
+
 static void guest_free(struct guest *g)
 {
 	buf_fini(&g->in);
@@ -207,7 +373,7 @@ static bool has_work(struct rig *r)
 	return false;
 }
 
-void rig_settle(struct rig *r)
+static void turn_until_idle(struct rig *r)
 {
 	unsigned turns = 0;
 
@@ -215,6 +381,15 @@ void rig_settle(struct rig *r)
 		rig_turn(r);
 		CHECK(++turns < 100000);
 	} while (has_work(r));
+}
+
+void rig_settle(struct rig *r)
+{
+	turn_until_idle(r);
+	if (getenv("WB_HANDOVER") && r->n_guests < 200) {
+		rig_hand_over(r, r->n, NULL);
+		turn_until_idle(r);
+	}
 }
 
 void rig_pass(struct rig *r, uint64_t ns)

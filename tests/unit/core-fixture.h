@@ -18,6 +18,7 @@
 
 #include "test.h"
 
+#include "core/handover.h"
 #include "core/worker.h"
 #include "wire/ws.h"
 
@@ -57,6 +58,7 @@ struct WB_OWNER(test) guest {
 	bool has_ended;  /* wrote all that it will */
 	bool is_shut;    /* the server will write no more */
 	bool is_closed;
+	bool is_left;                       /* on its way from one pool to the next */
 	bool was_reset;                     /* by closing */
 	bool may_deflate;                   /* offered permessage-deflate: RSV1 may come */
 	char extension[DEFLATE_ANSWER_MAX]; /* that the server agreed to; "": none */
@@ -92,7 +94,11 @@ struct access *rig_access(const char *lines);
 void rig_turn(struct rig *r);
 void rig_turn_one(struct rig *r, unsigned worker);
 
-/* Turns until no worker has anything to do. */
+/*
+ * Turns until no worker has anything to do. With WB_HANDOVER in the environment, all of it is
+ * then handed over to a new pool, and turns again: tests that hold on to none of its objects
+ * (but guests) see no difference.
+ */
 void rig_settle(struct rig *r);
 
 /* Moves the clock, then one turn. */
@@ -100,6 +106,23 @@ void rig_pass(struct rig *r, uint64_t ns);
 
 /* The same in steps of at most @step. */
 void rig_pass_in_steps(struct rig *r, uint64_t ns, uint64_t step);
+
+/* What a state is written to. Owns: data is the caller's, by free(). */
+struct state_writer rig_writer(void);
+
+/* The state of all workers, as a process that ends would leave it. */
+struct state_writer rig_save(struct rig *r);
+
+/*
+ * Everything goes on in a new pool, as if in another process, with a configuration of its own
+ * (as rig_new() has it; NULL: the same). Guests notice nothing. Return: the result of reading
+ * @state, which is changed by nobody; what was left of guests that it doesn't bring is closed.
+ */
+int rig_restore(struct rig *r, unsigned workers, const char *config, const uint8_t *state, size_t n,
+		struct handover_report *ret);
+
+/* Both, when all is well. */
+void rig_hand_over(struct rig *r, unsigned workers, const char *config);
 
 /* Asserts what holds in every worker between turns. */
 void rig_check(struct rig *r);
