@@ -398,8 +398,9 @@ void conn_save_input(const struct conn *c, State__Input *out, uint8_t head[WS_MA
 	out->allowed_rsv = decoder.allowed_rsv;
 	out->offset = decoder.offset;
 	out->message = (ProtobufCBinaryData){in->message.len, in->message.data};
-	out->parked = (ProtobufCBinaryData){in->parked.len - in->parked_at,
-					    in->parked.data + in->parked_at};
+	if (in->parked_at < in->parked.len)
+		out->parked = (ProtobufCBinaryData){in->parked.len - in->parked_at,
+						    in->parked.data + in->parked_at};
 	out->grow_to = in->grow_to;
 	out->started_ns = in->started_ns;
 	out->opcode = in->opcode;

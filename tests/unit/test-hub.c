@@ -195,6 +195,7 @@ TEST(hub_publishes_by_name_without_being_a_member)
 	rig_settle(r);
 	guest_expect_numbers(g[0], 0, 1);
 	guest_expect_numbers(g[1], 0, 1);
+	h = &r->w[0]->hub;
 	h->env.is_congested = true;
 	f = number_frame(h, "1");
 	CHECK_EQ(hub_publish_name(h, "room", 4, f, &members), HUB_E_CONGESTED);
