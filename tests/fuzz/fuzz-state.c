@@ -68,7 +68,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	state = wrap(in.p, in.n);
 	r = rig_new(1, "echo_path = /echo\nmax_frame_size = 4K\nmax_message_size = 64K\n");
 	greet(r);
-	WB_ASSERT(rig_restore(r, 1 + what % 3, NULL, state.data, state.len, &report) == 0);
+	WB_ASSERT(rig_restore(r, 1 + what % 3, NULL, &state, &report) == 0);
 	free(state.data);
 	rig_check(r);
 	if (what & 0x80)

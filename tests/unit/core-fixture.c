@@ -270,26 +270,36 @@ static void adopt_pool(struct rig *r, unsigned workers, const char *config)
 		r->w[i] = r->pool->workers[i];
 }
 
-int rig_restore(struct rig *r, unsigned workers, const char *config, const uint8_t *state, size_t n,
-		struct handover_report *ret)
+static int restore(struct rig *r, unsigned workers, const char *config,
+		   const struct state_writer *state, struct handover_report *ret)
 {
-	int result;
-
 	abandon_pool(r);
 	adopt_pool(r, workers, config);
-	result = handover_restore(r->pool, &guest_handover, r, state, n, ret);
+	return handover_restore(r->pool, &guest_handover, r, state->data, state->len, ret);
+}
+
+/* Who wasn't taken over is gone; of the others epoll reports what they are ready for. */
+static void go_on(struct rig *r)
+{
 	for (unsigned i = 0; i < r->n_guests; i++) {
 		struct guest *g = r->guests[i];
 
 		g->is_closed |= g->is_left;
 		g->is_left = false;
-		/* What epoll reports of what was just added to it. */
 		if (g->conn)
 			conn_event(&g->conn->source,
 				   (g->room ? EPOLLOUT : 0u) |
 					   (g->in.len > g->in_at || g->has_ended ? EPOLLIN : 0u) |
 					   (g->has_ended ? EPOLLRDHUP : 0u));
 	}
+}
+
+int rig_restore(struct rig *r, unsigned workers, const char *config,
+		const struct state_writer *state, struct handover_report *ret)
+{
+	int result = restore(r, workers, config, state, ret);
+
+	go_on(r);
 	return result;
 }
 
@@ -299,10 +309,11 @@ void rig_hand_over(struct rig *r, unsigned workers, const char *config)
 	struct handover_report report;
 	uint64_t open = RIG_SUM(r, connections_active);
 
-	CHECK_EQ(rig_restore(r, workers, config, state.data, state.len, &report), 0);
+	CHECK_EQ(restore(r, workers, config, &state, &report), 0);
 	CHECK_EQ(report.failed, 0);
 	CHECK_EQ(RIG_SUM(r, connections_active), open);
 	free(state.data);
+	go_on(r);
 	rig_check(r);
 }
 

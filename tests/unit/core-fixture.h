@@ -118,8 +118,8 @@ struct state_writer rig_save(struct rig *r);
  * (as rig_new() has it; NULL: the same). Guests notice nothing. Return: the result of reading
  * @state, which is changed by nobody; what was left of guests that it doesn't bring is closed.
  */
-int rig_restore(struct rig *r, unsigned workers, const char *config, const uint8_t *state, size_t n,
-		struct handover_report *ret);
+int rig_restore(struct rig *r, unsigned workers, const char *config,
+		const struct state_writer *state, struct handover_report *ret);
 
 /* Both, when all is well. */
 void rig_hand_over(struct rig *r, unsigned workers, const char *config);

@@ -670,7 +670,7 @@ TEST(handover_refuses_a_state_that_was_changed)
 	CHECK_EQ(state_count_attempt(state.data, state.len), 1);
 	CHECK_EQ(state_count_attempt(state.data, 10), 0);
 	state.data[8]++;
-	CHECK_EQ(rig_restore(r, 1, NULL, state.data, state.len, &report), STATE_E_FORMAT);
+	CHECK_EQ(rig_restore(r, 1, NULL, &state, &report), STATE_E_FORMAT);
 	CHECK_EQ(report.connections, 0);
 	CHECK(r->guests[0]->is_closed && r->guests[1]->is_closed);
 	free(state.data);
@@ -688,7 +688,7 @@ TEST(handover_of_one_that_is_broken)
 	bad->conn->state = 7; /* no such */
 	state = rig_save(r);
 	bad->conn->state = CONN_OPEN;
-	CHECK_EQ(rig_restore(r, 1, NULL, state.data, state.len, &report), 0);
+	CHECK_EQ(rig_restore(r, 1, NULL, &state, &report), 0);
 	CHECK_EQ(report.failed, 1);
 	CHECK_EQ(report.connections, 1);
 	CHECK(bad->is_closed && !good->is_closed);
@@ -714,7 +714,7 @@ TEST(handover_from_a_later_version)
 	CHECK_EQ(state_put(&state, 99, &counters.base), 0);
 	CHECK_EQ(state_put(&state, STATE_COUNTERS, &counters.base), 0);
 	CHECK_EQ(state_finish(&state), 0);
-	CHECK_EQ(rig_restore(r, 1, NULL, state.data, state.len, &report), 0);
+	CHECK_EQ(rig_restore(r, 1, NULL, &state, &report), 0);
 	CHECK_EQ(report.failed, 0);
 	guest_chat(g, "hello", NULL);
 	rig_settle(r);
