@@ -70,13 +70,14 @@ async def test_a_reader_that_stops_gets_everything_later():
             plain.settimeout(DEADLINE)
             reader = context.wrap_socket(plain, server_hostname="localhost")
             reader.sendall(request("/room"))
+            assert reader.recv(4096).startswith(b"HTTP/1.1 101 ")  # a member from here on
             async with await Client.connect(d, "/room") as a:
                 for n in range(3000):
-                    await a.send_chat(f"{n} " + "x" * 3000)
+                    await a.send_chat(f"#{n} " + "x" * 3000)
                 await a.connect_with([])
                 seen, at = bytearray(), 0
                 for n in range(3000):
-                    while (found := seen.find(b"%d xxx" % n, at)) < 0:
+                    while (found := seen.find(b"#%d xxx" % n, at)) < 0:
                         more = reader.recv(1 << 20)
                         assert more, n
                         seen += more
