@@ -374,7 +374,7 @@ void conn_read(struct conn *c)
 		return;
 	}
 	/* A short read empties the socket, unless the peer's end is behind the bytes. */
-	if ((size_t)n < env->read_buffer_bytes && !c->has_hup)
+	if ((size_t)n < env->read_buffer_bytes && !c->has_hup && !transport_has_more(&c->transport))
 		c->can_read = false;
 	else
 		conn_want_read(c);

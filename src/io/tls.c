@@ -17,7 +17,9 @@
 #include "base/text.h"
 #include "io/log.h"
 
-#define RECORD_BYTES 16384 /* the most that one carries: RFC 8446 section 5.1 */
+#define RECORD_BYTES 16384   /* the most that one carries: RFC 8446 section 5.1 */
+#define RECORDS_PER_CALL 256 /* that reading takes; what is behind them waits for the next turn */
+#define BARREN_RECORDS 64    /* in a row without data: more than any handshake has */
 #define TICKET_KEY_NS (12 * 3600 * NS_PER_S)
 #define CIPHERS_1_2 "ECDHE+AESGCM:ECDHE+CHACHA20" /* with forward secrecy, authenticated */
 
@@ -363,15 +365,46 @@ struct WB_OWNER(loop) tls_link {
 	struct transport_ops ops;
 	SSL *ssl;
 	struct tls_server *server; /* reference; NULL: the client's end */
-	uint8_t *kept;             /* bytes of a record that the kernel has not taken */
+	uint8_t *kept;             /* data of records that the kernel has not taken */
 	size_t kept_n;
-	bool is_shut;   /* nothing follows what is kept */
-	bool is_broken; /* OpenSSL may not be called any more */
+	size_t kept_at;  /* of @kept, what it has */
+	char *why;       /* how reading ended behind data that came first, until that is told */
+	unsigned barren; /* records read since the last data */
+	bool has_more;   /* the last reading left something: bytes, or the end */
+	bool is_shut;    /* nothing follows what is kept */
+	bool is_broken;  /* OpenSSL may not be called any more */
 };
 
 static struct tls_link *link_of(const struct transport *t)
 {
 	return CONTAINER_OF((struct transport_ops *)(uintptr_t)t->ops, struct tls_link, ops);
+}
+
+/*
+ * OpenSSL reads on by itself behind what is no data: changes of keys, attempts to renegotiate.
+ * Each costs, and nothing here would see them. So records are counted; past BARREN_RECORDS the
+ * peer counts as gone, which ends any reading.
+ */
+static void record_seen(int is_written, int version, int type, const void *p, size_t n, SSL *ssl,
+			void *arg)
+{
+	struct tls_link *l = arg;
+
+	(void)version;
+	(void)p;
+	(void)n;
+	if (is_written || type != SSL3_RT_HEADER)
+		return;
+	if (++l->barren > BARREN_RECORDS)
+		SSL_set_shutdown(ssl, SSL_get_shutdown(ssl) | SSL_RECEIVED_SHUTDOWN);
+}
+
+static int broken(struct tls_link *l, const char *what, const char *more)
+{
+	l->is_broken = true;
+	snprintf(failure, sizeof(failure), "%s%s%s", what, more ? ": " : "", more ? more : "");
+	ERR_clear_error();
+	return -EPROTO;
 }
 
 /* What a call that did not work means: 0 the end | -EAGAIN | -errno. */
@@ -380,6 +413,8 @@ static int outcome(struct tls_link *l, int result)
 	long verified;
 	int error = errno;
 
+	if (l->barren > BARREN_RECORDS)
+		return broken(l, "too many records without data", NULL);
 	switch (SSL_get_error(l->ssl, result)) {
 	case SSL_ERROR_WANT_READ:
 	case SSL_ERROR_WANT_WRITE:
@@ -392,13 +427,9 @@ static int outcome(struct tls_link *l, int result)
 	default:
 		break;
 	}
-	l->is_broken = true;
 	verified = SSL_get_verify_result(l->ssl);
-	snprintf(failure, sizeof(failure), "%s%s%s", openssl_words(),
-		 verified == X509_V_OK ? "" : ": ",
-		 verified == X509_V_OK ? "" : X509_verify_cert_error_string(verified));
-	ERR_clear_error();
-	return -EPROTO;
+	return broken(l, openssl_words(),
+		      verified == X509_V_OK ? NULL : X509_verify_cert_error_string(verified));
 }
 
 /* One line in the life of the daemon: whether the kernel encrypts. */
@@ -414,32 +445,65 @@ static void report_ktls(const struct tls_link *l)
 							 : "by wsbind: this kernel has no TLS");
 }
 
+/* Nothing can be read any more; what went wrong behind data is told once. */
+static ssize_t read_broken(struct tls_link *l)
+{
+	WB_CLEANUP(freep) char *why = TAKE_PTR(l->why);
+
+	l->has_more = false;
+	if (!why)
+		return 0;
+	snprintf(failure, sizeof(failure), "%s", why);
+	return -EPROTO;
+}
+
+/* Data comes first, then what was met behind it. */
+static ssize_t read_outcome(struct tls_link *l, size_t total, int end)
+{
+	if (total == 0)
+		return end;
+	l->has_more |= end != -EAGAIN;
+	if (end == -EPROTO)
+		l->why = strdup(failure);
+	return (ssize_t)total;
+}
+
 static ssize_t tls_recv(struct transport *t, void *p, size_t n)
 {
 	struct tls_link *l = link_of(t);
 	bool was_secured = SSL_is_init_finished(l->ssl);
 	size_t total = 0, got;
-	int r = -EAGAIN;
+	int end = -EAGAIN;
 
 	if (l->is_broken)
-		return 0;
+		return read_broken(l);
 	ERR_clear_error();
+	l->has_more = false;
 	/* Record by record, so that less than was asked for means that no more is there. */
-	while (total < n) {
+	for (unsigned records = 0; total < n && !l->has_more; records++) {
+		int r;
+
 		errno = 0;
 		r = SSL_read_ex(l->ssl, (uint8_t *)p + total, n - total, &got);
 		if (r != 1) {
-			r = outcome(l, r);
+			end = outcome(l, r);
 			break;
 		}
+		l->barren = 0;
 		total += got;
+		l->has_more = records + 1 == RECORDS_PER_CALL;
 	}
 	if (!was_secured && SSL_is_init_finished(l->ssl))
 		report_ktls(l);
-	return total > 0 ? (ssize_t)total : r;
+	return read_outcome(l, total, end);
 }
 
-/* Keeps a copy of a record's bytes: OpenSSL wants to see them again. */
+static bool tls_has_more(const struct transport *t)
+{
+	return link_of(t)->has_more;
+}
+
+/* Keeps a copy of a record's data: OpenSSL wants to see it again. */
 static int keep(struct tls_link *l, const uint8_t *p, size_t n)
 {
 	l->kept = malloc(n);
@@ -447,16 +511,50 @@ static int keep(struct tls_link *l, const uint8_t *p, size_t n)
 		return -ENOMEM;
 	memcpy(l->kept, p, n);
 	l->kept_n = n;
+	l->kept_at = 0;
 	return 0;
 }
 
-/* One record. Return: bytes that it took over | -EAGAIN | -errno. */
+/* Return: 0 nothing is kept any more | -EAGAIN | -errno. */
+static int send_kept(struct tls_link *l)
+{
+	ERR_clear_error();
+	/* A client may have asked for small records (RFC 6066 section 4): one each time. */
+	while (l->kept_at < l->kept_n) {
+		size_t taken;
+		int r;
+
+		errno = 0;
+		r = SSL_write_ex(l->ssl, l->kept + l->kept_at, l->kept_n - l->kept_at, &taken);
+		if (r != 1) {
+			r = outcome(l, r);
+			return r == 0 ? -EPIPE : r;
+		}
+		l->kept_at += taken;
+	}
+	free(TAKE_PTR(l->kept));
+	return 0;
+}
+
+/*
+ * One record. Return: bytes that it took over | -EAGAIN | -errno.
+ *
+ * Where the kernel encrypts, OpenSSL 3 keeps no copy of a record that the kernel did not take:
+ * it goes on from the address that it was given first, whatever the next call says. There the
+ * copy is made before.
+ */
 static ssize_t write_record(struct tls_link *l, const uint8_t *p, size_t n)
 {
 	size_t taken;
 	int r;
 
 	n = MIN(n, (size_t)RECORD_BYTES);
+	if (BIO_get_ktls_send(SSL_get_wbio(l->ssl))) {
+		r = keep(l, p, n);
+		if (r == 0)
+			r = send_kept(l);
+		return r == 0 || r == -EAGAIN ? (ssize_t)n : r;
+	}
 	errno = 0;
 	r = SSL_write_ex(l->ssl, p, n, &taken);
 	if (r == 1)
@@ -482,24 +580,14 @@ static void end_sending(struct transport *t, struct tls_link *l)
 static int tls_flush(struct transport *t)
 {
 	struct tls_link *l = link_of(t);
-	size_t taken;
 	int r;
 
 	if (!l->kept)
 		return 0;
-	if (l->is_broken)
-		return -EPIPE;
-	ERR_clear_error();
-	errno = 0;
-	r = SSL_write_ex(l->ssl, l->kept, l->kept_n, &taken);
-	if (r != 1) {
-		r = outcome(l, r);
-		return r == 0 ? -EPIPE : r;
-	}
-	free(TAKE_PTR(l->kept));
-	if (l->is_shut)
+	r = l->is_broken ? -EPIPE : send_kept(l);
+	if (r == 0 && l->is_shut)
 		end_sending(t, l);
-	return 0;
+	return r;
 }
 
 /* Where the sender's pieces are, as one run of bytes. */
@@ -586,6 +674,7 @@ static void tls_close(struct transport *t, bool reset)
 	SSL_free(l->ssl);
 	tls_server_unref(l->server);
 	free(l->kept);
+	free(l->why);
 	free(l);
 	*t = plain;
 	transport_close(t, reset);
@@ -593,6 +682,7 @@ static void tls_close(struct transport *t, bool reset)
 
 static const struct transport_ops tls_ops = {
 	.recv = tls_recv,
+	.has_more = tls_has_more,
 	.send = tls_send,
 	.flush = tls_flush,
 	.shutdown = tls_shutdown,
@@ -610,6 +700,8 @@ static int init(struct transport *t, int fd, SSL_CTX *context, struct tls_link *
 		ERR_clear_error();
 		return -ENOMEM;
 	}
+	SSL_set_msg_callback(ssl, record_seen);
+	SSL_set_msg_callback_arg(ssl, l);
 	l->ops = tls_ops;
 	l->ssl = ssl;
 	t->ops = &l->ops;

@@ -13,7 +13,9 @@
  * What is sent is gathered into records of full size, whatever pieces it comes in. A
  * record that the kernel does not take counts as sent, and is kept, at most one for a
  * connection: who sends calls transport_flush() when the socket can be written to.
- * An idle connection has no buffers.
+ * An idle connection has no buffers. What a peer sends beside data, as often as it likes,
+ * costs it the connection: records without data are counted, and those with little of it
+ * are read a share at a time.
  *
  * The kernel does the encryption where it can (kernel TLS); the log says once whether.
  */

@@ -20,6 +20,7 @@ struct transport;
 struct WB_FROZEN transport_ops {
 	ssize_t (*recv)(struct transport *t, void *p, size_t n);
 	ssize_t (*peek)(struct transport *t, void *p, size_t n); /* NULL: it can't */
+	bool (*has_more)(const struct transport *t);             /* NULL: never */
 	ssize_t (*send)(struct transport *t, const struct iovec *iov, int count);
 	int (*flush)(struct transport *t); /* NULL: it keeps nothing */
 	void (*shutdown)(struct transport *t);
@@ -42,6 +43,15 @@ void transport_init_plain(struct transport *t, int fd);
 static inline ssize_t transport_recv(struct transport *t, void *p, size_t n)
 {
 	return t->ops->recv(t, p, n);
+}
+
+/*
+ * Whether more can be read although transport_recv() gave less than was asked for: no event
+ * will announce it.
+ */
+static inline bool transport_has_more(const struct transport *t)
+{
+	return t->ops->has_more && t->ops->has_more(t);
 }
 
 /* As transport_recv(), but the bytes stay there to be read. */
