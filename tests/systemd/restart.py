@@ -40,7 +40,7 @@ class Crowd:
             assert result["orders"] == 1 and result["sent"] == result["messages"], result
 
 
-def restart_ten_times(s, clients, channels, between):
+def restart_ten_times(s, clients, channels, again, same_process=False):
     s.configure(**TRAFFIC)
     s.start()
     crowd = Crowd(clients, channels, seconds=25)
@@ -49,8 +49,8 @@ def restart_ten_times(s, clients, channels, between):
     since = cursor()
     for i in range(10):
         pid = s.pid()
-        between(i)
-        assert s.pid() != pid
+        again(i)
+        assert (s.pid() == pid) == same_process
         assert s.metric(TOTAL) == crowd.clients
         assert s.metric("websocket_active_connections") == crowd.clients
         assert s.metric("websocket_messages_received_total") >= received
@@ -66,18 +66,27 @@ def restart_ten_times(s, clients, channels, between):
 
 def test_ten_restarts_with_5000_clients(s):
     """The manager reloads and executes itself in between."""
-    def between(i):
+    def again(i):
         if i % 3 == 1:
             systemctl("daemon-reload")
         if i % 3 == 2:
             systemctl("daemon-reexec")
         systemctl("restart", UNIT)
 
-    restart_ten_times(s, 5000, 5, between)
+    restart_ten_times(s, 5000, 5, again)
 
 
 def test_ten_restarts_with_9000_clients(s):
     restart_ten_times(s, 9000, 3, lambda i: systemctl("restart", UNIT))
+
+
+def test_ten_times_sigusr2_with_9000_clients(s):
+    def again(_):
+        since = cursor()
+        systemctl("kill", "-s", "USR2", "--kill-who=main", UNIT)
+        wait_until(lambda: lines("took over 9000 connections", since), "it goes on", 30)
+
+    restart_ten_times(s, 9000, 3, again, same_process=True)
 
 
 def hears(a, b):
