@@ -358,7 +358,7 @@ static int fail(const struct server *s, const char *what, const char *name, int 
 	return EXIT_FAILURE;
 }
 
-static int start_spool(struct server *s)
+int server_start_spool(struct server *s, bool keep)
 {
 	WB_CLEANUP(freep) char *dir = NULL;
 	int error;
@@ -368,7 +368,7 @@ static int start_spool(struct server *s)
 	s->mail.pool = s->pool;
 	error = config_path_state(s->config->spool_dir, &dir);
 	if (!error)
-		error = spool_new(dir, s->heritage.is_there, &spool_mail_ops, &s->mail, &s->spool);
+		error = spool_new(dir, keep, &spool_mail_ops, &s->mail, &s->spool);
 	if (error)
 		return fail(s, "spool", "spool_dir", error);
 	s->pool->shared.spool = s->spool;
@@ -461,6 +461,13 @@ static void announce(struct server *s)
 	(void)systemd_ready("Listening on %s", urls);
 }
 
+static bool is_pending(int number)
+{
+	sigset_t set;
+
+	return sigpending(&set) == 0 && sigismember(&set, number) == 1;
+}
+
 static int start(struct server *s)
 {
 	int error;
@@ -469,6 +476,7 @@ static int start(struct server *s)
 	s->watchdog_ns = systemd_watchdog_ns();
 	log_event(LOG_INFO, EV_START, LOG_NO_FIELDS, "wsbind %s starts", WB_VERSION);
 	server_fit_descriptors(s->config);
+	server_fit_channels(s);
 	check_backlog();
 	warn_if_open(s->config);
 	error = upgrade_prepare();
@@ -486,17 +494,20 @@ static int start(struct server *s)
 		return fail(s, "signals", NULL, error);
 	error = start_pool(s);
 	if (!error)
-		error = start_spool(s);
+		error = server_start_spool(s, s->heritage.is_there);
 	if (!error)
 		error = start_admin(s);
 	if (error)
 		return error;
 	server_restore(s);
+	/* Their serials come behind those of the clients that were there before. */
+	worker_pool_drain(s->pool, s->heritage.socket, s->heritage.n_sockets);
 	error = worker_pool_start(s->pool);
 	if (error)
 		return fail(s, "worker threads", NULL, error);
 	server_report_taken_over(s);
 	wheel_add(&s->reactor.wheel, &s->tick, s->reactor.now_ns);
+	s->was_told_early = is_pending(SIGTERM);
 	announce(s);
 	return 0;
 }

@@ -3,8 +3,9 @@
 
 /*
  * The daemon's state on the main thread, shared by server.c (life),
- * server_admin.c (what the HTTP endpoints do), server_reload.c and
- * server_handover.c (from one process to the next).
+ * server_admin.c (what the HTTP endpoints do), server_reload.c,
+ * server_handover.c (from one process to the next) and server_execute.c (SIGUSR2:
+ * the next is the same process).
  */
 
 #include <limits.h>
@@ -18,6 +19,7 @@
 #include "service/admin.h"
 
 struct server;
+struct passing;
 
 /* One ping to each worker at a time: for the watchdog and /healthz. */
 struct WB_OWNER(main) server_ping {
@@ -26,6 +28,11 @@ struct WB_OWNER(main) server_ping {
 	bool is_out;       /* the worker has not answered yet */
 	uint64_t since_ns; /* when it went out */
 };
+
+/* Names of descriptors, as the manager keeps them and as they come. */
+#define SERVER_NAME_STATE "wsbind-state"
+#define SERVER_NAME_BAG "wsbind-bag"
+extern const char *const server_listener_name[LISTENER_N_KINDS];
 
 #define SERVER_MAX_LISTENERS (WORKER_MAX_LISTENERS * DIRECTORY_MAX_WORKERS)
 
@@ -96,9 +103,12 @@ struct WB_OWNER(main) server {
 	int check_fd;                   /* of the process that checks the configuration; -1: none */
 	struct reactor_source check_source;
 	struct wheel_timer check_timer;
-	bool restart_announced; /* a SIGTERM means a restart … */
-	unsigned restart_room;  /* … for which systemd keeps so many descriptors */
-	int signal_after;       /* to be raised for the program that is executed; 0: none */
+	struct wheel_timer spool_timer; /* looks whether files are written, before a hand-over */
+	uint64_t spool_deadline_ns;
+	struct passing *passing; /* to the program that is executed */
+	bool restart_announced;  /* a SIGTERM means a restart … */
+	unsigned restart_room;   /* … for which systemd keeps so many descriptors */
+	int signal_after;        /* to be raised for the program that is executed; 0: none */
 	int exit_status;
 	uint64_t watchdog_ns;       /* 0: none */
 	uint64_t started_ms;        /* wall clock */
@@ -106,8 +116,10 @@ struct WB_OWNER(main) server {
 	unsigned reloads;           /* under way: one at a time */
 	bool reload_again;          /* SIGHUP came meanwhile */
 	bool is_stopping;
+	bool was_told_early; /* SIGTERM came before READY=1 */
 	bool has_taken_over;
-	bool is_done; /* the loop ends */
+	size_t n_lost; /* of those that were left to it */
+	bool is_done;  /* the loop ends */
 };
 
 extern const struct admin_ops server_admin_ops;
@@ -130,6 +142,9 @@ static inline struct worker *server_first(struct server *s)
 	return s->pool->workers[0];
 }
 
+/* Starts the thread that writes files, if spool_dir is set. Return: 0, or it has been logged. */
+int server_start_spool(struct server *s, bool keep) WB_NODISCARD;
+
 /* Says goodbye to everybody, and ends. */
 void server_stop(struct server *s, const char *why);
 
@@ -139,10 +154,16 @@ void server_restart_announced(struct server *s, int room);
 /* SIGTERM: hands over where a restart is meant, else stops. */
 void server_terminate(struct server *s, const char *why);
 
+/* Everything stops, and is left to the next process; where that fails, goes on or stops. */
+void server_hand_over(struct server *s, enum server_handover how, const char *why);
+
+/* All that server_execute() needs and that may fail. Return: 0 | -errno, nothing has changed. */
+int server_prepare_execution(struct server *s) WB_NODISCARD;
+
 /* SIGUSR2: executes the program again, once it has found its configuration right. */
 void server_reexecute(struct server *s);
 
-/* What main does when everything was left to itself. Returns when it failed. */
+/* What main does when everything was left to itself. Returns when no program can be executed. */
 void server_execute(struct server *s);
 
 /* Remembers which program this is. */
@@ -150,6 +171,9 @@ void server_find_program(struct server *s);
 
 /* Takes what was handed over, by systemd or by the process before. */
 void server_inherit(struct server *s);
+
+/* Where more channels are open from before than max_channels allows, that becomes what fits. */
+void server_fit_channels(struct server *s);
 
 /* Fills the workers, which haven't started, with what the process before knew of its clients. */
 void server_restore(struct server *s);

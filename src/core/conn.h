@@ -213,6 +213,7 @@ struct WB_OWNER(worker) conn_env {
 	bool is_congested;         /* a ring and its outbox are full: nobody may publish */
 	bool is_stopping;          /* nothing is read any more */
 	bool is_paused;            /* nothing is read for a while */
+	bool is_restoring;         /* those of the process before come back one by one */
 };
 
 /* Prepares the lists and the read buffer of a zeroed env. Return: 0 | -ENOMEM. */

@@ -77,7 +77,8 @@ void conn_drop_input(struct conn *c)
 /* Past reassembly_memory the one that holds most goes, until it fits. */
 static void enforce_reassembly(struct conn_env *env)
 {
-	while (env->reassembly_bytes > env->config->reassembly_memory) {
+	/* Whoever has to go would be missed by those that are not back yet. */
+	while (!env->is_restoring && env->reassembly_bytes > env->config->reassembly_memory) {
 		struct conn_input *most = NULL;
 
 		LIST_FOREACH (node, &env->holding) {
@@ -451,6 +452,12 @@ static bool is_message_sound(const struct conn *c, const State__Input *from)
 	if (from->is_inflating && (!from->is_deflated || from->head.len > 0))
 		return false;
 	return from->opcode || from->message.len == 0;
+}
+
+void conn_restored_all(struct conn_env *env)
+{
+	env->is_restoring = false;
+	enforce_reassembly(env);
 }
 
 int conn_restore_input(struct conn *c, const State__Input *from)

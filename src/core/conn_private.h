@@ -97,6 +97,9 @@ void conn_save_input(const struct conn *c, State__Input *out, uint8_t head[WS_MA
 /* Return: 0 | -EINVAL no connection holds such things | -ENOMEM. */
 int conn_restore_input(struct conn *c, const State__Input *from) WB_NODISCARD;
 
+/* All are restored: limits that they share count from here on. */
+void conn_restored_all(struct conn_env *env);
+
 /* A frame of the private queue, in its order; the reference goes to the queue. False: no memory. */
 bool conn_restore_queued(struct conn *c, struct frame *f) WB_NODISCARD;
 

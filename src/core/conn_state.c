@@ -159,6 +159,23 @@ static bool save_transfer(const struct conn *c, State__Connection *s, struct are
 	return true;
 }
 
+static bool save_chunk(const struct conn *c, State__Connection *s, struct arena *a)
+{
+	const struct spool_job *job = transfer_waiting(c);
+
+	if (!job)
+		return true;
+	s->chunk = NEW_RECORD(a, State__Chunk, state__chunk__init);
+	if (!s->chunk)
+		return false;
+	s->chunk->sequence = job->sequence;
+	s->chunk->is_last = job->is_last;
+	s->chunk->compression = (uint32_t)job->kind;
+	s->chunk->data = bytes_of(job->data, job->n);
+	s->chunk->request_id = bytes_of(job->request_id, job->request_id_len);
+	return true;
+}
+
 State__Connection *conn_save(const struct conn *c, uint64_t cookie, const struct numbers *numbers,
 			     struct arena *a)
 {
@@ -167,7 +184,7 @@ State__Connection *conn_save(const struct conn *c, uint64_t cookie, const struct
 	if (!s || !save_members(c, s, numbers, a) || (c->grant && !save_grant(c, s, a)) ||
 	    (c->input && !save_input(c, s, a)) ||
 	    (c->out != &conn_no_output && !save_output(c, s, numbers, a)) ||
-	    !save_transfer(c, s, a))
+	    !save_transfer(c, s, a) || !save_chunk(c, s, a))
 		return NULL;
 	s->cookie = cookie;
 	s->serial = c->serial;
@@ -247,8 +264,9 @@ static int restore_member(struct conn *c, const State__Connection *s, size_t i,
 	if (!is_home)
 		m = calloc(1, sizeof(*m));
 	error = m ? hub_rejoin(hub_of(c), c, m, log, s->next[i]) : -ENOMEM;
+	/* What it says of the future would be looked for in the log. */
 	if (error == 0)
-		m->last_own = s->own[i];
+		m->last_own = MIN(s->own[i], directory_next_seq(log->entry));
 	else if (!is_home)
 		free(m);
 	return error > 0 ? -EINVAL : error;
@@ -310,7 +328,7 @@ static int restore_transfer(struct conn *c, const State__Transfer *s)
 		.sequence = s->sequence,
 	};
 
-	if (s->request_id.len > sizeof(k.request_id))
+	if (c->state != CONN_OPEN || s->request_id.len > sizeof(k.request_id))
 		return -EINVAL;
 	k.request_id_len = (uint8_t)s->request_id.len;
 	if (k.request_id_len > 0)
@@ -318,6 +336,24 @@ static int restore_transfer(struct conn *c, const State__Transfer *s)
 	snprintf(k.name, sizeof(k.name), "%s", s->name);
 	snprintf(k.part, sizeof(k.part), "%s", s->part);
 	return transfer_restore(c, &k);
+}
+
+static int restore_chunk(struct conn *c, const State__Chunk *s)
+{
+	struct spool_job job = {
+		.sequence = s->sequence,
+		.is_last = s->is_last,
+		.kind = (enum zip_kind)s->compression,
+		.data = s->data.data,
+		.n = s->data.len,
+	};
+
+	if (c->state != CONN_OPEN || s->request_id.len > sizeof(job.request_id))
+		return -EINVAL;
+	job.request_id_len = (uint8_t)s->request_id.len;
+	if (job.request_id_len > 0)
+		memcpy(job.request_id, s->request_id.data, job.request_id_len);
+	return transfer_restore_waiting(c, &job);
 }
 
 static void restore_plain(struct conn *c, const State__Connection *s)
@@ -370,6 +406,8 @@ int conn_restore(struct conn *c, struct conn_env *env, const State__Connection *
 		error = restore_output(c, s->output, r);
 	if (!error && s->transfer)
 		error = restore_transfer(c, s->transfer);
+	if (!error && s->chunk)
+		error = restore_chunk(c, s->chunk);
 	if (error)
 		return error;
 	/* The timer of an open one looks at all its deadlines. */

@@ -44,7 +44,7 @@ struct WB_VALUE handover_report {
 	uint32_t connections; /* that were written, or are here again */
 	uint32_t channels;
 	uint32_t frames;
-	uint32_t failed; /* could not be made again */
+	uint32_t failed; /* records that are of no use: connections, or what they need */
 	uint64_t frozen_ns;
 	char version[32]; /* of who wrote it */
 };
@@ -63,16 +63,20 @@ int handover_save(struct worker_pool *p, const struct handover_ops *ops, void *c
 
 /**
  * handover_restore() - let workers know what others did
- * @p:      not started yet
+ * @p:      not started yet, and without connections
  * @state:  @n bytes, read only
  *
- * A connection that cannot be made again (its record is broken, or there is no memory) is
- * dropped and counted; the others don't notice.
+ * A connection that cannot be made again (its record is broken, or there is no memory) ends:
+ * with a goodbye where it is open and nothing is half sent. The members of its channels are
+ * told, like by any other end, and nothing of theirs is lost.
  *
- * Return:  0 | STATE_E_FORMAT | STATE_E_BROKEN: nothing was done | -ENOMEM: @p is to be freed.
+ * Return:  0 | STATE_E_FORMAT | STATE_E_BROKEN: nothing was done.
  */
 int handover_restore(struct worker_pool *p, const struct handover_ops *ops, void *ctx,
 		     const uint8_t *state, size_t n, struct handover_report *ret) WB_NODISCARD;
+
+/* How many channels a state has, by its own account; 0: it cannot be read. */
+uint32_t handover_count_channels(const uint8_t *state, size_t n);
 
 /* With real sockets: cookies are SO_COOKIE, @ctx is a struct handover_sockets for claiming. */
 extern const struct handover_ops handover_ops;

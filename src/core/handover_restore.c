@@ -6,6 +6,7 @@
 #include "base/text.h"
 #include "core/conn_private.h"
 #include "core/handover_private.h"
+#include "core/protocol.h"
 #include "core/worker_private.h"
 #include "io/log.h"
 
@@ -15,12 +16,21 @@
 	((size_t)1 << 28) /* of frames or channels: far more than there is memory for \
 			   */
 
+/* A connection that is not as it was, and has to go once all others are back. */
+struct unfit {
+	struct conn *conn;
+	struct worker *worker;
+	bool can_be_told; /* open, and nothing is half sent */
+};
+
 struct restoring {
 	struct worker_pool *pool;
 	const struct handover_ops *ops;
 	void *ctx;
 	struct restored made;
 	struct handover_report *report;
+	struct unfit *unfit;
+	size_t n_unfit;
 	struct arena arena; /* of the record in hand */
 	ProtobufCAllocator allocator;
 	unsigned next_worker; /* connections go round */
@@ -186,6 +196,42 @@ static int take_channel(struct restoring *r, const struct state_record *record)
 
 /* -------------------------------------------------------------------- connections */
 
+static void set_aside(struct restoring *r, struct worker *w, struct conn *c,
+		      const State__Connection *s)
+{
+	struct unfit *more = one_more(r->unfit, r->n_unfit, sizeof(*more));
+
+	if (!more) {
+		conn_abort(c);
+		return;
+	}
+	r->unfit = more;
+	more[r->n_unfit++] = (struct unfit){
+		.conn = c,
+		.worker = w,
+		.can_be_told = c->state == CONN_OPEN &&
+			       (!s->output || (!s->output->transit && !s->output->head_sent)),
+	};
+}
+
+/* Now that every log is where it was, others can be told. */
+static void dismiss_unfit(struct restoring *r)
+{
+	for (size_t i = 0; i < r->n_unfit; i++) {
+		struct conn *c = r->unfit[i].conn;
+
+		if (!r->unfit[i].can_be_told || r->ops->attach(r->ctx, r->unfit[i].worker, c)) {
+			conn_abort(c);
+			continue;
+		}
+		/* What it sent is not known any more: nothing is read, its Close neither. */
+		c->is_deaf = c->got_close = true;
+		conn_drop_input(c);
+		protocol_dismiss(c);
+	}
+	free(r->unfit);
+}
+
 static int take_connection(struct restoring *r, const struct state_record *record)
 {
 	const State__Connection *s = state__connection__unpack(&r->allocator, record->n, record->p);
@@ -207,7 +253,7 @@ static int take_connection(struct restoring *r, const struct state_record *recor
 	if (!error && c->state != CONN_DEAD)
 		error = r->ops->attach(r->ctx, w, c);
 	if (error)
-		conn_abort(c);
+		set_aside(r, w, c, s);
 	else
 		r->report->connections++;
 	return error;
@@ -244,8 +290,6 @@ static int take_record(struct restoring *r, const struct state_record *record)
 
 static void let_go(struct restoring *r)
 {
-	for (unsigned i = 0; i < r->pool->n; i++)
-		hub_rejoined(&r->pool->workers[i]->hub);
 	for (size_t i = 0; i < r->made.n_channels; i++) {
 		struct hub_log *log = &r->made.channel[i];
 
@@ -258,6 +302,33 @@ static void let_go(struct restoring *r)
 	free(r->made.channel);
 	free(r->made.frame);
 	arena_fini(&r->arena);
+}
+
+static void set_restoring(struct worker_pool *p, bool is_on)
+{
+	for (unsigned i = 0; i < p->n; i++) {
+		struct hub *h = &p->workers[i]->hub;
+
+		if (is_on)
+			h->env.is_restoring = true;
+		else
+			conn_restored_all(&h->env);
+	}
+}
+
+uint32_t handover_count_channels(const uint8_t *state, size_t n)
+{
+	struct state_record record;
+	struct state_reader reader;
+	State__Head *head = NULL;
+	uint32_t channels;
+
+	if (state_open(&reader, state, n) == STATE_OK && state_next(&reader, &record) &&
+	    record.kind == STATE_HEAD)
+		head = state__head__unpack(NULL, record.n, record.p);
+	channels = head ? head->channels : 0;
+	state__head__free_unpacked(head, NULL);
+	return channels;
 }
 
 int handover_restore(struct worker_pool *p, const struct handover_ops *ops, void *ctx,
@@ -273,8 +344,13 @@ int handover_restore(struct worker_pool *p, const struct handover_ops *ops, void
 		return result;
 	arena_init(&r.arena, ARENA_BYTES, ARENA_LIMIT);
 	r.allocator = arena_protobuf(&r.arena);
+	set_restoring(p, true);
 	while (state_next(&reader, &record))
 		ret->failed += take_record(&r, &record) != 0;
+	for (unsigned i = 0; i < p->n; i++)
+		hub_rejoined(&p->workers[i]->hub);
+	set_restoring(p, false);
+	dismiss_unfit(&r);
 	let_go(&r);
 	return 0;
 }

@@ -341,7 +341,8 @@ static bool notices_are_on(const struct hub *h, struct directory_entry *e)
 {
 	uint32_t members = atomic_load_explicit(&e->members, memory_order_relaxed);
 
-	return members > 0 && members <= h->env.config->notice_limit && !h->env.is_stopping;
+	return members > 0 && members <= h->env.config->notice_limit && !h->env.is_stopping &&
+	       !h->env.is_restoring;
 }
 
 /* Takes back a notice that still waits; false when there is none. */
@@ -506,7 +507,7 @@ static void wake_waiting(struct hub *h)
 	}
 }
 
-bool hub_take_posts(struct hub *h)
+static bool take_posts(struct hub *h)
 {
 	struct frame *f;
 	unsigned n = 0;
@@ -544,6 +545,14 @@ static void end_congestion(struct hub *h)
 	send_pending(h);
 	if (!h->env.is_congested)
 		list_splice_tail(&h->env.to_read, &h->env.stalled);
+}
+
+bool hub_settle(struct hub *h)
+{
+	bool had_any = take_posts(h) || h->env.is_congested;
+
+	end_congestion(h);
+	return had_any;
 }
 
 static void write_out(struct hub *h)
@@ -631,7 +640,7 @@ static void flush_in_time(struct hub *h)
 void hub_work(struct hub *h)
 {
 	read_on(h);
-	(void)hub_take_posts(h);
+	(void)take_posts(h);
 	end_congestion(h);
 	write_out(h);
 	flush_in_time(h);

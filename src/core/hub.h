@@ -128,8 +128,11 @@ int hub_rejoin(struct hub *h, struct conn *c, struct member *m, const struct hub
 /* All have joined again: what no member is behind of goes. */
 void hub_rejoined(struct hub *h);
 
-/* Puts posts that wait in the ring into the logs. True: there were any. */
-bool hub_take_posts(struct hub *h);
+/*
+ * Puts posts that wait in the ring into the logs, and those of the outboxes into rings. True:
+ * there were any. Before a hand-over, when no worker runs.
+ */
+bool hub_settle(struct hub *h);
 
 /* Ends a membership; @tell: the others are told. @m is all-zero after it. */
 void hub_leave(struct hub *h, struct member *m, bool tell);

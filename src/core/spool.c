@@ -54,6 +54,7 @@ struct spool {
 	size_t n_bytes;   /* of their data */
 	uint64_t waiting; /* bit per worker that met a full queue */
 	bool is_stopping;
+	bool is_closed;  /* takes no chunks */
 	bool is_leaving; /* what is not complete stays */
 
 	_Atomic uint64_t oldest_ns; /* when the job in hand, or the next, was queued; or 0 */
@@ -636,7 +637,7 @@ bool spool_chunk(struct spool *s, struct spool_job *job)
 		note->queued_ns = clock_now_ns();
 	}
 	pthread_mutex_lock(&s->lock);
-	is_taken = note &&
+	is_taken = note && !s->is_closed &&
 		   (!s->n_chunks || (s->n_chunks < SPOOL_MAX_JOBS && job->n <= SPOOL_MAX_BYTES &&
 				     s->n_bytes <= SPOOL_MAX_BYTES - job->n));
 	if (is_taken) {
@@ -645,7 +646,7 @@ bool spool_chunk(struct spool *s, struct spool_job *job)
 		atomic_store_explicit(&s->counters.queued_jobs, s->n_chunks, memory_order_relaxed);
 		atomic_store_explicit(&s->counters.queued_bytes, s->n_bytes, memory_order_relaxed);
 		spool_append(s, note);
-	} else {
+	} else if (!s->is_closed) {
 		s->waiting |= 1ULL << job->owner.worker;
 		pthread_cond_signal(&s->wake);
 	}
@@ -710,6 +711,28 @@ uint64_t spool_wait_ns(const struct spool *s, uint64_t now_ns)
 bool spool_is_stalled(const struct spool *s, uint64_t now_ns)
 {
 	return spool_wait_ns(s, now_ns) > SPOOL_STALL_NS;
+}
+
+static void spool_set_closed(struct spool *s, bool is_closed)
+{
+	pthread_mutex_lock(&s->lock);
+	s->is_closed = is_closed;
+	pthread_mutex_unlock(&s->lock);
+}
+
+void spool_close(struct spool *s)
+{
+	spool_set_closed(s, true);
+}
+
+void spool_open(struct spool *s)
+{
+	spool_set_closed(s, false);
+}
+
+bool spool_is_idle(const struct spool *s)
+{
+	return atomic_load_explicit(&s->oldest_ns, memory_order_relaxed) == 0;
 }
 
 const struct spool_counters *spool_counters(const struct spool *s)

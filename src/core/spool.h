@@ -155,10 +155,9 @@ int spool_clean(struct spool *s) WB_NODISCARD;
  * Chunks of one connection are worked off in the order of the calls.
  *
  * Return: true; or false when the queue is full (or memory is): ops.room() tells when to try
- *         again. One chunk larger than SPOOL_MAX_BYTES is taken when the queue is empty.
- * Owns:   on true job->data is the spool's, job->data and job->n are cleared; on false
- *         everything stays the caller's.
- * Thread: any.
+ *         again; or after spool_close(). One chunk larger than SPOOL_MAX_BYTES is taken when the
+ * queue is empty. Owns:   on true job->data is the spool's, job->data and job->n are cleared; on
+ * false everything stays the caller's. Thread: any.
  */
 WB_ANY_THREAD bool spool_chunk(struct spool *s, struct spool_job *job) WB_NODISCARD;
 
@@ -184,6 +183,14 @@ WB_ANY_THREAD uint64_t spool_wait_ns(const struct spool *s, uint64_t now_ns);
 
 /* That is more than SPOOL_STALL_NS. Any thread. */
 WB_ANY_THREAD bool spool_is_stalled(const struct spool *s, uint64_t now_ns);
+
+/* Takes no more chunks, from now on: whoever has one keeps it. Any thread. */
+WB_ANY_THREAD void spool_close(struct spool *s);
+/* Takes them again. ops.room() isn't called for it. Any thread. */
+WB_ANY_THREAD void spool_open(struct spool *s);
+
+/* Nothing is queued or in hand. Any thread. */
+WB_ANY_THREAD bool spool_is_idle(const struct spool *s);
 
 /* Valid until spool_free(). */
 WB_ANY_THREAD const struct spool_counters *spool_counters(const struct spool *s);

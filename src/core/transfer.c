@@ -215,23 +215,83 @@ const struct spool_kept *transfer_kept(const struct conn *c)
 	return t ? t->kept : NULL;
 }
 
-int transfer_restore(struct conn *c, const struct spool_kept *k)
+const struct spool_job *transfer_waiting(const struct conn *c)
 {
-	struct hub *h = hub_of(c);
-	struct spool_kept mine = *k;
+	LIST_FOREACH (node, &hub_of_const(c)->spool_waiting) {
+		const struct spool_wait *w = CONTAINER_OF(node, struct spool_wait, node);
+
+		if (w->conn == c)
+			return &w->job;
+	}
+	return NULL;
+}
+
+void transfer_resume(struct worker_pool *p, struct spool *spool)
+{
+	for (unsigned i = 0; i < p->n; i++) {
+		struct hub *h = &p->workers[i]->hub;
+		struct transfer *t, *next;
+
+		HASH_ITER(hh, h->transfers, t, next)
+		{
+			WB_CLEANUP(freep) struct spool_kept *k = TAKE_PTR(t->kept);
+
+			if (k && spool_adopt(spool, k))
+				conn_close(t->conn, WS_CODE_INTERNAL_ERROR, "out of memory");
+		}
+		transfer_room(h);
+	}
+}
+
+/* A transfer of the process before, and this one has no spool. Said once. */
+static int lose(struct hub *h, struct conn *c)
+{
 	const struct spool_result lost = {
 		.owner = owner_of(c),
 		.error = -ECANCELED,
 		.reason = "the server writes no files any more",
 		.name = "",
 	};
+	struct transfer *t;
 
+	HASH_FIND(hh, h->transfers, &c->serial, sizeof(c->serial), t);
+	if (t)
+		return 0;
 	if (!note(h, c))
 		return -ENOMEM;
-	if (!h->shared->spool) {
-		transfer_done(h, &lost);
-		return 0;
-	}
+	transfer_done(h, &lost);
+	return 0;
+}
+
+int transfer_restore(struct conn *c, const struct spool_kept *k)
+{
+	struct hub *h = hub_of(c);
+	struct spool_kept mine = *k;
+
+	if (!h->shared->spool)
+		return lose(h, c);
+	if (!note(h, c))
+		return -ENOMEM;
 	mine.owner = owner_of(c);
 	return spool_adopt(h->shared->spool, &mine);
+}
+
+int transfer_restore_waiting(struct conn *c, const struct spool_job *like)
+{
+	struct hub *h = hub_of(c);
+	struct spool_job job = *like;
+
+	if (!h->shared->spool)
+		return lose(h, c);
+	job.owner = owner_of(c);
+	job.unpack_limit = c->env->config->max_message_size;
+	uuid4_format(job.client_id, c->id);
+	job.data = malloc(MAX(job.n, (size_t)1));
+	if (job.data && job.n > 0)
+		memcpy(job.data, like->data, job.n);
+	if (job.data && note(h, c) &&
+	    (spool_chunk(h->shared->spool, &job) || wait_for_room(h, c, &job)))
+		return 0;
+	free(job.data);
+	return -ENOMEM;
 }

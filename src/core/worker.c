@@ -7,6 +7,7 @@
 
 #include "core/protocol.h"
 #include "core/slow.h"
+#include "core/transfer.h"
 #include "core/worker_private.h"
 #include "io/log.h"
 
@@ -379,6 +380,12 @@ void worker_task_freeze(struct worker *w, struct worker_task *t)
 	w->phase = WORKER_ENDED;
 }
 
+void worker_task_spool_room(struct worker *w, struct worker_task *t)
+{
+	transfer_room(&w->hub);
+	worker_task_answer(w, t);
+}
+
 void worker_task_quiet(struct worker *w, struct worker_task *t)
 {
 	w->phase = WORKER_QUIET;
@@ -494,8 +501,7 @@ void worker_task_end(struct worker *w, struct worker_task *t)
 /* What stopping needs at the end of a turn. */
 static void stop_work(struct worker *w)
 {
-	if (w->quiet && !w->hub.env.is_congested &&
-	    (w->phase == WORKER_QUIET || list_is_empty(&w->hub.spool_waiting))) {
+	if (w->quiet && !w->hub.env.is_congested) {
 		worker_task_answer(w, w->quiet);
 		w->quiet = NULL;
 	}

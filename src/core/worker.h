@@ -112,7 +112,7 @@ struct WB_SHARED worker_pool {
  * @n:        workers, 1 to DIRECTORY_MAX_WORKERS
  * @given:    @n_given listening sockets that are there already. Those of socket activation
  *            stand for host and port; of the others, those are used which the configuration
- *            still wants, and from the rest every connection that waits is taken
+ *            still wants, and are -1 then; the rest is for worker_pool_drain()
  * @main_reactor: woken when a task is done
  * @ret_key:  on failure: the key of the configuration that is to blame, or NULL
  *
@@ -120,12 +120,20 @@ struct WB_SHARED worker_pool {
  * for fewer workers, others are opened.
  *
  * Return:  0 | -errno of socket, bind, listen, epoll | -ENOMEM.
- * Owns:    the pool is the caller's; @given are the pool's in either case, and -1 then.
+ * Owns:    the pool is the caller's; so are the sockets of @given that are not -1.
  * Thread:  main.
  */
 int worker_pool_new(struct access *access, unsigned n, struct worker_socket *given,
 		    unsigned n_given, struct reactor *main_reactor, struct worker_pool **ret,
 		    const char **ret_key) WB_NODISCARD;
+
+/**
+ * worker_pool_drain() - let those in who wait at listeners that are not used any more
+ * @given:  what worker_pool_new() has left of them; closed, and -1 then
+ *
+ * Before the start, and when the workers know all serials that were ever used.
+ */
+void worker_pool_drain(struct worker_pool *p, struct worker_socket *given, unsigned n_given);
 
 /* Starts the threads. Return: 0 | -errno. */
 int worker_pool_start(struct worker_pool *p) WB_NODISCARD;
@@ -168,7 +176,7 @@ void worker_task_quiet(struct worker *w, struct worker_task *t);
 
 /*
  * The task that stops accepting and reading, so that everything can stand still; done when
- * nothing is on its way to other workers or to the spool any more.
+ * outboxes are empty.
  */
 void worker_task_pause(struct worker *w, struct worker_task *t);
 
@@ -180,6 +188,9 @@ void worker_task_leave(struct worker *w, struct worker_task *t);
 
 /* Ends the worker's loop; no done(). */
 void worker_task_end(struct worker *w, struct worker_task *t);
+
+/* The spool takes chunks again. */
+void worker_task_spool_room(struct worker *w, struct worker_task *t);
 
 /* Answers at once: for the watchdog. */
 void worker_task_ping(struct worker *w, struct worker_task *t);

@@ -68,16 +68,29 @@ static unsigned use_again(struct worker_pool *p, struct given *given, const char
 	return n;
 }
 
+/* A listener from before, at another address, still has the port: it is shared until it goes. */
+static bool is_still_held(const struct given *given, uint16_t port)
+{
+	for (unsigned i = 0; i < given->n; i++) {
+		const struct worker_socket *s = &given->socket[i];
+
+		if (s->fd >= 0 && port && sock_port(s->fd) == port)
+			return true;
+	}
+	return false;
+}
+
 /* As many for each worker as for the others, and at least one, all on one port. */
 static int open_port(struct worker_pool *p, struct given *given, const char *host, uint64_t wanted,
 		     enum worker_listener_kind kind, uint16_t *ret_port)
 {
 	uint16_t port;
 	unsigned n = use_again(p, given, host, wanted, kind, &port);
+	bool is_first = n == 0 && !is_still_held(given, port);
 
-	for (; n == 0 || n % p->n; n++) {
+	for (; n == 0 || n % p->n; n++, is_first = false) {
 		struct worker *w = p->workers[n % p->n];
-		int fd, error = sock_listen(host, port, SOMAXCONN, n == 0, &fd);
+		int fd, error = sock_listen(host, port, SOMAXCONN, is_first, &fd);
 
 		if (error)
 			return error;
@@ -107,6 +120,7 @@ static int find_unix(struct given *given, const char *path)
 
 static int open_unix(struct worker_pool *p, struct given *given, const struct config *config)
 {
+	mode_t mode = (mode_t)config->listen_unix_mode;
 	WB_CLEANUP(freep) char *path = NULL;
 	WB_CLEANUP(fd_closep) int fd = -1;
 	int error = config_path_runtime(config->listen_unix, &path);
@@ -115,26 +129,33 @@ static int open_unix(struct worker_pool *p, struct given *given, const struct co
 		return error;
 	fd = find_unix(given, path);
 	if (fd < 0)
-		error = sock_listen_unix(path, (mode_t)config->listen_unix_mode, SOMAXCONN, &fd);
+		error = sock_listen_unix(path, mode, SOMAXCONN, &fd);
+	else if (chmod(path, mode) < 0)
+		error = -errno;
 	if (error)
 		return error;
 	p->unix_path = TAKE_PTR(path);
 	return spread(p, &fd, 1, LISTENER_UNIX);
 }
 
-/* Sockets that nobody will listen on any more: who waits there is let in first. */
-static void drain_rest(struct worker_pool *p, struct given *given)
+/* The file of a socket that goes, unless another one has taken its place. */
+static void remove_path(const struct worker_pool *p, int fd)
 {
 	char path[SOCK_PATH_MAX];
 
-	for (unsigned i = 0; i < given->n; i++) {
-		struct worker_socket *s = &given->socket[i];
+	if (sock_path(path, fd)[0] && (!p->unix_path || strcmp(path, p->unix_path) != 0))
+		(void)unlink(path); /* perhaps somebody has removed it */
+}
 
-		if (s->fd < 0 || s->kind == LISTENER_GIVEN)
-			continue;
-		worker_drain_listener(p->workers[i % p->n], s->fd, s->kind);
-		if (s->kind == LISTENER_UNIX && sock_path(path, s->fd)[0])
-			(void)unlink(path); /* perhaps somebody has removed it */
+void worker_pool_drain(struct worker_pool *p, struct worker_socket *given, unsigned n_given)
+{
+	for (unsigned i = 0; i < n_given; i++) {
+		struct worker_socket *s = &given[i];
+
+		if (s->fd >= 0 && s->kind != LISTENER_GIVEN)
+			worker_drain_listener(p->workers[i % p->n], s->fd, s->kind);
+		if (s->fd >= 0 && s->kind == LISTENER_UNIX)
+			remove_path(p, s->fd);
 		fd_closep(&s->fd);
 	}
 }
@@ -163,8 +184,6 @@ int worker_pool_listen(struct worker_pool *p, const struct config *config,
 		error = open_unix(p, &given, config);
 		*ret_key = error ? "listen_unix" : NULL;
 	}
-	if (!error)
-		drain_rest(p, &given);
 	return error;
 }
 

@@ -56,8 +56,6 @@ int worker_pool_new(struct access *access, unsigned n, struct worker_socket *giv
 	}
 	if (!error)
 		error = worker_pool_listen(p, access->config, given, n_given, ret_key);
-	for (unsigned i = 0; i < n_given; i++)
-		fd_closep(&given[i].fd);
 	if (error) {
 		worker_pool_free(p);
 		return error;
@@ -128,7 +126,7 @@ void worker_pool_freeze(struct worker_pool *p)
 	while (any) {
 		any = false;
 		for (unsigned i = 0; i < p->n; i++)
-			any |= hub_take_posts(&p->workers[i]->hub);
+			any |= hub_settle(&p->workers[i]->hub);
 	}
 }
 

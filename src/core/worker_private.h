@@ -27,7 +27,7 @@ int worker_resume(struct worker *w) WB_NODISCARD;
 bool worker_add_listener(struct worker *w, int fd, enum worker_listener_kind kind) WB_NODISCARD;
 int worker_listen(struct worker *w) WB_NODISCARD;
 
-/* All that the configuration and systemd say; as worker_pool_new(). */
+/* All that the configuration and systemd say; as worker_pool_new(). Used ones of @given are -1. */
 int worker_pool_listen(struct worker_pool *p, const struct config *config,
 		       struct worker_socket *given, unsigned n_given, const char **ret_key)
 	WB_NODISCARD;

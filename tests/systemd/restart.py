@@ -152,6 +152,38 @@ def test_restart_refuses_nobody(s):
     assert not lost, lost
 
 
+def test_restarts_on_top_of_each_other(s):
+    """Whether or not systemd tells of the second one while it waits for the first."""
+    s.start()
+    with RawClient(s, "/room") as a, RawClient(s, "/room") as b:
+        for first in (["restart", UNIT], ["kill", "-s", "USR2", "--kill-who=main", UNIT]) * 2:
+            since = cursor()
+            also = subprocess.Popen(["systemctl", *first])
+            systemctl("restart", UNIT)
+            also.wait()
+            systemctl("restart", UNIT)
+            assert not lines("stopping", since)
+            hears(a, b)
+            hears(b, a)
+
+
+def test_restart_on_top_of_a_reload(s):
+    """Of that one systemd tells nobody: it runs no ExecStop= then."""
+    s.start()
+    with RawClient(s, "/room") as a, RawClient(s, "/room") as b:
+        since = cursor()
+        with Stopped(threads(s.pid())["worker 0"]):
+            reload = subprocess.Popen(["wsbind", "reload"], stderr=subprocess.DEVNULL)
+            wait_until(lambda: show("ActiveState") == "reloading", "it is under way")
+            restart = subprocess.Popen(["systemctl", "restart", UNIT])
+            wait_until(lambda: lines("handing over", since), "it ends")
+        reload.wait()
+        assert restart.wait() == 0
+        assert not lines("stopping", since)
+        hears(a, b)
+        hears(b, a)
+
+
 def test_restart_without_a_message_bus(s):
     """announce-stop is root, and asks systemd itself."""
     s.start()

@@ -122,6 +122,7 @@ TEST(worker_pool_names_the_key_that_is_to_blame)
 	/* One socket that was handed over is shared by all workers. */
 	CHECK_EQ(sock_listen("127.0.0.1", 0, 8, true, &given.fd), 0);
 	CHECK_EQ(worker_pool_new(access, 3, &given, 1, &loop, &p, &key), 0);
+	worker_pool_drain(p, &given, 1);
 	CHECK_EQ(given.fd, -1);
 	for (unsigned i = 0; i < 3; i++)
 		CHECK_EQ(p->workers[i]->n_listeners, 1);
@@ -129,6 +130,40 @@ TEST(worker_pool_names_the_key_that_is_to_blame)
 	worker_pool_free(p);
 	reactor_fini(&loop);
 	access_unref(access);
+}
+
+/* Who waits at a listener that goes is let in, with a serial that nobody had before. */
+TEST(worker_pool_drains_listeners_that_are_not_used)
+{
+	static const struct reactor_ops no_ops;
+	struct access *access = rig_access("host = 127.0.0.2\n");
+	struct worker_socket given = {-1, LISTENER_PLAIN};
+	struct sockaddr_in to = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	struct reactor loop = {0};
+	struct worker_pool *p = NULL;
+	const char *key = NULL;
+	struct conn *c;
+	int client = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	CHECK_EQ(reactor_init(&loop, &no_ops), 0);
+	CHECK_EQ(sock_listen("127.0.0.1", 0, 8, true, &given.fd), 0);
+	to.sin_port = htons(sock_port(given.fd));
+	CHECK_EQ(connect(client, (struct sockaddr *)&to, sizeof(to)), 0);
+	CHECK_EQ(worker_pool_new(access, 1, &given, 1, &loop, &p, &key), 0);
+	CHECK(given.fd >= 0);
+	CHECK_EQ(p->workers[0]->hub.env.n_all, 0);
+	p->workers[0]->next_serial = 1000; /* as the state of the process before says */
+	worker_pool_drain(p, &given, 1);
+	CHECK_EQ(given.fd, -1);
+	CHECK_EQ(p->workers[0]->hub.env.n_all, 1);
+	c = CONTAINER_OF(list_first(&p->workers[0]->hub.env.all), struct conn, node);
+	CHECK(c->serial >= 1000);
+	conn_abort(c);
+	CHECK_EQ(worker_turn(p->workers[0], 0), 0);
+	worker_pool_free(p);
+	reactor_fini(&loop);
+	access_unref(access);
+	(void)close(client);
 }
 
 /* ------------------------------------------------------------------------ reload */

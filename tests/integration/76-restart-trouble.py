@@ -1,0 +1,287 @@
+# SPDX-License-Identifier: MIT
+"""A hand-over that cannot be as it should: what is kept, and who is told what."""
+
+import array
+
+from harness import *
+from threads import Stopped, threads
+
+WANTS = {"notice_limit": 0, "max_incoming_frames_per_second": 0}
+
+
+async def talk(*clients, also=()):
+    """Each of them is heard by all others, also by those who say nothing themselves."""
+    for a in clients:
+        content = await a.send_chat()
+        for b in (*clients, *also):
+            if a is not b:
+                await b.expect_chat(content)
+
+
+def with_spool(**settings):
+    d = Daemon(**settings)
+    d.spool = d.folder / "spool"
+    d.spool.mkdir()
+    d.settings["spool_dir"] = d.spool
+    return d
+
+
+# Listeners
+
+async def test_another_address_on_the_same_port():
+    with Daemon(host="0.0.0.0", **WANTS) as d:
+        port = d.port
+        clients = [await Client.connect(d, "/room")]
+        for host in ("127.0.0.1", "0.0.0.0", "::", "0.0.0.0", "::1"):
+            d.write_config(host=host, port=port)
+            d.hand_over()
+            assert (d.host, d.port) == (f"[{host}]" if ":" in host else host, port)
+            at = "[::1]" if host == "::1" else "127.0.0.1"
+            with socket.create_connection((at.strip("[]"), port), DEADLINE):
+                pass
+            await talk(*clients)
+        await close_all(clients)
+
+
+async def test_who_waits_at_an_old_port_is_nobody_else():
+    """Two that came by different ports are told apart by what they publish."""
+    with Daemon(**WANTS) as d:
+        a = await Client.connect(d, "/room")
+        queued = []
+        with Stopped(threads(d.process.pid)["worker 0"]), \
+                Stopped(threads(d.process.pid)["worker 1"]):
+            for _ in range(4):  # in the listeners' queues; nobody accepts
+                s = RawClient(d, handshake=False)
+                s.send(request("/room"))
+                queued.append(s)
+            free = socket.create_server(("127.0.0.1", 0))
+            d.write_config(port=free.getsockname()[1])
+            free.close()
+            since = len(d.log)
+            d.signal(signal.SIGUSR2)
+            d.wait_log("handing over", since=since)
+        # Some may have been let in before, the others are by the next process.
+        d.wait_log("took over [1-5] connections", since=since)
+        d._note_ready(d.wait_log(READY, since=since))
+        for s in queued:
+            assert s.recv_head()[0] == 101
+            s.recv_message(), s.recv_message()
+        await a.send_chat("from the one that was there")
+        for s in queued:
+            assert s.recv().chat.content == "from the one that was there"
+        for i, s in enumerate(queued):
+            s.send(chat(f"from {i}"))
+            await a.expect_chat(f"from {i}")
+            for other in queued:
+                if other is not s:
+                    assert other.recv().chat.content == f"from {i}"
+        for s in queued:
+            s.close()
+        await a.close()
+
+
+def unix_client(path):
+    s = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    s.settimeout(DEADLINE)
+    s.connect(str(path))
+    s.sendall(request("/room"))
+    assert s.recv(4096).startswith(b"HTTP/1.1 101 ")
+    return s
+
+
+def test_a_socket_path_that_was_removed_or_changed():
+    d = Daemon()
+    path, other = d.folder / "clients", d.folder / "others"
+    with d.write_config(listen_unix=path, listen_unix_mode="0660") and d:
+        first = unix_client(path)
+        d.write_config(listen_unix_mode="0600")
+        d.hand_over()
+        assert path.stat().st_mode & 0o777 == 0o600
+        path.unlink()
+        d.hand_over()
+        unix_client(path).close()
+        d.write_config(listen_unix=other)
+        d.hand_over()
+        unix_client(other).close()
+        assert not path.exists()
+        assert len([c for c in d.clients().values()]) >= 1
+        first.sendall(frame(9, b"still?"))
+        while b"still?" not in first.recv(4096):
+            pass
+        first.close()
+
+
+# Descriptors
+
+def few_files(n):
+    return lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (n, n))
+
+
+async def test_few_open_files():
+    with Daemon(preexec=few_files(200), **WANTS) as d:
+        a, b = await Client.connect(d, "/room"), await Client.connect(d, "/room")
+        for _ in range(2):
+            d.hand_over()
+            await talk(a, b)
+        await close_all([a, b])
+
+
+async def test_no_open_file_left():
+    """Nothing can be handed over: everything goes on, with the file that is being received."""
+    with with_spool(**WANTS) as d:
+        a = await Client.connect(d, "/room", capabilities=["ack"])
+        b, c = await Client.connect(d, "/room"), await Client.connect(d, "/room")
+        pieces = [data(os.urandom(1000), sequence=i, is_last=i == 2, request_id=new_id())
+                  for i in range(3)]
+        pid, soft = d.process.pid, resource.prlimit(d.process.pid, resource.RLIMIT_NOFILE)
+        for i, m in enumerate(pieces):
+            assert (await a.ask(m)).control.type == ACKNOWLEDGE
+            for other in (b, c):
+                await other.expect_binary(m.binary.data)
+            if i == 2:
+                break
+            await until(lambda n=1000 * (i + 1): any(p.stat().st_size == n
+                                                     for p in d.spool.iterdir()), "it is written")
+            since = len(d.log)
+            # The check of the configuration needs none of its own; what is left to the next does.
+            resource.prlimit(pid, resource.RLIMIT_NOFILE,
+                             (len(os.listdir(f"/proc/{pid}/fd")) + 1, soft[1]))
+            d.signal(signal.SIGUSR2)
+            d.wait_log("connections cannot be handed over: Too many open files; going on as "
+                       "before", since=since)
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, soft)
+            await talk(b, c, also=[a])
+        assert [p.read_bytes() for p in d.spool.iterdir()] == [
+            b"".join(m.binary.data for m in pieces)]
+        d.hand_over()
+        await talk(b, c, also=[a])
+        await close_all([a, b, c])
+
+
+# A disk that doesn't answer
+
+async def test_served_while_the_disk_takes_its_time():
+    """Others notice nothing; chunks that the spool did not take any more travel."""
+    with with_spool(**WANTS) as d:
+        a, b = await Client.connect(d, "/room"), await Client.connect(d, "/room")
+        sender = await Client.connect(d, "/files", capabilities=["ack"])
+        pieces = [data(os.urandom(1000), sequence=i, is_last=i == 4, request_id=new_id())
+                  for i in range(5)]
+        assert (await sender.ask(pieces[0])).control.type == ACKNOWLEDGE
+        await until(lambda: [p for p in d.spool.iterdir() if p.stat().st_size == 1000],
+                    "it is written")
+        since = len(d.log)
+        with Stopped(threads(d.process.pid)["spool"]):
+            assert (await sender.ask(pieces[1])).control.type == ACKNOWLEDGE  # queued
+            d.signal(signal.SIGUSR2)
+            await asyncio.to_thread(d.wait_log, "handing over", DEADLINE, since)
+            for m in pieces[2:]:
+                await sender.send(m)
+            await talk(a, b)
+            assert not d.lines("handed over", since)
+        await asyncio.to_thread(d.wait_log, "took over 3 connections", DEADLINE, since)
+        d._note_ready(d.wait_log(READY, DEADLINE, since))
+        for m in pieces[2:]:
+            answer = await sender.recv()
+            assert answer.control.type == ACKNOWLEDGE, describe(answer)
+            assert answer.request_id == m.request_id
+        assert [p.read_bytes() for p in d.spool.iterdir()] == [
+            b"".join(m.binary.data for m in pieces)]
+        await talk(a, b)
+        await close_all([a, b, sender])
+
+
+# The service manager
+
+class Manager:
+    """The socket of a service manager that keeps what it is given, and may answer nothing."""
+
+    def __init__(self, folder, answers=True):
+        self.path = str(folder / "notify")
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.bind(self.path)
+        self.socket.settimeout(DEADLINE)
+        self.answers = answers
+        self.stored, self.barriers, self.seen = {}, [], []
+
+    def read(self):
+        text, rights, *_ = self.socket.recvmsg(8192, 1 << 16)
+        fds = array.array("i")
+        for _, _, payload in rights:
+            fds.frombytes(payload)
+        lines = text.decode().splitlines()
+        name = next((line[7:] for line in lines if line.startswith("FDNAME=")), None)
+        if "BARRIER=1" in lines:
+            self.barriers += fds
+            if self.answers:
+                self.drop(self.barriers)
+        elif "FDSTORE=1" in lines:
+            self.stored.setdefault(name, []).extend(fds)
+        elif "FDSTOREREMOVE=1" in lines:
+            self.drop(self.stored.pop(name, []))
+        self.seen += lines
+
+    def wait(self, line):
+        while line not in self.seen:
+            self.read()
+
+    @staticmethod
+    def drop(fds):
+        while fds:
+            os.close(fds.pop())
+
+    def close(self):
+        for fds in (*self.stored.values(), self.barriers):
+            self.drop(fds)
+        self.socket.close()
+
+
+def test_a_manager_that_does_not_answer():
+    """Whom nobody will go on with is told, and nothing is left in the store."""
+    with tempfile.TemporaryDirectory() as folder:
+        manager = Manager(Path(folder), answers=False)
+        with Daemon(env={"NOTIFY_SOCKET": manager.path}, on_stop="keep", shutdown_timeout=3) as d:
+            with RawClient(d, "/room") as a:
+                manager.wait("READY=1")
+                d.signal(signal.SIGTERM)
+                manager.wait("BARRIER=1")
+                assert set(manager.stored) == {"wsbind-state", "wsbind-bag", "wsbind-plain"}
+                d.wait_log("connections cannot be handed over: .*; closing them")
+                assert a.recv().control.type == DISCONNECT
+                a.expect_close(1012)
+                assert d.wait() == 1
+                while manager.stored:
+                    manager.read()
+            d.process.returncode = 0  # as it should be here
+        manager.close()
+
+
+def test_a_restart_that_nobody_announced():
+    """SIGTERM while the service is said to be reloading: systemd asks no ExecStop= then."""
+    with tempfile.TemporaryDirectory() as folder:
+        manager = Manager(Path(folder))
+        with with_spool(env={"NOTIFY_SOCKET": manager.path}) as d:
+            with RawClient(d, "/room") as a:
+                manager.wait("READY=1")
+                since = len(d.log)
+                with Stopped(threads(d.process.pid)["spool"]):
+                    a.send(data(b"x", is_last=False))
+                    wait_until(lambda: d.metric("websocket_spool_queue_bytes") > 0, "it waits")
+                    d.signal(signal.SIGUSR2)
+                    d.wait_log("handing over .SIGUSR2", since=since)
+                    d.signal(signal.SIGTERM)
+                # It becomes another process, which leaves everything to the manager at once.
+                manager.wait("STOPPING=1")
+                manager.wait("BARRIER=1")
+                d.wait_log("handed over 1 connections", since=since)
+                assert len(manager.stored["wsbind-bag"]) >= 2
+                assert d.wait() == 0
+                a.send(frame(9, b"?"))
+                a.socket.settimeout(0.2)
+                try:
+                    assert not a.socket.recv(100), "nobody is there"
+                    raise AssertionError("it was closed")
+                except socket.timeout:
+                    pass
+                assert not d.lines("stopping", since)
+        manager.close()
