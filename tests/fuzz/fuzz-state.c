@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What a process is left by the one before. Input: a byte of how many workers there are and
- * whether clients read at once, then records as wire/state has them; head and checksum are
- * made here, since nobody would guess them.
+ * What a process is left by the one before. Input: a byte of how many workers there are,
+ * whether clients read at once and whether there is room for all, then records as wire/state has
+ * them; head and checksum are made here, since nobody would guess them.
  *
  * Whatever the records say, restoring must not break anything: the invariants of channels
  * and lists hold, everybody who was made can read, write, publish and be handed over again,
@@ -14,6 +14,8 @@
 #include "wire/state.h"
 
 #define GUESTS 6
+#define LIMITS "echo_path = /echo\nmax_frame_size = 4K\nmax_message_size = 64K\n"
+#define TIGHT LIMITS "max_channels = 1\nmessage_queue_size = 1\nmax_send_buffer = 4K\n"
 
 /* The records behind a head that is right. */
 static struct state_writer wrap(const uint8_t *p, size_t n)
@@ -66,14 +68,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 	check_head(data, size);
 	state = wrap(in.p, in.n);
-	r = rig_new(1, "echo_path = /echo\nmax_frame_size = 4K\nmax_message_size = 64K\n");
+	r = rig_new(1, LIMITS);
 	greet(r);
-	WB_ASSERT(rig_restore(r, 1 + what % 3, NULL, &state, &report) == 0);
+	WB_ASSERT(rig_restore(r, 1 + what % 3, what & 0x40 ? TIGHT : NULL, &state, &report) == 0);
 	free(state.data);
 	rig_check(r);
 	if (what & 0x80)
 		for (unsigned i = 0; i < r->n_guests; i++)
 			guest_set_room(r->guests[i], 0);
+	rig_pass(r, NS_PER_S + NS_PER_S / 10); /* what waits for whom is counted */
 	rig_settle(r);
 	rig_check(r);
 	rig_hand_over(r, 1 + what / 4 % 3, NULL);

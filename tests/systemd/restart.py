@@ -47,6 +47,7 @@ def restart_ten_times(s, clients, channels, again, same_process=False):
     crowd.wait_open(s)
     received = s.metric("websocket_messages_received_total")
     since = cursor()
+    memory = []
     for i in range(10):
         pid = s.pid()
         again(i)
@@ -55,7 +56,9 @@ def restart_ten_times(s, clients, channels, again, same_process=False):
         assert s.metric("websocket_active_connections") == crowd.clients
         assert s.metric("websocket_messages_received_total") >= received
         received = s.metric("websocket_messages_received_total")
+        memory.append(s.metric("process_resident_memory_bytes"))
     assert s.metric("websocket_handovers_total") == 10
+    assert min(memory[5:]) < 1.1 * max(memory[:5]), memory
     assert s.metric("websocket_handover_connections_total") == 10 * crowd.clients
     assert len(lines(rf"took over {crowd.clients} connections and {channels} channels .*, "
                      r"0 connections lost", since)) == 10

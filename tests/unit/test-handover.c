@@ -468,6 +468,53 @@ TEST(handover_keeps_what_somebody_may)
 	rig_free(r);
 }
 
+/* Its authorization has ended by the time the next process looks. */
+TEST(handover_of_a_grant_that_ends)
+{
+	struct rig *r = rig_new(1, QUIET);
+	struct guest *g = guest_open(r, 0, "/"), *h = guest_open(r, 0, "/");
+	const struct grant like = {
+		.user_id = "carol", .expires_s = clock_wall_ms() / 1000 - 1, .any_channel = true};
+
+	g->conn->grant = grant_restore(&like);
+	rig_hand_over(r, 1, NULL);
+	rig_pass(r, 100 * NS_PER_MS);
+	rig_settle(r);
+	CHECK_EQ(guest_close_code(g), 4003);
+	CHECK_EQ(guest_close_code(h), 0);
+	rig_free(r);
+}
+
+/* Those who are here count for their addresses, also for those that a proxy named. */
+TEST(handover_keeps_places_of_addresses)
+{
+	struct sock_peer one = {.ip = {[10] = 0xff, [11] = 0xff, [12] = 10, [15] = 1}, .port = 1};
+	struct rig *r = rig_new(2, "max_connections_per_ip = 2\n");
+	struct sock_peer local = {.is_unix = true};
+	struct guest *g[4];
+	char request[256];
+	size_t n = guest_handshake(request, sizeof(request), "/");
+
+	for (unsigned i = 0; i < 4; i++) {
+		g[i] = guest_accept_from(r, i % 2, i < 2 ? &one : &local);
+		guest_write(g[i], request, n);
+		rig_settle(r);
+		CHECK_EQ(guest_status(g[i]), 101);
+	}
+	rig_hand_over(r, 3, NULL);
+	for (unsigned i = 0; i < 2; i++) {
+		struct guest *late = guest_accept_from(r, i, &one);
+
+		guest_write(late, request, n);
+		rig_settle(r);
+		CHECK_EQ(guest_status(late), i == 0 ? 429 : 101);
+		guest_end(g[i]);
+		rig_settle(r);
+	}
+	CHECK(g[2]->conn->peer.is_unix);
+	rig_free(r);
+}
+
 /* A deadline is neither forgotten nor begun anew. */
 TEST(handover_keeps_deadlines)
 {
