@@ -29,14 +29,15 @@ VERSION    := 0.1.0
 PACKAGES_BUILD := gcc make pkg-config libc6-dev libwslay-dev libprotobuf-c-dev protobuf-c-compiler \
 	protobuf-compiler libsystemd-dev libzstd-dev zlib1g-dev libdeflate-dev liblz4-dev libssl-dev \
 	libmicrohttpd-dev libinih-dev libjansson-dev uthash-dev
+PACKAGES_MACHINE := systemd dbus systemd-container util-linux iproute2
 PACKAGES_DEB := build-essential debhelper dpkg-dev fakeroot lintian
 PACKAGES_CHECK := libcmocka-dev python3 python3-websockets python3-protobuf python3-psutil nodejs \
-	node-ws mandoc prometheus clang-format systemd git spin zsh apparmor dbus systemd-container \
-	util-linux mmdebstrap iproute2 openssl nginx haproxy $(PACKAGES_DEB)
+	node-ws mandoc prometheus clang-format git spin zsh apparmor mmdebstrap openssl nginx haproxy \
+	$(PACKAGES_MACHINE) $(PACKAGES_DEB)
 PACKAGES_COVERAGE := gcovr
 PACKAGES_GUARD := valgrind libcmocka-dev python3
 PACKAGES_BENCH := python3 openssl nodejs node-ws nginx libnginx-mod-nchan nats-server libwebsockets-dev \
-	golang-go golang-github-gorilla-websocket-dev
+	golang-go golang-github-gorilla-websocket-dev $(PACKAGES_MACHINE)
 PACKAGES_FUZZ := clang libclang-rt-14-dev libcmocka-dev
 
 # --------------------------------------------------------------------------- flags
@@ -232,9 +233,15 @@ fuzz: deps-build
 # Hours of everything that clients do (T=3600 is one): not a part of check.
 SEED ?=
 
-soak: $(O)/wsbind deps
+SOAK ?=
+
+soak: $(O)/wsbind $(if $(SAN),,$(O)/in-use.so) deps
 	WSBIND=$(O)/wsbind WSBIND_TEST_SLOW=$(SLOW) $(PYTHON) tests/soak/soak.py --time $(T) \
-		$(SEED:%=--seed %) --out $(O)/soak.jsonl
+		$(SEED:%=--seed %) $(if $(SAN),,--in-use $(O)/in-use.so) --out $(O)/soak.jsonl $(SOAK)
+
+$(O)/in-use.so: tests/soak/in-use.c
+	$(call say,LD,$@)
+	$(Q)$(CC) -std=gnu17 -D_GNU_SOURCE -Wall -Wextra -O2 -fPIC -shared -pthread -o $@ $<
 
 # Lines that unit tests, fuzz seeds, the conformance suite and real clients reach, by folder.
 COVERAGE_MAKE = $(MAKE) --no-print-directory O=build/coverage LDFLAGS=--coverage \
@@ -267,7 +274,7 @@ $(O)/bench/nats: $(O)/bench/nats.o $(filter-out $(MAIN),$(OBJ))
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
 
 # Beside the floor and peers: an hour. ONLY names some of them, BENCH has options for these.
-BENCHES := fanout echo handshakes tls idle-memory stalled-readers ingest flush-delay
+BENCHES := fanout echo handshakes tls idle-memory stalled-readers ingest flush-delay restart
 ONLY ?= $(BENCHES)
 BENCH ?=
 
@@ -275,7 +282,7 @@ bench: deps-build
 	$(call install_packages,$(PACKAGES_BENCH))
 	$(Q)$(MAKE) --no-print-directory -s -j$$(nproc) all $(BENCH_PROGRAMS)
 	$(Q)set -e; for b in $(ONLY); do echo "== bench/$$b.py"; \
-		BUILD=$(O) WSBIND=$(O)/wsbind $(PYTHON) bench/$$b.py --json $(O)/bench/$$b.json $(BENCH); \
+		BUILD=$(O) WSBIND=$(O)/wsbind MAKE=$(MAKE) $(PYTHON) bench/$$b.py --json $(O)/bench/$$b.json $(BENCH); \
 	done
 
 # Instructions for each delivery, echo, handshake: not more than were kept. UPDATE=1 keeps new ones.
@@ -366,7 +373,7 @@ help:
 	@echo 'make check-systemd    MACHINE="reload journal" for some: in booted machines'
 	@echo 'make check-model      MODEL="ring wake" for some: the lock-free parts, by spin'
 	@echo 'make fuzz             NAME=$(subst $() ,|,$(FUZZ)) T=60: libFuzzer, for T seconds'
-	@echo 'make soak             T=3600 SEED=: everything that clients do, and nothing may be left'
+	@echo 'make soak             T=3600 SEED= SOAK=--hand-overs: all that clients do, and nothing is left'
 	@echo 'make coverage         which lines of src/ the tests reach: build/coverage/index.html'
 	@echo 'make bench            beside the floor and peers: an hour; ONLY="fanout echo" BENCH="--rounds 1"'
 	@echo 'make bench-guard      instructions for each delivery, echo and handshake; UPDATE=1 keeps them'
