@@ -8,6 +8,7 @@ import websockets
 
 from harness import *
 from pki import Folder, openssl
+from tlspeer import TlsPeer
 
 REFUSED = "websocket_handshakes_refused_total"
 
@@ -189,6 +190,54 @@ async def test_what_is_no_tls_or_too_old_is_refused():
         for version in ("-tls1_2", "-tls1_3"):
             said = openssl("s_client", "-connect", f"{d.host}:{d.tls_port}", version, stdin=b"")
             assert re.search(rb"Cipher is (TLS_|ECDHE-)", said), said
+
+
+async def test_a_flood_of_records_without_data_ends_the_connection():
+    with Folder() as f, Daemon(**settings(f.certificate("server"))) as d:
+        with TlsPeer(d) as p:
+            p.update_keys(1000)
+            p.send()
+            p.expect_end()
+        d.wait_log("TLS failed: too many records without data")
+        await d.wait_metric(REFUSED, 1, reason="tls")
+        with TlsPeer(d) as p:  # as many, but it gets on with its request
+            for byte in request("/room"):
+                p.update_keys(10)
+                p.write(bytes([byte]))
+            p.send()
+            p.expect_upgrade()
+        assert d.metric(REFUSED) == 1
+
+
+async def test_tiny_records_arrive_all():
+    with Folder() as f, Daemon(**settings(f.certificate("server"))) as d:
+        async with await Client.connect(d, "/room") as a:
+            with TlsPeer(d, "/room") as p:
+                content = "x" * 1400
+                for byte in frame(BINARY, chat(content).SerializeToString()):
+                    p.write(bytes([byte]))
+                d.suspend()  # so that nothing tells it of more when it has begun to read
+                p.send()
+                d.signal(signal.SIGCONT)
+                await a.expect_chat(content)
+
+
+async def test_an_end_behind_data_is_an_end_at_once():
+    with Folder() as f, Daemon(ping_interval=600, heartbeat_timeout=3600,
+                               **settings(f.certificate("server"))) as d:
+        for end, said in ((TlsPeer.spoil, "TLS failed: decryption failed or bad record mac"),
+                          (TlsPeer.end, "disconnected with 1006")):
+            async with await Client.connect(d, "/room") as a:
+                with TlsPeer(d, "/room") as p:
+                    since = len(d.log)
+                    p.write(frame(BINARY, chat("the last word").SerializeToString()))
+                    end(p)
+                    d.suspend()
+                    p.send()
+                    d.signal(signal.SIGCONT)
+                    await a.expect_chat("the last word")
+                    p.expect_end()
+                    d.wait_log(said, since=since)
 
 
 async def test_the_commands_speak_it():

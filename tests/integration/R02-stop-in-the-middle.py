@@ -24,12 +24,6 @@ def begin_requests(d, n):
     return sockets
 
 
-def suspend(d):
-    d.signal(signal.SIGSTOP)
-    state = Path(f"/proc/{d.process.pid}/stat")
-    wait_until(lambda: state.read_text().rsplit(")", 1)[1].split()[0] == "T", "it is suspended")
-
-
 def read_to_end(s):
     """What came until the end, which may be a reset."""
     came = b""
@@ -50,7 +44,7 @@ def stop_in_the_middle(in_between):
     with Daemon(worker_threads=WORKERS, shutdown_timeout=0, log_connections="no") as d:
         clients = [RawClient(d, f"/{i}") for i in range(20)]
         sockets = begin_requests(d, OPEN)
-        suspend(d)
+        d.suspend()
         for s in sockets:
             s.sendall(b"\r\n")
         sockets += in_between(d)

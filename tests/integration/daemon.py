@@ -161,6 +161,17 @@ class Daemon:
     def signal(self, number):
         self.process.send_signal(number)
 
+    def suspend(self):
+        """All its threads stand still until SIGCONT; what comes meanwhile they find at once."""
+        self.signal(signal.SIGSTOP)
+
+        def stand_still():
+            states = [stat.read_text().rsplit(")", 1)[1].split()[0]
+                      for stat in Path(f"/proc/{self.process.pid}/task").glob("*/stat")]
+            return set(states) == {"T"}
+
+        wait_until(stand_still, "it is suspended")
+
     def hand_over(self, timeout=DEADLINE):
         """SIGUSR2: the same process becomes another one. Returns what that said of it."""
         since = len(self.log)

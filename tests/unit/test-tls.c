@@ -3,8 +3,10 @@
 #include "io/tls.h"
 
 #include <errno.h>
+#include <openssl/core_names.h>
 #include <openssl/err.h>
 #include <openssl/evp.h>
+#include <openssl/kdf.h>
 #include <openssl/pem.h>
 #include <openssl/ssl.h>
 #include <openssl/x509v3.h>
@@ -632,4 +634,279 @@ TEST(tls_old_protocols_are_refused)
 	close(fds[1]);
 	tls_server_unref(s);
 	identity_free(id);
+}
+
+/* ------------------------------------------------------- what a peer may make of records */
+
+#define RENEGOTIABLE "ECDHE-ECDSA-AES128-GCM-SHA256" /* what ask_to_renegotiate() speaks */
+
+/* A server's end, and a client whose records wait in memory until the test delivers them. */
+struct guest {
+	struct identity *id;
+	struct tls_server *server;
+	struct transport t;
+	int fd; /* the client's */
+	SSL_CTX *context;
+	SSL *ssl;
+	BIO *records;
+};
+
+/* Both are past the handshake, and the client has said nothing yet. */
+static struct guest guest_new(int version, uint8_t fragment, int room)
+{
+	struct guest g = {.id = identity_new("localhost", "DNS:localhost", NULL, 10)};
+	uint8_t byte;
+	int fds[2];
+
+	g.server = server_of(&g.id, 1, NULL, NULL);
+	g.context = SSL_CTX_new(TLS_client_method());
+	SSL_CTX_set_min_proto_version(g.context, version);
+	SSL_CTX_set_max_proto_version(g.context, version);
+	CHECK_EQ(SSL_CTX_set_cipher_list(g.context, RENEGOTIABLE), 1);
+	CHECK_EQ(SSL_CTX_set_tlsext_max_fragment_length(g.context, fragment), 1);
+	SSL_CTX_set_options(g.context, SSL_OP_IGNORE_UNEXPECTED_EOF);
+	CHECK_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds), 0);
+	if (room)
+		CHECK_EQ(setsockopt(fds[0], SOL_SOCKET, SO_SNDBUF, &room, sizeof(room)), 0);
+	CHECK_EQ(transport_init_tls(&g.t, fds[0], g.server), 0);
+	g.fd = fds[1];
+	g.ssl = openssl_client(g.fd, g.context);
+	for (int i = 0; i < TURNS; i++) {
+		(void)SSL_do_handshake(g.ssl);
+		CHECK_EQ(transport_recv(&g.t, &byte, 1), -EAGAIN);
+		if (SSL_is_init_finished(g.ssl) && transport_is_secured(&g.t))
+			break;
+	}
+	CHECK(SSL_is_init_finished(g.ssl));
+	g.records = BIO_new(BIO_s_mem());
+	SSL_set0_wbio(g.ssl, g.records);
+	return g;
+}
+
+static void guest_free(struct guest *g)
+{
+	SSL_free(g->ssl);
+	SSL_CTX_free(g->context);
+	close(g->fd);
+	transport_close(&g->t, true);
+	tls_server_unref(g->server);
+	identity_free(g->id);
+	ERR_clear_error();
+}
+
+/* All that waits goes into the server's socket, at once. */
+static void deliver(struct guest *g)
+{
+	char *p;
+	long n = BIO_get_mem_data(g->records, &p);
+
+	CHECK_EQ(send(g->fd, p, (size_t)n, 0), n);
+	(void)BIO_reset(g->records);
+}
+
+static void say(struct guest *g, const char *text)
+{
+	CHECK_EQ(SSL_write(g->ssl, text, (int)strlen(text)), strlen(text));
+}
+
+static void update_keys(struct guest *g, int times)
+{
+	for (int i = 0; i < times; i++) {
+		CHECK_EQ(SSL_key_update(g->ssl, SSL_KEY_UPDATE_NOT_REQUESTED), 1);
+		CHECK_EQ(SSL_do_handshake(g->ssl), 1);
+	}
+}
+
+static void spoil(struct guest *g)
+{
+	CHECK_EQ(BIO_write(g->records, "\x17\x03\x03\0\x20zzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzz", 37),
+		 37);
+}
+
+/* What the client of a TLS 1.2 connection encrypts with: key and salt (RFC 5246 section 6.3). */
+static void client_keys(const struct guest *g, uint8_t key[16], uint8_t salt[4])
+{
+	EVP_KDF *kdf = EVP_KDF_fetch(NULL, "TLS1-PRF", NULL);
+	EVP_KDF_CTX *ctx = EVP_KDF_CTX_new(kdf);
+	uint8_t master[48], seed[13 + 64] = "key expansion", block[2 * (16 + 4)];
+	char digest[] = "SHA256";
+	const OSSL_PARAM params[] = {
+		OSSL_PARAM_construct_utf8_string(OSSL_KDF_PARAM_DIGEST, digest, 0),
+		OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_SECRET, master, sizeof(master)),
+		OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_SEED, seed, sizeof(seed)),
+		OSSL_PARAM_construct_end(),
+	};
+
+	CHECK_EQ(SSL_SESSION_get_master_key(SSL_get_session(g->ssl), master, sizeof(master)), 48);
+	CHECK_EQ(SSL_get_server_random(g->ssl, seed + 13, 32), 32);
+	CHECK_EQ(SSL_get_client_random(g->ssl, seed + 45, 32), 32);
+	CHECK_EQ(EVP_KDF_derive(ctx, block, sizeof(block), params), 1);
+	memcpy(key, block, 16);
+	memcpy(salt, block + 32, 4);
+	EVP_KDF_CTX_free(ctx);
+	EVP_KDF_free(kdf);
+}
+
+/*
+ * The beginning of a ClientHello as record number @seq. OpenSSL's client asks once and waits for
+ * an answer, so these are put together here (RFC 5246 section 6.2.3.3, RFC 5288).
+ */
+static void ask_to_renegotiate(struct guest *g, const uint8_t key[16], const uint8_t salt[4],
+			       uint8_t seq)
+{
+	static const uint8_t hello[4] = {1};
+	uint8_t record[5 + 8 + 4 + 16] = {22, 3, 3, 0, 8 + 4 + 16, [12] = seq};
+	uint8_t about[13] = {[7] = seq, 22, 3, 3, 0, 4}, nonce[12] = {[11] = seq};
+	EVP_CIPHER_CTX *ctx = EVP_CIPHER_CTX_new();
+	int n;
+
+	memcpy(nonce, salt, 4);
+	CHECK_EQ(EVP_EncryptInit_ex(ctx, EVP_aes_128_gcm(), NULL, key, nonce), 1);
+	CHECK_EQ(EVP_EncryptUpdate(ctx, NULL, &n, about, sizeof(about)), 1);
+	CHECK_EQ(EVP_EncryptUpdate(ctx, record + 13, &n, hello, sizeof(hello)), 1);
+	CHECK_EQ(EVP_EncryptFinal_ex(ctx, record + 17, &n), 1);
+	CHECK_EQ(EVP_CIPHER_CTX_ctrl(ctx, EVP_CTRL_AEAD_GET_TAG, 16, record + 17), 1);
+	CHECK_EQ(BIO_write(g->records, record, sizeof(record)), sizeof(record));
+	EVP_CIPHER_CTX_free(ctx);
+}
+
+/* Nothing can be read; the reason is given once. */
+static void check_broken(struct guest *g, const char *words)
+{
+	uint8_t byte;
+
+	CHECK_EQ(transport_recv(&g->t, &byte, 1), -EPROTO);
+	CHECK_STR(tls_failure(), words);
+	CHECK(!transport_has_more(&g->t));
+	CHECK_EQ(transport_recv(&g->t, &byte, 1), 0);
+}
+
+TEST(tls_a_client_that_wants_small_records_and_reads_late_gets_every_byte)
+{
+	static const int versions[] = {TLS1_2_VERSION, TLS1_3_VERSION};
+	static uint8_t sent[100000], got[200000];
+	uint64_t seed = test_seed();
+
+	for (size_t i = 0; i < sizeof(sent); i++)
+		sent[i] = (uint8_t)test_random(&seed);
+	for (size_t i = 0; i < ARRAY_LEN(versions); i++) {
+		struct guest g = guest_new(versions[i], TLSEXT_max_fragment_length_512, 4608);
+		struct iovec iov = {sent, sizeof(sent)};
+		ssize_t accepted = transport_send(&g.t, &iov, 1);
+		size_t have = 0;
+
+		CHECK(accepted > 0 && accepted < (ssize_t)sizeof(sent));
+		CHECK_EQ(transport_flush(&g.t), -EAGAIN);
+		transport_shutdown(&g.t);
+		for (int turn = 0; turn < TURNS; turn++) {
+			int n = SSL_read(g.ssl, got + have, (int)(sizeof(got) - have));
+			int r = transport_flush(&g.t);
+
+			CHECK(r == 0 || r == -EAGAIN);
+			if (SSL_get_shutdown(g.ssl) & SSL_RECEIVED_SHUTDOWN)
+				break;
+			have += n > 0 ? (size_t)n : 0;
+		}
+		CHECK(SSL_get_shutdown(g.ssl) & SSL_RECEIVED_SHUTDOWN);
+		CHECK_EQ(have, accepted);
+		CHECK_MEM(got, sent, have);
+		guest_free(&g);
+	}
+}
+
+TEST(tls_many_records_without_data_end_the_connection)
+{
+	struct guest g = guest_new(TLS1_3_VERSION, TLSEXT_max_fragment_length_DISABLED, 0);
+	uint8_t key[16], salt[4];
+
+	update_keys(&g, 100);
+	deliver(&g);
+	check_broken(&g, "too many records without data");
+	guest_free(&g);
+
+	g = guest_new(TLS1_2_VERSION, TLSEXT_max_fragment_length_DISABLED, 0);
+	client_keys(&g, key, salt);
+	for (uint8_t seq = 1; seq <= 100; seq++) /* 0 was Finished */
+		ask_to_renegotiate(&g, key, salt, seq);
+	deliver(&g);
+	check_broken(&g, "too many records without data");
+	guest_free(&g);
+}
+
+/* As many in all, but with data in between: nothing is held against it. */
+TEST(tls_records_without_data_between_data_are_fine)
+{
+	struct guest g = guest_new(TLS1_3_VERSION, TLSEXT_max_fragment_length_DISABLED, 0);
+	uint8_t key[16], salt[4], got[100];
+
+	for (int i = 0; i < 10; i++) {
+		update_keys(&g, 50);
+		say(&g, "data");
+	}
+	deliver(&g);
+	CHECK_EQ(transport_recv(&g.t, got, sizeof(got)), 40);
+	CHECK_EQ(transport_recv(&g.t, got, sizeof(got)), -EAGAIN);
+	guest_free(&g);
+
+	/* That the flood of these is refused for their number and not for what they are. */
+	g = guest_new(TLS1_2_VERSION, TLSEXT_max_fragment_length_DISABLED, 0);
+	client_keys(&g, key, salt);
+	for (uint8_t seq = 1; seq <= 50; seq++)
+		ask_to_renegotiate(&g, key, salt, seq);
+	deliver(&g);
+	CHECK_EQ(transport_recv(&g.t, got, sizeof(got)), -EAGAIN);
+	guest_free(&g);
+}
+
+TEST(tls_tiny_records_are_read_a_share_at_a_time)
+{
+	static const struct {
+		ssize_t n;
+		bool has_more;
+	} share[] = {{256, true}, {256, true}, {256, true}, {232, false}, {-EAGAIN, false}};
+	struct guest g = guest_new(TLS1_3_VERSION, TLSEXT_max_fragment_length_DISABLED, 0);
+	uint8_t got[2000];
+	size_t have = 0;
+
+	for (int i = 0; i < 1000; i++)
+		say(&g, (char[2]){(char)('a' + i % 26), '\0'});
+	deliver(&g);
+	for (size_t i = 0; i < ARRAY_LEN(share); i++) {
+		CHECK_EQ(transport_recv(&g.t, got + have, sizeof(got) - have), share[i].n);
+		CHECK_EQ(transport_has_more(&g.t), share[i].has_more);
+		have += share[i].n > 0 ? (size_t)share[i].n : 0;
+	}
+	CHECK_EQ(have, 1000);
+	for (size_t i = 0; i < have; i++)
+		CHECK_EQ(got[i], 'a' + i % 26);
+	guest_free(&g);
+}
+
+/* In one read with data: that comes first, then the end and its reason. */
+TEST(tls_an_end_behind_data_is_told_after_it)
+{
+	static const char *const words[] = {NULL, "decryption failed or bad record mac",
+					    "too many records without data"};
+
+	for (size_t i = 0; i < ARRAY_LEN(words); i++) {
+		struct guest g = guest_new(TLS1_3_VERSION, TLSEXT_max_fragment_length_DISABLED, 0);
+		uint8_t got[16];
+
+		say(&g, "hello");
+		if (i == 0)
+			CHECK_EQ(SSL_shutdown(g.ssl), 0);
+		else if (i == 1)
+			spoil(&g);
+		else
+			update_keys(&g, 100);
+		deliver(&g);
+		CHECK_EQ(transport_recv(&g.t, got, sizeof(got)), 5);
+		CHECK_MEM(got, "hello", 5);
+		CHECK(transport_has_more(&g.t));
+		if (words[i])
+			check_broken(&g, words[i]);
+		else
+			CHECK_EQ(transport_recv(&g.t, got, sizeof(got)), 0);
+		guest_free(&g);
+	}
 }
