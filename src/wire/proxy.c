@@ -141,40 +141,51 @@ int proxy_parse(const uint8_t *p, size_t n, struct proxy_header *ret, size_t *re
 
 /* ---------------------------------------------------------------- X-Forwarded-For */
 
-/* An element: an address, perhaps with a port ("192.0.2.1:5000", "[2001:db8::1]:5000"). */
+/* An address, perhaps with a port ("192.0.2.1:5000", "[2001:db8::1]:5000"), and no more. */
 static bool parse_element(struct http_text e, uint8_t ret[IP_BYTES])
 {
-	const char *colon;
+	bool is_v6 = e.p[0] == '[';
+	struct http_text address;
+	uint16_t ignored;
 
-	if (e.n > 2 && e.p[0] == '[') {
-		const char *end = memchr(e.p, ']', e.n);
-
-		return end && ip_parse(e.p + 1, (size_t)(end - e.p) - 1, ret) == 0;
-	}
 	if (ip_parse(e.p, e.n, ret) == 0)
 		return true;
-	colon = memchr(e.p, ':', e.n);
-	return colon && ip_parse(e.p, (size_t)(colon - e.p), ret) == 0;
+	if (is_v6) {
+		e = (struct http_text){e.p + 1, e.n - 1};
+		if (!http_cut(&e, ']', &address))
+			return false;
+		if (e.n > 0 &&
+		    (e.p[0] != ':' || !take_port((struct http_text){e.p + 1, e.n - 1}, &ignored)))
+			return false;
+	} else if (!http_cut(&e, ':', &address) || !take_port(e, &ignored)) {
+		return false;
+	}
+	return is_of_kind(address, is_v6) && ip_parse(address.p, address.n, ret) == 0;
 }
 
 bool proxy_forwarded_for(const struct http_headers *headers, proxy_is_trusted_fn *is_trusted,
 			 const void *ctx, uint8_t ret[IP_BYTES])
 {
-	struct http_list pos = {0};
-	struct http_text element;
 	bool has_any = false;
 
 	/* From the left: whatever follows something that isn't trusted counts anew. */
-	while (http_list_next(headers, "X-Forwarded-For", &pos, &element)) {
+	for (unsigned i = 0; i < headers->count; i++) {
+		struct http_text line = headers->at[i].value, element;
 		uint8_t ip[IP_BYTES];
 
-		if (!parse_element(element, ip)) {
-			has_any = false;
+		if (!http_text_is_nocase(headers->at[i].name, "X-Forwarded-For"))
 			continue;
-		}
-		if (!is_trusted(ip, ctx) || !has_any) {
-			memcpy(ret, ip, IP_BYTES);
-			has_any = true;
+		while (line.n > 0) {
+			(void)take_word(&line, ',', &element); /* perhaps there is nothing */
+			element = http_trim(element);
+			if (element.n == 0)
+				continue;
+			if (!parse_element(element, ip)) {
+				has_any = false;
+			} else if (!is_trusted(ip, ctx) || !has_any) {
+				memcpy(ret, ip, IP_BYTES);
+				has_any = true;
+			}
 		}
 	}
 	return has_any;

@@ -2,7 +2,7 @@
 /*
  * PROXY protocol headers, X-Forwarded-For, and addresses. However a header is cut when it
  * arrives, its verdict is that of the whole; one that was taken is as long as it says, and what
- * follows it changes nothing.
+ * follows it changes nothing. What a proxy adds to X-Forwarded-For is found behind anything.
  */
 #include "fuzz.h"
 
@@ -55,6 +55,23 @@ static void check_forwarded(const uint8_t *p, size_t n)
 	free(copy);
 }
 
+static void check_added(const uint8_t *p, size_t n)
+{
+	static const char added[] = ", 192.0.2.2";
+	char *copy = malloc(n + sizeof(added));
+	const struct http_headers headers = {
+		.count = 1, .at = {{{"X-Forwarded-For", 15}, {copy, n + sizeof(added) - 1}}}};
+	uint8_t ip[IP_BYTES], want[IP_BYTES];
+
+	WB_ASSERT(copy);
+	memcpy(copy, p, n);
+	memcpy(copy + n, added, sizeof(added));
+	WB_ASSERT(ip_parse(added + 2, sizeof(added) - 3, want) == 0);
+	WB_ASSERT(proxy_forwarded_for(&headers, is_trusted, NULL, ip));
+	WB_ASSERT(memcmp(ip, want, IP_BYTES) == 0);
+	free(copy);
+}
+
 static void check_prefix(const uint8_t *p, size_t n)
 {
 	char *copy = fuzz_copy(p, n);
@@ -69,6 +86,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	check_header(data, size);
 	check_forwarded(data, size);
+	check_added(data, size);
 	check_prefix(data, size);
 	return 0;
 }

@@ -494,6 +494,7 @@ def proxy_seeds():
     seed("proxy", "v2-short", v2 + b"\x21\x11\0\x0b" + bytes(11))
     seed("proxy", "v2-version", v2 + b"\x11\x11\0\x0c" + bytes(12))
     seed("proxy", "forwarded", b"203.0.113.9, 10.0.0.1:80, [2001:db8::7]:5, unknown, 192.0.2.2")
+    seed("proxy", "forwarded-quotes", b'"203.0.113.9, \\", [6.6.6.6]"x, 192.0.2.3:", [2001:db8::7]]:5')
     seed("proxy", "prefix4", b"10.0.0.0/8")
     seed("proxy", "prefix6", b"2001:db8::/32")
 

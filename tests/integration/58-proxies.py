@@ -127,6 +127,22 @@ async def test_nginx_through_a_unix_socket():
         assert not (f.path / "ws.sock").exists()
 
 
+async def test_nginx_is_believed_whatever_its_client_says():
+    said = ('"', '"203.0.113.9', '203.0.113.9:"', '203.0.113.9:80x', '[203.0.113.9]"',
+            '[2001:db8::9]"', '[2001:db8::9]:"', '[2001:db8::9]x', '[', '\\"', '"\\', '"a", "',
+            '"203.0.113.9, 127.0.0.1', '', ',', '203.0.113.9,')
+    with Folder() as f:
+        path = f.path / "ws.sock"
+        for settings, where in (({"trusted_proxies": "127.0.0.1"}, "http://{0.host}:{0.port}"),
+                                ({"listen_unix": path, "listen_unix_mode": "0666"},
+                                 f"http://unix:{path}")):
+            with Daemon(**settings) as d, nginx(f, where.format(d)) as proxy:
+                for words in said:
+                    with RawClient(proxy, headers={"X-Forwarded-For": words}, source="127.0.0.5"):
+                        seen = {c["address"].rsplit(":", 1)[0] for c in d.clients().values()}
+                        assert seen == {"127.0.0.5"}, (words, seen)
+
+
 async def test_tls_ends_at_nginx():
     with Folder() as f:
         certificate, key = f.certificate("server")

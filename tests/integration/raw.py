@@ -53,12 +53,15 @@ def frame(opcode, payload=b"", fin=True, rsv=0, mask=True, length=None):
 class RawClient:
     """A TCP connection to the daemon, past the handshake and the greeting unless told otherwise."""
 
-    def __init__(self, daemon, path="/", handshake=True, greeted=True, headers=(), rcvbuf=None):
+    def __init__(self, daemon, path="/", handshake=True, greeted=True, headers=(), rcvbuf=None,
+                 source=None):
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         self.socket.settimeout(DEADLINE)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if rcvbuf:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, rcvbuf)
+        if source:
+            self.socket.bind((source, 0))
         self.socket.connect((daemon.host, daemon.port))
         self.buffer = b""
         self.id = None

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "wire/proxy.h"
 
+#include <stdio.h>
+
 #include "test.h"
 
 #define V2_SIGNATURE "\r\n\r\n\0\r\nQUIT\n"
@@ -204,6 +206,95 @@ TEST(proxy_forwarded_for_may_have_ports)
 	check_client("192.0.2.1:5000", NULL, "192.0.2.1");
 	check_client("[2001:db8::7]:5000, 10.1.1.1:80", NULL, "2001:db8::7");
 	check_client("[2001:db8::7]", NULL, "2001:db8::7");
+	check_client("192.0.2.1:0", NULL, "192.0.2.1");
+	check_client("192.0.2.1:65535", NULL, "192.0.2.1");
+	check_client("[::ffff:192.0.2.1]:5000", NULL, "192.0.2.1");
+}
+
+TEST(proxy_forwarded_for_takes_nothing_that_is_not_quite_an_address)
+{
+	static const char *const wrong[] = {
+		"192.0.2.1:",
+		"192.0.2.1:x",
+		"192.0.2.1:80x",
+		"192.0.2.1:65536",
+		"192.0.2.1:8000000",
+		"192.0.2.1:-1",
+		"192.0.2.1:80:80",
+		"192.0.2.1 :80",
+		":80",
+		"[192.0.2.1]",
+		"[192.0.2.1]:80",
+		"[2001:db8::7",
+		"[2001:db8::7]x",
+		"[2001:db8::7]:",
+		"[2001:db8::7]:x",
+		"[2001:db8::7]:80 x",
+		"[2001:db8::7]]",
+		"[2001:db8::7]:80]",
+		"[2001:db8::7] :80",
+		"[ 2001:db8::7]",
+		"[2001:db8::7%eth0]",
+		"x[2001:db8::7]",
+		"[[2001:db8::7]]",
+		"[]",
+		"[",
+		"]",
+		"2001:db8::7:80000",
+		"192.0.2.1;80",
+		"192.0.2.1\t80",
+		"\"192.0.2.1\"",
+		"for=192.0.2.1",
+		"192.0.2",
+	};
+	char line[100];
+
+	for (size_t i = 0; i < ARRAY_LEN(wrong); i++) {
+		snprintf(line, sizeof(line), "203.0.113.9, %s, 10.1.1.1", wrong[i]);
+		check_client(line, NULL, "10.1.1.1");
+	}
+}
+
+/* Whatever a client writes, what its proxy adds behind a comma is read. */
+TEST(proxy_forwarded_for_has_no_quotes)
+{
+	static const char *const said[] = {
+		"\"",
+		"\"\\",
+		"\"203.0.113.9",
+		"203.0.113.9\"",
+		"203.0.113.9:\"",
+		"[203.0.113.9]\"",
+		"[2001:db8::9]\"",
+		"[2001:db8::9]:\"",
+		"[",
+		"(",
+		"<",
+		"\\",
+		"'",
+		"\"\", \"",
+		"a=\"b",
+		"203.0.113.9 \"x",
+	};
+	char line[100];
+
+	for (size_t i = 0; i < ARRAY_LEN(said); i++) {
+		snprintf(line, sizeof(line), "%s, 192.0.2.1", said[i]);
+		check_client(line, NULL, "192.0.2.1");
+		check_client(said[i], "192.0.2.1, 10.1.1.1", "192.0.2.1");
+		snprintf(line, sizeof(line), "%s, 10.1.1.1", said[i]);
+		check_client(line, NULL, "10.1.1.1"); /* not what was said before it */
+	}
+	check_client("\"203.0.113.9, 192.0.2.1\"", NULL, NULL);
+	check_client("\"203.0.113.9, 192.0.2.1, 10.1.1.1\"", NULL, NULL);
+}
+
+TEST(proxy_forwarded_for_passes_over_what_is_empty)
+{
+	check_client(",", NULL, NULL);
+	check_client(" , ,", " ", NULL);
+	check_client("192.0.2.1, , 10.1.1.1,", "", "192.0.2.1");
+	check_client(", 192.0.2.1", ",\t,10.1.1.1 ,", "192.0.2.1");
 }
 
 TEST(proxy_forwarded_for_ends_at_what_is_no_address)
