@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 #include "wire/token.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <jansson.h>
+#include <openssl/asn1.h>
 #include <openssl/bio.h>
 #include <openssl/core_names.h>
 #include <openssl/crypto.h>
@@ -91,9 +93,96 @@ static int take_pem(struct token_key *k, const char *file, const uint8_t *p, siz
 	return 0;
 }
 
+/* A SEQUENCE that begins with another or with a number: so do keys, certificates, bundles. */
+static bool is_der(const uint8_t *p, size_t n)
+{
+	ASN1_SEQUENCE_ANY *parts = d2i_ASN1_SEQUENCE_ANY(NULL, &p, (long)n);
+	int first = V_ASN1_UNDEF;
+
+	if (sk_ASN1_TYPE_num(parts) > 1)
+		first = sk_ASN1_TYPE_value(parts, 0)->type;
+	sk_ASN1_TYPE_pop_free(parts, ASN1_TYPE_free);
+	ERR_clear_error();
+	return first == V_ASN1_SEQUENCE || first == V_ASN1_INTEGER;
+}
+
+/* What is left of PEM without its first and last line. */
+static bool is_base64_of_der(const uint8_t *p, size_t n)
+{
+	EVP_ENCODE_CTX *ctx = EVP_ENCODE_CTX_new();
+	uint8_t *der = malloc(n + 1);
+	int len = 0, rest = 0;
+	bool is_one = false;
+
+	if (ctx && der) {
+		EVP_DecodeInit(ctx);
+		is_one = EVP_DecodeUpdate(ctx, der, &len, p, (int)n) >= 0 &&
+			 EVP_DecodeFinal(ctx, der + len, &rest) == 1 &&
+			 is_der(der, (size_t)len + (size_t)rest);
+	}
+	if (der)
+		OPENSSL_cleanse(der, n + 1);
+	free(der);
+	EVP_ENCODE_CTX_free(ctx);
+	return is_one;
+}
+
+/* A JSON Web Key (RFC 7517), a set of them or a list. */
+static bool is_json(const uint8_t *p, size_t n)
+{
+	json_t *v = json_loadb((const char *)p, n, JSON_DISABLE_EOF_CHECK, NULL);
+	bool is_one = json_object_size(v) > 0 || json_object_size(json_array_get(v, 0)) > 0;
+
+	json_decref(v);
+	return is_one;
+}
+
+static bool begins_with(const uint8_t *p, size_t n, const char *word)
+{
+	return n >= strlen(word) && memcmp(p, word, strlen(word)) == 0;
+}
+
+/* A public key of SSH: a line of OpenSSH ("ssh-rsa AAAA…"), or RFC 4716. */
+static bool is_ssh(const uint8_t *p, size_t n)
+{
+	return begins_with(p, n, "---- BEGIN ") ||
+	       ((begins_with(p, n, "ssh-") || begins_with(p, n, "ecdsa-") ||
+		 begins_with(p, n, "sk-")) &&
+		memmem(p, n, " AAAA", 5));
+}
+
+/* The form of a key that is not in PEM; NULL: it is none. As a secret, others would know it. */
+static const char *form_of(const uint8_t *p, size_t n)
+{
+	static const char byte_order_mark[] = "\xef\xbb\xbf";
+
+	if (is_der(p, n))
+		return "DER";
+	if (begins_with(p, n, byte_order_mark)) {
+		p += strlen(byte_order_mark);
+		n -= strlen(byte_order_mark);
+	}
+	while (n > 0 && isspace(*p)) {
+		p++;
+		n--;
+	}
+	if (is_base64_of_der(p, n))
+		return "DER in base64";
+	return is_json(p, n) ? "JSON" : is_ssh(p, n) ? "that of SSH" : NULL;
+}
+
 static int take_secret(struct token_key *k, const char *file, const uint8_t *p, size_t n,
 		       char why[TOKEN_WHY_MAX])
 {
+	const char *form = form_of(p, n);
+
+	if (form) {
+		char what[100];
+
+		snprintf(what, sizeof(what),
+			 "a key in another form (%s): PEM is expected, or a raw secret", form);
+		return wrong(why, file, what);
+	}
 	if (n > 0 && p[n - 1] == '\n')
 		n--;
 	if (n < TOKEN_SECRET_MIN)

@@ -51,7 +51,8 @@ struct token_keys;
 /**
  * token_keys_new() - read keys
  * @files:  [KID=]FILE, several with spaces between. A file is a PEM public or private key, or
- *          holds a secret; one newline at its end is none of it
+ *          holds a secret; one newline at its end is none of it. A key in another form (DER,
+ *          JWK, SSH) is refused: as a secret it would be one that others know
  * @why:    on failure: which file, and what is wrong with it
  *
  * Return:  0 | -EINVAL | -ENOMEM.

@@ -2,7 +2,7 @@
 """Who may come in: tokens in all places, what they grant, and what is tried with them."""
 
 from harness import *
-from pki import Folder, base64url, in_seconds, token
+from pki import Folder, base64url, in_seconds, openssl, token
 
 SECRET = b"0123456789abcdef0123456789abcdef"
 REFUSED = "websocket_handshakes_refused_total"
@@ -119,6 +119,19 @@ async def test_what_is_tried_with_tokens():
                 since = len(d.log)
                 assert status_of(d, headers=bearer(token(SECRET, claims, **header))) == 403
                 d.wait_log(f"its token is refused: {why}", since=since)
+
+
+async def test_a_key_that_is_not_in_pem_is_no_secret():
+    with Folder() as f:
+        _, public = f.key_pair("rsa", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048")
+        der = f.write("public.der", openssl("pkey", "-pubin", "-in", public, "-outform", "DER"))
+        jwks = f.write("jwks.json", '{"keys":[{"kty":"RSA","n":"0vx7agoebGcQSuuPiLJXZptN9nndrQm",'
+                                    '"e":"AQAB"}]}')
+        for file, form in ((der, "DER"), (jwks, "JSON")):
+            with Guarded(ready=False, jwt_key_file=file) as d:
+                assert d.wait() == 78
+                d.wait_log(rf"jwt_key_file: {file}: a key in another form \({form}\): PEM is")
+                d.process.returncode = 0
 
 
 async def test_keys_are_replaced_by_reload():
