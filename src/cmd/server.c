@@ -308,10 +308,29 @@ static void check_backlog(void)
 	(void)fclose(f);
 }
 
-static void warn_if_open(const struct config *config)
+/* Whether clients come without TLS: by port, or by a socket of the service manager's. */
+static bool has_plain_port(const struct server *s)
 {
+	for (unsigned i = 0; i < s->heritage.n_sockets; i++)
+		if (s->heritage.socket[i].kind == LISTENER_GIVEN)
+			return true;
+	return s->config->port != CONFIG_PORT_OFF;
+}
+
+static void warn_if_open(const struct server *s)
+{
+	const struct config *config = s->config;
+	bool is_plain = has_plain_port(s);
+
+	if (config->auth != AUTH_NONE)
+		return;
+	if (config->tls_client_ca[0] && is_plain)
+		log_event(LOG_WARNING, EV_NO_CERTIFICATE_NEEDED,
+			  LOG_FIELDS(LOG_TEXT("SETTING", "tls_client_ca")),
+			  "tls_client_ca asks for certificates on tls_port alone: clients of port "
+			  "need none and may send with any user_id; set port = off or auth = jwt");
 	if ((strcmp(config->host, "0.0.0.0") != 0 && strcmp(config->host, "::") != 0) ||
-	    config->auth != AUTH_NONE || config->tls_client_ca[0] || config->proxy_protocol ||
+	    (config->tls_client_ca[0] && !is_plain) || config->proxy_protocol ||
 	    strcmp(config->allowed_origins, "*") != 0)
 		return;
 	log_event(
@@ -478,7 +497,7 @@ static int start(struct server *s)
 	server_fit_descriptors(s->config);
 	server_fit_channels(s);
 	check_backlog();
-	warn_if_open(s->config);
+	warn_if_open(s);
 	error = upgrade_prepare();
 	if (error)
 		return fail(s, "SHA-1 of the opening handshake", NULL, error);

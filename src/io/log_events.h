@@ -19,6 +19,7 @@ EVENT(CONFIG_ERROR, "1b2779471ba72b0f3e01db5a4084a36a", "The configuration has a
 EVENT(RELOAD, "0c2f98af19dc998bb57e48f25f8b2057", "The configuration was reloaded")
 EVENT(RELOAD_FAILED, "4b925949371015a342f8c5986c24d4a2", "The configuration was not reloaded")
 EVENT(OPEN_TO_ALL, "cb90525c888e3be90104fd911d48ca2c", "The daemon is open to everyone")
+EVENT(NO_CERTIFICATE_NEEDED, "3790de1574f549319266cd06703a7c77", "A port asks for no certificates of clients")
 EVENT(LIMITS_LOW, "8f2bcace323de27d0513ca4bb1e01a13", "A limit of the system is too low")
 EVENT(CONNECTED, "49a5ae827e974f213d91698fa6022da8", "A client connected")
 EVENT(DISCONNECTED, "3b022ed3e69846602d05d9e4b08df508", "A client's connection ended")

@@ -2,6 +2,7 @@
 """Start, refusal to start, stop: exit status, what clients see, what systemd is told."""
 
 from harness import *
+from pki import Folder
 
 CONFIG_STATUS = 78
 
@@ -291,3 +292,14 @@ async def test_takes_a_socket_from_the_service_manager():
             clients = [await Client.connect(d) for _ in range(8)]
             await clients[1].expect_nothing_in(clients[0])
             await close_all(clients)
+
+
+def test_a_socket_from_the_service_manager_asks_for_no_certificates():
+    with socket.create_server(("127.0.0.1", 0)) as handed, Folder() as f:
+        certificate, key = f.certificate("server")
+        take = f'exec 3<&{handed.fileno()}; export LISTEN_PID=$$; exec "$@"'
+        with Daemon(prefix=("sh", "-c", take, "sh"), fds=(handed.fileno(),), port="off",
+                    env={"LISTEN_FDS": "1"}, tls_port=0, tls_certificate=certificate, tls_key=key,
+                    tls_client_ca=certificate) as d:
+            assert d.port == handed.getsockname()[1]
+            assert d.lines("^warning: tls_client_ca asks for certificates on tls_port alone")

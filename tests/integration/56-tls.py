@@ -160,6 +160,29 @@ async def test_client_certificates_say_who_it_is():
             d.wait_log("TLS failed: certificate verify failed: self-signed certificate")
 
 
+def test_warns_when_a_port_asks_for_no_certificates():
+    optional = r"^warning: tls_client_ca asks for certificates on tls_port alone: "
+    to_all = r"^warning: open to everyone: "
+    with Folder() as f:
+        base = settings(f.certificate("server"))
+        secret = f.write("secret", "0123456789abcdef" * 2)
+        ca = {"tls_client_ca": f.certificate("authority")[0]}
+        jwt = {"auth": "jwt", "jwt_key_file": secret}
+        for more, warned in (({}, ()),
+                             (ca, (optional,)),
+                             ({**ca, "port": "off"}, ()),
+                             ({**ca, **jwt}, ()),
+                             ({"host": "0.0.0.0"}, (to_all,)),
+                             ({"host": "0.0.0.0", **ca}, (optional, to_all)),
+                             ({"host": "0.0.0.0", **ca, "allowed_origins": "null"}, (optional,)),
+                             ({"host": "0.0.0.0", **ca, "port": "off"}, ()),
+                             ({"host": "0.0.0.0", "port": "off"}, (to_all,)),
+                             ({"host": "0.0.0.0", **ca, **jwt}, ())):
+            with Daemon(**{**base, **more}) as d:
+                assert [len(d.lines(w)) for w in (optional, to_all)] == \
+                    [int(w in warned) for w in (optional, to_all)], (more, d.lines("^warning"))
+
+
 async def test_what_is_no_tls_or_too_old_is_refused():
     with Folder() as f, Daemon(handshake_timeout=1, **settings(f.certificate("server"))) as d:
         def speak(*pieces):
