@@ -170,7 +170,7 @@ static bool authorize(struct conn *c, const struct http_request *request, struct
 	char name[TLS_NAME_MAX];
 
 	if (transport_is_tls(&c->transport) && config->tls_client_ca[0]) {
-		if (!transport_client_name(&c->transport, name) || strcmp(name, "system") == 0)
+		if (!transport_client_name(&c->transport, name) || !token_is_user_id(name))
 			return refuse_auth(c, "its certificate has no name that can be used");
 		c->grant = grant_new(name);
 		if (!c->grant)

@@ -465,7 +465,7 @@ static bool take_date(const json_t *claims, const char *name, uint64_t dflt, uin
 	return true;
 }
 
-static bool is_user_id(const char *text)
+bool token_is_user_id(const char *text)
 {
 	size_t n = strlen(text);
 
@@ -504,7 +504,7 @@ struct grant *grant_restore(const struct grant *like)
 	size_t bytes = 0;
 	char *at;
 
-	if (!is_user_id(like->user_id))
+	if (!token_is_user_id(like->user_id))
 		return NULL;
 	for (size_t i = 0; i < like->n_patterns; i++)
 		bytes += strlen(like->pattern[i]) + 1;
@@ -550,7 +550,7 @@ static enum token_result read_claims(const json_t *claims, uint64_t now_s, struc
 	char *at;
 
 	if (!json_is_object(claims) || !sub || !json_is_string(sub) ||
-	    !is_user_id(json_string_value(sub)) || !measure_patterns(channels, &bytes) ||
+	    !token_is_user_id(json_string_value(sub)) || !measure_patterns(channels, &bytes) ||
 	    (publish && !json_is_boolean(publish)) ||
 	    !take_date(claims, "exp", UINT64_MAX - TOKEN_LEEWAY_S, &expires) ||
 	    !take_date(claims, "nbf", 0, &not_before))

@@ -95,8 +95,15 @@ struct WB_VALUE token_claims {
  */
 char *token_make(const struct token_keys *keys, const struct token_claims *claims) WB_NODISCARD;
 
+/*
+ * Whether somebody may be called so, whoever vouches for it: 1 to TOKEN_USER_MAX bytes without
+ * control characters, and not "system", which is the daemon's own.
+ */
+WB_ANY_THREAD bool token_is_user_id(const char *text);
+
 /**
  * grant_new() - what somebody may who was not asked for a token
+ * @user_id: token_is_user_id()
  *
  * Return:  one that allows everything, the caller's by free(); NULL without memory.
  */

@@ -160,6 +160,24 @@ async def test_client_certificates_say_who_it_is():
             d.wait_log("TLS failed: certificate verify failed: self-signed certificate")
 
 
+async def test_client_certificates_whose_names_are_no_user_ids():
+    names = ("system", "alice\n", "a\tb", "\x1b[2J", "a\x7f")
+    with Folder() as f:
+        server, _ = f.certificate("server"), f.certificate("authority")
+        with Daemon(**settings(server, tls_client_ca=f.path / "authority.pem")) as d:
+            for n, name in enumerate(names):
+                context = trusting(server[0])
+                context.load_cert_chain(*f.certificate(f"c{n}", issuer="authority", cn=name))
+                try:
+                    await websockets_connect(d, context)
+                except websockets.InvalidStatusCode as e:
+                    assert e.status_code == 403, name
+                else:
+                    raise AssertionError(f"{name!r} was let in")
+            assert d.metric(REFUSED, reason="auth") == len(names)
+            d.wait_log("403 Forbidden: its certificate has no name that can be used")
+
+
 def test_warns_when_a_port_asks_for_no_certificates():
     optional = r"^warning: tls_client_ca asks for certificates on tls_port alone: "
     to_all = r"^warning: open to everyone: "

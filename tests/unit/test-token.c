@@ -319,6 +319,24 @@ TEST(token_with_claims_that_mean_nothing_is_refused)
 	token_keys_free(keys);
 }
 
+TEST(token_user_ids)
+{
+	static const char *const good[] = {"a",       "alice",  "Alice B.",
+					   "system2", "System", "\xc3\xa4"};
+	static const char *const wrong[] = {"",        "system", "\n",    "alice\n", "a\tb",
+					    "\x1b[2J", "a\r\nb", "a\x7f", "\x01"};
+	char text[TOKEN_USER_MAX + 2] = "";
+
+	for (size_t i = 0; i < ARRAY_LEN(good); i++)
+		CHECK(token_is_user_id(good[i]));
+	for (size_t i = 0; i < ARRAY_LEN(wrong); i++)
+		CHECK(!token_is_user_id(wrong[i]));
+	memset(text, 'x', TOKEN_USER_MAX);
+	CHECK(token_is_user_id(text));
+	text[TOKEN_USER_MAX] = 'x';
+	CHECK(!token_is_user_id(text));
+}
+
 TEST(token_with_a_header_that_means_nothing_is_refused)
 {
 	static const struct {
