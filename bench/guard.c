@@ -7,6 +7,7 @@
  *   delivery   one message of 64 B to 1,000 members: 1,000 - 1 deliveries for each N
  *   batch      16 messages in one turn to 1,000 members: 16 * 999 for each N
  *   echo       one message of 64 B back to where it came from
+ *   echoes     32 of them that come in one read: 32 for each N
  *   handshake  one connection, its opening handshake, the greeting, and its end
  *   ingest     one message of 64 KiB from one member to another
  */
@@ -122,21 +123,21 @@ static void broadcast(unsigned long times, unsigned members, size_t count, size_
 	free(c);
 }
 
-static void echo(unsigned long times)
+static void echo(unsigned long times, size_t count)
 {
 	struct rig *r = rig_new(1, "max_incoming_frames_per_second = 0\necho_path = /echo\n");
 	struct conn *c = enter(r, "/echo");
 	struct buf frames = {0};
-	uint8_t work[256];
+	uint8_t work[4096];
 
-	lay_out(&frames, 1, 64);
+	lay_out(&frames, count, 64);
 	CHECK(frames.len <= sizeof(work));
 	for (unsigned long i = 0; i < times; i++) {
 		memcpy(work, frames.data, frames.len);
 		conn_feed(c, work, frames.len);
 		rig_turn(r);
 	}
-	CHECK_EQ(RIG_SUM(r, messages_received), times);
+	CHECK_EQ(RIG_SUM(r, messages_received), times * count);
 	conn_abort(c);
 	rig_settle(r);
 	rig_free(r);
@@ -167,7 +168,9 @@ static void guard(void **state)
 	else if (strcmp(argv[1], "ingest") == 0)
 		broadcast(times, 2, 1, 65536);
 	else if (strcmp(argv[1], "echo") == 0)
-		echo(times);
+		echo(times, 1);
+	else if (strcmp(argv[1], "echoes") == 0)
+		echo(times, 32);
 	else if (strcmp(argv[1], "handshake") == 0)
 		handshake(times);
 	else

@@ -50,21 +50,22 @@ static size_t ws_head_need(const struct ws_decoder *d, bool with_key)
 static ssize_t ws_recv(uint8_t *buf, size_t len, int flags, void *arg)
 {
 	struct ws_decoder *d = arg;
-	size_t plain = ws_head_need(d, false);
-	size_t n = MIN((size_t)d->head_len, plain) - d->head_told;
+	size_t plain = ws_head_need(d, false), n = 0, pay;
 
 	(void)flags;
 	if (d->head_told < plain) {
+		n = MIN((size_t)d->head_len, plain) - d->head_told;
 		n = MIN(n, len);
 		memcpy(buf, d->head + d->head_told, n);
 		if (d->head_told <= 1 && d->head_told + n > 1)
 			buf[1 - d->head_told] &= WS_LENGTH_BITS;
 		d->head_told = (uint8_t)(d->head_told + n);
-		return (ssize_t)n;
+		if (d->head_told < plain)
+			return (ssize_t)n;
 	}
-	n = (size_t)MIN(d->credit, (uint64_t)len);
-	d->credit -= n;
-	return (ssize_t)n;
+	pay = (size_t)MIN(d->credit, (uint64_t)(len - n));
+	d->credit -= pay;
+	return (ssize_t)(n + pay);
 }
 
 static int ws_decoder_renew(struct ws_decoder *d)
@@ -172,17 +173,28 @@ static bool ws_head_is_sound(const struct ws_decoder *d)
 }
 
 /*
- * Shows wslay as much of the head as is there. It describes a frame only together
- * with some of its payload, so it is told of one byte before that has come; from
- * then on it is ahead by that byte, until the frame's end.
+ * Payload that wslay may be told of with the head, when @available bytes are there: of a
+ * small frame all, so that one call does for it. It describes a frame only together with
+ * some of its payload, so it is told of one byte also before that has come; from then on
+ * it is ahead by that byte, until the frame's end.
  */
-static bool ws_tell_head(struct ws_decoder *d)
+static size_t ws_first_credit(const struct ws_decoder *d, size_t available)
+{
+	size_t small = d->head[1] & WS_LENGTH_BITS;
+
+	if (small > WS_MAX_CONTROL)
+		return 1;
+	return MIN(small, MAX(available, (size_t)1));
+}
+
+/* Shows wslay as much of the head as is there. */
+static bool ws_tell_head(struct ws_decoder *d, size_t available)
 {
 	ssize_t r;
 
 	if (d->known || d->head_told == d->head_len)
 		return true;
-	d->credit = 1;
+	d->credit = ws_first_credit(d, available);
 	r = wslay_frame_recv(d->wslay, &d->frame);
 	d->credit = 0;
 	if (r >= 0) {
@@ -225,7 +237,7 @@ enum ws_result ws_decoder_feed(struct ws_decoder *d, uint8_t *bytes, size_t n, s
 		return ws_decoder_break(d, ret_close_code);
 	if (d->head_len < ws_head_need(d, true)) {
 		*ret_used = ws_head_take(d, bytes, n);
-		if (!ws_head_is_sound(d) || !ws_tell_head(d))
+		if (!ws_head_is_sound(d) || !ws_tell_head(d, n - *ret_used))
 			return ws_decoder_break(d, ret_close_code);
 		if (d->head_len < ws_head_need(d, true))
 			return WS_MORE;
@@ -271,7 +283,7 @@ static bool ws_decoder_replay(struct ws_decoder *d, const struct ws_decoder_stat
 	d->allowed_rsv = state->allowed_rsv;
 	if (ws_head_take(d, state->head, state->head_len) != state->head_len)
 		return false;
-	if (!ws_head_is_sound(d) || !ws_tell_head(d))
+	if (!ws_head_is_sound(d) || !ws_tell_head(d, 0))
 		return false;
 	if (d->head_len == 0 || d->head_len < ws_head_need(d, true))
 		return state->offset == 0;
