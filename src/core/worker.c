@@ -109,8 +109,18 @@ static int conn_move(struct conn *c, const struct sock_peer *peer)
 	return 0;
 }
 
+static int conn_admit(struct conn *c, const struct upgrade *u)
+{
+	int r = protocol_admit(c, u);
+
+	/* What waits for an echo is never skipped: it may as well wait in the kernel. */
+	if (r == 0 && c->is_echo)
+		sock_set_notsent_lowat(c->transport.fd, UINT32_MAX);
+	return r;
+}
+
 static const struct conn_ops conn_ops = {
-	.admit = protocol_admit,
+	.admit = conn_admit,
 	.move = conn_move,
 	.opened = protocol_opened,
 	.message = protocol_message,

@@ -219,20 +219,25 @@ int sock_accept(int listener, int *ret_fd, struct sock_peer *ret_peer)
 	return 0;
 }
 
+void sock_set_notsent_lowat(int fd, uint32_t bytes)
+{
+	/* A unix socket has no such option, and is served without it. */
+	(void)setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &bytes, sizeof(bytes));
+}
+
 void sock_set_options(int fd, const struct sock_options *options)
 {
 	const int nodelay = options->nodelay;
 	const int keepalive = options->keepalive_s > 0;
 	const unsigned idle = options->keepalive_s;
-	const unsigned lowat = options->notsent_lowat;
 
 	/* A unix socket knows none of these, and serves as well without them. */
 	(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &nodelay, sizeof(nodelay));
 	(void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &keepalive, sizeof(keepalive));
 	if (keepalive)
 		(void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof(idle));
-	if (lowat)
-		(void)setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &lowat, sizeof(lowat));
+	if (options->notsent_lowat)
+		sock_set_notsent_lowat(fd, options->notsent_lowat);
 }
 
 static int connect_to(const struct sockaddr *addr, socklen_t len, int *ret_fd)

@@ -30,6 +30,9 @@ struct WB_VALUE sock_options {
 	unsigned notsent_lowat; /* bytes; 0: the system's default */
 };
 
+/* How many bytes may wait in the kernel unsent, @bytes, before it takes no more. */
+void sock_set_notsent_lowat(int fd, uint32_t bytes);
+
 /**
  * sock_listen() - open a listening socket that shares its port with our others
  * @host:    numeric IPv4 or IPv6 address; "::" listens on both
