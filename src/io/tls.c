@@ -633,7 +633,7 @@ static ssize_t tls_send(struct transport *t, const struct iovec *iov, int count)
 	static _Thread_local uint8_t room[RECORD_BYTES];
 	struct run run = {iov, count, 0};
 	struct tls_link *l = link_of(t);
-	ssize_t total = 0, r = tls_flush(t);
+	ssize_t total = 0, r = l->is_broken ? -EPIPE : tls_flush(t);
 
 	if (r)
 		return r;
