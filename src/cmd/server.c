@@ -152,7 +152,7 @@ static void tick_due(struct wheel_timer *t)
 		(void)systemd_watchdog();
 	if (s->watchdog_ns)
 		period = MIN(period, s->watchdog_ns / 3);
-	if (!s->is_stopping)
+	if (!s->is_stopping && s->handover == SERVER_STAYS)
 		(void)systemd_status("%llu connections, %u channels, %llu messages/s in, %llu out, "
 				     "%llu slow consumers",
 				     (unsigned long long)SERVER_SUM(s, connections_active),
