@@ -29,7 +29,7 @@ notice_limit = 0
 log_connections = no
 max_incoming_frames_per_second = 0
 """
-SLEEPER = "[Service]\nExecStart=sleep infinity\n"
+SLEEPER = "[Unit]\nStartLimitIntervalSec=0\n[Service]\nExecStart=sleep infinity\n"
 
 
 def run(*command):

@@ -188,7 +188,8 @@ static void peer_read(struct peer *p, bool to_the_end)
 		l->read_ns = clock_now_ns();
 		p->last_read_ns = l->read_ns;
 		peer_take(p, l->read_buffer, (size_t)got);
-		if (p->state == PEER_ENDED || ((size_t)got < PEER_READ_BYTES && !to_the_end))
+		if (p->state == PEER_ENDED || ((size_t)got < PEER_READ_BYTES && !to_the_end &&
+					       !transport_has_more(&p->transport)))
 			return;
 	}
 	if (list_is_empty(&p->in_unread))

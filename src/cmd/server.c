@@ -521,6 +521,8 @@ static int start(struct server *s)
 	server_restore(s);
 	/* Their serials come behind those of the clients that were there before. */
 	worker_pool_drain(s->pool, s->heritage.socket, s->heritage.n_sockets);
+	/* Once clients are served, what was left to this process is of the past. */
+	server_forget_heritage(s);
 	error = worker_pool_start(s->pool);
 	if (error)
 		return fail(s, "worker threads", NULL, error);

@@ -201,11 +201,18 @@ static int start_check(struct server *s, char **arguments)
 	if (r)
 		return -r;
 	s->check_fd = pidfd_open(pid, 0);
-	if (s->check_fd < 0)
-		return -errno;
+	r = s->check_fd < 0
+		    ? -errno
+		    : reactor_add(&s->reactor, &s->check_source, s->check_fd, EPOLLIN, check_done);
+	if (r) {
+		(void)kill(pid, SIGKILL);
+		(void)waitpid(pid, NULL, 0);
+		fd_closep(&s->check_fd);
+		return r;
+	}
 	wheel_timer_init(&s->check_timer, check_due);
 	wheel_add(&s->reactor.wheel, &s->check_timer, s->reactor.now_ns + CHECK_NS);
-	return reactor_add(&s->reactor, &s->check_source, s->check_fd, EPOLLIN, check_done);
+	return 0;
 }
 
 void server_reexecute(struct server *s)

@@ -172,7 +172,12 @@ void server_restore(struct server *s)
 	METRIC_ADD(m, handover_kept, s->report.connections);
 	METRIC_ADD(m, handover_lost, s->n_lost);
 	s->has_taken_over = r == 0;
-	forget_heritage(h);
+}
+
+void server_forget_heritage(struct server *s)
+{
+	if (s->heritage.is_there)
+		forget_heritage(&s->heritage);
 }
 
 void server_report_taken_over(struct server *s)
@@ -296,8 +301,12 @@ static void stay(struct server *s)
 		return;
 	}
 	(void)systemd_ready("Going on");
-	if (s->signal_after)
-		server_stop(s, "SIGTERM");
+	if (!s->signal_after)
+		return;
+	/* It came while systemd believed in a reload. */
+	s->signal_after = 0;
+	s->was_told_early = true;
+	server_terminate(s, "SIGTERM");
 }
 
 static void log_failure(const struct server *s, const char *why)
@@ -335,9 +344,9 @@ static void all_paused(struct server *s)
 	worker_pool_freeze(s->pool);
 	worker_pool_settle(s->pool);
 	/* The files that are being received wait for the next process. */
+	s->pool->shared.spool = NULL;
 	s->spool = spool_leave(s->spool, transfer_keep, s->pool);
 	worker_pool_settle(s->pool);
-	s->pool->shared.spool = NULL;
 	r = write_state(s);
 	if (r == 0)
 		r = s->handover == SERVER_LEAVES_TO_MANAGER ? leave_to_manager(s)
@@ -390,6 +399,8 @@ static void spool_due(struct wheel_timer *t)
 	}
 	log_failure(s, "the disk under spool_dir does not answer");
 	spool_open(s->spool);
+	if (spool_clean(s->spool))
+		log_line(LOG_WARNING, "no memory to look for files that nobody finishes");
 	server_round(s, worker_task_spool_room, stay);
 }
 

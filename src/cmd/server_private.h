@@ -178,6 +178,9 @@ void server_fit_channels(struct server *s);
 /* Fills the workers, which haven't started, with what the process before knew of its clients. */
 void server_restore(struct server *s);
 
+/* Nothing of it is needed any more, neither here nor by the manager. */
+void server_forget_heritage(struct server *s);
+
 /* The workers go on: says so, and for how long they didn't. */
 void server_report_taken_over(struct server *s);
 

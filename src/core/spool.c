@@ -54,9 +54,9 @@ struct spool {
 	size_t n_bytes;   /* of their data */
 	uint64_t waiting; /* bit per worker that met a full queue */
 	bool is_stopping;
-	bool is_closed;  /* takes no chunks */
 	bool is_leaving; /* what is not complete stays */
 
+	_Atomic bool is_closed;     /* takes no chunks; written under the lock */
 	_Atomic uint64_t oldest_ns; /* when the job in hand, or the next, was queued; or 0 */
 	struct spool_counters counters;
 
@@ -133,7 +133,11 @@ static void incoming_discard(struct spool *s, struct incoming *t)
 {
 	if (t->file.fd < 0)
 		return;
-	spool_file_discard(&t->file);
+	/* Once closed nothing may wait for the disk: spool_clean() removes what stays. */
+	if (atomic_load_explicit(&s->is_closed, memory_order_relaxed))
+		fd_closep(&t->file.fd);
+	else
+		spool_file_discard(&t->file);
 	count_down(&s->counters.open);
 	count(&s->counters.errors, 1);
 }
@@ -435,7 +439,7 @@ static void spool_idle(struct spool *s)
 {
 	uint64_t now = clock_now_ns();
 
-	if (now > SPOOL_IDLE_NS)
+	if (now > SPOOL_IDLE_NS && !atomic_load_explicit(&s->is_closed, memory_order_relaxed))
 		spool_expire(s, now - SPOOL_IDLE_NS, -ETIMEDOUT,
 			     "the transfer was silent for too long");
 	if (!s->n_transfers) {
@@ -544,6 +548,8 @@ int spool_new(const char *dir, bool keep, const struct spool_ops *ops, void *ctx
 	s->dir_fd = -1;
 	s->tail = &s->head;
 	list_init(&s->by_age);
+	/* Clients outlive a process: its numbers are not those of the one before. */
+	s->next_number = clock_now_ns() / NS_PER_MS;
 	r = open_dir(dir, keep, &s->dir_fd);
 	if (r == 0)
 		r = spool_init_sync(s);
@@ -637,7 +643,7 @@ bool spool_chunk(struct spool *s, struct spool_job *job)
 		note->queued_ns = clock_now_ns();
 	}
 	pthread_mutex_lock(&s->lock);
-	is_taken = note && !s->is_closed &&
+	is_taken = note && !atomic_load_explicit(&s->is_closed, memory_order_relaxed) &&
 		   (!s->n_chunks || (s->n_chunks < SPOOL_MAX_JOBS && job->n <= SPOOL_MAX_BYTES &&
 				     s->n_bytes <= SPOOL_MAX_BYTES - job->n));
 	if (is_taken) {
@@ -646,7 +652,7 @@ bool spool_chunk(struct spool *s, struct spool_job *job)
 		atomic_store_explicit(&s->counters.queued_jobs, s->n_chunks, memory_order_relaxed);
 		atomic_store_explicit(&s->counters.queued_bytes, s->n_bytes, memory_order_relaxed);
 		spool_append(s, note);
-	} else if (!s->is_closed) {
+	} else if (!atomic_load_explicit(&s->is_closed, memory_order_relaxed)) {
 		s->waiting |= 1ULL << job->owner.worker;
 		pthread_cond_signal(&s->wake);
 	}
@@ -716,7 +722,7 @@ bool spool_is_stalled(const struct spool *s, uint64_t now_ns)
 static void spool_set_closed(struct spool *s, bool is_closed)
 {
 	pthread_mutex_lock(&s->lock);
-	s->is_closed = is_closed;
+	atomic_store_explicit(&s->is_closed, is_closed, memory_order_relaxed);
 	pthread_mutex_unlock(&s->lock);
 }
 

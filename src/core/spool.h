@@ -13,8 +13,9 @@
  * once, and the rest of that transfer is swallowed up to is_last or the next sequence 0. Partial
  * files of an earlier run are removed at the start, unless another process holds the directory.
  *
- * Final names are UTC time, client id and a counter: 20240131T120000Z-CLIENT-7. Nothing in them
- * comes from a peer, and an existing file is never replaced.
+ * Final names are UTC time, client id and a counter that begins anew, and higher, in each
+ * process: 20240131T120000Z-CLIENT-7. Nothing in them comes from a peer, and an existing file is
+ * never replaced.
  *
  * Bounds: SPOOL_MAX_JOBS and SPOOL_MAX_BYTES in the queue, SPOOL_MAX_OPEN files,
  * SPOOL_MAX_TRANSFERS remembered (broken ones included), SPOOL_IDLE_NS of silence. The size of a
@@ -184,7 +185,10 @@ WB_ANY_THREAD uint64_t spool_wait_ns(const struct spool *s, uint64_t now_ns);
 /* That is more than SPOOL_STALL_NS. Any thread. */
 WB_ANY_THREAD bool spool_is_stalled(const struct spool *s, uint64_t now_ns);
 
-/* Takes no more chunks, from now on: whoever has one keeps it. Any thread. */
+/*
+ * Takes no more chunks, from now on: whoever has one keeps it. Transfers that end leave their
+ * partial files to spool_clean(), so that nothing waits for a disk any more. Any thread.
+ */
 WB_ANY_THREAD void spool_close(struct spool *s);
 /* Takes them again. ops.room() isn't called for it. Any thread. */
 WB_ANY_THREAD void spool_open(struct spool *s);

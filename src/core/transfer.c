@@ -109,7 +109,7 @@ void transfer_room(struct hub *h)
 	LIST_FOREACH_SAFE (node, next, &h->spool_waiting) {
 		struct spool_wait *w = CONTAINER_OF(node, struct spool_wait, node);
 
-		if (!spool_chunk(h->shared->spool, &w->job))
+		if (!h->shared->spool || !spool_chunk(h->shared->spool, &w->job))
 			return; /* it will tell again */
 		w->conn->is_spool_held = false;
 		conn_want_read(w->conn);

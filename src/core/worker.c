@@ -250,7 +250,8 @@ static void adopt_socket(struct worker *w, int fd, const struct sock_peer *peer,
 	struct transport transport;
 	struct conn *c;
 
-	if (drop_stranger(w, peer)) {
+	/* One of the process before, which had TLS: nothing can be said to it. */
+	if ((is_tls && !w->hub.env.access->tls) || drop_stranger(w, peer)) {
 		fd_closep(&fd);
 		return;
 	}

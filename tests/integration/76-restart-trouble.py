@@ -4,6 +4,7 @@
 import array
 
 from harness import *
+from pki import Folder
 from threads import Stopped, threads
 
 WANTS = {"notice_limit": 0, "max_incoming_frames_per_second": 0}
@@ -78,6 +79,33 @@ async def test_who_waits_at_an_old_port_is_nobody_else():
         for s in queued:
             s.close()
         await a.close()
+
+
+async def test_who_waits_at_a_port_of_tls_that_goes():
+    """There is nothing that could be said; all others go on."""
+    with Folder() as f:
+        pair = f.certificate("server")
+        with Daemon(tls_port=0, tls_certificate=pair[0], tls_key=pair[1], **WANTS) as d:
+            a, b = await Client.connect(d, "/room"), await Client.connect(d, "/room")
+            port, late = d.tls_port, []
+            since = len(d.log)
+            with Stopped(threads(d.process.pid)["worker 0"]), \
+                    Stopped(threads(d.process.pid)["worker 1"]):
+                d.write_config(tls_port="off", port=d.port)
+                d.signal(signal.SIGUSR2)
+                d.wait_log("handing over", since=since)
+                late = [socket.create_connection((d.host, port), DEADLINE) for _ in range(4)]
+            await asyncio.to_thread(d.wait_log, "took over 2 connections", DEADLINE, since)
+            d._note_ready(d.wait_log(READY, DEADLINE, since))
+            for s in late:
+                s.settimeout(DEADLINE)
+                try:
+                    assert s.recv(1) == b""
+                except ConnectionResetError:
+                    pass
+                s.close()
+            await talk(a, b)
+            await close_all([a, b])
 
 
 def unix_client(path):
@@ -189,6 +217,19 @@ async def test_served_while_the_disk_takes_its_time():
             b"".join(m.binary.data for m in pieces)]
         await talk(a, b)
         await close_all([a, b, sender])
+
+
+async def test_files_have_names_of_their_own():
+    """Those of one client, sent in one second, by both processes."""
+    with with_spool(**WANTS) as d:
+        c = await Client.connect(d, capabilities=["ack"])
+        for i in range(8):
+            if i % 2:
+                d.hand_over()
+            answer = await c.ask(data(b"%d" % i, request_id=new_id()))
+            assert answer.control.type == ACKNOWLEDGE, describe(answer)
+        assert sorted(p.read_bytes() for p in d.spool.iterdir()) == [b"%d" % i for i in range(8)]
+        await c.close()
 
 
 # The service manager

@@ -210,6 +210,39 @@ TEST(peer_does_not_care_how_bytes_are_cut)
 }
 
 /* The server's first messages may come with its 101. */
+/* A transport that gives little at a time, with more behind it that no event announces. */
+static const struct transport_ops *plain;
+
+static ssize_t recv_little(struct transport *t, void *p, size_t n)
+{
+	return plain->recv(t, p, MIN(n, (size_t)10));
+}
+
+static bool has_more(const struct transport *t)
+{
+	struct pollfd p = {.fd = t->fd, .events = POLLIN};
+
+	return poll(&p, 1, 0) == 1;
+}
+
+TEST(peer_asks_whether_there_is_more)
+{
+	struct near *t;
+	struct far *f = open_pair(&t);
+	struct transport_ops ops_little;
+
+	plain = t->peer.transport.ops;
+	ops_little = *plain;
+	ops_little.recv = recv_little;
+	ops_little.has_more = has_more;
+	t->peer.transport.ops = &ops_little;
+	for (unsigned i = 0; i < 100; i++)
+		far_send_frame(f, true, WS_BINARY, "eight by", 8);
+	TURN_UNTIL(t, t->n_messages == 100);
+	t->peer.transport.ops = plain;
+	free_pair(f, t);
+}
+
 TEST(peer_takes_frames_that_come_with_the_answer)
 {
 	struct near *t;

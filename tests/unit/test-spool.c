@@ -84,7 +84,9 @@ static void open_office(void)
 		sem_init(&office.has_room[i], 0, 0);
 	sem_init(&office.gate, 0, 0);
 	sem_init(&office.at_gate, 0, 0);
+	clock_set_for_test(7 * NS_PER_MS); /* where the numbers of its files begin */
 	CHECK_EQ(spool_new(office.dir, false, &ops, &office, &office.spool), 0);
+	clock_set_for_test(0);
 }
 
 /* Files in the directory; @remove: and removes them. */
@@ -207,7 +209,7 @@ TEST(spool_transfer_becomes_a_file)
 	CHECK_EQ(strlen(office.names[0]), 16 + 1 + 36 + 2);
 	CHECK(strstr(office.names[0], "Z-" CLIENT "-"));
 	CHECK_EQ(sscanf(office.names[0] + 16 + 1 + 36, "-%llu", &number), 1);
-	CHECK_EQ(number, 0);
+	CHECK_EQ(number, 7);
 	CHECK_EQ(c->files, 1);
 	CHECK_EQ(c->bytes, 7);
 	CHECK_EQ(c->errors, 0);
@@ -401,6 +403,30 @@ TEST(spool_names_hold_nothing_but_plain_characters)
 	close_office();
 }
 
+/* Before a hand-over: what is there is worked off, and nothing waits for the disk any more. */
+TEST(spool_closed_takes_nothing_and_removes_nothing)
+{
+	struct spool_job job = {.owner = {3, 3}, .sequence = 0};
+
+	open_office();
+	send_chunk(1, 0, false, "begun");
+	send_chunk(2, 0, true, "whole");
+	CHECK_EQ(result(0)->error, 0);
+	spool_close(office.spool);
+	CHECK(!spool_chunk(office.spool, &job));
+	spool_abort(office.spool, (struct spool_owner){1, 1}, spool_note_new());
+	while (!spool_is_idle(office.spool))
+		sched_yield();
+	CHECK_EQ(count_files(true, false), 1);
+	spool_open(office.spool);
+	CHECK_EQ(spool_clean(office.spool), 0);
+	send_chunk(4, 0, true, "again");
+	CHECK_EQ(result(1)->error, 0);
+	CHECK_EQ(count_files(true, false), 0);
+	CHECK_EQ(count_files(false, false), 2);
+	close_office();
+}
+
 /* The name that the next file would get is taken: it fails, and the file there is untouched. */
 TEST(spool_never_replaces_a_file)
 {
@@ -415,7 +441,7 @@ TEST(spool_never_replaces_a_file)
 		struct tm tm;
 
 		strftime(stamp, sizeof(stamp), "%Y%m%dT%H%M%SZ", gmtime_r(&t, &tm));
-		snprintf(path, sizeof(path), "%s/%s-" CLIENT "-0", office.dir, stamp);
+		snprintf(path, sizeof(path), "%s/%s-" CLIENT "-7", office.dir, stamp);
 		fd = open(path, O_WRONLY | O_CREAT | O_EXCL, 0600);
 		CHECK(fd >= 0);
 		close(fd);
