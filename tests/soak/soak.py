@@ -3,13 +3,15 @@
 """
 Hours of everything that clients do, well and badly, against the real program:
 
-    soak.py [--time SECONDS] [--seed N] [--visitors N] [--rate N] [--out FILE]
+    soak.py [--time SECONDS] [--seed N] [--visitors N] [--rate N] [--in-use FILE] [--hand-overs]
+            [--out FILE]
 
 Visitors come and go at a bounded rate (visitors.py), settings are reloaded, regular guests chat
 all the while and must get every message once and in order. Now and then everybody leaves: then
 every gauge must be zero and every descriptor closed, and memory must not have grown from the first
-half of these rests (without the very first, which warms up) to the second. Exit status 0 when all
-of that held.
+half of these rests (without the very first, which warms up) to the second: with in-use.c, what
+malloc has handed out; without, all that is resident. With --hand-overs the daemon becomes another
+process every few seconds, and nobody may notice. Exit status 0 when all of that held.
 """
 
 import argparse
@@ -17,7 +19,9 @@ import asyncio
 import json
 import random
 import signal
+import socket
 import sys
+import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -45,7 +49,8 @@ CHANGES = {
 BAD_CHANGES = [{"max_frame_size": "lots"}, {"no_such_key": "1"}, {"ping_interval": "0"}]
 REST_DEADLINE = 60  # seconds until all that is left of the visitors is gone
 GROWTH = 0.05, 1 << 20  # of memory at rest: a share, and bytes beside it
-NOT_COUNTS = ("process_", "wsbind_build_info")  # gauges that are no counts of what is there
+GROWTH_IN_USE = 0.01, 64 << 10
+NOT_COUNTS = ("process_", "wsbind_build_info", "websocket_handover_")  # gauges that are no counts
 
 
 class Failure(Exception):
@@ -64,6 +69,8 @@ class Soak:
         self.rests, self.chats, self.reloads = [], 0, 0
         self.out = open(options.out, "w") if options.out else None
         self.is_open = True
+        self.hand_overs = 0
+        self.one_process = threading.Lock()  # held while another one takes over
 
     def any(self, choices):
         return self.random.choice(choices)
@@ -76,13 +83,23 @@ class Soak:
             raise Failure(f"the daemon ended with {self.daemon.process.returncode}")
         rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
         kib = {line.split(":")[0]: int(line.split()[1]) for line in rollup.splitlines()[1:]}
-        return {"rss": kib["Rss"] * 1024, "pss": kib["Pss"] * 1024,
+        return {"rss": kib["Rss"] * 1024, "pss": kib["Pss"] * 1024, **self.in_use(),
                 "descriptors": len(list(Path(f"/proc/{pid}/fd").iterdir())),
                 "threads": len(list(Path(f"/proc/{pid}/task").iterdir()))}
 
+    def in_use(self):
+        """What malloc has handed out, and what it keeps beside that."""
+        if not self.options.in_use:
+            return {}
+        with self.one_process, socket.socket(socket.AF_UNIX) as s:
+            s.connect(str(self.daemon.folder / "in-use"))
+            allocated, kept = s.makefile().readline().split()
+        return {"allocated": int(allocated), "free": int(kept)}
+
     def gauges(self):
         """Those that count what is there now."""
-        text = self.daemon.get("/metrics").text
+        with self.one_process:
+            text = self.daemon.get("/metrics").text
         names = {line.split()[2] for line in text.splitlines()
                  if line.startswith("# TYPE ") and line.endswith(" gauge")}
         series = (line.rsplit(" ", 1) for line in text.splitlines() if line[:1] not in ("#", ""))
@@ -168,14 +185,19 @@ class Soak:
     # The administrator
 
     async def administrator(self):
-        """Reloads, good and bad, by both ways; looks at clients; publishes; throws some out."""
+        """Reloads, good and bad, by both ways; looks at clients; publishes; throws some out;
+        lets another process go on."""
         while self.is_open:
             await asyncio.sleep(self.random.uniform(0.5, 3))
             await asyncio.get_running_loop().run_in_executor(None, self.one_order)
 
     def one_order(self):
         d, what = self.daemon, self.random.randrange(6)
-        if what == 0:
+        if self.options.hand_overs and self.random.randrange(2):
+            with self.one_process:
+                d.hand_over()
+            self.hand_overs += 1
+        elif what == 0:
             key = self.any(list(CHANGES))
             self.expect(d.reload(**{key: self.any(CHANGES[key])}).status, 200)
             self.reloads += 1
@@ -222,18 +244,17 @@ class Soak:
 
     def judge_memory(self):
         """
-        What the allocator keeps swings by some percent, with what happened to be freed last, and
-        what leaks is there at every rest: so the lowest of the first half is compared with the
-        lowest of the second.
+        What leaks is there at every rest: so the lowest of the first half is compared with the
+        lowest of the second. What is resident swings with how scattered the little is that stays.
         """
         if len(self.rests) < 3:
             raise Failure("too short for three rests")
-        rests = [r["rss"] for r in self.rests[1:]]
+        kind, growth = ("allocated", GROWTH_IN_USE) if self.options.in_use else ("rss", GROWTH)
+        rests = [r[kind] for r in self.rests[1:]]
         half = len(rests) // 2
         first, last = min(rests[:half]), min(rests[half:])
-        allowed = first * (1 + GROWTH[0]) + GROWTH[1]
-        if last > allowed:
-            raise Failure(f"memory at rest grew from {first} to {last} bytes: {rests}")
+        if last > first * (1 + growth[0]) + growth[1]:
+            raise Failure(f"memory at rest ({kind}) grew from {first} to {last} bytes: {rests}")
 
     # All of it
 
@@ -269,7 +290,7 @@ class Soak:
             await self.rest()
         self.judge_memory()
         self.note("after", **self.figures(), visits=dict(self.came), endings=dict(self.ended),
-                  chats=self.chats, reloads=self.reloads)
+                  chats=self.chats, reloads=self.reloads, hand_overs=self.hand_overs)
 
 
 def main():
@@ -278,11 +299,16 @@ def main():
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 32))
     parser.add_argument("--visitors", type=int, default=100, help="at a time")
     parser.add_argument("--rate", type=float, default=40, help="visitors a second")
+    parser.add_argument("--in-use", metavar="FILE", help="in-use.c as a library")
+    parser.add_argument("--hand-overs", action="store_true", help="many of them")
     parser.add_argument("--out", help="file for the lines of figures")
     options = parser.parse_args()
     print(f"seed {options.seed}", flush=True)
     try:
         daemon = Daemon(**SETTINGS)
+        if options.in_use:
+            daemon.env.update(LD_PRELOAD=str(Path(options.in_use).resolve()),
+                              IN_USE_SOCKET=str(daemon.folder / "in-use"))
         spool = daemon.folder / "spool"
         spool.mkdir()
         daemon.settings["spool_dir"] = spool
