@@ -12,6 +12,7 @@
 #include "io/log.h"
 
 #define CHECK_NS (10 * NS_PER_S) /* for the program to look at the configuration */
+#define FIRST_PASSED 3           /* where sd_listen_fds(3) looks for what is handed over */
 
 static char **format_arguments(const struct server *s, const char *command)
 {
@@ -60,8 +61,6 @@ static int collect(const struct server_legacy *left, struct passing *p)
 		r = pass(p, left->socket[i].fd, server_listener_name[left->socket[i].kind]);
 	return r;
 }
-
-#define FIRST_PASSED 3 /* where sd_listen_fds(3) looks for them */
 
 /* Copies above where they are going to lie. Copies that were made are closed when one fails. */
 static int copy_away(const struct server *s, struct passing *p)
@@ -125,9 +124,13 @@ void server_execute(struct server *s)
 {
 	struct passing *p = s->passing;
 
-	/* Whatever was there is closed. */
-	for (unsigned i = 0; i < p->n; i++)
-		(void)dup2(p->fd[i], FIRST_PASSED + (int)i);
+	/* Whatever was there is closed. Only a thread that isn't ours can be in the way (EBUSY). */
+	for (unsigned i = 0; i < p->n; i++) {
+		if (dup2(p->fd[i], FIRST_PASSED + (int)i) >= 0)
+			continue;
+		fprintf(stderr, "wsbind: cannot hand over: %s\n", strerror(errno));
+		return;
+	}
 	if (s->signal_after)
 		(void)raise(s->signal_after); /* blocked, and still pending for the next */
 	(void)execve(s->program, p->arguments, environ);

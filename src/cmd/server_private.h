@@ -116,7 +116,7 @@ struct WB_OWNER(main) server {
 	unsigned reloads;           /* under way: one at a time */
 	bool reload_again;          /* SIGHUP came meanwhile */
 	bool is_stopping;
-	bool was_told_early; /* SIGTERM came before READY=1 */
+	bool was_told_early; /* SIGTERM came while systemd runs no ExecStop= */
 	bool has_taken_over;
 	size_t n_lost; /* of those that were left to it */
 	bool is_done;  /* the loop ends */

@@ -67,8 +67,9 @@ int handover_save(struct worker_pool *p, const struct handover_ops *ops, void *c
  * @state:  @n bytes, read only
  *
  * A connection that cannot be made again (its record is broken, or there is no memory) ends:
- * with a goodbye where it is open and nothing is half sent. The members of its channels are
- * told, like by any other end, and nothing of theirs is lost.
+ * with a goodbye where it is open and nothing is half sent. Where its record can be read and its
+ * socket is there, the members of its channels are told, like by any other end. Nothing of
+ * theirs is lost.
  *
  * Return:  0 | STATE_E_FORMAT | STATE_E_BROKEN: nothing was done.
  */

@@ -155,10 +155,13 @@ int spool_clean(struct spool *s) WB_NODISCARD;
  *
  * Chunks of one connection are worked off in the order of the calls.
  *
+ * One chunk larger than SPOOL_MAX_BYTES is taken when the queue is empty.
+ *
  * Return: true; or false when the queue is full (or memory is): ops.room() tells when to try
- *         again; or after spool_close(). One chunk larger than SPOOL_MAX_BYTES is taken when the
- * queue is empty. Owns:   on true job->data is the spool's, job->data and job->n are cleared; on
- * false everything stays the caller's. Thread: any.
+ *         again; or false after spool_close().
+ * Owns:   on true job->data is the spool's, job->data and job->n are cleared; on false
+ *         everything stays the caller's.
+ * Thread: any.
  */
 WB_ANY_THREAD bool spool_chunk(struct spool *s, struct spool_job *job) WB_NODISCARD;
 

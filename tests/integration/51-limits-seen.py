@@ -198,6 +198,11 @@ def test_tcp_notsent_lowat_is_what_the_kernel_holds():
                 for s in sockets:
                     s.close()
                 assert slow.id
+    with Daemon(tcp_notsent_lowat="8K", echo_path="/echo") as d:
+        with RawClient(d, "/echo", greeted=False), RawClient(d, "/r"):
+            marks = [s.getsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT) & 0xffffffff
+                     for s in sockets_of(d)]
+            assert sorted(marks) == [8 << 10, 0xffffffff], marks  # nothing of an echo is skipped
     # What one send takes is not cut, and a send has up to 64 messages. The kernel stops a little
     # below the mark when what comes next doesn't fit.
     assert held[8] <= (8 << 10) + 64 * 5100, held

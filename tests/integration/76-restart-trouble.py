@@ -219,6 +219,33 @@ async def test_served_while_the_disk_takes_its_time():
         await close_all([a, b, sender])
 
 
+async def test_a_disk_that_does_not_answer():
+    """After half a minute everything goes on as before."""
+    with with_spool(**WANTS) as d:
+        a, b = await Client.connect(d, "/room"), await Client.connect(d, "/room")
+        sender = await Client.connect(d, "/files", capabilities=["ack"])
+        pieces = [data(os.urandom(1000), sequence=i, is_last=i == 2, request_id=new_id())
+                  for i in range(3)]
+        since = len(d.log)
+        with Stopped(threads(d.process.pid)["spool"]):
+            assert (await sender.ask(pieces[0])).control.type == ACKNOWLEDGE  # queued
+            d.signal(signal.SIGUSR2)
+            await asyncio.to_thread(d.wait_log, "handing over", DEADLINE, since)
+            await sender.send(pieces[1])  # held, until the spool takes chunks again
+            await asyncio.to_thread(d.wait_log, "cannot be handed over: the disk under spool_dir "
+                                    "does not answer; going on as before", 30 + DEADLINE, since)
+            await talk(a, b)
+        await sender.send(pieces[2])
+        for m in pieces[1:]:
+            answer = await sender.recv()
+            assert answer.control.type == ACKNOWLEDGE and answer.request_id == m.request_id
+        assert [p.read_bytes() for p in d.spool.iterdir()] == [
+            b"".join(m.binary.data for m in pieces)]
+        await asyncio.to_thread(d.hand_over)
+        await talk(a, b)
+        await close_all([a, b, sender])
+
+
 async def test_files_have_names_of_their_own():
     """Those of one client, sent in one second, by both processes."""
     with with_spool(**WANTS) as d:
