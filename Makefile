@@ -54,12 +54,12 @@ ALL_CFLAGS = -std=gnu17 -Isrc -I$(O)/gen -D_GNU_SOURCE -DHASH_NONFATAL_OOM=1 -DW
 ALL_LDFLAGS = -pthread -pie -Wl,-z,relro,-z,now $(if $(SAN),-fsanitize=$(SAN)) $(LDFLAGS)
 LIBS := -lwslay $(shell pkg-config --libs $(LIBS_PC) 2>/dev/null) # Debian's wslay has no .pc file
 
-SRC   := $(sort $(wildcard src/*/*.c))
+SRC   := $(sort $(wildcard src/*.c src/*/*.c))
 TESTS := $(sort $(wildcard tests/unit/*.c))
 GEN   := $(O)/gen/message.pb-c $(O)/gen/state.pb-c
 OBJ   := $(SRC:%.c=$(O)/%.o) $(GEN:%=%.o)
 TOBJ  := $(TESTS:%.c=$(O)/%.o)
-MAIN  := $(O)/src/cmd/main.o
+MAIN  := $(O)/src/main.o
 
 .PHONY: all deps deps-build run check check-unit check-integration check-conformance check-fuzz \
 	check-model check-systemd bench bench-guard fuzz soak coverage lint format man-lint config-template install uninstall deb clean help dist
@@ -115,7 +115,8 @@ $(O)/wsbind-faults: $(OBJ) $(O)/tests/unit/fault.o
 # The harnesses of tests/fuzz: with replay.c by any compiler, with libFuzzer by clang.
 FUZZ := $(patsubst tests/fuzz/fuzz-%.c,%,$(sort $(wildcard tests/fuzz/fuzz-*.c)))
 FOBJ := $(FUZZ:%=$(O)/tests/fuzz/fuzz-%.o) $(O)/tests/fuzz/replay.o
-FUZZED := $(filter-out $(O)/src/cmd/%,$(OBJ)) $(O)/tests/unit/core-fixture.o
+FUZZED := $(filter-out $(MAIN) $(addprefix $(O)/src/,server/% client/% tools/%),$(OBJ)) $(O)/src/client/ws_url.o \
+	$(O)/tests/unit/rig.o
 
 $(O)/tests/fuzz/%.o: ALL_CFLAGS += -Itests/unit
 
@@ -178,7 +179,7 @@ check: deps
 	@tests/check.sh $(MAKE)
 
 # The second pass hands everything over to another process wherever a test waits.
-HANDED_OVER := conn conn-output conn-timers hub protocol protocol-channels slow limits core-regressions \
+HANDED_OVER := conn conn-output conn-timers hub protocol protocol-channels slow limits regressions \
 	channel-model frame-forms
 
 check-unit: $(O)/unit
@@ -297,7 +298,7 @@ lint: $(O)/wsbind
 	$(Q)tests/lint/run.sh $(O)/wsbind
 
 format:
-	$(Q)clang-format -i $(filter-out %_keys.h %_table.h %_events.h,$(wildcard src/*/*.[ch])) \
+	$(Q)clang-format -i $(filter-out %_keys.h %_table.h %_events.h,$(wildcard src/*.[ch] src/*/*.[ch])) \
 		$(wildcard tests/unit/*.[ch] tests/fuzz/*.[ch] bench/*.c bench/servers/*.c)
 
 # The commented configuration file is made from the table of keys; `make lint` compares.

@@ -11,7 +11,7 @@
  *   handshake  one connection, its opening handshake, the greeting, and its end
  *   ingest     one message of 64 KiB from one member to another
  */
-#include "core-fixture.h"
+#include "rig.h"
 
 #include <errno.h>
 

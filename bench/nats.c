@@ -10,7 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "cmd/bench_private.h"
+#include "client/bench_private.h"
 
 #define SUBJECT "room"
 

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "wire/upgrade.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <openssl/evp.h>
 #include <openssl/sha.h>
@@ -209,39 +208,6 @@ size_t upgrade_format_request(char *out, size_t cap, const char *host, const cha
 	return upgrade_fitted(n, cap);
 }
 
-/* Adds @c to a text of @n bytes, percent-encoded or as it is. False when it doesn't fit. */
-static bool put_char(char *out, size_t cap, size_t *n, char c, bool is_encoded)
-{
-	static const char digits[] = "0123456789ABCDEF";
-
-	if (cap - *n <= (is_encoded ? 3 : 1))
-		return false;
-	if (is_encoded) {
-		out[(*n)++] = '%';
-		out[(*n)++] = digits[(uint8_t)c >> 4];
-		c = digits[c & 15];
-	}
-	out[(*n)++] = c;
-	out[*n] = '\0';
-	return true;
-}
-
-size_t upgrade_format_path(char *out, size_t cap, const char *channel)
-{
-	size_t n = 0;
-
-	if (cap == 0 || !put_char(out, cap, &n, '/', false))
-		return 0;
-	for (; *channel; channel++) {
-		char c = *channel;
-		bool is_plain = (is_base64_char(c) && c != '+') || strchr("-._~", c);
-
-		if (!put_char(out, cap, &n, c, !is_plain))
-			return 0;
-	}
-	return n;
-}
-
 void upgrade_format_key(char out[UPGRADE_KEY_TEXT], const uint8_t random[16])
 {
 	(void)EVP_EncodeBlock((uint8_t *)out, random, 16);
@@ -289,87 +255,4 @@ int upgrade_check_response(const char *p, size_t n, const char key[UPGRADE_KEY_T
 		return UPGRADE_E_REFUSED;
 	*ret_head_bytes = at;
 	return 0;
-}
-
-/* Host and port of a URL; @p is what stands between "//" and the path. */
-static bool ws_url_parse_authority(const char *p, size_t n, struct ws_url *url)
-{
-	const char *end = p + n;
-	bool is_ipv6 = n > 0 && *p == '[';
-	const char *stop = memchr(p, is_ipv6 ? ']' : ':', n);
-	const char *port = is_ipv6 && stop ? stop + 1 : stop ? stop : end;
-	struct in6_addr ignored;
-	unsigned value = 0;
-
-	p += is_ipv6;
-	n = (size_t)((stop ? stop : end) - p);
-	if (n == 0 || n >= sizeof(url->host) || (is_ipv6 && !stop))
-		return false;
-	memcpy(url->host, p, n);
-	url->host[n] = '\0';
-	if (is_ipv6 ? inet_pton(AF_INET6, url->host, &ignored) != 1
-		    : strspn(url->host, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-					"0123456789-._~") != n)
-		return false;
-	if (port < end && *port++ != ':')
-		return false;
-	if (port == end)
-		return true;
-	for (; port < end; port++) {
-		if (*port < '0' || *port > '9')
-			return false;
-		value = value * 10 + (unsigned)(*port - '0');
-		if (value > UINT16_MAX)
-			return false;
-	}
-	url->port = (uint16_t)value;
-	return value > 0;
-}
-
-static bool ws_url_parse_path(const char *p, struct ws_url *url)
-{
-	size_t n = 0;
-
-	if (*p != '/' && !put_char(url->path, sizeof(url->path), &n, '/', false))
-		return false;
-	for (; *p; p++) {
-		if ((uint8_t)*p <= ' ' || *p == 127 || *p == '#')
-			return false;
-		if (!put_char(url->path, sizeof(url->path), &n, *p, (uint8_t)*p > 127))
-			return false;
-	}
-	return true;
-}
-
-int ws_url_parse(const char *text, struct ws_url *ret)
-{
-	struct ws_url url = {.port = 80};
-	size_t n;
-
-	if (strncasecmp(text, "wss://", 6) == 0) {
-		url.secure = true;
-		url.port = 443;
-		text += 6;
-	} else if (strncasecmp(text, "ws://", 5) == 0) {
-		text += 5;
-	} else {
-		return -EINVAL;
-	}
-	n = strcspn(text, "/?#");
-	if (!ws_url_parse_authority(text, n, &url) || !ws_url_parse_path(text + n, &url))
-		return -EINVAL;
-	*ret = url;
-	return 0;
-}
-
-size_t ws_url_format_host(char *out, size_t cap, const struct ws_url *url)
-{
-	bool is_ipv6 = strchr(url->host, ':');
-	char port[8] = "";
-
-	if (url->port != (url->secure ? 443 : 80))
-		snprintf(port, sizeof(port), ":%u", url->port);
-	return upgrade_fitted(snprintf(out, cap, "%s%s%s%s", is_ipv6 ? "[" : "", url->host,
-				       is_ipv6 ? "]" : "", port),
-			      cap);
 }

@@ -2,8 +2,8 @@
 #pragma once
 
 /*
- * The opening handshake of WebSocket (RFC 6455 section 4), both sides of it, and
- * ws:// URLs. Bytes in, decisions out: nothing here allocates or touches a socket.
+ * The opening handshake of WebSocket (RFC 6455 section 4), both sides of it. Bytes
+ * in, decisions out: nothing here allocates or touches a socket.
  *
  * The server's verdict on a request is the first that applies: 400 for what the
  * parser refuses, 405 not GET, 400 a body or a header that may stand only once,
@@ -89,7 +89,7 @@ WB_ANY_THREAD size_t upgrade_format_refusal(char *out, size_t cap, int status,
 
 /**
  * upgrade_format_request() - the client's request
- * @host:           value of Host, as ws_url_format_host() writes it
+ * @host:           value of Host, as RFC 9110 section 7.2 has it
  * @path:           begins with "/"; may have a query
  * @key:            from upgrade_format_key()
  * @extra_headers:  whole lines, each with its CRLF (Authorization, Origin); or NULL. May not
@@ -102,10 +102,6 @@ WB_ANY_THREAD size_t upgrade_format_refusal(char *out, size_t cap, int status,
 WB_ANY_THREAD size_t upgrade_format_request(char *out, size_t cap, const char *host,
 					    const char *path, const char key[UPGRADE_KEY_TEXT],
 					    const char *extra_headers);
-
-/* The path that names @channel: "/" and the name, percent-encoded. Return: its length, or 0 when
- * it doesn't fit @cap. */
-WB_ANY_THREAD size_t upgrade_format_path(char *out, size_t cap, const char *channel);
 
 /* @random as the text of Sec-WebSocket-Key. */
 WB_ANY_THREAD void upgrade_format_key(char out[UPGRADE_KEY_TEXT], const uint8_t random[16]);
@@ -131,24 +127,3 @@ enum upgrade_outcome {
  */
 WB_ANY_THREAD int upgrade_check_response(const char *p, size_t n, const char key[UPGRADE_KEY_TEXT],
 					 size_t *ret_head_bytes, int *ret_status) WB_NODISCARD;
-
-struct WB_VALUE ws_url {
-	bool secure;     /* wss */
-	uint16_t port;   /* 80 or 443 when the URL has none */
-	char host[256];  /* an IPv6 literal without its brackets */
-	char path[4096]; /* begins with "/"; with its query; bytes above 127 percent-encoded */
-};
-
-/**
- * ws_url_parse() - take a ws:// or wss:// URL apart
- *
- * Return:  0 | -EINVAL: another scheme, no host, a bad port, a fragment, user
- *          information, white space or control characters, too long.
- * Thread:  any.
- * Source:  RFC 6455 section 3.
- */
-WB_ANY_THREAD int ws_url_parse(const char *text, struct ws_url *ret) WB_NODISCARD;
-
-/* Value of Host for @url: brackets around IPv6, the port unless it is the scheme's own.
- * Return: its length, or 0 when it doesn't fit. */
-WB_ANY_THREAD size_t ws_url_format_host(char *out, size_t cap, const struct ws_url *url);

@@ -18,9 +18,9 @@
 #include <zlib.h>
 
 #include "base/text.h"
-#include "core-fixture.h"
-#include "core/protocol.h"
+#include "rig.h"
 #include "wire/upgrade.h"
+#include "worker/protocol.h"
 
 #define SLOTS 8
 #define MAX_GUESTS 24

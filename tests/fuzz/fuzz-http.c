@@ -10,6 +10,7 @@
 #include <stdio.h>
 
 #include "base/text.h"
+#include "client/ws_url.h"
 #include "wire/http.h"
 #include "wire/upgrade.h"
 
@@ -218,7 +219,7 @@ static void check_path(const struct upgrade *u)
 
 	WB_ASSERT(u->channel_len <= UPGRADE_MAX_CHANNEL && strlen(u->channel) == u->channel_len);
 	WB_ASSERT(utf8_valid(u->channel, u->channel_len));
-	n = upgrade_format_path(path, sizeof(path), u->channel);
+	n = ws_url_format_path(path, sizeof(path), u->channel);
 	WB_ASSERT(n > 0);
 	n = upgrade_format_request(request, sizeof(request), "localhost", path, key, NULL);
 	WB_ASSERT(n > 0);

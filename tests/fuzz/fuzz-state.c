@@ -10,7 +10,7 @@
  */
 #include "fuzz.h"
 
-#include "core-fixture.h"
+#include "rig.h"
 #include "wire/state.h"
 
 #define GUESTS 6

@@ -1,21 +1,31 @@
 # SPDX-License-Identifier: MIT
 #
-# awk -f layers.awk src/*/*.[ch]
+# awk -f layers.awk src/*.c src/*/*.[ch]
 #
 # Folders under src/ are floors. An include in quotes names its folder and points into the
-# own folder or to a lower floor; wire and io, on one floor, do not know each other.
+# own folder or to a lower floor; folders on one floor don't know each other: wire and io,
+# spool and conn, server, client and tools. What talks to a server as its clients do knows
+# nothing of the server's own floors, and what talks to the control socket neither.
 # Prints the lines that break this; exit status 1 when there are any.
 
 BEGIN {
-	split("base containers model wire core service cmd", order)
-	for (i in order)
-		floor[order[i]] = i
-	floor["io"] = floor["wire"]
+	n_floors = split("base|containers|model|wire io|spool conn|channel|worker|handover|" \
+		"service|server client tools|main", floors, "|")
+	for (i = 1; i <= n_floors; i++) {
+		n_rooms = split(floors[i], rooms, " ")
+		for (k = 1; k <= n_rooms; k++)
+			floor[rooms[k]] = i
+	}
+	for (i = floor["conn"]; i <= floor["handover"]; i++) {
+		n_rooms = split(floors[i], rooms, " ")
+		for (k = 1; k <= n_rooms; k++)
+			of_server[rooms[k]] = 1
+	}
 }
 
 FNR == 1 {
 	n = split(FILENAME, path, "/")
-	own = path[n - 1]
+	own = path[n - 1] == "src" ? "main" : path[n - 1]
 	if (!(own in floor))
 		complain("its folder is no layer")
 }
@@ -37,6 +47,8 @@ FNR == 1 {
 		complain(own " looks up to " target)
 	else if (floor[target] == floor[own] && target != own)
 		complain(own " looks sideways to " target)
+	else if ((own == "client" || own == "tools") && target in of_server)
+		complain(own " looks into the server")
 }
 
 function complain(what)

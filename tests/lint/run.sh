@@ -30,7 +30,7 @@ skip() { # NAME WHY
 
 formatted() { # tables are laid out by hand
 	# shellcheck disable=SC2046
-	clang-format --dry-run --Werror $(printf '%s\n' src/*/*.[ch] tests/{unit,fuzz}/*.[ch] bench/{,servers/}*.c |
+	clang-format --dry-run --Werror $(printf '%s\n' src/*.c src/*/*.[ch] tests/{unit,fuzz}/*.[ch] bench/{,servers/}*.c |
 		grep -vE '_(keys|table|events)\.h$') 2>&1 | grep -E 'error:' |
 		sed 's/:[0-9]*:[0-9]*: error:.*//' | sort | uniq -c |
 		awk '{ print $2 ": " $1 " places differ; see make format"; bad = 1 } END { exit bad }'
@@ -78,7 +78,7 @@ scripts() {
 	return $bad
 }
 
-question layers awk -f $lint/layers.awk src/*/*.[ch]
+question layers awk -f $lint/layers.awk src/*.c src/*/*.[ch]
 question owners awk -f $lint/owners.awk src/*/*.h
 question sizes $lint/sizes.sh
 question 'headers compile alone' $lint/headers.sh "$(dirname "$wsbind")/gen"

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * src/core/directory.c: a worker joins while others publish, leaves, and joins another channel
+ * src/channel/directory.c: a worker joins while others publish, leaves, and joins another channel
  * whose entry is in the same slot. What is shown: the worker gets every message from the number
  * on that it read when it joined, and nothing of a channel that is gone.
  *

@@ -11,7 +11,7 @@
 
 #include "test.h"
 
-#include "cmd/peer.h"
+#include "client/peer.h"
 #include "wire/http.h"
 
 #define FAR_BYTES 65536

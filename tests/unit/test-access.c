@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
-#include "core/access.h"
+#include "conn/access.h"
 
 #include <errno.h>
 
-#include "core-fixture.h"
+#include "rig.h"
 
 static struct access *with_origins(const char *list)
 {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-#include "core/admission.h"
+#include "worker/admission.h"
 
 #include <errno.h>
 #include <pthread.h>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-#include "cmd/backoff.h"
+#include "client/backoff.h"
 
 #include "test.h"
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
-#include "cmd/benchmark.h"
+#include "client/benchmark.h"
 
 #include <stdio.h>
 
-#include "cmd/bench_private.h"
+#include "client/bench_private.h"
 #include "containers/mem.h"
 #include "test.h"
 #include "wire/msg.h"

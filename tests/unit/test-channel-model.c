@@ -6,11 +6,11 @@
  * one has to come once, in the one order, unless a rule took it away: leaving, or
  * what slow_consumer says.
  */
-#include "core-fixture.h"
+#include "rig.h"
 
 #include <stdio.h>
 
-#include "core/slow.h"
+#include "worker/slow.h"
 
 #define SEATS 24
 #define CHANNELS 3

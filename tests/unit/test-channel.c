@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* The log and the members of a channel: order, gaps, size, rounds. The long one is
  * test-channel-model.c. */
-#include "core-fixture.h"
+#include "rig.h"
 
 #include <stdio.h>
 

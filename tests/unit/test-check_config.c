@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-#include "cmd/check_config.h"
+#include "tools/check_config.h"
 
 #include <stdlib.h>
 #include <string.h>

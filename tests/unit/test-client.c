@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
-#include "cmd/client.h"
+#include "client/client.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 
 #include "base/text.h"
-#include "cmd/client_private.h"
+#include "client/client_private.h"
 #include "far.h"
 
 #define OWN_ID "11111111-2222-4333-8444-555555555555"

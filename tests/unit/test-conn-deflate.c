@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* permessage-deflate on a connection: negotiation, RSV1, inflating over turns, broadcasts. */
-#include "core-fixture.h"
+#include "rig.h"
 
 #include <errno.h>
 #include <stdio.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* What a connection holds and when it lets go: memory of messages received in part, ends of all
  * kinds. */
-#include "core-fixture.h"
+#include "rig.h"
 
 #include <errno.h>
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* A connection's way out: private queue, message in transit, short writes at every byte. */
-#include "core-fixture.h"
+#include "rig.h"
 
 #include <errno.h>
 

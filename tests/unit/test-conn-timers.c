@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Everything about a connection that time decides, under a clock that the test moves. */
-#include "core-fixture.h"
+#include "rig.h"
 
 #define STEP (50 * NS_PER_MS)
 #define LATE NS_PER_S /* at most, by the specification */

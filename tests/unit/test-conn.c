@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* A connection's way in: handshake, frames, messages, what breaks the rules. Most speak to echo. */
-#include "core-fixture.h"
+#include "rig.h"
 
 #include <errno.h>
 #include <stdio.h>

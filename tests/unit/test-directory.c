@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-#include "core/directory.h"
+#include "channel/directory.h"
 
 #include <pthread.h>
 #include <sched.h>

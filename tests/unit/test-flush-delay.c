@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* flush_delay: what is held back, for how long, and what isn't. */
-#include "core-fixture.h"
+#include "rig.h"
 
 #define DELAY_NS (4 * NS_PER_MS)
 #define DELAYED "flush_delay = 4ms\nmax_incoming_frames_per_second = 0\nnotice_limit = 0\n"

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Connections that cannot be as they were: they go, and all others neither wait nor miss anything.
  */
-#include "core-fixture.h"
+#include "rig.h"
 
 #include <stdio.h>
 

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /* What travels from one process to the next: at the right byte, in both directions. */
-#include "core-fixture.h"
+#include "rig.h"
 
 #include <stdio.h>
 
-#include "core/transfer.h"
+#include "worker/transfer.h"
 
 #define ECHO "echo_path = /echo\nmax_incoming_frames_per_second = 0\n"
 #define QUIET "notice_limit = 0\nmax_incoming_frames_per_second = 0\n"

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* What a message may cost. */
-#include "core-fixture.h"
+#include "rig.h"
 
 #include <stdio.h>
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Who is told of coming and going, and what becomes of that where it finds no room. */
-#include "core-fixture.h"
+#include "rig.h"
 
 #include <stdio.h>
 

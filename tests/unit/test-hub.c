@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Workers in lock step: posts, full rings, congestion, channels that come and go meanwhile. */
-#include "core-fixture.h"
+#include "rig.h"
 
 #include <stdio.h>
 

@@ -4,12 +4,12 @@
  * what is past it is met as it should and counted once, and the two who chat beside it
  * never notice.
  */
-#include "core-fixture.h"
+#include "rig.h"
 
 #include <stdio.h>
 
-#include "core/slow.h"
 #include "wire/upgrade.h"
+#include "worker/slow.h"
 
 #define BASE "max_incoming_frames_per_second = 0\nnotice_limit = 0\nping_interval = 1h\n"
 #define ECHO BASE "echo_path = /echo\n"

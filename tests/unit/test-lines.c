@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-#include "cmd/lines.h"
+#include "client/lines.h"
 
 #include <stdio.h>
 

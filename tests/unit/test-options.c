@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-#include "cmd/options.h"
+#include "model/options.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -157,35 +157,4 @@ TEST(options_load_refuses_what_is_wrong_and_says_so)
 		CHECK(!strstr(said, "\xff"));
 		CHECK(!c);
 	}
-}
-
-static void check_channel(const char *url, const char *channel, const char *path)
-{
-	struct ws_url u;
-
-	CHECK_EQ(ws_url_parse(url, &u), 0);
-	CHECK_EQ(options_set_channel(&u, channel), 0);
-	CHECK_STR(u.path, path);
-}
-
-TEST(options_channel_replaces_the_path_and_keeps_the_query)
-{
-	check_channel("ws://h", "a", "/a");
-	check_channel("ws://h/x/y", "", "/");
-	check_channel("ws://h/x?token=1", "a b", "/a%20b?token=1");
-	check_channel("ws://h/?t", "r/7", "/r/7?t");
-}
-
-TEST(options_channel_that_is_too_long_is_refused)
-{
-	char name[258];
-	struct ws_url u;
-
-	memset(name, 'n', sizeof(name));
-	name[256] = '\0';
-	CHECK_EQ(ws_url_parse("ws://h/old", &u), 0);
-	CHECK_EQ(options_set_channel(&u, name), -ENAMETOOLONG);
-	CHECK_STR(u.path, "/old");
-	name[255] = '\0';
-	CHECK_EQ(options_set_channel(&u, name), 0);
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-#include "cmd/peer.h"
+#include "client/peer.h"
 
 #include <errno.h>
 #include <poll.h>

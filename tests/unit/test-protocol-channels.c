@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /* SUBSCRIBE and UNSUBSCRIBE, where a message goes, and what the administrator publishes. */
-#include "core-fixture.h"
+#include "rig.h"
 
 #include <stdio.h>
 
-#include "core/protocol.h"
+#include "worker/protocol.h"
 
 #define FREE "max_incoming_frames_per_second = 0\nnotice_limit = 0\n"
 #define JOIN WEBSOCKET__CONTROL_TYPE__SUBSCRIBE

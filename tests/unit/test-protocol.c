@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /* What messages mean, row by row, by their bytes. Channels are in test-protocol-channels.c. */
-#include "core-fixture.h"
+#include "rig.h"
 
 #include <stdio.h>
 
 #include "base/text.h"
-#include "core/protocol.h"
+#include "worker/protocol.h"
 
 #define FREE "max_incoming_frames_per_second = 0\nnotice_limit = 0\n"
 

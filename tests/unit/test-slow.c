@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /* What happens to a client that reads too slowly, and when. Messages wait behind the one in
  * transit. */
-#include "core-fixture.h"
+#include "rig.h"
 
 #include <stdio.h>
 
-#include "core/protocol.h"
-#include "core/slow.h"
+#include "worker/protocol.h"
+#include "worker/slow.h"
 
 #define STEP (50 * NS_PER_MS)
 #define FREE "max_incoming_frames_per_second = 0\nnotice_limit = 0\nping_interval = 1h\n"

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-#include "core/spool.h"
+#include "spool/spool.h"
 
 #include <dirent.h>
 #include <errno.h>

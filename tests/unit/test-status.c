@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-#include "cmd/status.h"
+#include "tools/status.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -12,10 +12,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "cmd/status_http.h"
-#include "cmd/status_json.h"
-#include "cmd/status_print.h"
 #include "test.h"
+#include "tools/status_http.h"
+#include "tools/status_json.h"
+#include "tools/status_print.h"
 
 #define ID "6f1ad2c4-39c5-4b7e-8d53-8c6c2a0f1e11"
 #define MAX_ANSWERS 4

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /* A worker without its thread: who may come in, reload, stop; and the roster of its clients. */
-#include "core-fixture.h"
+#include "rig.h"
 
 #include <errno.h>
 #include <stdio.h>
 
 #include "base/text.h"
-#include "core/roster.h"
 #include "io/sock.h"
+#include "worker/roster.h"
 
 #define STEP (50 * NS_PER_MS)
 

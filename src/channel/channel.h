@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+
+/*
+ * One worker's part of a channel: the log of its messages and the members that
+ * are connected to this worker.
+ *
+ * The log is a ring indexed by sequence number. A message that comes before its
+ * turn (its predecessor is still on the way from another worker) waits in its
+ * slot; only what is gapless, up to @end, is sent. So all members see one order.
+ *
+ * Members are sent to in rounds. A round covers [flushed, round_to): its batch is
+ * gathered once and goes to each member with one send; the position in the round
+ * survives the turn, so a large channel takes several turns without keeping the
+ * loop from reading. A member that isn't caught up when the round comes by *lags*:
+ * it pins the slot of its next message and is served when its socket takes more.
+ *
+ * The log keeps what a lagging member pins and what the round still needs, and
+ * drops the rest. Each slot knows how many bytes and messages came before it, so
+ * what waits for a member is a subtraction. An empty log holds no ring: it goes
+ * back to a pool of the worker.
+ *
+ * Notices are not counted against anybody; when more than message_queue_size of
+ * them wait in a log, the older ones are shed and leave empty slots.
+ */
+
+#include <sys/uio.h>
+#include <uthash.h>
+
+#include "channel/directory.h"
+#include "conn/conn.h"
+
+#define CHANNEL_BATCH_FRAMES 256          /* of one round */
+#define CHANNEL_BATCH_BYTES (1024 * 1024) /* of one round, but at least one message */
+#define CHANNEL_COPY_BYTES (64 * 1024)    /* a batch up to this size is laid out in one piece */
+#define CHANNEL_SHARE_BYTES (256 * 1024)  /* that one lagging connection is sent in a turn */
+#define CHANNEL_BYTES_PER_MEMBER 4096     /* (de)compressed count as much of a turn as one send */
+#define CHANNEL_RING_SLOTS 64             /* smallest ring, the one that is pooled */
+
+struct WB_OWNER(worker) log_slot {
+	struct frame *frame;   /* reference; NULL: not here yet, or shed */
+	uint64_t bytes_before; /* of all messages of this log before this one, notices left out */
+	uint32_t messages_before;
+	uint32_t pins; /* lagging members whose next message this is */
+};
+
+/* Rings of the smallest size that no log needs now. */
+struct WB_OWNER(worker) channel_pool {
+	struct log_slot *ring[32];
+	unsigned n;
+};
+
+/* Encodings of one round for members of equal abilities. */
+struct WB_OWNER(worker) batch {
+	uint64_t round; /* that it was built for */
+	int n_iov;
+	unsigned n_frames; /* that are in it */
+	size_t bytes;
+	struct iovec iov[CHANNEL_BATCH_FRAMES];
+	uint8_t *copy; /* CHANNEL_COPY_BYTES, once it was needed */
+};
+
+/* Classes of members by what they read: MSG_CAP_GZIP, ZSTD and LZ4, and the window of deflate. */
+#define CHANNEL_N_CLASSES (8 * DEFLATE_N_WINDOWS)
+
+/* What the channels of a worker share. */
+struct WB_OWNER(worker) channel_env {
+	struct conn_env *conn;
+	struct frame_maker *maker;
+	struct list grown; /* channels that have something to flush */
+	struct channel_pool pool;
+	uint64_t round; /* number of the present one, of any channel */
+	struct batch batch[CHANNEL_N_CLASSES];
+};
+
+struct WB_OWNER(worker) channel {
+	struct channel_env *env;
+	struct directory_entry *entry; /* held until the last member here goes */
+	uint32_t generation;           /* of the entry */
+	uint32_t n_members;
+	uint32_t cap_members;
+	uint32_t cursor;         /* members that the present round has passed */
+	struct member **members; /* &only while there is room for one */
+	struct member *only;
+	struct log_slot *slots; /* NULL while the log is empty */
+	uint64_t from;          /* oldest message kept */
+	uint64_t flushed;       /* members that don't lag have everything before it */
+	uint64_t round_to;      /* end of the present round; flushed: there is none */
+	uint64_t end;           /* behind the last message without a gap before it */
+	uint64_t high;          /* behind the last message that is here */
+	uint64_t bytes;         /* of all messages up to end, notices left out */
+	uint32_t messages;      /* number of them (wraps) */
+	uint32_t mask;          /* slots - 1 */
+	uint32_t n_notices;     /* kept in the log */
+	uint64_t shed_to;       /* notices before it are shed */
+	bool is_flushing;
+	bool is_lost; /* a message could not be kept: the members here must go */
+	struct list grown_node;
+	UT_hash_handle hh; /* in the hub, by name */
+};
+
+/**
+ * channel_init() - a channel that this worker just joined
+ * @ch:    all-zero
+ * @from:  first message that is certain to come
+ *
+ * Owns:   takes over the hold on @e.
+ */
+void channel_init(struct channel *ch, struct channel_env *env, struct directory_entry *e,
+		  uint64_t from);
+
+/* Drops the log. All members have left before. */
+void channel_fini(struct channel *ch);
+
+/**
+ * channel_join() - make a connection a member, from the next message on
+ * @m:     all-zero
+ *
+ * Return: 0 | -ENOMEM.
+ */
+int channel_join(struct channel *ch, struct member *m, struct conn *c) WB_NODISCARD;
+
+/**
+ * channel_load() - fill an empty log with messages that were sent to others already
+ * @from:  number of the first
+ * @frame: @n of them, up to the channel's next number; NULL: nobody needs it. Borrowed
+ *
+ * Members that join are not behind; channel_rewind() says who is. Before the worker starts.
+ *
+ * Return: 0 | -ENOMEM.
+ */
+int channel_load(struct channel *ch, uint64_t from, struct frame **frame, size_t n) WB_NODISCARD;
+
+/* Puts a member back to message @next; further than the log goes back means to its start. */
+void channel_rewind(struct member *m, uint64_t next);
+
+/* Drops what nobody was put back to. */
+void channel_loaded(struct channel *ch);
+
+/* Ends a membership; @m is all-zero again. */
+void channel_leave(struct member *m);
+
+/**
+ * channel_append() - put a message into the log
+ * @f:     borrowed; the log takes a reference
+ *
+ * Return: 0 | -ENOMEM: the message is lost for this worker's members.
+ */
+int channel_append(struct channel *ch, struct frame *f) WB_NODISCARD;
+
+/**
+ * channel_flush() - send what is new to the members
+ * @budget: members that may still be visited in this turn; counted down
+ *
+ * Connections may die meanwhile; the channel itself stays, even without members.
+ *
+ * Return: true when nothing is left to flush.
+ */
+bool channel_flush(struct channel *ch, unsigned *budget);
+
+/* Sends one share of what a connection's memberships lag behind; it is clear. */
+void channel_catch_up(struct conn *c);
+
+/* What waits in its channel for a lagging member, its own messages included. O(1). */
+void channel_waiting(const struct member *m, uint64_t *ret_bytes, uint64_t *ret_messages);
+
+/* What of that are its own messages, which it won't get. O(messages that wait). */
+void channel_own_waiting(const struct member *m, uint64_t *ret_bytes, uint64_t *ret_messages);
+
+/**
+ * channel_skip() - drop a connection's oldest waiting messages
+ * @bytes, @messages: until no more than this wait in its channels
+ *
+ * Return: messages that it will not get.
+ */
+uint64_t channel_skip(struct conn *c, uint64_t bytes, uint64_t messages);
+
+/* Frees what the worker's channels shared. */
+void channel_env_fini(struct channel_env *env);
+
+/* Asserts the invariants of the log and the members. For tests. */
+void channel_check(const struct channel *ch);

@@ -1,0 +1,187 @@
+/* SPDX-License-Identifier: MIT */
+#include <errno.h>
+#include <string.h>
+
+#include "channel/channel_private.h"
+
+/* ----------------------------------------------------------------------- ring */
+
+static struct log_slot *ring_take(struct channel_pool *pool, size_t slots)
+{
+	if (slots == CHANNEL_RING_SLOTS && pool->n > 0)
+		return pool->ring[--pool->n];
+	return calloc(slots, sizeof(struct log_slot));
+}
+
+/* @ring is empty: every slot is zero but for its counts. */
+static void ring_give(struct channel_pool *pool, struct log_slot *ring, size_t slots)
+{
+	if (slots == CHANNEL_RING_SLOTS && pool->n < ARRAY_LEN(pool->ring))
+		pool->ring[pool->n++] = ring;
+	else
+		free(ring);
+}
+
+/* Moves the log to a ring that has room for message @seq. */
+static int ring_grow(struct channel *ch, uint64_t seq)
+{
+	size_t slots = ch->slots ? ((size_t)ch->mask + 1) : CHANNEL_RING_SLOTS / 2;
+	struct log_slot *ring;
+
+	do
+		slots *= 2;
+	while (seq - ch->from >= slots);
+	if (slots > UINT32_MAX)
+		return -ENOMEM;
+	ring = ring_take(&ch->env->pool, slots);
+	if (!ring)
+		return -ENOMEM;
+	for (uint64_t s = ch->from; ch->slots && s < ch->high; s++) {
+		ring[s & (slots - 1)] = *slot_of(ch, s);
+		*slot_of(ch, s) = (struct log_slot){0};
+	}
+	if (ch->slots)
+		ring_give(&ch->env->pool, ch->slots, (size_t)ch->mask + 1);
+	ch->slots = ring;
+	ch->mask = (uint32_t)(slots - 1);
+	return 0;
+}
+
+static void ring_drop(struct channel *ch)
+{
+	if (ch->slots)
+		ring_give(&ch->env->pool, ch->slots, (size_t)ch->mask + 1);
+	ch->slots = NULL;
+	ch->mask = 0;
+}
+
+/* Where the log may shrink to what it holds without moving back and forth. */
+static void ring_shrink(struct channel *ch)
+{
+	size_t slots = (size_t)ch->mask + 1, held = ch->high - ch->from;
+	struct log_slot *ring;
+
+	if (ch->from == ch->high) {
+		ring_drop(ch);
+		return;
+	}
+	if (slots <= 4 * CHANNEL_RING_SLOTS || held >= slots / 8)
+		return;
+	slots /= 4;
+	ring = calloc(slots, sizeof(*ring));
+	if (!ring)
+		return;
+	for (uint64_t s = ch->from; s < ch->high; s++)
+		ring[s & (slots - 1)] = *slot_of(ch, s);
+	free(ch->slots);
+	ch->slots = ring;
+	ch->mask = (uint32_t)(slots - 1);
+}
+
+/* ------------------------------------------------------------------------ log */
+
+static void slot_release(struct channel *ch, struct log_slot *slot)
+{
+	if (slot->frame && slot->frame->flags & FRAME_NOTICE)
+		ch->n_notices--;
+	slot->frame = frame_unref(slot->frame);
+}
+
+void channel_trim(struct channel *ch)
+{
+	if (ch->from >= ch->flushed || slot_of(ch, ch->from)->pins)
+		return;
+	while (ch->from < ch->flushed && !slot_of(ch, ch->from)->pins) {
+		slot_release(ch, slot_of(ch, ch->from));
+		ch->from++;
+	}
+	ring_shrink(ch);
+}
+
+/* More notices wait than messages may wait for a client: the older half goes, for those that lag.
+ */
+void channel_shed_notices(struct channel *ch)
+{
+	uint64_t limit = ch->env->conn->config->message_queue_size;
+	uint64_t shed = 0;
+
+	if (ch->n_notices <= limit)
+		return;
+	for (ch->shed_to = MAX(ch->shed_to, ch->from);
+	     ch->shed_to < ch->flushed && ch->n_notices > limit / 2; ch->shed_to++) {
+		struct log_slot *slot = slot_of(ch, ch->shed_to);
+
+		if (!slot->frame || !(slot->frame->flags & FRAME_NOTICE))
+			continue;
+		slot_release(ch, slot);
+		shed++;
+	}
+	METRIC_ADD(ch->env->conn->metrics, notices_skipped, shed);
+}
+
+/* Counts what came without a gap. */
+static void extend(struct channel *ch)
+{
+	while (ch->end < ch->high && slot_of(ch, ch->end)->frame) {
+		struct log_slot *slot = slot_of(ch, ch->end);
+
+		slot->bytes_before = ch->bytes;
+		slot->messages_before = ch->messages;
+		if (!(slot->frame->flags & FRAME_NOTICE)) {
+			ch->bytes += slot->frame->body.len;
+			ch->messages++;
+		}
+		ch->end++;
+	}
+}
+
+int channel_append(struct channel *ch, struct frame *f)
+{
+	if (f->seq < ch->end)
+		return 0; /* from before this worker joined */
+	if (!ch->slots || f->seq - ch->from > ch->mask) {
+		if (ring_grow(ch, f->seq))
+			return -ENOMEM;
+	}
+	slot_of(ch, f->seq)->frame = frame_ref(f);
+	ch->n_notices += (f->flags & FRAME_NOTICE) != 0;
+	ch->high = MAX(ch->high, f->seq + 1);
+	extend(ch);
+	if (ch->end > ch->flushed && list_is_empty(&ch->grown_node))
+		list_add_tail(&ch->env->grown, &ch->grown_node);
+	return 0;
+}
+
+int channel_load(struct channel *ch, uint64_t from, struct frame **frame, size_t n)
+{
+	WB_ASSERT(!ch->slots && ch->n_members == 0);
+	ch->from = ch->end = ch->high = from;
+	if (n > 0 && ring_grow(ch, from + n - 1))
+		return -ENOMEM;
+	for (size_t i = 0; i < n; i++) {
+		struct log_slot *slot = slot_of(ch, from + i);
+		struct frame *f = frame[i];
+
+		*slot = (struct log_slot){
+			.frame = f ? frame_ref(f) : NULL,
+			.bytes_before = ch->bytes,
+			.messages_before = ch->messages,
+		};
+		ch->n_notices += f && f->flags & FRAME_NOTICE;
+		if (f && !(f->flags & FRAME_NOTICE)) {
+			ch->bytes += f->body.len;
+			ch->messages++;
+		}
+	}
+	ch->flushed = ch->round_to = ch->end = ch->high = from + n;
+	return 0;
+}
+
+void channel_drop_log(struct channel *ch)
+{
+	for (; ch->from < ch->high; ch->from++) {
+		slot_release(ch, slot_of(ch, ch->from));
+		*slot_of(ch, ch->from) = (struct log_slot){0};
+	}
+	ring_drop(ch);
+}

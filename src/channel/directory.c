@@ -1,0 +1,200 @@
+/* SPDX-License-Identifier: MIT */
+#include "channel/directory.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+
+static void *map_zeroes(size_t bytes)
+{
+	void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	return p == MAP_FAILED ? NULL : p;
+}
+
+static void unmap(void *p, size_t bytes)
+{
+	if (p)
+		(void)munmap(p, bytes);
+}
+
+int directory_init(struct directory *d, uint32_t max)
+{
+	uint32_t buckets = 64;
+
+	while (buckets < max)
+		buckets *= 2;
+	d->max = max;
+	d->mask = buckets - 1;
+	d->entries = map_zeroes((size_t)max * sizeof(*d->entries));
+	d->buckets = map_zeroes((size_t)buckets * sizeof(*d->buckets));
+	(void)pthread_mutex_init(&d->mutex, NULL); /* cannot fail without attributes */
+	if (d->entries && d->buckets)
+		return 0;
+	directory_fini(d);
+	return -ENOMEM;
+}
+
+void directory_fini(struct directory *d)
+{
+	if (d->max == 0)
+		return;
+	for (uint32_t i = 0; d->entries && i < d->fresh; i++)
+		free(d->entries[i].name);
+	unmap(d->entries, (size_t)d->max * sizeof(*d->entries));
+	unmap(d->buckets, ((size_t)d->mask + 1) * sizeof(*d->buckets));
+	(void)pthread_mutex_destroy(&d->mutex);
+	*d = (struct directory){0};
+}
+
+/* FNV-1a with a final mix: names are short and differ in their last characters. */
+static uint32_t hash(const char *name, size_t n)
+{
+	uint64_t h = 14695981039346656037ULL;
+
+	for (size_t i = 0; i < n; i++)
+		h = (h ^ (uint8_t)name[i]) * 1099511628211ULL;
+	return (uint32_t)(h ^ h >> 32);
+}
+
+static uint32_t *bucket_of(struct directory *d, const char *name, size_t n)
+{
+	return &d->buckets[hash(name, n) & d->mask];
+}
+
+static struct directory_entry *find(struct directory *d, const char *name, size_t n)
+{
+	uint32_t at = *bucket_of(d, name, n);
+
+	while (at) {
+		struct directory_entry *e = &d->entries[at - 1];
+
+		if (e->name_len == n && memcmp(e->name, name, n) == 0)
+			return e;
+		at = e->next;
+	}
+	return NULL;
+}
+
+static struct directory_entry *take_slot(struct directory *d)
+{
+	struct directory_entry *e;
+
+	if (d->free) {
+		e = &d->entries[d->free - 1];
+		d->free = e->next;
+		return e;
+	}
+	if (d->fresh == d->max)
+		return NULL;
+	e = &d->entries[d->fresh];
+	e->slot = d->fresh++;
+	return e;
+}
+
+static int create(struct directory *d, const char *name, size_t n, struct directory_entry **ret)
+{
+	WB_CLEANUP(freep) char *copy = malloc(n + 1);
+	uint32_t *bucket = bucket_of(d, name, n);
+	struct directory_entry *e;
+
+	if (!copy)
+		return -ENOMEM;
+	e = take_slot(d);
+	if (!e)
+		return DIRECTORY_E_FULL;
+	memcpy(copy, name, n);
+	copy[n] = '\0';
+	e->name = TAKE_PTR(copy);
+	e->name_len = (uint8_t)n;
+	e->generation = ++d->generation;
+	e->next = *bucket;
+	*bucket = e->slot + 1;
+	atomic_fetch_add_explicit(&d->count, 1, memory_order_relaxed);
+	*ret = e;
+	return 0;
+}
+
+static void drop_if_unheld(struct directory *d, struct directory_entry *e)
+{
+	uint32_t *at = bucket_of(d, e->name, e->name_len);
+
+	if (e->pins || atomic_load_explicit(&e->workers, memory_order_relaxed))
+		return;
+	while (*at != e->slot + 1)
+		at = &d->entries[*at - 1].next;
+	*at = e->next;
+	free(e->name);
+	e->name = NULL;
+	e->next = d->free;
+	d->free = e->slot + 1;
+	atomic_store_explicit(&e->seq, 0, memory_order_relaxed);
+	atomic_fetch_sub_explicit(&d->count, 1, memory_order_relaxed);
+}
+
+int directory_join(struct directory *d, const char *name, size_t n, unsigned worker,
+		   struct directory_entry **ret, uint64_t *ret_from)
+{
+	struct directory_entry *e;
+	int r = 0;
+
+	WB_ASSERT(worker < DIRECTORY_MAX_WORKERS && n <= DIRECTORY_NAME_MAX);
+	pthread_mutex_lock(&d->mutex);
+	e = find(d, name, n);
+	if (!e)
+		r = create(d, name, n, &e);
+	if (r == 0) {
+		/* Pairs with directory_take(): number, then set. */
+		atomic_fetch_or_explicit(&e->workers, 1ULL << worker, memory_order_seq_cst);
+		*ret_from = directory_next_seq(e);
+		*ret = e;
+	}
+	pthread_mutex_unlock(&d->mutex);
+	return r;
+}
+
+int directory_restore(struct directory *d, const char *name, size_t n, uint64_t seq,
+		      struct directory_entry **ret)
+{
+	struct directory_entry *e = NULL;
+	int r;
+
+	pthread_mutex_lock(&d->mutex);
+	r = find(d, name, n) ? -EEXIST : create(d, name, n, &e);
+	if (r == 0) {
+		e->pins++;
+		atomic_store_explicit(&e->seq, seq, memory_order_seq_cst);
+		*ret = e;
+	}
+	pthread_mutex_unlock(&d->mutex);
+	return r;
+}
+
+void directory_leave(struct directory *d, struct directory_entry *e, unsigned worker)
+{
+	pthread_mutex_lock(&d->mutex);
+	atomic_fetch_and_explicit(&e->workers, ~(1ULL << worker), memory_order_seq_cst);
+	drop_if_unheld(d, e);
+	pthread_mutex_unlock(&d->mutex);
+}
+
+struct directory_entry *directory_pin(struct directory *d, const char *name, size_t n)
+{
+	struct directory_entry *e;
+
+	pthread_mutex_lock(&d->mutex);
+	e = find(d, name, n);
+	if (e)
+		e->pins++;
+	pthread_mutex_unlock(&d->mutex);
+	return e;
+}
+
+void directory_unpin(struct directory *d, struct directory_entry *e)
+{
+	pthread_mutex_lock(&d->mutex);
+	e->pins--;
+	drop_if_unheld(d, e);
+	pthread_mutex_unlock(&d->mutex);
+}

@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: MIT */
+#include "client/backoff.h"
+
+bool backoff_next(struct backoff *b, uint32_t random, uint64_t *ret_ns)
+{
+	double delay = (double)b->first_ns;
+
+	if (b->attempts >= b->max_attempts)
+		return false;
+	for (uint64_t i = 0; i < b->attempts && delay < (double)BACKOFF_MAX_NS; i++)
+		delay *= b->factor;
+	delay *= 0.75 + 0.5 * ((double)random / (double)UINT32_MAX);
+	*ret_ns = (uint64_t)MIN(delay, (double)BACKOFF_MAX_NS);
+	b->attempts++;
+	return true;
+}

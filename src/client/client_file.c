@@ -1,0 +1,232 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Sending a file: chunks of 16 KiB, each with a request_id that ends in its number,
+ * and not more of them on their way than CLIENT_WINDOW.
+ *
+ * What moves the window is the server's ACKNOWLEDGE of a chunk, or its pong to a ping
+ * that follows every quarter of a window: a server that answers only the transfer as a
+ * whole is paced by that, since it pongs when it has taken what came before. Done is
+ * the file only with the ACKNOWLEDGE of the last chunk, which a server that spools
+ * sends once the file stands under its name.
+ */
+#include "client/client_private.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/text.h"
+
+#define PING_EVERY (CLIENT_WINDOW / 4)
+#define PROGRESS_NS (200 * NS_PER_MS)
+#define ID_PREFIX 12 /* bytes of a request_id before the chunk's number */
+
+struct client_file {
+	int fd;
+	const char *path; /* borrowed */
+	uint64_t bytes;
+	uint32_t n_chunks; /* at least one */
+	uint32_t next;     /* chunk to send */
+	uint32_t taken;    /* chunks that the server has, as far as we know: all below this */
+	bool is_done;
+	bool has_progress; /* a progress line stands on the terminal */
+	uint64_t started_ns, shown_ns;
+	uint8_t id[16]; /* request_id of the chunk sent last */
+	uint8_t chunk[CLIENT_CHUNK];
+};
+
+struct client_file *client_file_free(struct client_file *f)
+{
+	if (f)
+		fd_closep(&f->fd);
+	free(f);
+	return NULL;
+}
+
+int client_file_open(const char *path, struct client_file **ret)
+{
+	WB_CLEANUP(fd_closep) int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	struct client_file *f;
+	struct stat st;
+
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return -errno;
+	if (!S_ISREG(st.st_mode))
+		return -EINVAL;
+	if ((uint64_t)st.st_size / CLIENT_CHUNK >= UINT32_MAX)
+		return -EFBIG;
+	f = calloc(1, sizeof(*f));
+	if (!f)
+		return -ENOMEM;
+	f->fd = TAKE_FD(fd);
+	f->path = path;
+	f->bytes = (uint64_t)st.st_size;
+	f->n_chunks = (uint32_t)MAX((f->bytes + CLIENT_CHUNK - 1) / CLIENT_CHUNK, (uint64_t)1);
+	*ret = f;
+	return 0;
+}
+
+void client_file_start(struct client_file *f, struct client_session *s)
+{
+	f->next = 0;
+	f->taken = 0;
+	f->started_ns = clock_now_ns();
+	peer_random(f->id, ID_PREFIX);
+	f->id[6] = (f->id[6] & 0x0f) | 0x40; /* a version-4 UUID but for its last four bytes */
+	f->id[8] = (f->id[8] & 0x3f) | 0x80;
+	client_file_go_on(f, s);
+}
+
+static void file_number_id(struct client_file *f, uint32_t chunk)
+{
+	for (size_t i = 0; i < 4; i++)
+		f->id[ID_PREFIX + i] = (uint8_t)(chunk >> 8 * (3 - i));
+}
+
+/* The chunk that an answer is about, or false when it is about something else. */
+static bool file_chunk_of(const struct client_file *f, const Websocket__WebSocketMessage *m,
+			  uint32_t *ret)
+{
+	const uint8_t *id = m->request_id.data;
+
+	if (m->request_id.len != sizeof(f->id) || memcmp(id, f->id, ID_PREFIX) != 0)
+		return false;
+	*ret = (uint32_t)id[12] << 24 | (uint32_t)id[13] << 16 | (uint32_t)id[14] << 8 | id[15];
+	return true;
+}
+
+/* 0 | -errno | -ENODATA: the file is shorter than it was. */
+static int file_read(struct client_file *f, uint32_t chunk, size_t *ret_n)
+{
+	uint64_t at = (uint64_t)chunk * CLIENT_CHUNK;
+	size_t want = (size_t)MIN(f->bytes - at, (uint64_t)CLIENT_CHUNK), have = 0;
+
+	while (have < want) {
+		ssize_t got = pread(f->fd, f->chunk + have, want - have, (off_t)(at + have));
+
+		if (got < 0 && errno != EINTR)
+			return -errno;
+		if (got == 0)
+			return -ENODATA;
+		have += got > 0 ? (size_t)got : 0;
+	}
+	*ret_n = want;
+	return 0;
+}
+
+static void file_show_progress(struct client_file *f, bool is_end)
+{
+	uint64_t now = clock_now_ns();
+	uint64_t done = MIN((uint64_t)f->taken * CLIENT_CHUNK, f->bytes);
+	double seconds = (double)(now - f->started_ns) / NS_PER_S;
+
+	if (!isatty(STDERR_FILENO) || (!is_end && now - f->shown_ns < PROGRESS_NS))
+		return;
+	f->shown_ns = now;
+	fprintf(stderr, "\r%3.0f %%  %.1f of %.1f MB  %.1f MB/s \033[K%s",
+		f->bytes ? 100.0 * (double)done / (double)f->bytes : 100.0, (double)done / 1e6,
+		(double)f->bytes / 1e6, seconds > 0 ? (double)done / 1e6 / seconds : 0.0,
+		is_end ? "\n" : "");
+	f->has_progress = !is_end;
+}
+
+static void file_fail(struct client_file *f, struct client_session *s, const char *why)
+{
+	if (f->has_progress)
+		file_show_progress(f, true);
+	session_fail(s, "%s: %s", f->path, why);
+}
+
+/* Sends the next chunk. False when it has to wait, or all is over. */
+static bool file_send_chunk(struct client_file *f, struct client_session *s)
+{
+	struct msg_builder b;
+	size_t n = 0;
+	int r = file_read(f, f->next, &n);
+
+	if (r < 0) {
+		file_fail(f, s, r == -ENODATA ? "the file became shorter" : strerror(-r));
+		return false;
+	}
+	msg_init_binary(&b, f->chunk, n, f->next, f->next + 1 == f->n_chunks,
+			WEBSOCKET__COMPRESSION_TYPE__NONE);
+	file_number_id(f, f->next);
+	msg_set_request_id(&b, f->id, sizeof(f->id));
+	r = peer_send_msg(&s->peer, &b);
+	if (r < 0)
+		file_fail(f, s, strerror(-r));
+	if (r != 0)
+		return false; /* writable() or another connection goes on */
+	f->next++;
+	if (f->next % PING_EVERY == 0 || f->next == f->n_chunks)
+		r = peer_send(&s->peer, WS_PING, &f->next, sizeof(f->next));
+	return r == 0;
+}
+
+void client_file_go_on(struct client_file *f, struct client_session *s)
+{
+	while (f->next < f->n_chunks && f->next - f->taken < CLIENT_WINDOW &&
+	       file_send_chunk(f, s)) {
+	}
+}
+
+static void file_taken(struct client_file *f, struct client_session *s, uint32_t taken)
+{
+	if (taken <= f->taken || taken > f->next)
+		return;
+	f->taken = taken;
+	file_show_progress(f, false);
+	client_file_go_on(f, s);
+}
+
+void client_file_pong(struct client_file *f, struct client_session *s, const uint8_t *data,
+		      size_t n)
+{
+	uint32_t taken;
+
+	if (n != sizeof(taken))
+		return;
+	memcpy(&taken, data, sizeof(taken));
+	file_taken(f, s, taken);
+}
+
+static void file_finish(struct client_file *f, struct client_session *s)
+{
+	double seconds = (double)(clock_now_ns() - f->started_ns) / NS_PER_S;
+
+	f->taken = f->n_chunks;
+	f->is_done = true;
+	if (f->has_progress)
+		file_show_progress(f, true);
+	printf("%s: %" PRIu64 " bytes in %.3f s, %.1f MB/s\n", f->path, f->bytes, seconds,
+	       seconds > 0 ? (double)f->bytes / 1e6 / seconds : 0.0);
+	session_stop(s);
+}
+
+bool client_file_answer(struct client_file *f, struct client_session *s,
+			const Websocket__WebSocketMessage *m)
+{
+	char reason[512], text[640];
+	uint32_t chunk;
+
+	if (f->is_done || !file_chunk_of(f, m, &chunk))
+		return false;
+	if (m->control->type == WEBSOCKET__CONTROL_TYPE__ERROR) {
+		text_escape(reason, sizeof(reason), m->control->reason, strlen(m->control->reason));
+		snprintf(text, sizeof(text), "the server refuses chunk %" PRIu32 ": %s", chunk,
+			 reason[0] ? reason : "no reason given");
+		file_fail(f, s, text);
+	} else if (chunk + 1 == f->n_chunks && f->next == f->n_chunks) {
+		file_finish(f, s);
+	} else {
+		file_taken(f, s, chunk + 1);
+	}
+	return true;
+}
+
+bool client_file_is_done(const struct client_file *f)
+{
+	return f->is_done;
+}

@@ -1,0 +1,217 @@
+/* SPDX-License-Identifier: MIT */
+#include "conn/access.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+/* ------------------------------------------------------------------------- making */
+
+static int read_prefixes(struct access *a, const char *list)
+{
+	size_t n, count = 0;
+
+	for (const char *at = list; word_next(&at) > 0;)
+		count++;
+	a->trusted = calloc(MAX(count, (size_t)1), sizeof(*a->trusted));
+	if (!a->trusted)
+		return -ENOMEM;
+	for (const char *at = list; (n = word_next(&at)) > 0;)
+		if (ip_prefix_parse(at - n, n, &a->trusted[a->n_trusted]) == 0)
+			a->n_trusted++;
+	return 0;
+}
+
+/* The words of a list as texts of their own, in @room. Return: how many, or -E2BIG. */
+static int split(const char *list, char *room, const char **ret, size_t max)
+{
+	size_t n, count = 0;
+
+	for (const char *at = list; (n = word_next(&at)) > 0; room += n + 1) {
+		if (count == max)
+			return -E2BIG;
+		memcpy(room, at - n, n);
+		room[n] = '\0';
+		ret[count++] = room;
+	}
+	return (int)count;
+}
+
+static int read_pairs(struct access *a, const struct access *before, const char **ret_key,
+		      char why[ACCESS_WHY_MAX])
+{
+	const struct config *c = a->config;
+	const char *certificate[TLS_MAX_PAIRS], *key[TLS_MAX_PAIRS];
+	WB_CLEANUP(freep) char *certificates = strdup(c->tls_certificate);
+	WB_CLEANUP(freep) char *keys = strdup(c->tls_key);
+	struct tls_server_options o = {.client_ca = c->tls_client_ca[0] ? c->tls_client_ca : NULL};
+	int n, n_keys, r;
+
+	if (!certificates || !keys)
+		return -ENOMEM;
+	n = split(c->tls_certificate, certificates, certificate, TLS_MAX_PAIRS);
+	n_keys = split(c->tls_key, keys, key, TLS_MAX_PAIRS);
+	*ret_key = "tls_certificate";
+	if (n <= 0) {
+		snprintf(why, ACCESS_WHY_MAX,
+			 n < 0 ? "more than 32 certificates" : "tls_port needs a certificate");
+		return -EINVAL;
+	}
+	*ret_key = "tls_key";
+	if (n_keys != n && n_keys != 0) {
+		snprintf(why, ACCESS_WHY_MAX, "%d keys for %d certificates", MAX(n_keys, 0), n);
+		return -EINVAL;
+	}
+	for (int i = 0; i < n; i++)
+		o.pair[o.n_pairs++] =
+			(struct tls_pair){certificate[i], n_keys ? key[i] : certificate[i]};
+	r = tls_server_new(&o, before ? before->tls : NULL, &a->tls, why);
+	if (r == -EINVAL)
+		for (int i = 0; i < n; i++)
+			if (strncmp(why, certificate[i], strlen(certificate[i])) == 0)
+				*ret_key = "tls_certificate";
+	if (r == -EINVAL && o.client_ca && strncmp(why, o.client_ca, strlen(o.client_ca)) == 0)
+		*ret_key = "tls_client_ca";
+	return r;
+}
+
+int access_new(struct config *config, const struct access *before, struct access **ret,
+	       const char **ret_key, char why[ACCESS_WHY_MAX])
+{
+	struct access *a = calloc(1, sizeof(*a));
+	int r;
+
+	*ret_key = NULL;
+	snprintf(why, ACCESS_WHY_MAX, "out of memory");
+	if (!a)
+		return -ENOMEM;
+	atomic_init(&a->refs, 1);
+	a->config = config_ref(config);
+	a->origins = config->allowed_origins;
+	r = read_prefixes(a, config->trusted_proxies);
+	if (r == 0 && config->tls_port != CONFIG_PORT_OFF)
+		r = read_pairs(a, before, ret_key, why);
+	if (r == 0 && config->auth == AUTH_JWT) {
+		*ret_key = "jwt_key_file";
+		r = token_keys_new(config->jwt_key_file, &a->keys, why);
+	}
+	if (r) {
+		access_unref(a);
+		return r;
+	}
+	*ret = a;
+	return 0;
+}
+
+struct access *access_ref(struct access *a)
+{
+	atomic_fetch_add_explicit(&a->refs, 1, memory_order_relaxed);
+	return a;
+}
+
+struct access *access_unref(struct access *a)
+{
+	if (!a || atomic_fetch_sub_explicit(&a->refs, 1, memory_order_acq_rel) != 1)
+		return NULL;
+	tls_server_unref(a->tls);
+	token_keys_free(a->keys);
+	free(a->trusted);
+	config_unref(a->config);
+	free(a);
+	return NULL;
+}
+
+/* ----------------------------------------------------------------------- questions */
+
+bool access_trusts(const struct access *a, const uint8_t ip[IP_BYTES])
+{
+	for (size_t i = 0; i < a->n_trusted; i++)
+		if (ip_prefix_has(&a->trusted[i], ip))
+			return true;
+	return false;
+}
+
+/* An origin in its parts. @scheme is empty where there is none, @port where it's the default. */
+struct WB_VALUE origin {
+	struct http_text scheme, host, port;
+};
+
+static struct origin take_apart(struct http_text text)
+{
+	struct origin o = {.host = text};
+	const char *bracket;
+
+	for (size_t i = 0; i + 2 < text.n; i++) {
+		if (memcmp(text.p + i, "://", 3) != 0)
+			continue;
+		o.scheme = (struct http_text){text.p, i};
+		o.host = (struct http_text){text.p + i + 3, text.n - i - 3};
+		break;
+	}
+	bracket = o.host.n ? memrchr(o.host.p, ']', o.host.n) : NULL;
+	for (size_t i = bracket ? (size_t)(bracket - o.host.p) : 0; i < o.host.n; i++) {
+		if (o.host.p[i] != ':')
+			continue;
+		o.port = (struct http_text){o.host.p + i + 1, o.host.n - i - 1};
+		o.host.n = i;
+		break;
+	}
+	if ((http_text_is_nocase(o.scheme, "https") && http_text_is(o.port, "443")) ||
+	    (http_text_is_nocase(o.scheme, "http") && http_text_is(o.port, "80")))
+		o.port = (struct http_text){0};
+	return o;
+}
+
+static bool is_same(struct http_text a, struct http_text b)
+{
+	return a.n == b.n && (a.n == 0 || strncasecmp(a.p, b.p, a.n) == 0);
+}
+
+static bool origin_matches(const struct origin *allowed, const struct origin *o)
+{
+	struct http_text host = allowed->host;
+
+	if (allowed->scheme.n > 0 && !is_same(allowed->scheme, o->scheme))
+		return false;
+	if ((allowed->scheme.n > 0 || allowed->port.n > 0) && !is_same(allowed->port, o->port))
+		return false;
+	if (host.n < 2 || host.p[0] != '*' || host.p[1] != '.')
+		return is_same(host, o->host);
+	host.p++; /* ".example.org" ends what is below it */
+	host.n--;
+	return o->host.n > host.n &&
+	       is_same(host, (struct http_text){o->host.p + o->host.n - host.n, host.n});
+}
+
+/* Whether it is a host and no more: what stands behind a "/" would match a wildcard, too. */
+static bool is_host(struct http_text host)
+{
+	for (size_t i = 0; i < host.n; i++)
+		if (strchr("/\\@?#", host.p[i]))
+			return false;
+	return host.n > 0;
+}
+
+bool access_allows_origin(const struct access *a, struct http_text origin)
+{
+	struct origin o;
+	size_t n;
+
+	if (!origin.p || !a->origins[0])
+		return true;
+	o = take_apart(origin);
+	for (const char *at = a->origins; (n = word_next(&at)) > 0;) {
+		const struct http_text word = {at - n, n};
+		struct origin allowed;
+		bool is_word;
+
+		if (http_text_is(word, "*"))
+			return true;
+		allowed = take_apart(word);
+		/* "null" and other things that are no origin: only the very same word. */
+		is_word = o.scheme.n == 0 || !is_host(o.host) || http_text_is(word, "null");
+		if (is_word ? is_same(word, origin) : origin_matches(&allowed, &o))
+			return true;
+	}
+	return false;
+}

@@ -1,0 +1,347 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+
+/*
+ * One client's connection, from accept to end: opening handshake, frames in,
+ * messages put together, limits, signs of life, the private queue out, the
+ * closing handshake.
+ *
+ * Sans I/O: bytes come in by conn_feed(), or by conn_readable() through the
+ * transport; they go out through the transport, which in a test is memory. What a
+ * message means, which channels there are and what waits in them is not known
+ * here: conn_ops tell the hub.
+ *
+ * An idle connection is this struct and nothing else. What a frame or a message
+ * needs while it is incomplete hangs off @input and goes when it is complete; what
+ * waits to be sent to it alone hangs off @out and goes when it was sent;
+ * wslay's contexts come from the worker's pool. A deflated message (RFC 7692) is
+ * put together first and then inflated, a bounded share in each turn; only one that
+ * takes several turns has an inflater of its own meanwhile.
+ *
+ * Out: channels send straight from their logs (channel/channel). What the kernel took
+ * only a part of is the message *in transit*; until it is sent, only control
+ * frames go between, where one of its WebSocket frames ends. What is addressed to
+ * this client alone (welcome, acknowledgements, pongs, Close) waits in the
+ * private queue. Caught up = neither of them, and no membership behind.
+ *
+ * Descriptors are registered edge-triggered, once: can_read and can_write
+ * remember what the last edge said. While a client's own private queue is half
+ * full it isn't read, so that echo, pings and acknowledgements have a bound of
+ * their own.
+ */
+
+#include "base/base.h"
+#include "conn/access.h"
+#include "containers/buf.h"
+#include "containers/list.h"
+#include "containers/wheel.h"
+#include "io/log.h"
+#include "io/reactor.h"
+#include "io/sock.h"
+#include "io/transport.h"
+#include "model/config.h"
+#include "model/metrics.h"
+#include "wire/frame.h"
+
+struct channel;
+struct conn;
+struct upgrade;
+struct ws_decoder;
+
+#define CONN_SESSION_MAX 64 /* bytes of a client's own session id */
+#define CONN_DECODERS 64    /* idle decoders that a worker keeps */
+#define CONN_OUTPUTS 64     /* idle conn_output likewise */
+
+enum conn_state {
+	CONN_HANDSHAKE, /* until the upgrade is answered */
+	CONN_OPEN,
+	CONN_CLOSING,   /* Close (or a refusal) queued or sent; member of nothing any more */
+	CONN_LINGERING, /* all was said and the write side is shut; waits for the peer's end */
+	CONN_DEAD,      /* gone at the end of this turn */
+	CONN_N_STATES
+};
+
+/* One membership of a channel: an index into the log of this worker. Belongs to channel/channel. */
+struct WB_OWNER(worker) member {
+	struct channel *channel; /* NULL: not in use */
+	struct conn *conn;
+	struct member *sibling; /* the connection's next membership */
+	uint64_t next;          /* number of the next message to send */
+	union {
+		uint64_t last_own; /* number + 1 of the last message it published here; 0: none */
+		char *left_name;   /* of a home while it isn't a member: the channel's name, or NULL
+				    */
+	};
+	uint32_t index;  /* in the channel's members */
+	bool is_lagging; /* @next is pinned in the log */
+};
+
+/* What is held for an incomplete frame or message, and bytes that wait to be processed. */
+struct WB_OWNER(worker) conn_input {
+	struct list node; /* in env->holding */
+	struct conn *conn;
+	struct ws_decoder *decoder; /* in the middle of a frame, or NULL */
+	struct buf message;         /* payload so far; in the handshake: the head so far */
+	struct buf parked;          /* read, but not processed yet */
+	size_t parked_at;           /* of @parked, what is done */
+	size_t grow_to;      /* bound on the memory of @message in this frame; 0: not known yet */
+	size_t charged;      /* bytes counted in env->reassembly_bytes */
+	uint64_t started_ns; /* when the message began; 0: none is incomplete */
+	uint32_t utf8;       /* state of the text so far */
+	struct inflater *inflater; /* @message is whole and being inflated, over several turns */
+	uint8_t opcode;            /* of the message; 0: none */
+	bool is_deflated;          /* the message is */
+	uint8_t control_len;
+	uint8_t control[125]; /* payload of a control frame so far */
+};
+
+/* What is private or in transit; a connection has one while there is any. */
+struct WB_OWNER(worker) conn_output {
+	struct frame *transit; /* reference */
+	const struct frame_bytes *transit_bytes;
+	size_t transit_at;   /* sent of transit_bytes */
+	struct frame *queue; /* private, control frames first */
+	struct frame *queue_end;
+	struct frame *queue_control; /* the last control frame of it */
+	size_t queue_bytes;
+	uint32_t queue_count;
+	uint32_t head_sent; /* of a control frame at the head of the queue */
+};
+
+/* What all others have: nothing. For reading alone. */
+extern const struct conn_output conn_no_output;
+
+struct WB_OWNER(worker) conn {
+	struct reactor_source source;
+	struct transport transport;
+	struct conn_env *env;
+	union {
+		struct wheel_timer timer;      /* the earliest of all deadlines */
+		struct reactor_deferred death; /* once it is dead */
+	};
+	struct list node;         /* in env->all */
+	struct list read_node;    /* in env->to_read: goes on reading in the next turn */
+	struct list write_node;   /* in env->to_write: has something to send in this turn */
+	struct list behind_node;  /* in env->behind: something waits for it */
+	struct member home;       /* of the channel that the path named */
+	struct member *members;   /* all memberships, by sibling */
+	struct conn_input *input; /* NULL at a frame boundary */
+	struct conn_output *out;  /* conn_no_output when nothing waits */
+	char *session_id;         /* the client's own, or NULL */
+	struct grant *grant;      /* what it may, and who it is; NULL: whatever it likes */
+
+	uint64_t serial;       /* unique in the process */
+	uint64_t connected_ms; /* wall clock */
+	uint64_t last_sign_ns; /* last complete frame; at first: when accepted */
+	uint64_t ping_ns;      /* when a Ping went that is unanswered; 0: none */
+	uint64_t over_ns;      /* since when it is past its send limits; 0: it isn't */
+	uint32_t window_ms;    /* start of the second in which frames are counted; wraps */
+	uint32_t window_frames;
+	uint16_t refuse_status; /* decided at accept: answer the handshake with it; 0: don't */
+	uint16_t close_code;    /* that the connection ended with */
+	uint16_t n_members;
+	uint16_t n_lagging;
+	struct sock_peer peer;
+	uint8_t id[16];     /* client id */
+	uint8_t state;      /* enum conn_state */
+	uint8_t caps;       /* MSG_CAP_ bits in force for both */
+	uint8_t window : 2; /* enum deflate_window: what the client takes; and it may deflate */
+	bool is_echo : 1;
+	bool can_read : 1;
+	bool can_write : 1;
+	bool has_hup : 1;   /* the peer ended its side: read up to the end */
+	bool is_deaf : 1;   /* what comes is read and dropped */
+	bool got_close : 1; /* the peer's Close came */
+	bool was_open : 1;
+	bool is_throttled : 1;
+	bool is_spool_held : 1; /* a chunk of it waits for room in the spool's queue */
+	bool awaits_proxy : 1;  /* the PROXY header comes first */
+	bool awaits_tls : 1;    /* TLS begins behind it */
+	bool is_too_many : 1;   /* of the address that it named: answer the handshake with 429 */
+};
+
+/* What a connection tells upward. All are called on the worker's thread. */
+struct WB_FROZEN conn_ops {
+	/* The handshake is right: 0 = may come in (is a member of its home now), else 503:
+	 * max_channels, or 403: its grant does not allow the channel. */
+	int (*admit)(struct conn *c, const struct upgrade *u);
+	/* A proxy says that the client is @peer: 0 = so be it, else 429: too many of that address.
+	 */
+	int (*move)(struct conn *c, const struct sock_peer *peer);
+	/* The answer to the handshake is queued, the connection open. */
+	void (*opened)(struct conn *c);
+	/* A whole message; text is valid UTF-8. @p is the callee's to change, until it returns. */
+	void (*message)(struct conn *c, uint8_t opcode, uint8_t *p, size_t n);
+	/* It can be written to and has nothing private to send: send what memberships lag behind.
+	 */
+	void (*catch_up)(struct conn *c);
+	/* Looks at the send limits; called when it is past them for the grace, too. */
+	void (*check_limits)(struct conn *c);
+	/* Name of its home for log lines, or NULL; only for one that was let in. */
+	const char *(*home_name)(const struct conn *c);
+	/* It is not open any more: leave all channels. Once, if admit() let it in. */
+	void (*left)(struct conn *c);
+	/* End of the turn: free it. */
+	void (*dead)(struct conn *c);
+};
+
+/* What all connections of a worker share. */
+struct WB_OWNER(worker) conn_env {
+	struct reactor *reactor;
+	struct access *access; /* in force; a reference */
+	struct config *config; /* access->config */
+	struct metrics *metrics;
+	const struct conn_ops *ops;
+	_Atomic size_t *frame_account;
+	struct frame_maker *maker; /* for deflating; the hub's */
+	uint8_t *read_buffer;
+	size_t read_buffer_bytes;
+	struct list all; /* every connection that is not dead */
+	size_t n_all;
+	struct list to_read;  /* go on in the next turn */
+	struct list to_write; /* are flushed at the end of this turn */
+	struct list stalled;  /* wait for the end of congestion, by read_node */
+	struct list behind;
+	struct list holding; /* of conn_input */
+	size_t reassembly_bytes;
+	struct ws_decoder *decoders[CONN_DECODERS];
+	size_t n_decoders;
+	struct conn_output *outputs[CONN_OUTPUTS];
+	size_t n_outputs;
+	struct inflater *inflater; /* idle, or NULL */
+	size_t zip_left;           /* bytes that may still be inflated or deflated in this share */
+	bool is_congested;         /* a ring and its outbox are full: nobody may publish */
+	bool is_stopping;          /* nothing is read any more */
+	bool is_paused;            /* nothing is read for a while */
+	bool is_restoring;         /* those of the process before come back one by one */
+};
+
+/* Prepares the lists and the read buffer of a zeroed env. Return: 0 | -ENOMEM. */
+int conn_env_init(struct conn_env *env) WB_NODISCARD;
+void conn_env_fini(struct conn_env *env);
+
+/**
+ * conn_init() - a connection that was just accepted
+ * @c:      all-zero memory of the worker's slab
+ * @refuse: HTTP status that the handshake is to be answered with, 0 for none
+ *
+ * Arms the handshake's deadline. c->transport is set by the caller before.
+ */
+void conn_init(struct conn *c, struct conn_env *env, const struct sock_peer *peer, uint64_t serial,
+	       uint16_t refuse);
+
+/**
+ * conn_feed() - bytes from the peer
+ * @p:      @n bytes; changed in place (unmasked)
+ *
+ * Processes what it may; the rest is parked and goes on by itself later. The
+ * connection may be dead after it.
+ */
+void conn_feed(struct conn *c, uint8_t *p, size_t n);
+
+/* The peer will send nothing more. */
+void conn_feed_end(struct conn *c);
+
+/* Event callback: the descriptor's edges. */
+void conn_event(struct reactor_source *s, uint32_t events);
+
+/* Goes on with what is parked, then reads, one share. Called for those in env->to_read. */
+void conn_read(struct conn *c);
+
+/* It will go on reading in the next turn. */
+void conn_want_read(struct conn *c);
+
+/* It will be flushed at the end of this turn. */
+void conn_want_write(struct conn *c);
+
+/**
+ * conn_flush() - send what is in transit and queued, then what memberships lag behind
+ *
+ * One share of the turn; what is left goes on with the next edge or turn.
+ */
+void conn_flush(struct conn *c);
+
+/* Nothing private waits and nothing is in transit: a channel may send to it directly. */
+static inline bool conn_is_clear(const struct conn *c)
+{
+	return c->out == &conn_no_output && c->can_write;
+}
+
+/* The same, and no membership is behind. */
+static inline bool conn_is_caught_up(const struct conn *c)
+{
+	return conn_is_clear(c) && c->n_lagging == 0;
+}
+
+/**
+ * conn_send() - queue a frame for this client alone
+ * @f:      a reference that no other queue holds; NULL (no memory) closes with 1011
+ *
+ * Owns:    the reference.
+ */
+void conn_send(struct conn *c, struct frame *f);
+
+/* The same with a message to be copied; small ones are joined with what waits before them. */
+void conn_send_copy(struct conn *c, uint8_t opcode, const void *p, size_t n);
+
+/* Queues a message built by wire/msg. */
+void conn_send_msg(struct conn *c, const struct msg_builder *b);
+
+/* Queues a control frame; @n at most 125. */
+void conn_send_control(struct conn *c, uint8_t opcode, const void *p, size_t n);
+
+/**
+ * conn_transit() - remember the message of which the kernel took only a part
+ * @f:      borrowed; a reference is taken
+ * @sent:   bytes of @b that are out
+ *
+ * Nothing is in transit before. Return: false: out of memory, the connection is gone.
+ */
+bool conn_transit(struct conn *c, struct frame *f, const struct frame_bytes *b, size_t sent)
+	WB_NODISCARD;
+
+/* The kernel is full, or the connection broke: what transport_send() returned. */
+void conn_blocked(struct conn *c, ssize_t result);
+
+/**
+ * conn_close() - end it politely
+ * @code:   RFC 6455 section 7.4; sent to the peer
+ * @reason: at most 123 bytes of UTF-8; sent to the peer
+ *
+ * Leaves all channels at once; Close goes after what is in transit and queued.
+ * Does nothing unless the connection is open.
+ */
+void conn_close(struct conn *c, uint16_t code, const char *reason);
+
+/*
+ * Answers the handshake with an HTTP status and ends the connection. @counter is of
+ * the metrics; @setting names the key whose limit was reached, or is NULL; @why is for
+ * the log alone, or NULL.
+ */
+void conn_refuse(struct conn *c, int status, _Atomic uint64_t *counter, const char *setting,
+		 const char *why);
+
+/* Ends it now, with nothing said. The memory goes at the end of the turn. */
+void conn_abort(struct conn *c);
+
+/* Drops what waits in the private queue, but for control frames. */
+void conn_drop_queue(struct conn *c);
+
+/* Makes sure that the timer fires at @deadline_ns or before. */
+void conn_arm(struct conn *c, uint64_t deadline_ns);
+
+/* " (KEY = VALUE)" of the configuration in force, for log lines; "" when @setting is NULL. */
+#define CONN_SETTING_MAX 128
+char *conn_format_setting(char *out, size_t cap, const struct conn *c, const char *setting);
+
+/*
+ * One line about a connection, rate-limited for each kind of event: who, what
+ * (@text goes on after the address), which setting (or NULL).
+ */
+void conn_log(const struct conn *c, int priority, enum log_event_id event, const char *setting,
+	      const char *text);
+
+/* Its user id: who its grant says it is, else "user-ADDR:PORT". @out has CONN_USER_MAX bytes. */
+#define CONN_USER_MAX (TOKEN_USER_MAX + 1)
+static_assert(CONN_USER_MAX >= SOCK_ADDRESS_MAX + 8, "either fits");
+char *conn_format_user(char *out, const struct conn *c);

@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+
+/*
+ * Connections that live through a restart: everything that the workers know of their
+ * clients is written into a state (wire/state), and the workers of the next process
+ * are made to know it.
+ *
+ * What travels: connections in every state but those that TLS in user space binds to
+ * this process, with bytes received and not yet understood, bytes half sent, private
+ * queues, memberships and how far each has got; channels with their numbers and the
+ * messages that somebody still waits for; files that are being received; counters.
+ * A message that many wait for is written once, by reference.
+ *
+ * The logs of one channel on several workers are parts of one order and become one;
+ * so the next process may have fewer workers, or more. Times are of CLOCK_MONOTONIC
+ * and stay as they are. Serials of connections stay too, since messages that wait
+ * name their sender by it.
+ *
+ * Saving reads what belongs to threads that have ended; restoring fills workers that
+ * haven't begun. Both are main's.
+ */
+
+#include "io/bag.h"
+#include "wire/state.h"
+#include "worker/worker.h"
+
+/* Beside each descriptor in the bag. */
+#define HANDOVER_CLEAN 'c' /* open, and nothing half sent: may be told goodbye by anybody */
+#define HANDOVER_OTHER 'x'
+
+/* How connections and their sockets are found. Tests have their own. */
+struct WB_FROZEN handover_ops {
+	/* What a socket is known by in both processes; 0: it can't travel. */
+	uint64_t (*cookie)(void *ctx, const struct conn *c);
+	/* The transport of a cookie; false: there is none. It is the caller's then. */
+	bool (*claim)(void *ctx, uint64_t cookie, struct transport *ret);
+	/* The connection is complete; from here on its events count. Return: 0 | -errno. */
+	int (*attach)(void *ctx, struct worker *w, struct conn *c);
+};
+
+/* What became of it. */
+struct WB_VALUE handover_report {
+	uint32_t connections; /* that were written, or are here again */
+	uint32_t channels;
+	uint32_t frames;
+	uint32_t failed; /* records that are of no use: connections, or what they need */
+	uint64_t frozen_ns;
+	char version[32]; /* of who wrote it */
+};
+
+/**
+ * handover_save() - write the state of all workers
+ * @p:      its threads have ended, by worker_pool_freeze()
+ * @ctx:    for @ops
+ *
+ * Nothing is changed: after a failure the workers can go on.
+ *
+ * Return:  0 | -ENOMEM | -errno of @out's grow().
+ */
+int handover_save(struct worker_pool *p, const struct handover_ops *ops, void *ctx,
+		  struct state_writer *out, struct handover_report *ret) WB_NODISCARD;
+
+/**
+ * handover_restore() - let workers know what others did
+ * @p:      not started yet, and without connections
+ * @state:  @n bytes, read only
+ *
+ * A connection that cannot be made again (its record is broken, or there is no memory) ends:
+ * with a goodbye where it is open and nothing is half sent. Where its record can be read and its
+ * socket is there, the members of its channels are told, like by any other end. Nothing of
+ * theirs is lost.
+ *
+ * Return:  0 | STATE_E_FORMAT | STATE_E_BROKEN: nothing was done.
+ */
+int handover_restore(struct worker_pool *p, const struct handover_ops *ops, void *ctx,
+		     const uint8_t *state, size_t n, struct handover_report *ret) WB_NODISCARD;
+
+/* How many channels a state has, by its own account; 0: it cannot be read. */
+uint32_t handover_count_channels(const uint8_t *state, size_t n);
+
+/* With real sockets: cookies are SO_COOKIE, @ctx is a struct handover_sockets for claiming. */
+extern const struct handover_ops handover_ops;
+
+/* Sockets that came in bags. All-zero is none. */
+struct WB_OWNER(main) handover_sockets {
+	struct handover_socket *socket; /* by cookie */
+	size_t n;
+	size_t cap;
+};
+
+/* Takes copies of what is in a bag. Return: 0 | -errno. */
+int handover_take_bag(struct handover_sockets *s, int end) WB_NODISCARD;
+
+/* So that they can be claimed. */
+void handover_sort(struct handover_sockets *s);
+
+/*
+ * Says goodbye to those that nobody claimed, as far as their marks allow, and closes them.
+ * Return: how many.
+ */
+size_t handover_dismiss(struct handover_sockets *s, uint64_t reconnect_window_ms);
+
+void handover_sockets_fini(struct handover_sockets *s);
+
+/* Puts the sockets of all connections that travel into a bag. Return: 0 | -errno of bag_put(). */
+int handover_fill_bag(struct worker_pool *p, struct bag *bag) WB_NODISCARD;

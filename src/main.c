@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * wsbind: one binary, many commands. Chooses the command and returns its status;
+ * everything else is in the command's own file.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/base.h"
+#include "client/benchmark.h"
+#include "client/client.h"
+#include "server/server.h"
+#include "tools/announce_stop.h"
+#include "tools/check_config.h"
+#include "tools/status.h"
+#include "tools/token_cmd.h"
+
+#define EXIT_USAGE 2
+
+static const struct command {
+	const char *name;
+	int (*run)(int argc, char **argv);
+	const char *help;
+} commands[] = {
+	{"server", server_main, "run the daemon"},
+	{"client", client_main, "send and receive messages; wsbind-client(1)"},
+	{"benchmark", benchmark_main, "measure a server; wsbind-benchmark(1)"},
+	{"check-config", check_config_main, "check the configuration"},
+	{"status", status_main, "show how the daemon does"},
+	{"clients", clients_main, "list the clients of the daemon"},
+	{"reload", reload_main, "read the configuration again"},
+	{"publish", publish_main, "send a chat message to a channel"},
+	{"disconnect", disconnect_main, "close a client's connection"},
+	{"token", token_main, "make a token for a client"},
+	{"announce-stop", announce_stop_main, "tell the daemon of a restart; for ExecStop="},
+};
+
+static void usage(FILE *out)
+{
+	fputs("usage: wsbind COMMAND [OPTION ...]\n\n", out);
+	for (size_t i = 0; i < ARRAY_LEN(commands); i++)
+		fprintf(out, "  %-13s %s\n", commands[i].name, commands[i].help);
+	fputs("\n  --version     print the version\n  --help        print this\n\n"
+	      "wsbind COMMAND --help says more; wsbind(8), wsbind.conf(5).\n",
+	      out);
+}
+
+int main(int argc, char **argv)
+{
+	if (argc < 2) {
+		usage(stderr);
+		return EXIT_USAGE;
+	}
+	if (strcmp(argv[1], "--version") == 0) {
+		puts("wsbind " WB_VERSION);
+		return 0;
+	}
+	if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
+		usage(stdout);
+		return 0;
+	}
+	for (size_t i = 0; i < ARRAY_LEN(commands); i++)
+		if (strcmp(argv[1], commands[i].name) == 0)
+			return commands[i].run(argc - 1, argv + 1);
+	fprintf(stderr, "wsbind: no such command: %s\n\n", argv[1]);
+	usage(stderr);
+	return EXIT_USAGE;
+}

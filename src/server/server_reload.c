@@ -1,0 +1,188 @@
+/* SPDX-License-Identifier: MIT */
+#include <errno.h>
+#include <stdarg.h>
+#include <string.h>
+
+#include "containers/buf.h"
+#include "io/log.h"
+#include "server/server_private.h"
+#include "service/systemd.h"
+
+/* One reload: from reading the files until the last worker uses what they say. */
+struct reload {
+	struct server *server;
+	struct admin_request *req; /* NULL: nobody waits for an answer */
+	struct config *config;     /* fresh; main's reference */
+	struct access *access;     /* the same */
+	struct buf report;
+	bool is_cut; /* a line of the report is missing */
+	unsigned open;
+	struct reload_task {
+		struct worker_task task;
+		struct reload *reload;
+		struct access *access; /* the worker's reference */
+	} tasks[DIRECTORY_MAX_WORKERS];
+};
+
+/* Adds a line to the answer; without memory the journal still has it. */
+WB_PRINTF(2, 3) static void report(struct reload *r, const char *fmt, ...)
+{
+	va_list args;
+
+	va_start(args, fmt);
+	r->is_cut |= buf_vprintf(&r->report, fmt, args) != 0;
+	va_end(args);
+}
+
+static void reload_free(struct reload *r)
+{
+	buf_fini(&r->report);
+	config_unref(r->config);
+	access_unref(r->access);
+	free(r);
+}
+
+static void answer(struct reload *r, unsigned status)
+{
+	if (r->is_cut)
+		log_line(LOG_WARNING, "out of memory; the answer to the reload is cut");
+	if (r->req && buf_append(&r->report, "", 1, BUF_NO_LIMIT) == 0)
+		admin_reply(r->req, status, NULL, (const char *)r->report.data);
+	else if (r->req)
+		admin_reply(r->req, 500, NULL, "out of memory\n");
+}
+
+static void failed(struct reload *r, const struct config_errors *errors, int error)
+{
+	for (size_t i = 0; i < errors->n; i++) {
+		log_event(LOG_ERR, EV_RELOAD_FAILED, LOG_NO_FIELDS, "%s", errors->line[i]);
+		report(r, "%s\n", errors->line[i]);
+	}
+	if (errors->n == 0)
+		report(r, "%s\n", strerror(-error));
+	log_event(LOG_ERR, EV_RELOAD_FAILED, LOG_NO_FIELDS,
+		  "not reloaded: going on with the settings as they were");
+	answer(r, error < 0 ? 500 : 422);
+	reload_free(r);
+}
+
+static void report_change(void *ctx, const struct config_key *key, const char *was, const char *is)
+{
+	struct reload *r = ctx;
+	const char *when = key->reload == RELOAD_RESTART    ? " (needs a restart)"
+			   : key->reload == RELOAD_NEW_CONN ? " (for new connections)"
+							    : "";
+
+	log_event(key->reload == RELOAD_RESTART ? LOG_WARNING : LOG_INFO, EV_RELOAD,
+		  LOG_FIELDS(LOG_TEXT("SETTING", key->name)), "%s: %s, was %s%s", key->name, is,
+		  was, when);
+	report(r, "%s: %s, was %s%s\n", key->name, is, was, when);
+}
+
+static void configure_run(struct worker *w, struct worker_task *t)
+{
+	struct reload_task *task = CONTAINER_OF(t, struct reload_task, task);
+
+	worker_configure(w, TAKE_PTR(task->access));
+	worker_task_answer(w, t);
+}
+
+static void configure_done(struct worker_task *t)
+{
+	struct reload *r = CONTAINER_OF(t, struct reload_task, task)->reload;
+	struct server *s = r->server;
+
+	if (--r->open > 0)
+		return;
+	config_unref(s->config);
+	s->config = TAKE_PTR(r->config);
+	access_unref(s->access);
+	s->access = TAKE_PTR(r->access);
+	atomic_store(&log_level, s->config->log_level);
+	if (s->admin)
+		admin_set_max_body(s->admin, s->config->max_message_size);
+	log_event(LOG_NOTICE, EV_RELOAD, LOG_NO_FIELDS, "configuration reloaded%s",
+		  r->report.len ? "" : ": nothing has changed");
+	if (r->report.len == 0)
+		report(r, "nothing has changed\n");
+	answer(r, 200);
+	if (--s->reloads == 0 && !s->is_stopping)
+		(void)systemd_ready("Reloaded");
+	reload_free(r);
+	if (s->reload_again && !s->is_stopping) {
+		s->reload_again = false;
+		server_reload(s, NULL);
+	}
+}
+
+static void distribute(struct reload *r)
+{
+	struct server *s = r->server;
+
+	r->open = s->pool->n;
+	for (unsigned i = 0; i < s->pool->n; i++) {
+		struct reload_task *t = &r->tasks[i];
+
+		t->reload = r;
+		t->access = access_ref(r->access);
+		t->task = (struct worker_task){.run = configure_run, .done = configure_done};
+		worker_post(s->pool->workers[i], &t->task);
+	}
+}
+
+/* Reads the files that the configuration names: also when no key has changed, they may have. */
+static int reload_access(struct reload *r, struct config_errors *errors)
+{
+	char why[ACCESS_WHY_MAX];
+	const char *key;
+	int error = access_new(r->config, r->server->access, &r->access, &key, why);
+
+	if (error == -EINVAL && asprintf(&errors->line[errors->n], "%s: %s", key, why) > 0)
+		errors->n++;
+	return error == -EINVAL ? CONFIG_E_INVALID : error;
+}
+
+void server_reload(struct server *s, struct admin_request *req)
+{
+	struct config_errors errors = {0};
+	struct reload *r;
+	int error;
+
+	if (s->is_stopping || s->reloads > 0) {
+		if (req)
+			admin_reply(req, 503, NULL,
+				    s->is_stopping ? "stopping\n"
+						   : "another reload is under way\n");
+		else
+			s->reload_again = !s->is_stopping;
+		return;
+	}
+	r = calloc(1, sizeof(*r));
+	if (!r) {
+		log_event(LOG_ERR, EV_RELOAD_FAILED, LOG_NO_FIELDS,
+			  "not reloaded: out of memory; going on with the settings as they were");
+		if (req)
+			admin_reply(req, 500, NULL, "out of memory\n");
+		return;
+	}
+	r->server = s;
+	r->req = req;
+	(void)systemd_reloading();
+	error = config_load(&s->source, &r->config, &errors);
+	if (!error) {
+		server_fit_descriptors(r->config);
+		error = config_diff(s->config, r->config, report_change, r);
+	}
+	if (!error)
+		error = config_keep_running(r->config, s->config);
+	if (!error)
+		error = reload_access(r, &errors);
+	if (error) {
+		failed(r, &errors, error);
+		(void)systemd_ready("Reload failed: going on with the settings as they were");
+	} else {
+		s->reloads++;
+		distribute(r);
+	}
+	config_errors_fini(&errors);
+}

@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: MIT */
+#include "tools/check_config.h"
+
+#include <string.h>
+#include <sysexits.h>
+#include <unistd.h>
+
+#include "model/config.h"
+
+#define EXIT_USAGE 2
+
+static const char usage[] =
+	"usage: wsbind check-config [FILE] [--dump] [--config FILE] [--KEY=VALUE ...]\n"
+	"       wsbind check-config --template\n"
+	"\n"
+	"Checks a configuration file (" CONFIG_DEFAULT_FILE " unless FILE is given), its\n"
+	"drop-ins and the settings of the command line, without starting the daemon.\n"
+	"\n"
+	"  --dump      print every key: value, origin, and how a reload applies it\n"
+	"  --template  print a configuration file with every key and its default\n"
+	"  --help      print this text\n"
+	"\n"
+	"Exit status: 0 when the configuration is valid, 78 when not; 2 wrong usage;\n"
+	"1 otherwise.\n";
+
+struct check_config_options {
+	struct config_source source;
+	bool dump, template, help;
+};
+
+/* NULL when all is well, else the argument that is not understood. */
+static const char *check_config_parse(char **argv, struct check_config_options *ret)
+{
+	bool has_file = false, only_files = false;
+	int i = 1;
+
+	while (argv[i]) {
+		const char *arg = argv[i];
+
+		if (!only_files && strcmp(arg, "--dump") == 0) {
+			ret->dump = true;
+		} else if (!only_files && strcmp(arg, "--template") == 0) {
+			ret->template = true;
+		} else if (!only_files && (!strcmp(arg, "--help") || !strcmp(arg, "-h"))) {
+			ret->help = true;
+		} else if (!only_files && strcmp(arg, "--") == 0) {
+			only_files = true;
+		} else if (!only_files && arg[0] == '-' && arg[1]) {
+			if (config_source_take(&ret->source, argv, &i) != 0)
+				return arg;
+			continue;
+		} else if (!has_file) {
+			ret->source.file = arg;
+			has_file = true;
+		} else {
+			return arg;
+		}
+		i++;
+	}
+	return NULL;
+}
+
+static bool has_only_defaults(const struct config *c)
+{
+	for (size_t i = 0; i < CONFIG_N_KEYS; i++)
+		if (c->origin[i])
+			return false;
+	return true;
+}
+
+static void check_config_praise(const struct check_config_options *o, const struct config *c,
+				FILE *out)
+{
+	if (o->source.file || access(CONFIG_DEFAULT_FILE, F_OK) == 0)
+		fprintf(out, "%s: the configuration is valid\n",
+			o->source.file ? o->source.file : CONFIG_DEFAULT_FILE);
+	else
+		fprintf(out, "no " CONFIG_DEFAULT_FILE ": %s\n",
+			has_only_defaults(c) ? "the defaults are valid"
+					     : "what is set elsewhere is valid");
+}
+
+static int check_config_load(const struct check_config_options *o, FILE *out, FILE *err)
+{
+	WB_CLEANUP(config_errors_fini) struct config_errors errors = {0};
+	WB_CLEANUP(config_unrefp) struct config *c = NULL;
+	int r = config_load(&o->source, &c, &errors);
+
+	if (r < 0) {
+		fprintf(err, "wsbind: %s\n", strerror(-r));
+		return 1;
+	}
+	config_errors_print(&errors, "", err);
+	if (r == CONFIG_E_INVALID)
+		return EX_CONFIG;
+	if (o->dump)
+		return config_dump(c, out) < 0;
+	check_config_praise(o, c, out);
+	return fflush(out) != 0;
+}
+
+int check_config_run(char **argv, FILE *out, FILE *err)
+{
+	struct check_config_options o = {0};
+	const char *wrong = check_config_parse(argv, &o);
+
+	if (wrong) {
+		fprintf(err, "wsbind check-config: %s: not understood, or its value is missing\n%s",
+			wrong, usage);
+		return EXIT_USAGE;
+	}
+	if (o.help)
+		return fputs(usage, out) < 0;
+	if (o.template)
+		return config_template(out) < 0;
+	return check_config_load(&o, out, err);
+}
+
+int check_config_main(int argc, char **argv)
+{
+	(void)argc;
+	return check_config_run(argv, stdout, stderr);
+}

@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+
+/*
+ * Where the channels of one worker meet those of the others: joining and leaving
+ * by name, publishing, the ring into each worker, notices of who came and went,
+ * and the work of each loop turn in its order.
+ *
+ * Publishing: the message takes its number from the channel's entry, goes into
+ * this worker's own log, and is posted to the ring of every other worker that has
+ * members. A ring that is full is never waited for: the post goes to the outbox,
+ * which keeps the order, the hub marks itself as waiting there and is congested;
+ * its clients are not read until the outboxes are empty. Since one message makes
+ * at most one post for each worker, and a congested hub publishes nothing, an
+ * outbox holds one post. The consumer wakes whoever waits once it has drained.
+ * Draining never posts, so no two workers can wait for each other.
+ *
+ * Notices that find the hub congested stay here and are merged: a join and a
+ * leave of the same client cancel each other.
+ */
+
+#include "channel/channel.h"
+#include "channel/directory.h"
+#include "conn/conn.h"
+#include "containers/mem.h"
+#include "containers/ring.h"
+#include "spool/spool.h"
+#include "worker/admission.h"
+
+#define HUB_INBOX_SLOTS 8192
+#define HUB_MEMBERS_PER_TURN 1024 /* that a turn sends to; the rest follows in the next */
+#define HUB_PENDING_NOTICES 1000
+
+struct hub;
+
+/* What the workers of a daemon share. */
+struct WB_SHARED hub_shared {
+	struct directory directory;
+	struct admission admission;
+	alignas(WB_CACHELINE) _Atomic size_t frame_bytes; /* all frames that are alive */
+	alignas(WB_CACHELINE) _Atomic uint64_t
+		worst_lag[DIRECTORY_MAX_WORKERS]; /* bytes, while log_memory is exceeded */
+	struct hub *hubs[DIRECTORY_MAX_WORKERS] WB_FROZEN;
+	unsigned n_hubs WB_FROZEN;
+	struct spool *spool WB_FROZEN; /* NULL without spool_dir */
+};
+
+enum hub_result {
+	HUB_E_FULL = 1, /* max_channels */
+	HUB_E_MEMBER,   /* is a member already */
+	HUB_E_NOT_MEMBER,
+	HUB_E_CONGESTED,  /* try again later */
+	HUB_E_NO_CHANNEL, /* nobody is there */
+};
+
+struct WB_SHARED hub {
+	struct conn_env env; /* the worker's, like all that is not tagged */
+	struct channel_env channels;
+	struct frame_maker maker;
+	struct zip zip;
+	struct arena arena;       /* of the message being decoded */
+	struct arena maker_arena; /* of the variant being made */
+	struct hub_shared *shared WB_FROZEN;
+	struct channel *by_name;            /* uthash */
+	struct channel **by_slot WB_FROZEN; /* of the directory; entries are the worker's */
+	struct frame *outbox[DIRECTORY_MAX_WORKERS]; /* one post for each other worker, or NULL */
+	uint64_t outbox_set;                         /* bit i: outbox[i] is not empty */
+	struct list pending; /* notices that wait for the end of congestion */
+	size_t n_pending;
+	struct transfer *transfers; /* uthash; worker/transfer's */
+	struct list spool_waiting;  /* worker/transfer's */
+	uint64_t flush_at_ns;       /* when what flush_delay holds back is due; 0: nothing */
+	uint64_t log_window_ns;     /* worker/protocol's: lines about connections in this second */
+	uint64_t log_suppressed;
+	unsigned log_lines;
+	unsigned index WB_FROZEN;
+	struct ring inbox; /* posts of the other workers */
+	alignas(WB_CACHELINE) _Atomic uint64_t
+		waiting; /* bit i: worker i waits for room in inbox */
+};
+
+/**
+ * hub_init() - prepare a worker's hub
+ * @h:       all-zero; env.reactor, env.config, env.metrics and env.ops are set
+ * @shared:  borrowed; all hubs are entered before any worker starts
+ *
+ * Return:   0 | -ENOMEM.
+ */
+int hub_init(struct hub *h, struct hub_shared *shared, unsigned index) WB_NODISCARD;
+
+/* Frees what is left after all connections are gone; drops posts that nobody waits for. */
+void hub_fini(struct hub *h);
+
+/* Takes over what a new configuration means for variants and limits. */
+void hub_configure(struct hub *h);
+
+/**
+ * hub_join() - make a connection a member of a channel
+ * @m:     all-zero; its memory must last until the membership ends
+ * @name:  @n bytes of UTF-8 without NUL, at most DIRECTORY_NAME_MAX
+ *
+ * Others are told by hub_notice().
+ *
+ * Return: 0 | HUB_E_FULL | HUB_E_MEMBER | -ENOMEM.
+ */
+int hub_join(struct hub *h, struct conn *c, struct member *m, const char *name, size_t n)
+	WB_NODISCARD;
+
+/* Messages of a channel from before this process, as its members may still need them. */
+struct WB_OWNER(main) hub_log {
+	struct directory_entry *entry; /* held by somebody */
+	uint64_t from;                 /* number of the first */
+	struct frame **frame;          /* up to the channel's next number; NULL: nobody needs it */
+	size_t n;
+};
+
+/**
+ * hub_rejoin() - make a connection a member again that was one before this process
+ * @next:  number of the next message for it
+ *
+ * Nobody is told. Before the worker starts.
+ *
+ * Return: as hub_join().
+ */
+int hub_rejoin(struct hub *h, struct conn *c, struct member *m, const struct hub_log *log,
+	       uint64_t next) WB_NODISCARD;
+
+/* All have joined again: what no member is behind of goes. */
+void hub_rejoined(struct hub *h);
+
+/*
+ * Puts posts that wait in the ring into the logs, and those of the outboxes into rings. True:
+ * there were any. Before a hand-over, when no worker runs.
+ */
+bool hub_settle(struct hub *h);
+
+/* Ends a membership; @tell: the others are told. @m is all-zero after it. */
+void hub_leave(struct hub *h, struct member *m, bool tell);
+
+/* The membership of a connection in a channel, or NULL. */
+struct member *hub_membership(struct hub *h, struct conn *c, const char *name, size_t n);
+
+/**
+ * hub_publish() - give a message its place and send it on its way
+ * @e:      held by the caller
+ * @f:      the caller's alone until now; frozen from here on
+ * @sender: who doesn't get it, with its membership; NULL: everyone gets it
+ *
+ * The hub is not congested.
+ *
+ * Owns:    takes the reference.
+ */
+void hub_publish(struct hub *h, struct directory_entry *e, struct frame *f, struct member *sender);
+
+/**
+ * hub_publish_name() - publish to a channel by its name, without a sender
+ * @ret_members: that the message goes to, in all workers
+ *
+ * Return:  0 | HUB_E_CONGESTED | HUB_E_NO_CHANNEL: @f stays the caller's.
+ * Owns:    on success takes the reference.
+ */
+int hub_publish_name(struct hub *h, const char *name, size_t n, struct frame *f,
+		     uint32_t *ret_members) WB_NODISCARD;
+
+/* Tells the other members of a channel that @m's client came: CONNECT. */
+void hub_notice_joined(struct hub *h, struct member *m);
+
+/* Whether something is still on its way out, without waiting for a socket. */
+bool hub_has_output(struct hub *h);
+
+/* Whether the loop has something to do without waiting for an event. */
+bool hub_has_work(struct hub *h);
+
+/* The work of one loop turn, after its events. */
+void hub_work(struct hub *h);
+
+/* The hub that a connection belongs to. */
+static inline struct hub *hub_of(struct conn *c)
+{
+	return CONTAINER_OF(c->env, struct hub, env);
+}
+
+static inline const struct hub *hub_of_const(const struct conn *c)
+{
+	return CONTAINER_OF(c->env, struct hub, env);
+}

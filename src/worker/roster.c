@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: MIT */
+#include "worker/roster.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "base/text.h"
+#include "worker/slow.h"
+
+uint64_t roster_count(const struct hub *h)
+{
+	uint64_t n = 0;
+
+	LIST_FOREACH (node, &h->env.all)
+		n += CONTAINER_OF(node, struct conn, node)->state == CONN_OPEN;
+	return n;
+}
+
+struct conn *roster_find(struct hub *h, const uint8_t id[16])
+{
+	LIST_FOREACH (node, &h->env.all) {
+		struct conn *c = CONTAINER_OF(node, struct conn, node);
+
+		if (c->state == CONN_OPEN && memcmp(c->id, id, sizeof(c->id)) == 0)
+			return c;
+	}
+	return NULL;
+}
+
+static int list_names(struct buf *out, const char *key, const char *const *names, size_t n)
+{
+	int error = buf_printf(out, ",\"%s\":[", key);
+
+	for (size_t i = 0; i < n && !error; i++)
+		error = buf_printf(out, "%s\"%s\"", i ? "," : "", names[i]);
+	return error ? error : buf_printf(out, "]");
+}
+
+static int list_channels(struct buf *out, const struct conn *c)
+{
+	char name[6 * DIRECTORY_NAME_MAX + 1];
+	int error = buf_printf(out, ",\"channels\":[");
+
+	for (const struct member *m = c->members; m && !error; m = m->sibling) {
+		const struct directory_entry *e = m->channel->entry;
+
+		text_json(name, sizeof(name), e->name, e->name_len);
+		error = buf_printf(out, "%s\"%s\"", m == c->members ? "" : ",", name);
+	}
+	return error ? error : buf_printf(out, "]");
+}
+
+static int list_one(struct buf *out, const struct conn *c)
+{
+	uint64_t silent_ms = (c->env->reactor->now_ns - c->last_sign_ns) / NS_PER_MS;
+	char id[37], user[CONN_USER_MAX], peer[SOCK_ADDRESS_MAX];
+	char session[6 * CONN_SESSION_MAX + 1] = "";
+	const char *caps[MSG_N_CAPS];
+	uint64_t bytes, messages;
+	int error;
+
+	uuid4_format(id, c->id);
+	if (c->session_id)
+		text_json(session, sizeof(session), c->session_id, strlen(c->session_id));
+	slow_waiting(c, &bytes, &messages);
+	error = buf_printf(out,
+			   "%s{\"id\":\"%s\",\"user_id\":\"%s\",\"address\":\"%s\","
+			   "\"session_id\":\"%s\",\"connected_at\":%llu,\"last_heartbeat\":%llu,"
+			   "\"worker\":%u,\"queued_bytes\":%llu,\"queued_messages\":%llu",
+			   out->len ? "," : "", id, conn_format_user(user, c),
+			   sock_format_peer(peer, &c->peer), session,
+			   (unsigned long long)(c->connected_ms / 1000),
+			   (unsigned long long)((clock_wall_ms() - silent_ms) / 1000),
+			   hub_of_const(c)->index, (unsigned long long)bytes,
+			   (unsigned long long)messages);
+	if (!error)
+		error = list_names(out, "capabilities", caps,
+				   msg_caps_names(c->caps, caps, MSG_N_CAPS));
+	if (!error)
+		error = list_channels(out, c);
+	return error ? error : buf_printf(out, "}");
+}
+
+int roster_list(struct hub *h, uint64_t *offset, uint64_t *limit, struct buf *out)
+{
+	LIST_FOREACH (node, &h->env.all) {
+		const struct conn *c = CONTAINER_OF(node, struct conn, node);
+		int error;
+
+		if (*limit == 0)
+			return 0;
+		if (c->state != CONN_OPEN)
+			continue;
+		if (*offset > 0) {
+			(*offset)--;
+			continue;
+		}
+		error = list_one(out, c);
+		if (error)
+			return error;
+		(*limit)--;
+	}
+	return 0;
+}

@@ -1,0 +1,207 @@
+/* SPDX-License-Identifier: MIT */
+#include "worker/slow.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/text.h"
+#include "io/log.h"
+
+#define SCAN_UP_TO 16       /* times a limit; past it own messages count like others */
+#define AT_ONCE 4           /* times a limit */
+#define ACTIONS_PER_TURN 16 /* of slow_enforce_memory() */
+
+/* What waits, with the connection's own messages, which it won't get: an upper bound, and cheap. */
+static void at_most_waiting(const struct conn *c, uint64_t *ret_bytes, uint64_t *ret_messages)
+{
+	*ret_bytes = c->out->queue_bytes;
+	*ret_messages = c->out->queue_count;
+	if (c->n_lagging == 0)
+		return;
+	for (const struct member *m = c->members; m; m = m->sibling) {
+		uint64_t bytes, messages;
+
+		channel_waiting(m, &bytes, &messages);
+		*ret_bytes += bytes;
+		*ret_messages += messages;
+	}
+}
+
+void slow_waiting(const struct conn *c, uint64_t *ret_bytes, uint64_t *ret_messages)
+{
+	at_most_waiting(c, ret_bytes, ret_messages);
+	for (const struct member *m = c->n_lagging ? c->members : NULL; m; m = m->sibling) {
+		uint64_t bytes, messages;
+
+		channel_own_waiting(m, &bytes, &messages);
+		*ret_bytes -= bytes;
+		*ret_messages -= messages;
+	}
+}
+
+static bool is_past(const struct config *config, uint64_t bytes, uint64_t messages, uint64_t times)
+{
+	return messages > times * config->message_queue_size ||
+	       (bytes > times * config->max_send_buffer && messages > 1);
+}
+
+static void log_slow(const struct conn *c, uint64_t bytes, uint64_t messages, const char *setting,
+		     const char *what)
+{
+	char peer[SOCK_ADDRESS_MAX], id[37], value[CONN_SETTING_MAX];
+
+	uuid4_format(id, c->id);
+	log_event_limited(LOG_NOTICE,
+			  strcmp(setting, "log_memory") == 0 ? EV_LOG_MEMORY : EV_SLOW_CONSUMER,
+			  LOG_FIELDS(LOG_TEXT("PEER", sock_format_peer(peer, &c->peer)),
+				     LOG_TEXT("CLIENT_ID", id),
+				     LOG_TEXT("CHANNEL", c->env->ops->home_name(c)),
+				     LOG_NUM("QUEUED_BYTES", bytes), LOG_TEXT("SETTING", setting)),
+			  "%s reads too slowly: %llu messages, %llu bytes wait; %s%s", peer,
+			  (unsigned long long)messages, (unsigned long long)bytes, what,
+			  conn_format_setting(value, sizeof(value), c, setting));
+}
+
+static void disconnect(struct conn *c)
+{
+	METRIC_INC(c->env->metrics, slow_disconnects);
+	conn_drop_queue(c);
+	conn_close(c, 1013, "slow consumer");
+}
+
+static uint64_t rest(uint64_t whole, uint64_t part)
+{
+	return whole > part ? whole - part : 0;
+}
+
+/* Skips down to @bytes and @messages in all; false when that takes nothing away. */
+static bool skip(struct conn *c, uint64_t bytes, uint64_t messages, const char *setting)
+{
+	uint64_t had_bytes, had_messages, bytes_left, messages_left, skipped;
+
+	slow_waiting(c, &had_bytes, &had_messages);
+	skipped = channel_skip(c, rest(bytes, c->out->queue_bytes),
+			       rest(messages, c->out->queue_count));
+	slow_waiting(c, &bytes_left, &messages_left);
+	if (bytes_left == had_bytes && messages_left == had_messages)
+		return false;
+	log_slow(c, had_bytes, had_messages, setting, "its oldest messages are skipped");
+	METRIC_INC(c->env->metrics, slow_skips);
+	METRIC_ADD(c->env->metrics, skipped_messages, skipped);
+	c->over_ns = 0;
+	return true;
+}
+
+/* Brings a connection down to @bytes and @messages, or ends it. */
+static void act(struct conn *c, uint64_t bytes, uint64_t messages, const char *setting)
+{
+	const struct config *config = c->env->config;
+	uint64_t had_bytes, had_messages;
+
+	/* The private queue is never skipped: where it alone is too much, skipping doesn't help. */
+	if (config->slow_consumer == SLOW_SKIP &&
+	    !is_past(config, c->out->queue_bytes, c->out->queue_count, 1) &&
+	    skip(c, bytes, messages, setting))
+		return;
+	slow_waiting(c, &had_bytes, &had_messages);
+	log_slow(c, had_bytes, had_messages, setting, "closing with 1013");
+	disconnect(c);
+}
+
+void slow_check(struct conn *c)
+{
+	const struct config *config = c->env->config;
+	uint64_t now = c->env->reactor->now_ns;
+	uint64_t bytes, messages;
+
+	if (c->state != CONN_OPEN)
+		return;
+	at_most_waiting(c, &bytes, &messages);
+	/* Telling own messages apart costs a look at each, so it has a bound. */
+	if (is_past(config, bytes, messages, 1) && !is_past(config, bytes, messages, SCAN_UP_TO))
+		slow_waiting(c, &bytes, &messages);
+	if (!is_past(config, bytes, messages, 1)) {
+		c->over_ns = 0;
+		return;
+	}
+	if (!c->over_ns) {
+		c->over_ns = now;
+		conn_arm(c, now + config->slow_consumer_grace);
+	}
+	if (now < c->over_ns + config->slow_consumer_grace &&
+	    !is_past(config, bytes, messages, AT_ONCE))
+		return;
+	act(c, config->max_send_buffer / 2, config->message_queue_size / 2,
+	    messages > config->message_queue_size ? "message_queue_size" : "max_send_buffer");
+}
+
+static size_t in_transit(const struct conn *c)
+{
+	return c->out->transit ? c->out->transit_bytes->len : 0;
+}
+
+static struct conn *worst_of(struct hub *h, uint64_t *ret_bytes)
+{
+	struct conn *worst = NULL;
+
+	*ret_bytes = 0;
+	LIST_FOREACH (node, &h->env.behind) {
+		struct conn *c = CONTAINER_OF(node, struct conn, behind_node);
+		uint64_t bytes, messages;
+
+		if (c->state != CONN_OPEN)
+			continue;
+		at_most_waiting(c, &bytes, &messages);
+		bytes += in_transit(c);
+		if (bytes > *ret_bytes) {
+			*ret_bytes = bytes;
+			worst = c;
+		}
+	}
+	return worst;
+}
+
+static bool is_worst_anywhere(struct hub *h, uint64_t bytes)
+{
+	for (unsigned i = 0; i < h->shared->n_hubs; i++)
+		if (i != h->index &&
+		    atomic_load_explicit(&h->shared->worst_lag[i], memory_order_relaxed) / 2 >
+			    bytes)
+			return false;
+	return true;
+}
+
+/* log_memory: the connection that @bytes wait for has to give some back. */
+static void meet(struct conn *c, uint64_t bytes)
+{
+	if (in_transit(c) <= bytes / 2) {
+		act(c, bytes / 2 - in_transit(c), UINT64_MAX, "log_memory");
+		return;
+	}
+	/* A polite Close would keep what is in transit, which is most of it. */
+	log_slow(c, bytes, 1, "log_memory", "dropped");
+	METRIC_INC(c->env->metrics, slow_disconnects);
+	c->close_code = 1013;
+	conn_abort(c);
+}
+
+void slow_enforce_memory(struct hub *h)
+{
+	_Atomic uint64_t *mine = &h->shared->worst_lag[h->index];
+	uint64_t bytes = 0;
+
+	for (int i = 0; i < ACTIONS_PER_TURN; i++) {
+		struct conn *c;
+
+		if (atomic_load_explicit(h->env.frame_account, memory_order_relaxed) <=
+		    h->env.config->log_memory)
+			break;
+		c = worst_of(h, &bytes);
+		atomic_store_explicit(mine, bytes, memory_order_relaxed);
+		if (!c || !is_worst_anywhere(h, bytes))
+			return;
+		meet(c, bytes);
+	}
+	if (atomic_load_explicit(mine, memory_order_relaxed))
+		atomic_store_explicit(mine, 0, memory_order_relaxed);
+}

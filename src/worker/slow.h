@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+
+/*
+ * The one place where loss is decided: what happens to a client that reads too
+ * slowly. Looked at only for connections for which something waits, from running
+ * totals, so the others cost nothing.
+ *
+ * Past a limit (message_queue_size, max_send_buffer) for slow_consumer_grace, or
+ * at once at four times a limit: disconnect with 1013, or skip the oldest waiting
+ * channel messages down to half the limit. The message in transit counts in
+ * neither limit, and bytes alone are no excess while one message waits: so a
+ * message larger than max_send_buffer reaches a client for which nothing else
+ * waits. What is addressed to the client alone is never skipped; when that alone
+ * is past a limit, the client is disconnected in either case.
+ */
+
+#include "worker/hub.h"
+
+/* conn_ops.check_limits: looks at one connection's limits and acts. */
+void slow_check(struct conn *c);
+
+/* While all frames together exceed log_memory, those that lag most here meet slow_consumer. */
+void slow_enforce_memory(struct hub *h);
+
+/*
+ * What waits for a connection: its private queue and what its memberships lag
+ * behind, without what it sent itself. O(messages that wait) for who lags and sends.
+ */
+void slow_waiting(const struct conn *c, uint64_t *ret_bytes, uint64_t *ret_messages);

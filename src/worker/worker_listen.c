@@ -1,0 +1,217 @@
+/* SPDX-License-Identifier: MIT */
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "worker/worker_private.h"
+
+/* What there is before the first socket is opened. Those that were used become -1. */
+struct given {
+	struct worker_socket *socket;
+	unsigned n;
+};
+
+/* One socket for all workers, by copies; or several, spread. */
+static int spread(struct worker_pool *p, const int *fds, unsigned n_fds,
+		  enum worker_listener_kind kind)
+{
+	unsigned n = MAX(n_fds, p->n);
+
+	for (unsigned i = 0; i < n; i++) {
+		int fd = fcntl(fds[i % n_fds], F_DUPFD_CLOEXEC, 0);
+
+		if (fd < 0)
+			return -errno;
+		if (!worker_add_listener(p->workers[i % p->n], fd, kind)) {
+			fd_closep(&fd);
+			return -E2BIG;
+		}
+	}
+	return 0;
+}
+
+/* Those of socket activation; they are copied. Return: how many | -errno. */
+static int use_given(struct worker_pool *p, const struct given *given)
+{
+	int fds[WORKER_MAX_LISTENERS * DIRECTORY_MAX_WORKERS];
+	unsigned n = 0;
+	int error;
+
+	for (unsigned i = 0; i < given->n && n < ARRAY_LEN(fds); i++)
+		if (given->socket[i].kind == LISTENER_GIVEN)
+			fds[n++] = given->socket[i].fd;
+	if (n == 0)
+		return 0;
+	error = spread(p, fds, n, LISTENER_GIVEN);
+	p->port = sock_port(fds[0]);
+	return error ? error : (int)n;
+}
+
+/* Those from before that are where the configuration wants them. Return: how many. */
+static unsigned use_again(struct worker_pool *p, struct given *given, const char *host,
+			  uint64_t wanted, enum worker_listener_kind kind, uint16_t *port)
+{
+	unsigned n = 0;
+
+	*port = (uint16_t)wanted;
+	for (unsigned i = 0; i < given->n; i++) {
+		struct worker_socket *s = &given->socket[i];
+
+		if (s->fd < 0 || s->kind != kind || !sock_is_at(s->fd, host, *port) ||
+		    !worker_add_listener(p->workers[n % p->n], s->fd, kind))
+			continue;
+		*port = sock_port(s->fd);
+		s->fd = -1;
+		n++;
+	}
+	return n;
+}
+
+/* A listener from before, at another address, still has the port: it is shared until it goes. */
+static bool is_still_held(const struct given *given, uint16_t port)
+{
+	for (unsigned i = 0; i < given->n; i++) {
+		const struct worker_socket *s = &given->socket[i];
+
+		if (s->fd >= 0 && port && sock_port(s->fd) == port)
+			return true;
+	}
+	return false;
+}
+
+/* As many for each worker as for the others, and at least one, all on one port. */
+static int open_port(struct worker_pool *p, struct given *given, const char *host, uint64_t wanted,
+		     enum worker_listener_kind kind, uint16_t *ret_port)
+{
+	uint16_t port;
+	unsigned n = use_again(p, given, host, wanted, kind, &port);
+	bool is_first = n == 0 && !is_still_held(given, port);
+
+	for (; n == 0 || n % p->n; n++, is_first = false) {
+		struct worker *w = p->workers[n % p->n];
+		int fd, error = sock_listen(host, port, SOMAXCONN, is_first, &fd);
+
+		if (error)
+			return error;
+		port = sock_port(fd);
+		if (!worker_add_listener(w, fd, kind)) {
+			fd_closep(&fd);
+			break; /* one less than others have; its share is small */
+		}
+	}
+	*ret_port = port;
+	return 0;
+}
+
+static int find_unix(struct given *given, const char *path)
+{
+	char there[SOCK_PATH_MAX];
+
+	for (unsigned i = 0; i < given->n; i++) {
+		struct worker_socket *s = &given->socket[i];
+
+		if (s->fd >= 0 && s->kind == LISTENER_UNIX &&
+		    strcmp(sock_path(there, s->fd), path) == 0 && access(path, F_OK) == 0)
+			return TAKE_FD(s->fd);
+	}
+	return -1;
+}
+
+static int open_unix(struct worker_pool *p, struct given *given, const struct config *config)
+{
+	mode_t mode = (mode_t)config->listen_unix_mode;
+	WB_CLEANUP(freep) char *path = NULL;
+	WB_CLEANUP(fd_closep) int fd = -1;
+	int error = config_path_runtime(config->listen_unix, &path);
+
+	if (error)
+		return error;
+	fd = find_unix(given, path);
+	if (fd < 0)
+		error = sock_listen_unix(path, mode, SOMAXCONN, &fd);
+	else if (chmod(path, mode) < 0)
+		error = -errno;
+	if (error)
+		return error;
+	p->unix_path = TAKE_PTR(path);
+	return spread(p, &fd, 1, LISTENER_UNIX);
+}
+
+/* The file of a socket that goes, unless another one has taken its place. */
+static void remove_path(const struct worker_pool *p, int fd)
+{
+	char path[SOCK_PATH_MAX];
+
+	if (sock_path(path, fd)[0] && (!p->unix_path || strcmp(path, p->unix_path) != 0))
+		(void)unlink(path); /* perhaps somebody has removed it */
+}
+
+void worker_pool_drain(struct worker_pool *p, struct worker_socket *given, unsigned n_given)
+{
+	for (unsigned i = 0; i < n_given; i++) {
+		struct worker_socket *s = &given[i];
+
+		if (s->fd >= 0 && s->kind != LISTENER_GIVEN)
+			worker_drain_listener(p->workers[i % p->n], s->fd, s->kind);
+		if (s->fd >= 0 && s->kind == LISTENER_UNIX)
+			remove_path(p, s->fd);
+		fd_closep(&s->fd);
+	}
+}
+
+static const char *key_to_blame(int error, const char *port_key)
+{
+	return error == -EINVAL || error == -EADDRNOTAVAIL ? "host" : port_key;
+}
+
+int worker_pool_listen(struct worker_pool *p, const struct config *config,
+		       struct worker_socket *sockets, unsigned n, const char **ret_key)
+{
+	struct given given = {sockets, n};
+	int used = use_given(p, &given), error = MIN(used, 0);
+
+	if (used == 0 && config->port != CONFIG_PORT_OFF) {
+		error = open_port(p, &given, config->host, config->port, LISTENER_PLAIN, &p->port);
+		*ret_key = error ? key_to_blame(error, "port") : NULL;
+	}
+	if (!error && config->tls_port != CONFIG_PORT_OFF) {
+		error = open_port(p, &given, config->host, config->tls_port, LISTENER_TLS,
+				  &p->tls_port);
+		*ret_key = error ? key_to_blame(error, "tls_port") : NULL;
+	}
+	if (!error && config->listen_unix[0]) {
+		error = open_unix(p, &given, config);
+		*ret_key = error ? "listen_unix" : NULL;
+	}
+	return error;
+}
+
+static bool is_known(const ino_t *inode, unsigned n, ino_t which)
+{
+	for (unsigned i = 0; i < n; i++)
+		if (inode[i] == which)
+			return true;
+	return false;
+}
+
+unsigned worker_pool_sockets(const struct worker_pool *p, struct worker_socket *ret, unsigned max)
+{
+	ino_t inode[WORKER_MAX_LISTENERS * DIRECTORY_MAX_WORKERS];
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < p->n; i++) {
+		const struct worker *w = p->workers[i];
+
+		for (unsigned k = 0; k < w->n_listeners && n < MIN(max, ARRAY_LEN(inode)); k++) {
+			const struct worker_listener *l = &w->listeners[k];
+			struct stat st;
+
+			if (fstat(l->fd, &st) < 0 || is_known(inode, n, st.st_ino))
+				continue;
+			inode[n] = st.st_ino;
+			ret[n++] = (struct worker_socket){l->fd, l->kind};
+		}
+	}
+	return n;
+}

@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: MIT */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "worker/worker_private.h"
+
+bool worker_pool_has_done(struct worker_pool *p)
+{
+	return worker_tasks_wait(&p->done);
+}
+
+void worker_pool_run_done(struct worker_pool *p)
+{
+	struct worker_task *t = worker_tasks_take(&p->done);
+
+	while (t) {
+		struct worker_task *next = t->next;
+
+		t->done(t);
+		t = next;
+	}
+}
+
+static int make_workers(struct worker_pool *p, struct access *access, unsigned n)
+{
+	const struct config *config = access->config;
+	int error;
+
+	error = directory_init(&p->shared.directory, (uint32_t)config->max_channels);
+	if (!error)
+		error = admission_init(&p->shared.admission, config->max_connections);
+	for (; !error && p->n < n; p->n += !error) {
+		error = worker_new(p, access, p->n, &p->workers[p->n]);
+		if (!error)
+			p->shared.hubs[p->n] = &p->workers[p->n]->hub;
+	}
+	p->shared.n_hubs = p->n;
+	return error;
+}
+
+int worker_pool_new(struct access *access, unsigned n, struct worker_socket *given,
+		    unsigned n_given, struct reactor *main_reactor, struct worker_pool **ret,
+		    const char **ret_key)
+{
+	struct worker_pool *p = aligned_alloc(alignof(struct worker_pool), sizeof(*p));
+	int error = -ENOMEM;
+
+	*ret_key = NULL;
+	if (p) {
+		memset(p, 0, sizeof(*p));
+		p->main_reactor = main_reactor;
+		error = make_workers(p, access, n);
+	}
+	if (!error)
+		error = worker_pool_listen(p, access->config, given, n_given, ret_key);
+	if (error) {
+		worker_pool_free(p);
+		return error;
+	}
+	*ret = p;
+	return 0;
+}
+
+static int start_threads(struct worker_pool *p)
+{
+	sigset_t all, before;
+	int error = 0;
+
+	/* Signals are main's. */
+	sigfillset(&all);
+	(void)pthread_sigmask(SIG_SETMASK, &all, &before);
+	for (unsigned i = 0; i < p->n && !error; i++) {
+		struct worker *w = p->workers[i];
+
+		error = -pthread_create(&w->thread, NULL, worker_main, w);
+		w->has_thread = !error;
+	}
+	(void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+	return error;
+}
+
+int worker_pool_start(struct worker_pool *p)
+{
+	int error = 0;
+
+	for (unsigned i = 0; i < p->n && !error; i++)
+		error = worker_listen(p->workers[i]);
+	return error ? error : start_threads(p);
+}
+
+/* Gives each thread its last task, and joins it. */
+static void end_threads(struct worker_pool *p, worker_task_fn *run)
+{
+	struct worker_task end[DIRECTORY_MAX_WORKERS] = {0};
+
+	for (unsigned i = 0; i < p->n; i++) {
+		end[i].run = run;
+		if (p->workers[i]->has_thread)
+			worker_post(p->workers[i], &end[i]);
+	}
+	for (unsigned i = 0; i < p->n; i++) {
+		struct worker *w = p->workers[i];
+
+		if (!w->has_thread)
+			continue;
+		(void)pthread_join(w->thread, NULL);
+		w->has_thread = false;
+		reactor_own(&w->reactor); /* what is left of it is main's now */
+	}
+}
+
+void worker_pool_join(struct worker_pool *p)
+{
+	end_threads(p, worker_task_end);
+}
+
+void worker_pool_freeze(struct worker_pool *p)
+{
+	bool any = true;
+
+	end_threads(p, worker_task_freeze);
+	/* Whoever left in the last turns was announced to the others. */
+	while (any) {
+		any = false;
+		for (unsigned i = 0; i < p->n; i++)
+			any |= hub_settle(&p->workers[i]->hub);
+	}
+}
+
+int worker_pool_thaw(struct worker_pool *p)
+{
+	int error = 0;
+
+	for (unsigned i = 0; i < p->n && !error; i++)
+		error = worker_resume(p->workers[i]);
+	return error ? error : start_threads(p);
+}
+
+void worker_pool_settle(struct worker_pool *p)
+{
+	bool any = true;
+
+	while (any) {
+		any = worker_pool_has_done(p);
+		worker_pool_run_done(p);
+		for (unsigned i = 0; i < p->n; i++) {
+			any |= worker_tasks_wait(&p->workers[i]->inbox);
+			worker_run_tasks(p->workers[i]);
+		}
+	}
+}
+
+struct worker_pool *worker_pool_free(struct worker_pool *p)
+{
+	if (!p)
+		return NULL;
+	worker_pool_join(p);
+	worker_pool_settle(p);
+	for (unsigned i = 0; i < p->n; i++) {
+		worker_free(p->workers[i]);
+		p->workers[i] = NULL;
+	}
+	if (p->unix_path)
+		(void)unlink(p->unix_path); /* perhaps somebody has removed it */
+	free(p->unix_path);
+	directory_fini(&p->shared.directory);
+	admission_fini(&p->shared.admission);
+	free(p);
+	return NULL;
+}
