@@ -61,9 +61,10 @@ OBJ   := $(SRC:%.c=$(O)/%.o) $(GEN:%=%.o)
 TOBJ  := $(TESTS:%.c=$(O)/%.o)
 MAIN  := $(O)/src/main.o
 
-.PHONY: all deps deps-build run check check-unit check-integration check-conformance check-fuzz \
+.PHONY: all compile-commands deps deps-build run check check-unit check-integration check-conformance check-fuzz \
 	check-model check-systemd bench bench-guard fuzz soak coverage lint format man-lint config-template install uninstall deb clean help dist
 .DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
 
 all: $(O)/wsbind
 
@@ -135,9 +136,23 @@ $(O)/guard: $(O)/bench/guard.o $(FUZZED)
 	$(call say,LD,$@)
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS) -lcmocka
 
-.SECONDARY: $(FOBJ) $(O)/bench/guard.o $(O)/bench/nats.o
+# Kept, though only pattern rules name them: what is built stays built.
+.SECONDARY: $(FOBJ) $(O)/bench/guard.o $(O)/bench/nats.o $(GEN:%=%.c) $(GEN:%=%.h) \
+	$(GEN:%.pb-c=%.proto)
 
 -include $(O)/bench/guard.d $(O)/bench/nats.d $(OBJ:.o=.d) $(TOBJ:.o=.d) $(FOBJ:.o=.d)
+
+# For clangd and its like: what make would run to compile each file, as JSON. The one thing
+# that lies outside of build/, since that is where editors look.
+COMPILED = $(O)/wsbind $(O)/unit $(O)/guard $(O)/bench/nats $(FUZZ:%=$(O)/fuzz-%)
+
+compile-commands:
+	@$(MAKE) --no-print-directory -nB V=1 $(COMPILED) | \
+		awk -v folder='$(CURDIR)' -f tests/lint/compile-commands.awk
+
+compile_commands.json: $(GEN:%=%.h) FORCE
+	$(call say,GEN,$@)
+	@$(MAKE) --no-print-directory compile-commands >$@
 
 # -------------------------------------------------------------------------- packages
 
@@ -361,7 +376,7 @@ dist:
 	git archive --prefix=wsbind-$(VERSION)/ -o wsbind-$(VERSION).tar.gz HEAD
 
 clean:
-	rm -rf build
+	rm -rf build compile_commands.json
 
 help:
 	@echo 'make                  the release binary: build/release/wsbind'
@@ -381,6 +396,7 @@ help:
 	@echo 'make lint             layers, owners, sizes, man pages, configuration file'
 	@echo 'make deps             only install the packages'
 	@echo 'make install          prefix=$(prefix) sysconfdir=$(sysconfdir) unitdir=$(unitdir) DESTDIR='
+	@echo 'make compile_commands.json  how each file is compiled, for clangd and editors'
 	@echo 'make config-template  make conf/wsbind.conf from the table of keys'
 	@echo 'make format dist uninstall clean'
 	@echo 'SAN=address,undefined or SAN=thread with any of them; V=1 shows commands'

@@ -324,8 +324,7 @@ static void saving_fini(struct saving *s)
 {
 	struct numbered_frame *n, *next;
 
-	HASH_ITER(hh, s->numbers.frames, n, next)
-	{
+	HASH_ITER (hh, s->numbers.frames, n, next) {
 		HASH_DEL(s->numbers.frames, n);
 		free(n);
 	}

@@ -211,8 +211,7 @@ void hub_rejoined(struct hub *h)
 {
 	struct channel *ch, *next;
 
-	HASH_ITER(hh, h->by_name, ch, next)
-	{
+	HASH_ITER (hh, h->by_name, ch, next) {
 		channel_loaded(ch);
 	}
 }

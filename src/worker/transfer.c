@@ -156,8 +156,7 @@ void transfer_lost(struct hub *h)
 {
 	struct transfer *t, *next;
 
-	HASH_ITER(hh, h->transfers, t, next)
-	{
+	HASH_ITER (hh, h->transfers, t, next) {
 		conn_log(
 			t->conn, LOG_ERR, EV_SPOOL_FAILED, NULL,
 			"sent a transfer whose end is not known: out of memory; closing with 1011");
@@ -232,8 +231,7 @@ void transfer_resume(struct worker_pool *p, struct spool *spool)
 		struct hub *h = &p->workers[i]->hub;
 		struct transfer *t, *next;
 
-		HASH_ITER(hh, h->transfers, t, next)
-		{
+		HASH_ITER (hh, h->transfers, t, next) {
 			WB_CLEANUP(freep) struct spool_kept *k = TAKE_PTR(t->kept);
 
 			if (k && spool_adopt(spool, k))

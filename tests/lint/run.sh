@@ -78,6 +78,20 @@ scripts() {
 	return $bad
 }
 
+build() { # what is built stays built, and editors are told how each file is compiled
+	local commands file bad=0 o
+	o=$(realpath --relative-to=. "$(dirname "$wsbind")")
+	make -q O="$o" all ||
+		{ echo "make would build again:"; make -n O="$o" all | head -n 3; bad=1; }
+	commands=$(make -s --no-print-directory O="$o" compile-commands)
+	for file in src/*.c src/*/*.c tests/{unit,fuzz}/*.c; do
+		grep -qF "\"file\": \"$file\"" <<<"$commands" ||
+			{ echo "compile_commands.json has no $file"; bad=1; }
+	done
+	return $bad
+}
+
+question build build
 question layers awk -f $lint/layers.awk src/*.c src/*/*.[ch]
 question owners awk -f $lint/owners.awk src/*/*.h
 question sizes $lint/sizes.sh
