@@ -31,7 +31,7 @@
  */
 
 #include "base/base.h"
-#include "conn/access.h"
+#include "conn/policy.h"
 #include "containers/buf.h"
 #include "containers/list.h"
 #include "containers/wheel.h"
@@ -188,8 +188,8 @@ struct WB_FROZEN conn_ops {
 /* What all connections of a worker share. */
 struct WB_OWNER(worker) conn_env {
 	struct reactor *reactor;
-	struct access *access; /* in force; a reference */
-	struct config *config; /* access->config */
+	struct policy *policy; /* in force; a reference */
+	struct config *config; /* policy->config */
 	struct metrics *metrics;
 	const struct conn_ops *ops;
 	_Atomic size_t *frame_account;

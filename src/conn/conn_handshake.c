@@ -58,20 +58,20 @@ static bool find_room(struct conn *c, const struct upgrade *u)
 
 /* ---------------------------------------------------------------- who it is */
 
-static bool is_trusted(const uint8_t ip[IP_BYTES], const void *access)
+static bool is_trusted(const uint8_t ip[IP_BYTES], const void *policy)
 {
-	return access_trusts(access, ip);
+	return policy_trusts(policy, ip);
 }
 
 /* The client behind a proxy that speaks HTTP. */
 static bool take_forwarded(struct conn *c, const struct http_request *request)
 {
-	const struct access *access = c->env->access;
+	const struct policy *policy = c->env->policy;
 	struct sock_peer peer = {0};
 
 	if (c->env->config->proxy_protocol ||
-	    (!c->peer.is_unix && !access_trusts(access, c->peer.ip)) ||
-	    !proxy_forwarded_for(&request->headers, is_trusted, access, peer.ip))
+	    (!c->peer.is_unix && !policy_trusts(policy, c->peer.ip)) ||
+	    !proxy_forwarded_for(&request->headers, is_trusted, policy, peer.ip))
 		return true;
 	c->is_too_many = c->env->ops->move(c, &peer) != 0;
 	return has_place(c);
@@ -108,7 +108,7 @@ bool conn_take_proxy(struct conn *c)
 		return proxy_failed(c, "sent no PROXY protocol header; dropped");
 	c->awaits_proxy = false;
 	if (c->awaits_tls &&
-	    transport_init_tls(&c->transport, c->transport.fd, c->env->access->tls)) {
+	    transport_init_tls(&c->transport, c->transport.fd, c->env->policy->tls)) {
 		conn_abort(c);
 		return false;
 	}
@@ -176,14 +176,14 @@ static bool authorize(struct conn *c, const struct http_request *request, struct
 		if (!c->grant)
 			return refuse_auth(c, "out of memory");
 	}
-	if (c->env->access->keys) {
+	if (c->env->policy->keys) {
 		struct http_text token = find_token(request, u);
 		enum token_result r;
 		struct grant *grant;
 
 		if (!token.p)
 			return refuse_auth(c, "it has no token");
-		r = token_verify(c->env->access->keys, token.p, token.n, clock_wall_ms() / 1000,
+		r = token_verify(c->env->policy->keys, token.p, token.n, clock_wall_ms() / 1000,
 				 &grant);
 		if (r != TOKEN_OK) {
 			char why[100];
@@ -202,7 +202,7 @@ static bool may_come_in(struct conn *c, const struct http_request *request, stru
 {
 	if (!has_place(c) || !take_forwarded(c, request))
 		return false;
-	if (!access_allows_origin(c->env->access, u->origin)) {
+	if (!policy_allows_origin(c->env->policy, u->origin)) {
 		conn_refuse(c, 403, &c->env->metrics->refused_origin, "allowed_origins",
 			    "pages of its origin may not connect");
 		return false;

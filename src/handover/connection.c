@@ -395,7 +395,7 @@ int conn_restore(struct conn *c, struct conn_env *env, const State__Connection *
 	c->state = (uint8_t)s->state;
 	if (c->state == CONN_OPEN)
 		METRIC_INC(env->metrics, connections_active);
-	if (c->awaits_tls && !env->access->tls)
+	if (c->awaits_tls && !env->policy->tls)
 		return -EINVAL;
 	error = s->grant ? restore_grant(c, s->grant) : 0;
 	if (!error)

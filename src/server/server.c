@@ -432,7 +432,7 @@ static int start_pool(struct server *s)
 	const char *key;
 	int error;
 
-	error = worker_pool_new(s->access, count_workers(s->config), h->socket, h->n_sockets,
+	error = worker_pool_new(s->policy, count_workers(s->config), h->socket, h->n_sockets,
 				&s->reactor, &s->pool, &key);
 	return error ? fail(s, "listening", key, error) : 0;
 }
@@ -559,7 +559,7 @@ static void finish(struct server *s)
 		reactor_fini(&s->reactor);
 	}
 	free(s->control_path);
-	s->access = access_unref(s->access);
+	s->policy = policy_unref(s->policy);
 	s->config = config_unref(s->config);
 }
 
@@ -598,11 +598,11 @@ static int parse_arguments(struct config_source *source, char **argv)
 }
 
 /* The files that the configuration names. */
-static int load_access(struct server *s)
+static int load_policy(struct server *s)
 {
-	char why[ACCESS_WHY_MAX];
+	char why[POLICY_WHY_MAX];
 	const char *key;
-	int r = access_new(s->config, NULL, &s->access, &key, why);
+	int r = policy_new(s->config, NULL, &s->policy, &key, why);
 
 	if (r)
 		log_event(LOG_ERR, EV_CONFIG_ERROR, LOG_FIELDS(LOG_TEXT("SETTING", key)),
@@ -621,7 +621,7 @@ static int load(struct server *s)
 		log_line(LOG_ERR, "not started: %s",
 			 r == CONFIG_E_INVALID ? "the configuration has errors" : strerror(-r));
 	config_errors_fini(&errors);
-	return r ? r : load_access(s);
+	return r ? r : load_policy(s);
 }
 
 int server_main(int argc, char **argv)

@@ -374,7 +374,7 @@ static void tls_has_left(struct server *s)
 static void files_are_written(struct server *s)
 {
 	(void)systemd_extend_timeout(EXTEND_NS);
-	if (s->access->tls)
+	if (s->policy->tls)
 		server_round(s, worker_task_leave_tls, tls_has_left);
 	else
 		tls_has_left(s);

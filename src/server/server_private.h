@@ -77,7 +77,7 @@ struct WB_OWNER(main) server {
 	struct reactor reactor;
 	struct config_source source; /* borrowed texts of argv */
 	struct config *config;
-	struct access *access; /* that goes with it */
+	struct policy *policy; /* that goes with it */
 	struct worker_pool *pool;
 	struct spool *spool;
 	struct spool_mail mail;

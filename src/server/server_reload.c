@@ -13,14 +13,14 @@ struct reload {
 	struct server *server;
 	struct admin_request *req; /* NULL: nobody waits for an answer */
 	struct config *config;     /* fresh; main's reference */
-	struct access *access;     /* the same */
+	struct policy *policy;     /* the same */
 	struct buf report;
 	bool is_cut; /* a line of the report is missing */
 	unsigned open;
 	struct reload_task {
 		struct worker_task task;
 		struct reload *reload;
-		struct access *access; /* the worker's reference */
+		struct policy *policy; /* the worker's reference */
 	} tasks[DIRECTORY_MAX_WORKERS];
 };
 
@@ -38,7 +38,7 @@ static void reload_free(struct reload *r)
 {
 	buf_fini(&r->report);
 	config_unref(r->config);
-	access_unref(r->access);
+	policy_unref(r->policy);
 	free(r);
 }
 
@@ -83,7 +83,7 @@ static void configure_run(struct worker *w, struct worker_task *t)
 {
 	struct reload_task *task = CONTAINER_OF(t, struct reload_task, task);
 
-	worker_configure(w, TAKE_PTR(task->access));
+	worker_configure(w, TAKE_PTR(task->policy));
 	worker_task_answer(w, t);
 }
 
@@ -96,8 +96,8 @@ static void configure_done(struct worker_task *t)
 		return;
 	config_unref(s->config);
 	s->config = TAKE_PTR(r->config);
-	access_unref(s->access);
-	s->access = TAKE_PTR(r->access);
+	policy_unref(s->policy);
+	s->policy = TAKE_PTR(r->policy);
 	atomic_store(&log_level, s->config->log_level);
 	if (s->admin)
 		admin_set_max_body(s->admin, s->config->max_message_size);
@@ -124,18 +124,18 @@ static void distribute(struct reload *r)
 		struct reload_task *t = &r->tasks[i];
 
 		t->reload = r;
-		t->access = access_ref(r->access);
+		t->policy = policy_ref(r->policy);
 		t->task = (struct worker_task){.run = configure_run, .done = configure_done};
 		worker_post(s->pool->workers[i], &t->task);
 	}
 }
 
 /* Reads the files that the configuration names: also when no key has changed, they may have. */
-static int reload_access(struct reload *r, struct config_errors *errors)
+static int reload_policy(struct reload *r, struct config_errors *errors)
 {
-	char why[ACCESS_WHY_MAX];
+	char why[POLICY_WHY_MAX];
 	const char *key;
-	int error = access_new(r->config, r->server->access, &r->access, &key, why);
+	int error = policy_new(r->config, r->server->policy, &r->policy, &key, why);
 
 	if (error == -EINVAL && asprintf(&errors->line[errors->n], "%s: %s", key, why) > 0)
 		errors->n++;
@@ -176,7 +176,7 @@ void server_reload(struct server *s, struct admin_request *req)
 	if (!error)
 		error = config_keep_running(r->config, s->config);
 	if (!error)
-		error = reload_access(r, &errors);
+		error = reload_policy(r, &errors);
 	if (error) {
 		failed(r, &errors, error);
 		(void)systemd_ready("Reload failed: going on with the settings as they were");

@@ -152,7 +152,7 @@ static void drop_unanswered(struct worker *w, uint16_t refuse)
 /* Of a proxy that may be believed: what it brings counts for whom it speaks for. */
 static bool is_proxy(const struct worker *w, const struct sock_peer *peer)
 {
-	return peer->is_unix || access_trusts(w->hub.env.access, peer->ip);
+	return peer->is_unix || policy_trusts(w->hub.env.policy, peer->ip);
 }
 
 struct conn *worker_adopt(struct worker *w, const struct transport *transport,
@@ -233,7 +233,7 @@ static bool drop_stranger(struct worker *w, const struct sock_peer *peer)
 static int init_transport(struct worker *w, struct transport *t, int fd, bool is_tls)
 {
 	if (is_tls)
-		return transport_init_tls(t, fd, w->hub.env.access->tls);
+		return transport_init_tls(t, fd, w->hub.env.policy->tls);
 	transport_init_plain(t, fd);
 	return 0;
 }
@@ -251,7 +251,7 @@ static void adopt_socket(struct worker *w, int fd, const struct sock_peer *peer,
 	struct conn *c;
 
 	/* One of the process before, which had TLS: nothing can be said to it. */
-	if ((is_tls && !w->hub.env.access->tls) || drop_stranger(w, peer)) {
+	if ((is_tls && !w->hub.env.policy->tls) || drop_stranger(w, peer)) {
 		fd_closep(&fd);
 		return;
 	}
@@ -596,14 +596,14 @@ void *worker_main(void *arg)
 	return NULL;
 }
 
-void worker_configure(struct worker *w, struct access *access)
+void worker_configure(struct worker *w, struct policy *policy)
 {
-	struct access *old = w->hub.env.access;
+	struct policy *old = w->hub.env.policy;
 
-	w->hub.env.access = access;
-	w->hub.env.config = access->config;
+	w->hub.env.policy = policy;
+	w->hub.env.config = policy->config;
 	hub_configure(&w->hub);
-	access_unref(old);
+	policy_unref(old);
 	/* Deadlines may be nearer now: every connection looks at its own once. */
 	LIST_FOREACH (node, &w->hub.env.all) {
 		struct conn *c = CONTAINER_OF(node, struct conn, node);
@@ -622,11 +622,11 @@ void worker_free(struct worker *w)
 	hub_fini(&w->hub);
 	slab_fini(&w->conns);
 	reactor_fini(&w->reactor);
-	access_unref(w->hub.env.access);
+	policy_unref(w->hub.env.policy);
 	free(w);
 }
 
-int worker_new(struct worker_pool *p, struct access *access, unsigned index, struct worker **ret)
+int worker_new(struct worker_pool *p, struct policy *policy, unsigned index, struct worker **ret)
 {
 	struct worker *w = aligned_alloc(alignof(struct worker), sizeof(*w));
 	int error;
@@ -635,8 +635,8 @@ int worker_new(struct worker_pool *p, struct access *access, unsigned index, str
 		return -ENOMEM;
 	memset(w, 0, sizeof(*w));
 	w->pool = p;
-	w->hub.env.access = access_ref(access);
-	w->hub.env.config = access->config;
+	w->hub.env.policy = policy_ref(policy);
+	w->hub.env.config = policy->config;
 	w->hub.env.reactor = &w->reactor;
 	w->hub.env.metrics = &w->metrics;
 	w->hub.env.ops = &conn_ops;

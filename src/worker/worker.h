@@ -108,7 +108,7 @@ struct WB_SHARED worker_pool {
 
 /**
  * worker_pool_new() - make workers that don't run yet, and open their listeners
- * @access:   with the configuration; the caller's reference stays its own, each worker takes one
+ * @policy:   with the configuration; the caller's reference stays its own, each worker takes one
  * @n:        workers, 1 to DIRECTORY_MAX_WORKERS
  * @given:    @n_given listening sockets that are there already. Those of socket activation
  *            stand for host and port; of the others, those are used which the configuration
@@ -123,7 +123,7 @@ struct WB_SHARED worker_pool {
  * Owns:    the pool is the caller's; so are the sockets of @given that are not -1.
  * Thread:  main.
  */
-int worker_pool_new(struct access *access, unsigned n, struct worker_socket *given,
+int worker_pool_new(struct policy *policy, unsigned n, struct worker_socket *given,
 		    unsigned n_given, struct reactor *main_reactor, struct worker_pool **ret,
 		    const char **ret_key) WB_NODISCARD;
 
@@ -202,7 +202,7 @@ void worker_task_answer(struct worker *w, struct worker_task *t);
  * Takes a new configuration into use, and what was made of it; the reference goes to the
  * worker. Thread: the worker's.
  */
-void worker_configure(struct worker *w, struct access *access);
+void worker_configure(struct worker *w, struct policy *policy);
 
 /* One turn of a worker's loop; for its thread and for tests that drive it. */
 int worker_turn(struct worker *w, uint64_t longest_ns) WB_NODISCARD;

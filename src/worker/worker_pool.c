@@ -24,16 +24,16 @@ void worker_pool_run_done(struct worker_pool *p)
 	}
 }
 
-static int make_workers(struct worker_pool *p, struct access *access, unsigned n)
+static int make_workers(struct worker_pool *p, struct policy *policy, unsigned n)
 {
-	const struct config *config = access->config;
+	const struct config *config = policy->config;
 	int error;
 
 	error = directory_init(&p->shared.directory, (uint32_t)config->max_channels);
 	if (!error)
 		error = admission_init(&p->shared.admission, config->max_connections);
 	for (; !error && p->n < n; p->n += !error) {
-		error = worker_new(p, access, p->n, &p->workers[p->n]);
+		error = worker_new(p, policy, p->n, &p->workers[p->n]);
 		if (!error)
 			p->shared.hubs[p->n] = &p->workers[p->n]->hub;
 	}
@@ -41,7 +41,7 @@ static int make_workers(struct worker_pool *p, struct access *access, unsigned n
 	return error;
 }
 
-int worker_pool_new(struct access *access, unsigned n, struct worker_socket *given,
+int worker_pool_new(struct policy *policy, unsigned n, struct worker_socket *given,
 		    unsigned n_given, struct reactor *main_reactor, struct worker_pool **ret,
 		    const char **ret_key)
 {
@@ -52,10 +52,10 @@ int worker_pool_new(struct access *access, unsigned n, struct worker_socket *giv
 	if (p) {
 		memset(p, 0, sizeof(*p));
 		p->main_reactor = main_reactor;
-		error = make_workers(p, access, n);
+		error = make_workers(p, policy, n);
 	}
 	if (!error)
-		error = worker_pool_listen(p, access->config, given, n_given, ret_key);
+		error = worker_pool_listen(p, policy->config, given, n_given, ret_key);
 	if (error) {
 		worker_pool_free(p);
 		return error;

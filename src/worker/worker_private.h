@@ -10,7 +10,7 @@
 #include "worker/worker.h"
 
 /* A worker that doesn't run yet. Return: 0 | -ENOMEM | -errno of epoll. */
-int worker_new(struct worker_pool *p, struct access *access, unsigned index, struct worker **ret)
+int worker_new(struct worker_pool *p, struct policy *policy, unsigned index, struct worker **ret)
 	WB_NODISCARD;
 
 /* Its thread has ended, or never was. NULL is fine. */

@@ -417,18 +417,18 @@ static void step_stop(struct play *pl)
 }
 
 /* Every second time with less memory than a file may say, or no script would come near it. */
-static struct access *make_access(unsigned which)
+static struct policy *make_policy(unsigned which)
 {
-	struct access *access;
+	struct policy *policy;
 	char lines[2048];
 
 	snprintf(lines, sizeof(lines), "%s%s", common, configs[which % ARRAY_LEN(configs)]);
-	access = rig_access(lines);
+	policy = rig_policy(lines);
 	if (which / ARRAY_LEN(configs) % 2) {
-		access->config->log_memory = 24 * 1024;
-		access->config->reassembly_memory = 8 * 1024;
+		policy->config->log_memory = 24 * 1024;
+		policy->config->reassembly_memory = 8 * 1024;
 	}
-	return access;
+	return policy;
 }
 
 /* Another process goes on; not before nothing waits for room in a ring. */
@@ -446,7 +446,7 @@ static void step_hand_over(struct play *pl, unsigned workers)
 static void step_order(struct play *pl, unsigned which)
 {
 	uint8_t what = fuzz_byte(&pl->in);
-	struct access *access;
+	struct policy *policy;
 
 	if (what >= 250) {
 		step_stop(pl);
@@ -461,12 +461,12 @@ static void step_order(struct play *pl, unsigned which)
 		step_flood(pl, which);
 		return;
 	}
-	access = make_access(what);
-	CHECK_EQ(config_keep_running(access->config, pl->rig->config), 0);
+	policy = make_policy(what);
+	CHECK_EQ(config_keep_running(policy->config, pl->rig->config), 0);
 	for (unsigned i = 0; i < pl->rig->n; i++)
 		if (which % 2 == 0 || i == which / 2 % pl->rig->n)
-			worker_configure(pl->rig->w[i], access_ref(access));
-	access_unref(access);
+			worker_configure(pl->rig->w[i], policy_ref(policy));
+	policy_unref(policy);
 }
 
 static void step(struct play *pl)

@@ -104,17 +104,17 @@ struct config *rig_config(const char *lines)
 	return config;
 }
 
-struct access *rig_access(const char *lines)
+struct policy *rig_policy(const char *lines)
 {
 	struct config *config = rig_config(lines);
-	struct access *access = NULL;
-	char why[ACCESS_WHY_MAX];
+	struct policy *policy = NULL;
+	char why[POLICY_WHY_MAX];
 	const char *blame;
 
-	if (access_new(config, NULL, &access, &blame, why))
+	if (policy_new(config, NULL, &policy, &blame, why))
 		fail_msg("%s", why);
 	config_unref(config);
-	return access;
+	return policy;
 }
 
 struct rig *rig_new(unsigned workers, const char *config)
@@ -128,11 +128,11 @@ struct rig *rig_new(unsigned workers, const char *config)
 	atomic_store(&log_level, LOG_ERR);
 	r->now_ns = RIG_START_NS;
 	clock_set_for_test(r->now_ns);
-	r->access = rig_access(config);
-	r->config = r->access->config;
+	r->policy = rig_policy(config);
+	r->config = r->policy->config;
 	arena_init(&r->arena, 65536, 64 << 20);
 	CHECK_EQ(reactor_init(&r->main, &no_ops), 0);
-	CHECK_EQ(worker_pool_new(r->access, workers, NULL, 0, &r->main, &r->pool, &blame), 0);
+	CHECK_EQ(worker_pool_new(r->policy, workers, NULL, 0, &r->main, &r->pool, &blame), 0);
 	r->n = workers;
 	for (unsigned i = 0; i < workers; i++)
 		r->w[i] = r->pool->workers[i];
@@ -260,11 +260,11 @@ static void adopt_pool(struct rig *r, unsigned workers, const char *config)
 	const char *blame;
 
 	if (config) {
-		access_unref(r->access);
-		r->access = rig_access(config);
-		r->config = r->access->config;
+		policy_unref(r->policy);
+		r->policy = rig_policy(config);
+		r->config = r->policy->config;
 	}
-	CHECK_EQ(worker_pool_new(r->access, workers, NULL, 0, &r->main, &r->pool, &blame), 0);
+	CHECK_EQ(worker_pool_new(r->policy, workers, NULL, 0, &r->main, &r->pool, &blame), 0);
 	r->n = workers;
 	for (unsigned i = 0; i < workers; i++)
 		r->w[i] = r->pool->workers[i];
@@ -358,7 +358,7 @@ void rig_free(struct rig *r)
 		guest_free(r->guests[i]);
 	worker_pool_free(r->pool);
 	reactor_fini(&r->main);
-	access_unref(r->access);
+	policy_unref(r->policy);
 	arena_fini(&r->arena);
 	clock_set_for_test(0);
 	atomic_store(&log_level, LOG_INFO);

@@ -32,8 +32,8 @@ struct WB_OWNER(test) rig {
 	struct worker *w[DIRECTORY_MAX_WORKERS];
 	unsigned n;          /* workers */
 	struct reactor main; /* is woken when a task is done */
-	struct access *access;
-	struct config *config; /* access->config */
+	struct policy *policy;
+	struct config *config; /* policy->config */
 	struct arena arena;    /* of the message that was looked at last */
 	uint64_t now_ns;
 	struct guest *guests[RIG_MAX_GUESTS];
@@ -89,7 +89,7 @@ void rig_free(struct rig *r);
 struct config *rig_config(const char *lines);
 
 /* The same, as workers want it. */
-struct access *rig_access(const char *lines);
+struct policy *rig_policy(const char *lines);
 
 /* One turn of every worker, or of one. */
 void rig_turn(struct rig *r);

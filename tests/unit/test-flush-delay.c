@@ -132,7 +132,7 @@ TEST(flush_delay_that_a_reload_takes_away)
 
 	guest_chat(p.a, "x", NULL);
 	expect_nothing(&p);
-	worker_configure(p.r->w[0], rig_access("flush_delay = 0\n"));
+	worker_configure(p.r->w[0], rig_policy("flush_delay = 0\n"));
 	rig_pass(p.r, DELAY_NS);
 	expect_chat(p.b, "x");
 	guest_chat(p.a, "y", NULL);

@@ -282,9 +282,9 @@ TEST(limit_at_which_messages_are_skipped)
 /* Gives the worker the configuration it has, with one number changed. */
 #define RECONFIGURE(r, lines, member, value)                \
 	do {                                                \
-		struct access *access_ = rig_access(lines); \
-		access_->config->member = (value);          \
-		worker_configure((r)->w[0], access_);       \
+		struct policy *policy_ = rig_policy(lines); \
+		policy_->config->member = (value);          \
+		worker_configure((r)->w[0], policy_);       \
 		rig_turn(r);                                \
 	} while (0)
 

@@ -98,8 +98,8 @@ TEST(worker_refusal_comes_after_the_requests_own_faults)
 TEST(worker_pool_names_the_key_that_is_to_blame)
 {
 	static const struct reactor_ops no_ops;
-	struct access *access = rig_access("");
-	struct config *config = access->config;
+	struct policy *policy = rig_policy("");
+	struct config *config = policy->config;
 	struct reactor loop = {0};
 	struct worker_pool *p = NULL, *q = NULL;
 	const char *key = NULL;
@@ -107,21 +107,21 @@ TEST(worker_pool_names_the_key_that_is_to_blame)
 	char *host;
 
 	CHECK_EQ(reactor_init(&loop, &no_ops), 0);
-	CHECK_EQ(worker_pool_new(access, 2, NULL, 0, &loop, &p, &key), 0);
+	CHECK_EQ(worker_pool_new(policy, 2, NULL, 0, &loop, &p, &key), 0);
 	CHECK(p->port > 0 && key == NULL);
 	config->port = p->port;
-	CHECK_EQ(worker_pool_new(access, 1, NULL, 0, &loop, &q, &key), -EADDRINUSE);
+	CHECK_EQ(worker_pool_new(policy, 1, NULL, 0, &loop, &q, &key), -EADDRINUSE);
 	CHECK_STR(key, "port");
 	host = config->host;
 	config->host = (char *)(uintptr_t) "192.0.2.1";
-	CHECK_EQ(worker_pool_new(access, 1, NULL, 0, &loop, &q, &key), -EADDRNOTAVAIL);
+	CHECK_EQ(worker_pool_new(policy, 1, NULL, 0, &loop, &q, &key), -EADDRNOTAVAIL);
 	CHECK_STR(key, "host");
 	config->host = host;
 	p = worker_pool_free(p);
 	CHECK(p == NULL && worker_pool_free(NULL) == NULL);
 	/* One socket that was handed over is shared by all workers. */
 	CHECK_EQ(sock_listen("127.0.0.1", 0, 8, true, &given.fd), 0);
-	CHECK_EQ(worker_pool_new(access, 3, &given, 1, &loop, &p, &key), 0);
+	CHECK_EQ(worker_pool_new(policy, 3, &given, 1, &loop, &p, &key), 0);
 	worker_pool_drain(p, &given, 1);
 	CHECK_EQ(given.fd, -1);
 	for (unsigned i = 0; i < 3; i++)
@@ -129,14 +129,14 @@ TEST(worker_pool_names_the_key_that_is_to_blame)
 	CHECK(p->port > 0);
 	worker_pool_free(p);
 	reactor_fini(&loop);
-	access_unref(access);
+	policy_unref(policy);
 }
 
 /* Who waits at a listener that goes is let in, with a serial that nobody had before. */
 TEST(worker_pool_drains_listeners_that_are_not_used)
 {
 	static const struct reactor_ops no_ops;
-	struct access *access = rig_access("host = 127.0.0.2\n");
+	struct policy *policy = rig_policy("host = 127.0.0.2\n");
 	struct worker_socket given = {-1, LISTENER_PLAIN};
 	struct sockaddr_in to = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
 	struct reactor loop = {0};
@@ -149,7 +149,7 @@ TEST(worker_pool_drains_listeners_that_are_not_used)
 	CHECK_EQ(sock_listen("127.0.0.1", 0, 8, true, &given.fd), 0);
 	to.sin_port = htons(sock_port(given.fd));
 	CHECK_EQ(connect(client, (struct sockaddr *)&to, sizeof(to)), 0);
-	CHECK_EQ(worker_pool_new(access, 1, &given, 1, &loop, &p, &key), 0);
+	CHECK_EQ(worker_pool_new(policy, 1, &given, 1, &loop, &p, &key), 0);
 	CHECK(given.fd >= 0);
 	CHECK_EQ(p->workers[0]->hub.env.n_all, 0);
 	p->workers[0]->next_serial = 1000; /* as the state of the process before says */
@@ -162,7 +162,7 @@ TEST(worker_pool_drains_listeners_that_are_not_used)
 	CHECK_EQ(worker_turn(p->workers[0], 0), 0);
 	worker_pool_free(p);
 	reactor_fini(&loop);
-	access_unref(access);
+	policy_unref(policy);
 	(void)close(client);
 }
 
@@ -173,14 +173,14 @@ TEST(worker_reload_reaches_open_connections)
 	struct rig *r = rig_new(2, "");
 	struct guest *idle = guest_open(r, 0, "/"), *sender = guest_open(r, 1, "/");
 	struct guest *handshake = guest_accept(r, 0);
-	struct access *access = rig_access("max_frame_size = 1K\nmax_message_size = 1K\n"
+	struct policy *policy = rig_policy("max_frame_size = 1K\nmax_message_size = 1K\n"
 					   "heartbeat_timeout = 2\nping_interval = 1\n");
 	uint8_t zeroes[2000] = {0};
 	uint64_t start;
 
 	for (unsigned i = 0; i < 2; i++)
-		worker_configure(r->w[i], access_ref(access));
-	access_unref(access);
+		worker_configure(r->w[i], policy_ref(policy));
+	policy_unref(policy);
 	guest_send(sender, true, WS_BINARY, zeroes, 1025);
 	start = r->now_ns;
 	rig_settle(r);
@@ -200,7 +200,7 @@ TEST(worker_reload_keeps_a_message_in_the_middle)
 	struct guest_frame f;
 
 	guest_send(g, false, WS_TEXT, "ab", 2);
-	worker_configure(r->w[0], rig_access("echo_path = /echo\nmax_frame_size = 1K\n"));
+	worker_configure(r->w[0], rig_policy("echo_path = /echo\nmax_frame_size = 1K\n"));
 	rig_pass(r, STEP);
 	guest_send(g, true, WS_CONTINUATION, "cd", 2);
 	rig_settle(r);

@@ -14,9 +14,9 @@
 #include "wire/http.h"
 #include "wire/token.h"
 
-#define ACCESS_WHY_MAX (TLS_WHY_MAX + 100)
+#define POLICY_WHY_MAX (TLS_WHY_MAX + 100)
 
-struct WB_SHARED access {
+struct WB_SHARED policy {
 	_Atomic unsigned refs;
 	struct tls_server *tls WB_FROZEN;    /* NULL: off */
 	struct token_keys *keys WB_FROZEN;   /* NULL: nobody needs a token */
@@ -27,7 +27,7 @@ struct WB_SHARED access {
 };
 
 /**
- * access_new() - read what the configuration names
+ * policy_new() - read what the configuration names
  * @before:  the one in force, or NULL
  * @ret_key: on failure: the key of the configuration that is to blame
  * @why:     on failure: what is wrong
@@ -36,22 +36,22 @@ struct WB_SHARED access {
  * Owns:    *@ret is the caller's reference; it keeps one of @config.
  * Thread:  main; reads files.
  */
-int access_new(struct config *config, const struct access *before, struct access **ret,
-	       const char **ret_key, char why[ACCESS_WHY_MAX]) WB_NODISCARD;
+int policy_new(struct config *config, const struct policy *before, struct policy **ret,
+	       const char **ret_key, char why[POLICY_WHY_MAX]) WB_NODISCARD;
 
-WB_ANY_THREAD struct access *access_ref(struct access *a);
+WB_ANY_THREAD struct policy *policy_ref(struct policy *p);
 /* NULL is fine. Return: NULL. */
-WB_ANY_THREAD struct access *access_unref(struct access *a);
+WB_ANY_THREAD struct policy *policy_unref(struct policy *p);
 
 /* Whether an address is that of a proxy which may be believed. */
-WB_ANY_THREAD bool access_trusts(const struct access *a, const uint8_t ip[IP_BYTES]);
+WB_ANY_THREAD bool policy_trusts(const struct policy *p, const uint8_t ip[IP_BYTES]);
 
 /**
- * access_allows_origin() - whether pages of an origin may connect
+ * policy_allows_origin() - whether pages of an origin may connect
  * @origin: value of the Origin header; p is NULL when there is none: no browser, which may
  *
  * Each of allowed_origins is `*`, an origin (RFC 6454 section 6.2: compared without regard
  * to case, a default port may be left out), a host, or `*.` and a host for all below it,
  * with or without a scheme.
  */
-WB_ANY_THREAD bool access_allows_origin(const struct access *a, struct http_text origin);
+WB_ANY_THREAD bool policy_allows_origin(const struct policy *p, struct http_text origin);

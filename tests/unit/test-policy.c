@@ -1,24 +1,24 @@
 /* SPDX-License-Identifier: MIT */
-#include "conn/access.h"
+#include "conn/policy.h"
 
 #include <errno.h>
 
 #include "rig.h"
 
-static struct access *with_origins(const char *list)
+static struct policy *with_origins(const char *list)
 {
 	char line[300];
 
 	snprintf(line, sizeof(line), "allowed_origins = %s\n", list);
-	return rig_access(line);
+	return rig_policy(line);
 }
 
-static bool allows(const struct access *a, const char *origin)
+static bool allows(const struct policy *a, const char *origin)
 {
-	return access_allows_origin(a, (struct http_text){origin, strlen(origin)});
+	return policy_allows_origin(a, (struct http_text){origin, strlen(origin)});
 }
 
-TEST(access_allows_the_origins_of_the_list)
+TEST(policy_allows_the_origins_of_the_list)
 {
 	static const struct {
 		const char *list, *yes, *no;
@@ -47,51 +47,51 @@ TEST(access_allows_the_origins_of_the_list)
 	};
 
 	for (size_t i = 0; i < ARRAY_LEN(row); i++) {
-		struct access *a = with_origins(row[i].list);
+		struct policy *a = with_origins(row[i].list);
 
 		if (!allows(a, row[i].yes))
 			fail_msg("%s does not allow %s", row[i].list, row[i].yes);
 		if (row[i].no && allows(a, row[i].no))
 			fail_msg("%s allows %s", row[i].list, row[i].no);
-		CHECK(access_allows_origin(a, (struct http_text){0})); /* no browser */
-		access_unref(a);
+		CHECK(policy_allows_origin(a, (struct http_text){0})); /* no browser */
+		policy_unref(a);
 	}
 }
 
-TEST(access_trusts_the_proxies_of_the_list)
+TEST(policy_trusts_the_proxies_of_the_list)
 {
-	struct access *a = rig_access("trusted_proxies = 10.0.0.0/8 2001:db8::/32, 192.0.2.1\n");
+	struct policy *a = rig_policy("trusted_proxies = 10.0.0.0/8 2001:db8::/32, 192.0.2.1\n");
 	uint8_t ip[IP_BYTES];
 
 	CHECK_EQ(a->n_trusted, 3);
 	CHECK_EQ(ip_parse("10.200.0.1", 10, ip), 0);
-	CHECK(access_trusts(a, ip));
+	CHECK(policy_trusts(a, ip));
 	CHECK_EQ(ip_parse("192.0.2.1", 9, ip), 0);
-	CHECK(access_trusts(a, ip));
+	CHECK(policy_trusts(a, ip));
 	CHECK_EQ(ip_parse("192.0.2.2", 9, ip), 0);
-	CHECK(!access_trusts(a, ip));
-	access_unref(a);
-	a = rig_access("");
-	CHECK(!access_trusts(a, ip));
-	access_unref(a);
+	CHECK(!policy_trusts(a, ip));
+	policy_unref(a);
+	a = rig_policy("");
+	CHECK(!policy_trusts(a, ip));
+	policy_unref(a);
 }
 
 /* What is wrong with a configuration that names files. */
 static void check_blame(const char *lines, const char *blamed, const char *words)
 {
 	struct config *config = rig_config(lines);
-	struct access *a = NULL;
-	char why[ACCESS_WHY_MAX];
+	struct policy *a = NULL;
+	char why[POLICY_WHY_MAX];
 	const char *got = NULL;
 
-	CHECK_EQ(access_new(config, NULL, &a, &got, why), -EINVAL);
+	CHECK_EQ(policy_new(config, NULL, &a, &got, why), -EINVAL);
 	CHECK_STR(got, blamed);
 	if (!strstr(why, words))
 		fail_msg("%s has no %s", why, words);
 	config_unref(config);
 }
 
-TEST(access_names_the_key_that_is_to_blame)
+TEST(policy_names_the_key_that_is_to_blame)
 {
 	check_blame("tls_port = 0\n", "tls_certificate", "needs a certificate");
 	check_blame("tls_port = 0\ntls_certificate = /no/such\n", "tls_certificate",

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-#include "conn/access.h"
+#include "conn/policy.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -7,18 +7,18 @@
 
 /* ------------------------------------------------------------------------- making */
 
-static int read_prefixes(struct access *a, const char *list)
+static int read_prefixes(struct policy *p, const char *list)
 {
 	size_t n, count = 0;
 
 	for (const char *at = list; word_next(&at) > 0;)
 		count++;
-	a->trusted = calloc(MAX(count, (size_t)1), sizeof(*a->trusted));
-	if (!a->trusted)
+	p->trusted = calloc(MAX(count, (size_t)1), sizeof(*p->trusted));
+	if (!p->trusted)
 		return -ENOMEM;
 	for (const char *at = list; (n = word_next(&at)) > 0;)
-		if (ip_prefix_parse(at - n, n, &a->trusted[a->n_trusted]) == 0)
-			a->n_trusted++;
+		if (ip_prefix_parse(at - n, n, &p->trusted[p->n_trusted]) == 0)
+			p->n_trusted++;
 	return 0;
 }
 
@@ -37,10 +37,10 @@ static int split(const char *list, char *room, const char **ret, size_t max)
 	return (int)count;
 }
 
-static int read_pairs(struct access *a, const struct access *before, const char **ret_key,
-		      char why[ACCESS_WHY_MAX])
+static int read_pairs(struct policy *p, const struct policy *before, const char **ret_key,
+		      char why[POLICY_WHY_MAX])
 {
-	const struct config *c = a->config;
+	const struct config *c = p->config;
 	const char *certificate[TLS_MAX_PAIRS], *key[TLS_MAX_PAIRS];
 	WB_CLEANUP(freep) char *certificates = strdup(c->tls_certificate);
 	WB_CLEANUP(freep) char *keys = strdup(c->tls_key);
@@ -53,19 +53,19 @@ static int read_pairs(struct access *a, const struct access *before, const char 
 	n_keys = split(c->tls_key, keys, key, TLS_MAX_PAIRS);
 	*ret_key = "tls_certificate";
 	if (n <= 0) {
-		snprintf(why, ACCESS_WHY_MAX,
+		snprintf(why, POLICY_WHY_MAX,
 			 n < 0 ? "more than 32 certificates" : "tls_port needs a certificate");
 		return -EINVAL;
 	}
 	*ret_key = "tls_key";
 	if (n_keys != n && n_keys != 0) {
-		snprintf(why, ACCESS_WHY_MAX, "%d keys for %d certificates", MAX(n_keys, 0), n);
+		snprintf(why, POLICY_WHY_MAX, "%d keys for %d certificates", MAX(n_keys, 0), n);
 		return -EINVAL;
 	}
 	for (int i = 0; i < n; i++)
 		o.pair[o.n_pairs++] =
 			(struct tls_pair){certificate[i], n_keys ? key[i] : certificate[i]};
-	r = tls_server_new(&o, before ? before->tls : NULL, &a->tls, why);
+	r = tls_server_new(&o, before ? before->tls : NULL, &p->tls, why);
 	if (r == -EINVAL)
 		for (int i = 0; i < n; i++)
 			if (strncmp(why, certificate[i], strlen(certificate[i])) == 0)
@@ -75,58 +75,58 @@ static int read_pairs(struct access *a, const struct access *before, const char 
 	return r;
 }
 
-int access_new(struct config *config, const struct access *before, struct access **ret,
-	       const char **ret_key, char why[ACCESS_WHY_MAX])
+int policy_new(struct config *config, const struct policy *before, struct policy **ret,
+	       const char **ret_key, char why[POLICY_WHY_MAX])
 {
-	struct access *a = calloc(1, sizeof(*a));
+	struct policy *p = calloc(1, sizeof(*p));
 	int r;
 
 	*ret_key = NULL;
-	snprintf(why, ACCESS_WHY_MAX, "out of memory");
-	if (!a)
+	snprintf(why, POLICY_WHY_MAX, "out of memory");
+	if (!p)
 		return -ENOMEM;
-	atomic_init(&a->refs, 1);
-	a->config = config_ref(config);
-	a->origins = config->allowed_origins;
-	r = read_prefixes(a, config->trusted_proxies);
+	atomic_init(&p->refs, 1);
+	p->config = config_ref(config);
+	p->origins = config->allowed_origins;
+	r = read_prefixes(p, config->trusted_proxies);
 	if (r == 0 && config->tls_port != CONFIG_PORT_OFF)
-		r = read_pairs(a, before, ret_key, why);
+		r = read_pairs(p, before, ret_key, why);
 	if (r == 0 && config->auth == AUTH_JWT) {
 		*ret_key = "jwt_key_file";
-		r = token_keys_new(config->jwt_key_file, &a->keys, why);
+		r = token_keys_new(config->jwt_key_file, &p->keys, why);
 	}
 	if (r) {
-		access_unref(a);
+		policy_unref(p);
 		return r;
 	}
-	*ret = a;
+	*ret = p;
 	return 0;
 }
 
-struct access *access_ref(struct access *a)
+struct policy *policy_ref(struct policy *p)
 {
-	atomic_fetch_add_explicit(&a->refs, 1, memory_order_relaxed);
-	return a;
+	atomic_fetch_add_explicit(&p->refs, 1, memory_order_relaxed);
+	return p;
 }
 
-struct access *access_unref(struct access *a)
+struct policy *policy_unref(struct policy *p)
 {
-	if (!a || atomic_fetch_sub_explicit(&a->refs, 1, memory_order_acq_rel) != 1)
+	if (!p || atomic_fetch_sub_explicit(&p->refs, 1, memory_order_acq_rel) != 1)
 		return NULL;
-	tls_server_unref(a->tls);
-	token_keys_free(a->keys);
-	free(a->trusted);
-	config_unref(a->config);
-	free(a);
+	tls_server_unref(p->tls);
+	token_keys_free(p->keys);
+	free(p->trusted);
+	config_unref(p->config);
+	free(p);
 	return NULL;
 }
 
 /* ----------------------------------------------------------------------- questions */
 
-bool access_trusts(const struct access *a, const uint8_t ip[IP_BYTES])
+bool policy_trusts(const struct policy *p, const uint8_t ip[IP_BYTES])
 {
-	for (size_t i = 0; i < a->n_trusted; i++)
-		if (ip_prefix_has(&a->trusted[i], ip))
+	for (size_t i = 0; i < p->n_trusted; i++)
+		if (ip_prefix_has(&p->trusted[i], ip))
 			return true;
 	return false;
 }
@@ -192,15 +192,15 @@ static bool is_host(struct http_text host)
 	return host.n > 0;
 }
 
-bool access_allows_origin(const struct access *a, struct http_text origin)
+bool policy_allows_origin(const struct policy *p, struct http_text origin)
 {
 	struct origin o;
 	size_t n;
 
-	if (!origin.p || !a->origins[0])
+	if (!origin.p || !p->origins[0])
 		return true;
 	o = take_apart(origin);
-	for (const char *at = a->origins; (n = word_next(&at)) > 0;) {
+	for (const char *at = p->origins; (n = word_next(&at)) > 0;) {
 		const struct http_text word = {at - n, n};
 		struct origin allowed;
 		bool is_word;
