@@ -195,7 +195,7 @@ check: deps
 
 # The second pass hands everything over to another process wherever a test waits.
 HANDED_OVER := conn conn-output conn-timers hub protocol protocol-channels slow limits regressions \
-	channel-model frame-forms
+	channel-model frame-variants
 
 check-unit: $(O)/unit
 	$(Q)$(O)/unit $(UNIT)

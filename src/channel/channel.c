@@ -166,7 +166,7 @@ static const struct frame_bytes *bytes_for(const struct member *m, uint64_t seq)
 
 	if (!f || f->sender == m->conn->serial)
 		return NULL;
-	return frame_for(f, m->conn->caps, m->conn->window, m->channel->env->maker);
+	return frame_variant_for(f, m->conn->caps, m->conn->window, m->channel->env->maker);
 }
 
 static void count_sent(const struct channel *ch, uint64_t frames, uint64_t bytes)
@@ -299,8 +299,8 @@ static const struct batch *batch_for(struct channel *ch, unsigned class)
 	b->bytes = 0;
 	for (uint64_t seq = ch->flushed; seq < ch->round_to; seq++) {
 		const struct frame_bytes *bytes =
-			frame_for(slot_of(ch, seq)->frame, caps_of_class(class),
-				  window_of_class(class), ch->env->maker);
+			frame_variant_for(slot_of(ch, seq)->frame, caps_of_class(class),
+					  window_of_class(class), ch->env->maker);
 
 		if (!bytes)
 			continue;
@@ -318,7 +318,7 @@ static size_t batch_weight(const struct frame *f)
 	return f->flags & FRAME_IS_PACKED ? CHANNEL_BATCH_BYTES : f->body.len;
 }
 
-/* Chooses how far the next round goes; returns whether its messages have several forms. */
+/* Chooses how far the next round goes; returns whether its messages have several variants. */
 static bool begin_round(struct channel *ch)
 {
 	bool varies = false;

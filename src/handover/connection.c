@@ -134,7 +134,7 @@ static bool save_output(const struct conn *c, State__Connection *s, const struct
 	s->output->head_sent = out->head_sent;
 	if (out->transit) {
 		s->output->transit = numbers_find(numbers, out->transit)->number;
-		s->output->transit_form = frame_form_of(out->transit, out->transit_bytes);
+		s->output->transit_variant = frame_variant_of(out->transit, out->transit_bytes);
 		s->output->transit_at = out->transit_at;
 	}
 	return true;
@@ -288,12 +288,12 @@ static int restore_members(struct conn *c, const State__Connection *s, const str
 	return error;
 }
 
-static const struct frame_bytes *form_of(const struct frame *f, uint32_t form)
+static const struct frame_bytes *variant_of(const struct frame *f, uint32_t variant)
 {
-	if (form == 0)
+	if (variant == 0)
 		return &f->body;
-	return form <= FRAME_N_FORMS
-		       ? atomic_load_explicit(&f->form[form - 1], memory_order_relaxed)
+	return variant <= FRAME_N_VARIANTS
+		       ? atomic_load_explicit(&f->variant[variant - 1], memory_order_relaxed)
 		       : NULL;
 }
 
@@ -312,7 +312,7 @@ static int restore_output(struct conn *c, const State__Output *s, const struct r
 		return -EINVAL;
 	if (s->transit) {
 		transit = r->frame[s->transit - 1];
-		bytes = transit ? form_of(transit, s->transit_form) : NULL;
+		bytes = transit ? variant_of(transit, s->transit_variant) : NULL;
 		if (!bytes)
 			return -EINVAL;
 	}

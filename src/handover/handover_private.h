@@ -14,7 +14,7 @@
 struct WB_OWNER(main) numbered_frame {
 	struct frame *frame;
 	uint32_t number;
-	uint32_t forms; /* bit i: form[i] */
+	uint32_t variants; /* bit i: variant[i] */
 	UT_hash_handle hh;
 };
 
@@ -26,11 +26,11 @@ struct WB_OWNER(main) numbers {
 
 struct numbered_frame *numbers_find(const struct numbers *n, const struct frame *f);
 
-/* Which encoding of a frame some bytes are: 0 as published, else enum frame_form + 1. */
-uint32_t frame_form_of(const struct frame *f, const struct frame_bytes *b);
+/* Which encoding of a frame some bytes are: 0 as published, else enum frame_variant + 1. */
+uint32_t frame_variant_of(const struct frame *f, const struct frame_bytes *b);
 
 /* A frame's own record; allocates from @a. NULL: no memory. */
-State__Frame *frame_record(const struct frame *f, uint32_t forms, struct arena *a);
+State__Frame *frame_record(const struct frame *f, uint32_t variants, struct arena *a);
 
 /* The frame of a record; NULL: no memory, or it is of no frame. */
 struct frame *frame_of_record(const State__Frame *s, _Atomic size_t *account);

@@ -97,11 +97,11 @@ struct frame *frame_of_record(const State__Frame *s, _Atomic size_t *account)
 	saved.len = s->body->data.len;
 	saved.piece = s->body->piece;
 	f = frame_new_saved(&saved, account);
-	for (size_t i = 0; f && i < s->n_forms; i++) {
-		const State__Bytes *b = s->forms[i];
+	for (size_t i = 0; f && i < s->n_variants; i++) {
+		const State__Bytes *b = s->variants[i];
 
-		if (b->form == 0 ||
-		    !frame_set_form(f, b->form - 1, b->data.data, b->data.len, b->piece))
+		if (b->variant == 0 ||
+		    !frame_set_variant(f, b->variant - 1, b->data.data, b->data.len, b->piece))
 			f = frame_unref(f);
 	}
 	return f;

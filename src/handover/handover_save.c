@@ -45,10 +45,10 @@ struct numbered_frame *numbers_find(const struct numbers *n, const struct frame 
 	return found;
 }
 
-uint32_t frame_form_of(const struct frame *f, const struct frame_bytes *b)
+uint32_t frame_variant_of(const struct frame *f, const struct frame_bytes *b)
 {
-	for (uint32_t i = 0; i < FRAME_N_FORMS && b != &f->body; i++)
-		if (atomic_load_explicit(&f->form[i], memory_order_relaxed) == b)
+	for (uint32_t i = 0; i < FRAME_N_VARIANTS && b != &f->body; i++)
+		if (atomic_load_explicit(&f->variant[i], memory_order_relaxed) == b)
 			return i + 1;
 	return 0;
 }
@@ -125,15 +125,15 @@ static int number_log(struct saving *s, const struct channel *ch)
 static int number_transit(struct saving *s, const struct conn *c)
 {
 	struct numbered_frame *n;
-	uint32_t form;
+	uint32_t variant;
 
 	if (!c->out->transit)
 		return 0;
 	n = number(s, c->out->transit);
 	if (!n)
 		return -ENOMEM;
-	form = frame_form_of(c->out->transit, c->out->transit_bytes);
-	n->forms |= form ? 1u << (form - 1) : 0;
+	variant = frame_variant_of(c->out->transit, c->out->transit_bytes);
+	n->variants |= variant ? 1u << (variant - 1) : 0;
 	return 0;
 }
 
@@ -160,24 +160,24 @@ static int number_all(struct saving *s)
 
 /* ---------------------------------------------------------------------- records */
 
-static bool bytes_record(State__Bytes *out, uint32_t form, const struct frame_bytes *b)
+static bool bytes_record(State__Bytes *out, uint32_t variant, const struct frame_bytes *b)
 {
 	*out = (State__Bytes)STATE__BYTES__INIT;
-	out->form = form;
+	out->variant = variant;
 	out->piece = b->piece;
 	out->data = (ProtobufCBinaryData){b->len, (uint8_t *)(uintptr_t)b->bytes};
 	return true;
 }
 
 /* Return: NULL without memory. */
-static State__Bytes *form_record(uint32_t form, const struct frame_bytes *b, struct arena *a)
+static State__Bytes *variant_record(uint32_t variant, const struct frame_bytes *b, struct arena *a)
 {
 	State__Bytes *out = arena_alloc(a, sizeof(*out));
 
-	return out && bytes_record(out, form, b) ? out : NULL;
+	return out && bytes_record(out, variant, b) ? out : NULL;
 }
 
-State__Frame *frame_record(const struct frame *f, uint32_t forms, struct arena *a)
+State__Frame *frame_record(const struct frame *f, uint32_t variants, struct arena *a)
 {
 	State__Frame *s = arena_alloc(a, sizeof(*s));
 
@@ -191,16 +191,16 @@ State__Frame *frame_record(const struct frame *f, uint32_t forms, struct arena *
 	s->sender = f->sender;
 	s->received_ns = f->received_ns;
 	s->messages = f->messages;
-	s->body = form_record(0, &f->body, a);
-	s->forms = arena_alloc(a, FRAME_N_FORMS * sizeof(State__Bytes *));
-	if (!s->body || !s->forms)
+	s->body = variant_record(0, &f->body, a);
+	s->variants = arena_alloc(a, FRAME_N_VARIANTS * sizeof(State__Bytes *));
+	if (!s->body || !s->variants)
 		return NULL;
-	for (uint32_t i = 0; i < FRAME_N_FORMS; i++) {
-		if (!(forms & 1u << i))
+	for (uint32_t i = 0; i < FRAME_N_VARIANTS; i++) {
+		if (!(variants & 1u << i))
 			continue;
-		s->forms[s->n_forms] = form_record(
-			i + 1, atomic_load_explicit(&f->form[i], memory_order_relaxed), a);
-		if (!s->forms[s->n_forms++])
+		s->variants[s->n_variants] = variant_record(
+			i + 1, atomic_load_explicit(&f->variant[i], memory_order_relaxed), a);
+		if (!s->variants[s->n_variants++])
 			return NULL;
 	}
 	return s;
@@ -312,7 +312,7 @@ static int put_all(struct saving *s, struct handover_report *ret)
 	for (unsigned i = 0; i < s->pool->n && r == 0; i++)
 		r = put_counters(s, &s->pool->workers[i]->metrics);
 	for (struct numbered_frame *n = s->numbers.frames; n && r == 0; n = n->hh.next)
-		r = put(s, STATE_FRAME, frame_record(n->frame, n->forms, &s->arena));
+		r = put(s, STATE_FRAME, frame_record(n->frame, n->variants, &s->arena));
 	for (uint32_t i = 0; i < s->n_channels && r == 0; i++)
 		r = put_channel(s, &s->channels[i]);
 	for (unsigned i = 0; i < s->pool->n && r == 0; i++)

@@ -11,7 +11,7 @@
  *
  * Windows: a client may bound the server's with server_max_window_bits, from 8 to
  * 15. The server uses three sizes only, and answers with the largest that the
- * client's bound allows, so a message has three deflated forms at most. A bound of 8
+ * client's bound allows, so a message has three deflated variants at most. A bound of 8
  * is declined: zlib has no raw stream with that window. The client's own window is
  * left to the client: everything up to 15 is read.
  *

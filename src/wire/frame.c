@@ -7,7 +7,7 @@
 #include "containers/mem.h"
 #include "wire/ws.h"
 
-/* A message cannot be unpacked for those who cannot read it: stands in a slot of form[]. */
+/* A message cannot be unpacked for those who cannot read it: stands in a slot of variant[]. */
 static struct frame_bytes broken = {.len = 0};
 
 static size_t head_size(size_t payload)
@@ -233,18 +233,18 @@ struct frame *frame_from_msg(const struct msg_builder *b, size_t max_frame, _Ato
 	return f;
 }
 
-/* Whether a slot has bytes of its own, and neither none nor those of another form. */
-static bool is_own(const struct frame *f, size_t form, const struct frame_bytes *b)
+/* Whether a slot has bytes of its own, and neither none nor those of another variant. */
+static bool is_own(const struct frame *f, size_t variant, const struct frame_bytes *b)
 {
 	if (!b || b == &broken || b == &f->body)
 		return false;
-	return form < FRAME_DEFLATED ||
-	       b != atomic_load_explicit(&f->form[FRAME_UNPACKED], memory_order_relaxed);
+	return variant < FRAME_VARIANT_DEFLATED ||
+	       b != atomic_load_explicit(&f->variant[FRAME_VARIANT_UNPACKED], memory_order_relaxed);
 }
 
-static void free_form(struct frame *f, size_t form, struct frame_bytes *b)
+static void free_variant(struct frame *f, size_t variant, struct frame_bytes *b)
 {
-	if (!is_own(f, form, b))
+	if (!is_own(f, variant, b))
 		return;
 	discharge(f, sizeof(*b) + b->len);
 	free(b);
@@ -254,9 +254,9 @@ struct frame *frame_unref(struct frame *f)
 {
 	if (!f || atomic_fetch_sub_explicit(&f->refs, 1, memory_order_acq_rel) != 1)
 		return NULL;
-	/* From the last on: a deflated form may be the unpacked one. */
-	for (size_t i = FRAME_N_FORMS; i-- > 0;)
-		free_form(f, i, atomic_load_explicit(&f->form[i], memory_order_relaxed));
+	/* From the last on: a deflated variant may be the unpacked one. */
+	for (size_t i = FRAME_N_VARIANTS; i-- > 0;)
+		free_variant(f, i, atomic_load_explicit(&f->variant[i], memory_order_relaxed));
 	discharge(f, sizeof(*f) + f->body.len + f->room);
 	free(f);
 	return NULL;
@@ -299,12 +299,13 @@ struct frame *frame_new_saved(const struct frame_saved *s, _Atomic size_t *accou
 	return f;
 }
 
-const struct frame_bytes *frame_set_form(struct frame *f, size_t form, const uint8_t *bytes,
-					 size_t len, size_t piece)
+const struct frame_bytes *frame_set_variant(struct frame *f, size_t variant, const uint8_t *bytes,
+					    size_t len, size_t piece)
 {
 	struct frame_bytes *b;
 
-	if (form >= FRAME_N_FORMS || atomic_load_explicit(&f->form[form], memory_order_relaxed) ||
+	if (variant >= FRAME_N_VARIANTS ||
+	    atomic_load_explicit(&f->variant[variant], memory_order_relaxed) ||
 	    !is_sound(WS_BINARY, len, piece))
 		return NULL;
 	b = malloc(sizeof(*b) + len);
@@ -314,7 +315,7 @@ const struct frame_bytes *frame_set_form(struct frame *f, size_t form, const uin
 	b->piece = piece;
 	memcpy(b->bytes, bytes, len);
 	charge(f, sizeof(*b) + len);
-	atomic_store_explicit(&f->form[form], b, memory_order_relaxed);
+	atomic_store_explicit(&f->variant[variant], b, memory_order_relaxed);
 	return b;
 }
 
@@ -349,7 +350,7 @@ static Websocket__WebSocketMessage *decode(struct frame *f, struct frame_maker *
 	return msg;
 }
 
-/* Encodes @b as a form of @f. */
+/* Encodes @b as a variant of @f. */
 static struct frame_bytes *encode(struct frame *f, const struct msg_builder *b, size_t max_frame)
 {
 	size_t size = msg_size(b);
@@ -377,13 +378,13 @@ static struct frame_bytes *encode(struct frame *f, const struct msg_builder *b, 
 	return out;
 }
 
-static struct frame_bytes *make_packed(struct frame *f, size_t form, struct frame_maker *m)
+static struct frame_bytes *make_packed(struct frame *f, size_t variant, struct frame_maker *m)
 {
 	Websocket__WebSocketMessage *msg = decode(f, m);
 	struct frame_bytes *out;
 	struct msg_builder b;
 
-	(void)form;
+	(void)variant;
 	if (!msg)
 		return &f->body;
 	m->scratch.len = 0;
@@ -400,13 +401,13 @@ static struct frame_bytes *make_packed(struct frame *f, size_t form, struct fram
 	return out;
 }
 
-static struct frame_bytes *make_unpacked(struct frame *f, size_t form, struct frame_maker *m)
+static struct frame_bytes *make_unpacked(struct frame *f, size_t variant, struct frame_maker *m)
 {
 	Websocket__WebSocketMessage *msg = decode(f, m);
 	struct frame_bytes *out = NULL;
 	struct msg_builder b;
 
-	(void)form;
+	(void)variant;
 	m->scratch.len = 0;
 	if (msg && zip_unpack(m->zip, (enum zip_kind)f->packed_with, msg->binary->data.data,
 			      msg->binary->data.len, m->max_message, &m->scratch) == 0) {
@@ -437,13 +438,14 @@ static bool deflate_payload(const uint8_t *p, size_t n, enum deflate_window wind
 }
 
 /* What there is to deflate: the message, or what it was unpacked to. */
-static struct frame_bytes *make_deflated(struct frame *f, size_t form, struct frame_maker *m)
+static struct frame_bytes *make_deflated(struct frame *f, size_t variant, struct frame_maker *m)
 {
 	struct frame_bytes *base =
 		f->flags & FRAME_IS_PACKED
-			? atomic_load_explicit(&f->form[FRAME_UNPACKED], memory_order_acquire)
+			? atomic_load_explicit(&f->variant[FRAME_VARIANT_UNPACKED],
+					       memory_order_acquire)
 			: &f->body;
-	enum deflate_window window = (enum deflate_window)(form - FRAME_DEFLATED + 1);
+	enum deflate_window window = (enum deflate_window)(variant - FRAME_VARIANT_DEFLATED + 1);
 	size_t n = payload_len(base), len;
 	struct frame_bytes *out;
 	const uint8_t *p;
@@ -474,23 +476,23 @@ static void trim_buffers(struct frame_maker *m)
 		buf_fini(&m->copy);
 }
 
-/* The form in a slot, made by @make if nobody has done so yet. */
-static const struct frame_bytes *form_of(struct frame *f, size_t form, struct frame_maker *m,
-					 struct frame_bytes *(*make)(struct frame *, size_t,
-								     struct frame_maker *))
+/* The variant in a slot, made by @make if nobody has done so yet. */
+static const struct frame_bytes *variant_of(struct frame *f, size_t variant, struct frame_maker *m,
+					    struct frame_bytes *(*make)(struct frame *, size_t,
+									struct frame_maker *))
 {
 	struct frame_bytes *made, *there;
 
-	there = atomic_load_explicit(&f->form[form], memory_order_acquire);
+	there = atomic_load_explicit(&f->variant[variant], memory_order_acquire);
 	if (there)
 		return there;
-	made = make(f, form, m);
+	made = make(f, variant, m);
 	trim_buffers(m);
 	/* Pairs with the load above, on whichever worker meets the next such receiver. */
-	if (atomic_compare_exchange_strong_explicit(&f->form[form], &there, made,
+	if (atomic_compare_exchange_strong_explicit(&f->variant[variant], &there, made,
 						    memory_order_acq_rel, memory_order_acquire))
 		return made;
-	free_form(f, form, made);
+	free_variant(f, variant, made);
 	return there;
 }
 
@@ -508,22 +510,22 @@ struct frame *frame_new_deflated(uint8_t opcode, const void *p, size_t n,
 	return f;
 }
 
-const struct frame_bytes *frame_for(struct frame *f, unsigned caps, enum deflate_window window,
-				    struct frame_maker *m)
+const struct frame_bytes *frame_variant_for(struct frame *f, unsigned caps,
+					    enum deflate_window window, struct frame_maker *m)
 {
 	const struct frame_bytes *b = &f->body;
 
 	/* What is compressed already is not deflated on top of that. */
 	if (f->flags & FRAME_CAN_PACK && caps & MSG_CAP_ZSTD)
-		return form_of(f, FRAME_PACKED, m, make_packed);
+		return variant_of(f, FRAME_VARIANT_PACKED, m, make_packed);
 	if (f->flags & FRAME_IS_PACKED) {
 		if (caps & (1u << f->packed_with))
 			return b;
-		b = form_of(f, FRAME_UNPACKED, m, make_unpacked);
+		b = variant_of(f, FRAME_VARIANT_UNPACKED, m, make_unpacked);
 		if (b == &broken)
 			return NULL;
 	}
 	if (window != DEFLATE_NONE && f->flags & FRAME_CAN_DEFLATE)
-		b = form_of(f, FRAME_DEFLATED + window - 1, m, make_deflated);
+		b = variant_of(f, FRAME_VARIANT_DEFLATED + window - 1, m, make_deflated);
 	return b;
 }

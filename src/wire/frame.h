@@ -32,11 +32,12 @@
 #include "wire/zip.h"
 
 /* Encodings of one message beside the one that was published. */
-enum frame_form {
-	FRAME_PACKED,   /* BinaryData compressed with zstd */
-	FRAME_UNPACKED, /* BinaryData decompressed */
-	FRAME_DEFLATED, /* and from here on one for each enum deflate_window but DEFLATE_NONE */
-	FRAME_N_FORMS = FRAME_DEFLATED + DEFLATE_N_WINDOWS - 1,
+enum frame_variant {
+	FRAME_VARIANT_PACKED,   /* BinaryData compressed with zstd */
+	FRAME_VARIANT_UNPACKED, /* BinaryData decompressed */
+	FRAME_VARIANT_DEFLATED, /* and from here on one for each enum deflate_window but
+				   DEFLATE_NONE */
+	FRAME_N_VARIANTS = FRAME_VARIANT_DEFLATED + DEFLATE_N_WINDOWS - 1,
 };
 
 enum frame_flags {
@@ -75,8 +76,8 @@ struct WB_SHARED frame {
 	uint32_t room;      /* bytes of body that may still be joined */
 	_Atomic size_t *account WB_FROZEN;
 	_Atomic(struct frame_bytes *)
-		form[FRAME_N_FORMS]; /* NULL: not made; may be another form's bytes */
-	struct frame_bytes body;     /* must be last */
+		variant[FRAME_N_VARIANTS]; /* NULL: not made; may be another variant's bytes */
+	struct frame_bytes body;           /* must be last */
 };
 
 /**
@@ -126,7 +127,7 @@ struct WB_VALUE frame_saved {
 /**
  * frame_new_saved() - make it again, byte for byte
  *
- * What stands in @s may be anything. Variants are made anew; frame_set_form() brings those
+ * What stands in @s may be anything. Variants are made anew; frame_set_variant() brings those
  * of which a receiver has a part already.
  *
  * Return:  the frame with one reference; NULL: @s cannot be of a frame, or there is no memory.
@@ -134,14 +135,14 @@ struct WB_VALUE frame_saved {
 struct frame *frame_new_saved(const struct frame_saved *s, _Atomic size_t *account) WB_NODISCARD;
 
 /**
- * frame_set_form() - give a frame a variant that was made elsewhere
- * @form: enum frame_form
+ * frame_set_variant() - give a frame a variant that was made elsewhere
+ * @variant: enum frame_variant
  *
  * Return:  the bytes, which live as long as @f; NULL as frame_new_saved(), and when it has one.
  * Thread:  the only one that knows @f.
  */
-const struct frame_bytes *frame_set_form(struct frame *f, size_t form, const uint8_t *bytes,
-					 size_t len, size_t piece) WB_NODISCARD;
+const struct frame_bytes *frame_set_variant(struct frame *f, size_t variant, const uint8_t *bytes,
+					    size_t len, size_t piece) WB_NODISCARD;
 
 /* Writes a part of the payload at an offset of the message, across pieces where need be. */
 void frame_write(struct frame *f, size_t offset, const void *p, size_t n);
@@ -176,7 +177,7 @@ static inline bool frame_is_boundary(const struct frame_bytes *b, size_t offset)
 	return offset == b->len || offset % b->piece == 0;
 }
 
-/* True when receivers of different abilities may need different forms of it. */
+/* True when receivers of different abilities may need different variants of it. */
 static inline bool frame_varies(const struct frame *f)
 {
 	return f->flags & (FRAME_CAN_PACK | FRAME_IS_PACKED | FRAME_CAN_DEFLATE);
@@ -216,7 +217,7 @@ struct frame *frame_new_deflated(uint8_t opcode, const void *p, size_t n,
 				 _Atomic size_t *account) WB_NODISCARD;
 
 /**
- * frame_for() - the encoding of a message for a receiver
+ * frame_variant_for() - the encoding of a message for a receiver
  * @caps:   MSG_CAP_ bits of what it reads
  * @window: what it negotiated of permessage-deflate
  *
@@ -225,5 +226,5 @@ struct frame *frame_new_deflated(uint8_t opcode, const void *p, size_t n,
  * Cost:    a comparison where nothing varies; else making the variant, once.
  * Thread:  any worker that holds a reference, each with its own @m.
  */
-const struct frame_bytes *frame_for(struct frame *f, unsigned caps, enum deflate_window window,
-				    struct frame_maker *m);
+const struct frame_bytes *frame_variant_for(struct frame *f, unsigned caps,
+					    enum deflate_window window, struct frame_maker *m);

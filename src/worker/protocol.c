@@ -133,8 +133,8 @@ static void set_packing(struct frame *f, const struct config *config, const mess
 	}
 }
 
-/* Notes whether receivers of different abilities need different forms of it; @m: NULL for text. */
-static void set_forms(struct frame *f, const struct hub *h, const message *m)
+/* Notes whether its receivers may need different variants of it; @m: NULL for text. */
+static void set_variants(struct frame *f, const struct hub *h, const message *m)
 {
 	if (m && m->type == WEBSOCKET__MESSAGE_TYPE__BINARY_DATA)
 		set_packing(f, h->env.config, m);
@@ -162,7 +162,7 @@ static bool publish(struct conn *c, const message *m, struct member *through, co
 	frame_write(f, 0, p, n);
 	if (more)
 		frame_write(f, n, suffix, more);
-	set_forms(f, hub_of(c), m);
+	set_variants(f, hub_of(c), m);
 	hub_publish(hub_of(c), e, f, through);
 	return true;
 }
@@ -183,7 +183,7 @@ static bool publish_stamped(struct conn *c, const message *m, struct member *thr
 		refuse_text(c, m, 503, "out of memory");
 		return false;
 	}
-	set_forms(f, hub_of(c), m);
+	set_variants(f, hub_of(c), m);
 	hub_publish(hub_of(c), e, f, through);
 	return true;
 }
@@ -577,7 +577,7 @@ static void take_text(struct conn *c, const uint8_t *p, size_t n)
 		return;
 	}
 	frame_write(f, 0, p, n);
-	set_forms(f, hub_of(c), NULL);
+	set_variants(f, hub_of(c), NULL);
 	hub_publish(hub_of(c), through->channel->entry, f, through);
 }
 
@@ -647,7 +647,7 @@ static struct frame *given_message(struct hub *h, const message *m, const char *
 		return NULL;
 	frame_write(f, 0, p, n);
 	frame_write(f, n, suffix, more);
-	set_forms(f, h, m);
+	set_variants(f, h, m);
 	return f;
 }
 

@@ -122,7 +122,7 @@ static size_t read_payload(const struct frame_bytes *b, uint8_t *out, size_t cap
 }
 
 /* @b must be the message of binary(), its data packed by @kind out of @p. */
-static void check_form(const struct frame_bytes *b, enum zip_kind kind, const void *p, size_t n)
+static void check_variant(const struct frame_bytes *b, enum zip_kind kind, const void *p, size_t n)
 {
 	uint8_t *payload = malloc(b->len);
 	size_t len = read_payload(b, payload, b->len);
@@ -163,12 +163,12 @@ TEST(frame_that_does_not_vary_is_the_same_for_all)
 	CHECK(f != NULL);
 	CHECK(!frame_varies(f));
 	for (unsigned caps = 0; caps <= ALL_CAPS; caps++)
-		CHECK(frame_for(f, caps, DEFLATE_NONE, NULL) == &f->body);
+		CHECK(frame_variant_for(f, caps, DEFLATE_NONE, NULL) == &f->body);
 	f = frame_unref(f);
 	CHECK_EQ(atomic_load(&account), 0);
 }
 
-/* The second call gets no maker: it must find the form in its slot. */
+/* The second call gets no maker: it must find the variant in its slot. */
 TEST(frame_is_packed_once_and_only_for_those_who_read_zstd)
 {
 	static const size_t cuts[] = {SIZE_MAX, 100, 3000};
@@ -184,15 +184,15 @@ TEST(frame_is_packed_once_and_only_for_those_who_read_zstd)
 		rig_init(&r, cuts[k], sizeof(data));
 		for (unsigned caps = 0; caps <= ALL_CAPS; caps++)
 			if (!(caps & MSG_CAP_ZSTD))
-				CHECK(frame_for(f, caps, DEFLATE_NONE, NULL) == &f->body);
-		packed = frame_for(f, MSG_CAP_ZSTD, DEFLATE_NONE, &r.m);
+				CHECK(frame_variant_for(f, caps, DEFLATE_NONE, NULL) == &f->body);
+		packed = frame_variant_for(f, MSG_CAP_ZSTD, DEFLATE_NONE, &r.m);
 		CHECK(packed != NULL && packed != &f->body);
 		CHECK(packed->len < f->body.len * 3 / 4);
 		CHECK_EQ(atomic_load(&account), charged + sizeof(*packed) + packed->len);
-		CHECK(frame_for(f, ALL_CAPS, DEFLATE_NONE, NULL) == packed);
+		CHECK(frame_variant_for(f, ALL_CAPS, DEFLATE_NONE, NULL) == packed);
 		CHECK_EQ(packed->piece == packed->len, cuts[k] == SIZE_MAX);
-		check_form(packed, ZIP_ZSTD, data, sizeof(data));
-		check_form(&f->body, ZIP_NONE, data, sizeof(data));
+		check_variant(packed, ZIP_ZSTD, data, sizeof(data));
+		check_variant(&f->body, ZIP_NONE, data, sizeof(data));
 		CHECK_EQ(r.m.pack_in, sizeof(data));
 		CHECK(r.m.pack_out > 0 && r.m.pack_out < packed->len);
 		CHECK_EQ(r.m.unpack_in + r.m.unpack_out + r.m.failures, 0);
@@ -211,8 +211,8 @@ TEST(frame_that_does_not_shrink_stays_and_is_not_tried_again)
 	fill_noise(data, sizeof(data));
 	f = binary(data, sizeof(data), ZIP_NONE, SIZE_MAX);
 	rig_init(&r, SIZE_MAX, sizeof(data));
-	CHECK(frame_for(f, MSG_CAP_ZSTD, DEFLATE_NONE, &r.m) == &f->body);
-	CHECK(frame_for(f, MSG_CAP_ZSTD, DEFLATE_NONE, NULL) == &f->body);
+	CHECK(frame_variant_for(f, MSG_CAP_ZSTD, DEFLATE_NONE, &r.m) == &f->body);
+	CHECK(frame_variant_for(f, MSG_CAP_ZSTD, DEFLATE_NONE, NULL) == &f->body);
 	CHECK_EQ(r.m.pack_in + r.m.pack_out + r.m.failures, 0);
 	f = frame_unref(f);
 	CHECK_EQ(atomic_load(&account), 0);
@@ -234,7 +234,7 @@ TEST(frame_is_packed_only_when_the_whole_gets_smaller)
 		memset(data, 'x', sizeof(data));
 		fill_noise(data, noise);
 		f = binary(data, sizeof(data), ZIP_NONE, SIZE_MAX);
-		b = frame_for(f, MSG_CAP_ZSTD, DEFLATE_NONE, &r.m);
+		b = frame_variant_for(f, MSG_CAP_ZSTD, DEFLATE_NONE, &r.m);
 		CHECK(b == &f->body || b->len < f->body.len);
 		kept += b == &f->body;
 		packed += b != &f->body;
@@ -259,13 +259,13 @@ TEST(frame_is_unpacked_once_for_those_who_cannot_read_it)
 		struct rig r;
 
 		rig_init(&r, cut, sizeof(data));
-		plain = frame_for(f, ALL_CAPS & ~(1u << kind), DEFLATE_NONE, &r.m);
+		plain = frame_variant_for(f, ALL_CAPS & ~(1u << kind), DEFLATE_NONE, &r.m);
 		CHECK(plain != NULL && plain != &f->body);
 		for (unsigned caps = 0; caps <= ALL_CAPS; caps++)
-			CHECK(frame_for(f, caps, DEFLATE_NONE, NULL) ==
+			CHECK(frame_variant_for(f, caps, DEFLATE_NONE, NULL) ==
 			      (caps & 1u << kind ? &f->body : plain));
-		check_form(plain, ZIP_NONE, data, sizeof(data));
-		check_form(&f->body, kind, data, sizeof(data));
+		check_variant(plain, ZIP_NONE, data, sizeof(data));
+		check_variant(&f->body, kind, data, sizeof(data));
 		CHECK_EQ(r.m.unpack_out, sizeof(data));
 		CHECK(r.m.unpack_in > 0 && r.m.unpack_in < f->body.len);
 		CHECK_EQ(r.m.pack_in + r.m.pack_out + r.m.failures, 0);
@@ -281,8 +281,8 @@ TEST(frame_of_empty_data_is_unpacked_to_empty_data)
 	struct rig r;
 
 	rig_init(&r, SIZE_MAX, 100);
-	CHECK(frame_for(f, 0, DEFLATE_NONE, &r.m) != NULL);
-	check_form(frame_for(f, 0, DEFLATE_NONE, NULL), ZIP_NONE, "", 0);
+	CHECK(frame_variant_for(f, 0, DEFLATE_NONE, &r.m) != NULL);
+	check_variant(frame_variant_for(f, 0, DEFLATE_NONE, NULL), ZIP_NONE, "", 0);
 	f = frame_unref(f);
 	CHECK_EQ(atomic_load(&account), 0);
 	rig_fini(&r);
@@ -299,10 +299,10 @@ TEST(frame_that_is_broken_goes_only_to_those_who_would_unpack_it_themselves)
 		struct rig r;
 
 		rig_init(&r, SIZE_MAX, sizeof(data));
-		CHECK(frame_for(f, ALL_CAPS & ~bit, DEFLATE_NONE, &r.m) == NULL);
+		CHECK(frame_variant_for(f, ALL_CAPS & ~bit, DEFLATE_NONE, &r.m) == NULL);
 		CHECK_EQ(r.m.failures, 1);
 		for (unsigned caps = 0; caps <= ALL_CAPS; caps++)
-			CHECK(frame_for(f, caps, DEFLATE_NONE, NULL) ==
+			CHECK(frame_variant_for(f, caps, DEFLATE_NONE, NULL) ==
 			      (caps & bit ? &f->body : NULL));
 		CHECK_EQ(r.m.unpack_in + r.m.unpack_out, 0);
 		f = frame_unref(f);
@@ -323,7 +323,7 @@ TEST(frame_is_unpacked_up_to_the_limit_and_not_past_it)
 			struct rig r;
 
 			rig_init(&r, 4000, limits[i]);
-			CHECK_EQ(frame_for(f, 0, DEFLATE_NONE, &r.m) != NULL,
+			CHECK_EQ(frame_variant_for(f, 0, DEFLATE_NONE, &r.m) != NULL,
 				 limits[i] >= sizeof(data));
 			CHECK_EQ(r.m.failures, limits[i] < sizeof(data));
 			f = frame_unref(f);
@@ -345,9 +345,9 @@ TEST(frame_whose_message_does_not_fit_the_arena)
 	packed = packed_binary(ZIP_ZSTD, data, sizeof(data), 1000);
 	rig_init(&r, 1000, sizeof(data));
 	arena_init(&r.arena, 16, 16);
-	CHECK(frame_for(plain, ALL_CAPS, DEFLATE_NONE, &r.m) == &plain->body);
-	CHECK(frame_for(packed, ALL_CAPS, DEFLATE_NONE, &r.m) == &packed->body);
-	CHECK(frame_for(packed, 0, DEFLATE_NONE, &r.m) == NULL);
+	CHECK(frame_variant_for(plain, ALL_CAPS, DEFLATE_NONE, &r.m) == &plain->body);
+	CHECK(frame_variant_for(packed, ALL_CAPS, DEFLATE_NONE, &r.m) == &packed->body);
+	CHECK(frame_variant_for(packed, 0, DEFLATE_NONE, &r.m) == NULL);
 	plain = frame_unref(plain);
 	packed = frame_unref(packed);
 	CHECK_EQ(atomic_load(&account), 0);
@@ -364,7 +364,7 @@ TEST(frame_maker_gives_back_what_a_large_message_made_grow)
 	fill(data, n);
 	rig_init(&r, 1 << 20, n);
 	f = packed_binary(ZIP_ZSTD, data, n, 1 << 20);
-	CHECK(frame_for(f, 0, DEFLATE_NONE, &r.m) != NULL);
+	CHECK(frame_variant_for(f, 0, DEFLATE_NONE, &r.m) != NULL);
 	CHECK(buf_cap(&r.m.scratch) <= 1 << 20);
 	CHECK(buf_cap(&r.m.copy) <= 1 << 20);
 	f = frame_unref(f);
@@ -419,13 +419,13 @@ TEST(frame_is_deflated_once_for_each_window)
 		struct frame *f = text_of(data, sizeof(data), max_frames[i]);
 
 		rig_init(&r, max_frames[i], 0);
-		CHECK(frame_for(f, ALL_CAPS, DEFLATE_NONE, NULL) == &f->body);
+		CHECK(frame_variant_for(f, ALL_CAPS, DEFLATE_NONE, NULL) == &f->body);
 		for (enum deflate_window w = DEFLATE_512; w < DEFLATE_N_WINDOWS; w++) {
-			const struct frame_bytes *b = frame_for(f, 0, w, &r.m);
+			const struct frame_bytes *b = frame_variant_for(f, 0, w, &r.m);
 
 			CHECK(b != &f->body && b->len < f->body.len);
 			check_deflated(b, bits[w], data, sizeof(data));
-			CHECK(frame_for(f, ALL_CAPS, w, NULL) == b);
+			CHECK(frame_variant_for(f, ALL_CAPS, w, NULL) == b);
 			CHECK_EQ(r.m.deflate_in, w * sizeof(data));
 		}
 		CHECK(r.m.deflate_out < r.m.deflate_in);
@@ -447,11 +447,11 @@ TEST(frame_goes_as_it_is_when_deflating_is_not_worth_it)
 	fill(text, sizeof(text));
 	f = text_of(noise, sizeof(noise), 1 << 20);
 	for (int again = 0; again < 2; again++)
-		CHECK(frame_for(f, 0, DEFLATE_32K, again ? NULL : &r.m) == &f->body);
+		CHECK(frame_variant_for(f, 0, DEFLATE_32K, again ? NULL : &r.m) == &f->body);
 	frame_unref(f);
 	f = frame_new(WS_TEXT, sizeof(text), 1 << 20, &account);
 	frame_write(f, 0, text, sizeof(text));
-	CHECK(frame_for(f, 0, DEFLATE_32K, NULL) == &f->body); /* not flagged */
+	CHECK(frame_variant_for(f, 0, DEFLATE_32K, NULL) == &f->body); /* not flagged */
 	frame_unref(f);
 	CHECK_EQ(r.m.deflate_in, 0);
 	CHECK_EQ(atomic_load(&account), 0);
@@ -472,34 +472,35 @@ TEST(frame_is_compressed_one_way_only)
 	fill(data, sizeof(data));
 	f = binary(data, sizeof(data), ZIP_NONE, 1 << 20);
 	f->flags |= FRAME_CAN_DEFLATE;
-	check_form(frame_for(f, MSG_CAP_ZSTD, DEFLATE_32K, &r.m), ZIP_ZSTD, data, sizeof(data));
+	check_variant(frame_variant_for(f, MSG_CAP_ZSTD, DEFLATE_32K, &r.m), ZIP_ZSTD, data,
+		      sizeof(data));
 	n = read_payload(&f->body, payload, sizeof(payload));
-	check_deflated(frame_for(f, MSG_CAP_GZIP, DEFLATE_32K, &r.m), 15, payload, n);
+	check_deflated(frame_variant_for(f, MSG_CAP_GZIP, DEFLATE_32K, &r.m), 15, payload, n);
 	frame_unref(f);
 	for (size_t i = 0; i < ARRAY_LEN(packed_kinds); i++) {
 		unsigned bit = 1u << packed_kinds[i];
 
 		f = packed_binary(packed_kinds[i], data, sizeof(data), 1 << 20);
 		f->flags |= FRAME_CAN_DEFLATE;
-		CHECK(frame_for(f, bit, DEFLATE_32K, NULL) == &f->body);
-		b = frame_for(f, 0, DEFLATE_4K, &r.m);
-		plain = frame_for(f, 0, DEFLATE_NONE, NULL);
-		check_form(plain, ZIP_NONE, data, sizeof(data));
+		CHECK(frame_variant_for(f, bit, DEFLATE_32K, NULL) == &f->body);
+		b = frame_variant_for(f, 0, DEFLATE_4K, &r.m);
+		plain = frame_variant_for(f, 0, DEFLATE_NONE, NULL);
+		check_variant(plain, ZIP_NONE, data, sizeof(data));
 		n = read_payload(plain, payload, sizeof(payload));
 		check_deflated(b, 12, payload, n);
 		frame_unref(f);
 	}
-	/* Too large to be deflated once it is unpacked: the unpacked form serves both. */
+	/* Too large to be deflated once it is unpacked: the unpacked variant serves both. */
 	f = packed_binary(ZIP_GZIP, data, sizeof(data), 1 << 20);
 	f->flags |= FRAME_CAN_DEFLATE;
 	r.m.deflate_to = 5000;
-	b = frame_for(f, 0, DEFLATE_32K, &r.m);
-	CHECK(b == frame_for(f, 0, DEFLATE_NONE, NULL) && b != &f->body);
+	b = frame_variant_for(f, 0, DEFLATE_32K, &r.m);
+	CHECK(b == frame_variant_for(f, 0, DEFLATE_NONE, NULL) && b != &f->body);
 	frame_unref(f);
 	/* One that can't be unpacked serves nobody else. */
 	f = binary("no gzip at all", 14, ZIP_GZIP, 1 << 20);
 	f->flags |= FRAME_CAN_DEFLATE;
-	CHECK(frame_for(f, 0, DEFLATE_32K, &r.m) == NULL);
+	CHECK(frame_variant_for(f, 0, DEFLATE_32K, &r.m) == NULL);
 	frame_unref(f);
 	CHECK_EQ(atomic_load(&account), 0);
 	rig_fini(&r);
@@ -537,7 +538,7 @@ struct racer {
 	size_t sum;
 };
 
-/* Takes the form of each frame at the same moment as the others, and reads it. */
+/* Takes the variant of each frame at the same moment as the others, and reads it. */
 static void *race(void *arg)
 {
 	struct racer *racer = arg;
@@ -554,7 +555,7 @@ static void *race(void *arg)
 		while (atomic_load(racer->arrived) < 2 * (i + 1))
 			if (++spins % 1000 == 0)
 				sched_yield();
-		b = frame_for(racer->frames[i], racer->caps, racer->window, &r.m);
+		b = frame_variant_for(racer->frames[i], racer->caps, racer->window, &r.m);
 		for (size_t k = 0; b && k < b->len; k++)
 			racer->sum += b->bytes[k];
 		racer->got[i] = b;
