@@ -56,7 +56,7 @@ LIBS := -lwslay $(shell pkg-config --libs $(LIBS_PC) 2>/dev/null) # Debian's wsl
 
 SRC   := $(sort $(wildcard src/*.c src/*/*.c))
 TESTS := $(sort $(wildcard tests/unit/*.c))
-GEN   := $(O)/gen/message.pb-c $(O)/gen/state.pb-c
+GEN   := $(O)/gen/message.pb-c $(O)/gen/record.pb-c
 OBJ   := $(SRC:%.c=$(O)/%.o) $(GEN:%=%.o)
 TOBJ  := $(TESTS:%.c=$(O)/%.o)
 MAIN  := $(O)/src/main.o

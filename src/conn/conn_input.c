@@ -387,7 +387,7 @@ void conn_read(struct conn *c)
 
 /* ------------------------------------------------------- from one process to the next */
 
-void conn_save_input(const struct conn *c, State__Input *out, uint8_t head[WS_MAX_HEAD])
+void conn_save_input(const struct conn *c, Record__Input *out, uint8_t head[WS_MAX_HEAD])
 {
 	struct conn_input *in = c->input;
 	struct ws_decoder_state decoder = {0};
@@ -410,7 +410,7 @@ void conn_save_input(const struct conn *c, State__Input *out, uint8_t head[WS_MA
 	out->control = (ProtobufCBinaryData){in->control_len, in->control};
 }
 
-static int restore_decoder(struct conn *c, const State__Input *from)
+static int restore_decoder(struct conn *c, const Record__Input *from)
 {
 	struct ws_decoder_state state = {
 		.head_len = (uint8_t)from->head.len,
@@ -440,7 +440,7 @@ static int restore_decoder(struct conn *c, const State__Input *from)
 	return r ? r : ws_decoder_is_idle(c->input->decoder) ? -EINVAL : 0;
 }
 
-static bool is_message_sound(const struct conn *c, const State__Input *from)
+static bool is_message_sound(const struct conn *c, const Record__Input *from)
 {
 	bool is_text = from->opcode == WS_TEXT;
 
@@ -460,7 +460,7 @@ void conn_restored_all(struct conn_env *env)
 	enforce_reassembly(env);
 }
 
-int conn_restore_input(struct conn *c, const State__Input *from)
+int conn_restore_input(struct conn *c, const Record__Input *from)
 {
 	struct conn_input *in = conn_input_of(c);
 	int r;

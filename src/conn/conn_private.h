@@ -9,7 +9,7 @@
 
 #include "conn/conn.h"
 #include "io/log.h"
-#include "wire/state.h"
+#include "wire/record.h"
 #include "wire/ws.h"
 
 #define CONN_HEAD_LIMIT (8 * 1024) /* bytes of a request's head */
@@ -92,10 +92,10 @@ void conn_drop_input(struct conn *c);
 void conn_restart_inflating(struct conn *c);
 
 /* What is held, as a part of a record; @out points into @c and @head. */
-void conn_save_input(const struct conn *c, State__Input *out, uint8_t head[WS_MAX_HEAD]);
+void conn_save_input(const struct conn *c, Record__Input *out, uint8_t head[WS_MAX_HEAD]);
 
 /* Return: 0 | -EINVAL no connection holds such things | -ENOMEM. */
-int conn_restore_input(struct conn *c, const State__Input *from) WB_NODISCARD;
+int conn_restore_input(struct conn *c, const Record__Input *from) WB_NODISCARD;
 
 /* All are restored: limits that they share count from here on. */
 void conn_restored_all(struct conn_env *env);

@@ -9,7 +9,7 @@
 #include "worker/hub.h"
 #include "worker/transfer.h"
 
-/* Of State__Connection.flags: never renumbered. */
+/* Of Record__Connection.flags: never renumbered. */
 enum conn_saved {
 	SAVED_UNIX = 1 << 0,
 	SAVED_ECHO = 1 << 1,
@@ -54,7 +54,7 @@ static uint32_t flags_of(const struct conn *c)
 	       (c->has_hup ? SAVED_HUP : 0u);
 }
 
-static bool save_members(const struct conn *c, State__Connection *s, const struct numbers *numbers,
+static bool save_members(const struct conn *c, Record__Connection *s, const struct numbers *numbers,
 			 struct arena *a)
 {
 	size_t n = 0;
@@ -77,11 +77,11 @@ static bool save_members(const struct conn *c, State__Connection *s, const struc
 	return true;
 }
 
-static bool save_grant(const struct conn *c, State__Connection *s, struct arena *a)
+static bool save_grant(const struct conn *c, Record__Connection *s, struct arena *a)
 {
 	const struct grant *g = c->grant;
 
-	s->grant = NEW_RECORD(a, State__Grant, state__grant__init);
+	s->grant = NEW_RECORD(a, Record__Grant, record__grant__init);
 	if (!s->grant)
 		return false;
 	s->grant->user_id = (char *)(uintptr_t)g->user_id;
@@ -93,28 +93,28 @@ static bool save_grant(const struct conn *c, State__Connection *s, struct arena 
 	return true;
 }
 
-static bool save_input(const struct conn *c, State__Connection *s, struct arena *a)
+static bool save_input(const struct conn *c, Record__Connection *s, struct arena *a)
 {
 	uint8_t *head = arena_alloc(a, WS_MAX_HEAD);
 
-	s->input = NEW_RECORD(a, State__Input, state__input__init);
+	s->input = NEW_RECORD(a, Record__Input, record__input__init);
 	if (!s->input || !head)
 		return false;
 	conn_save_input(c, s->input, head);
 	return true;
 }
 
-static bool save_queue(const struct conn *c, State__Output *out, struct arena *a)
+static bool save_queue(const struct conn *c, Record__Output *out, struct arena *a)
 {
 	size_t n = 0;
 
 	for (const struct frame *f = c->out->queue; f; f = f->next)
 		n++;
-	out->queue = arena_alloc(a, n * sizeof(State__Frame *));
+	out->queue = arena_alloc(a, n * sizeof(Record__Frame *));
 	if (!out->queue)
 		return false;
 	for (const struct frame *f = c->out->queue; f; f = f->next) {
-		State__Frame *record = frame_record(f, 0, a);
+		Record__Frame *record = frame_record(f, 0, a);
 
 		if (!record)
 			return false;
@@ -123,12 +123,12 @@ static bool save_queue(const struct conn *c, State__Output *out, struct arena *a
 	return true;
 }
 
-static bool save_output(const struct conn *c, State__Connection *s, const struct numbers *numbers,
+static bool save_output(const struct conn *c, Record__Connection *s, const struct numbers *numbers,
 			struct arena *a)
 {
 	const struct conn_output *out = c->out;
 
-	s->output = NEW_RECORD(a, State__Output, state__output__init);
+	s->output = NEW_RECORD(a, Record__Output, record__output__init);
 	if (!s->output || !save_queue(c, s->output, a))
 		return false;
 	s->output->head_sent = out->head_sent;
@@ -140,13 +140,13 @@ static bool save_output(const struct conn *c, State__Connection *s, const struct
 	return true;
 }
 
-static bool save_transfer(const struct conn *c, State__Connection *s, struct arena *a)
+static bool save_transfer(const struct conn *c, Record__Connection *s, struct arena *a)
 {
 	const struct spool_kept *k = transfer_kept(c);
 
 	if (!k)
 		return true;
-	s->transfer = NEW_RECORD(a, State__Transfer, state__transfer__init);
+	s->transfer = NEW_RECORD(a, Record__Transfer, record__transfer__init);
 	if (!s->transfer)
 		return false;
 	s->transfer->next_sequence = k->next_sequence;
@@ -159,13 +159,13 @@ static bool save_transfer(const struct conn *c, State__Connection *s, struct are
 	return true;
 }
 
-static bool save_chunk(const struct conn *c, State__Connection *s, struct arena *a)
+static bool save_chunk(const struct conn *c, Record__Connection *s, struct arena *a)
 {
 	const struct spool_job *job = transfer_waiting(c);
 
 	if (!job)
 		return true;
-	s->chunk = NEW_RECORD(a, State__Chunk, state__chunk__init);
+	s->chunk = NEW_RECORD(a, Record__Chunk, record__chunk__init);
 	if (!s->chunk)
 		return false;
 	s->chunk->sequence = job->sequence;
@@ -176,10 +176,10 @@ static bool save_chunk(const struct conn *c, State__Connection *s, struct arena 
 	return true;
 }
 
-State__Connection *conn_save(const struct conn *c, uint64_t cookie, const struct numbers *numbers,
-			     struct arena *a)
+Record__Connection *conn_save(const struct conn *c, uint64_t cookie, const struct numbers *numbers,
+			      struct arena *a)
 {
-	State__Connection *s = NEW_RECORD(a, State__Connection, state__connection__init);
+	Record__Connection *s = NEW_RECORD(a, Record__Connection, record__connection__init);
 
 	if (!s || !save_members(c, s, numbers, a) || (c->grant && !save_grant(c, s, a)) ||
 	    (c->input && !save_input(c, s, a)) ||
@@ -223,7 +223,7 @@ static void restore_flags(struct conn *c, uint32_t flags)
 	c->has_hup = flags & SAVED_HUP;
 }
 
-static int restore_grant(struct conn *c, const State__Grant *s)
+static int restore_grant(struct conn *c, const Record__Grant *s)
 {
 	const struct grant like = {
 		.user_id = s->user_id,
@@ -248,7 +248,7 @@ static char *restore_text(const ProtobufCBinaryData *s, size_t max)
 }
 
 /* One membership, whose channel and log the hub may have to make first. */
-static int restore_member(struct conn *c, const State__Connection *s, size_t i,
+static int restore_member(struct conn *c, const Record__Connection *s, size_t i,
 			  const struct restored *r)
 {
 	const struct hub_log *log;
@@ -272,7 +272,7 @@ static int restore_member(struct conn *c, const State__Connection *s, size_t i,
 	return error > 0 ? -EINVAL : error;
 }
 
-static int restore_members(struct conn *c, const State__Connection *s, const struct restored *r)
+static int restore_members(struct conn *c, const Record__Connection *s, const struct restored *r)
 {
 	int error = 0;
 
@@ -297,7 +297,7 @@ static const struct frame_bytes *variant_of(const struct frame *f, uint32_t vari
 		       : NULL;
 }
 
-static int restore_output(struct conn *c, const State__Output *s, const struct restored *r)
+static int restore_output(struct conn *c, const Record__Output *s, const struct restored *r)
 {
 	const struct frame_bytes *bytes = NULL;
 	struct frame *transit = NULL;
@@ -319,7 +319,7 @@ static int restore_output(struct conn *c, const State__Output *s, const struct r
 	return conn_restore_output(c, s->head_sent, transit, bytes, s->transit_at) ? 0 : -EINVAL;
 }
 
-static int restore_transfer(struct conn *c, const State__Transfer *s)
+static int restore_transfer(struct conn *c, const Record__Transfer *s)
 {
 	struct spool_kept k = {
 		.next_sequence = s->next_sequence,
@@ -338,7 +338,7 @@ static int restore_transfer(struct conn *c, const State__Transfer *s)
 	return transfer_restore(c, &k);
 }
 
-static int restore_chunk(struct conn *c, const State__Chunk *s)
+static int restore_chunk(struct conn *c, const Record__Chunk *s)
 {
 	struct spool_job job = {
 		.sequence = s->sequence,
@@ -356,7 +356,7 @@ static int restore_chunk(struct conn *c, const State__Chunk *s)
 	return transfer_restore_waiting(c, &job);
 }
 
-static void restore_plain(struct conn *c, const State__Connection *s)
+static void restore_plain(struct conn *c, const Record__Connection *s)
 {
 	restore_flags(c, s->flags);
 	c->serial = s->serial;
@@ -373,7 +373,7 @@ static void restore_plain(struct conn *c, const State__Connection *s)
 	c->session_id = restore_text(&s->session_id, CONN_SESSION_MAX);
 }
 
-bool conn_saved_peer(const State__Connection *s, struct sock_peer *ret)
+bool conn_saved_peer(const Record__Connection *s, struct sock_peer *ret)
 {
 	if (s->state >= CONN_DEAD || s->id.len != 16 || s->ip.len != 16 || s->port > UINT16_MAX ||
 	    (s->refuse_status != 0 && s->refuse_status != 429 && s->refuse_status != 503))
@@ -383,7 +383,7 @@ bool conn_saved_peer(const State__Connection *s, struct sock_peer *ret)
 	return true;
 }
 
-int conn_restore(struct conn *c, struct conn_env *env, const State__Connection *s,
+int conn_restore(struct conn *c, struct conn_env *env, const Record__Connection *s,
 		 const struct restored *r)
 {
 	struct sock_peer peer;

@@ -3,7 +3,7 @@
 
 /*
  * Connections that live through a restart: everything that the workers know of their
- * clients is written into a state (wire/state), and the workers of the next process
+ * clients is written into a state (wire/record), and the workers of the next process
  * are made to know it.
  *
  * What travels: connections in every state but those that TLS in user space binds to
@@ -21,11 +21,11 @@
  * haven't begun. Both are main's.
  */
 
-#include "io/bag.h"
-#include "wire/state.h"
+#include "io/parcel.h"
+#include "wire/record.h"
 #include "worker/worker.h"
 
-/* Beside each descriptor in the bag. */
+/* Beside each descriptor in the parcel. */
 #define HANDOVER_CLEAN 'c' /* open, and nothing half sent: may be told goodbye by anybody */
 #define HANDOVER_OTHER 'x'
 
@@ -59,7 +59,7 @@ struct WB_VALUE handover_report {
  * Return:  0 | -ENOMEM | -errno of @out's grow().
  */
 int handover_save(struct worker_pool *p, const struct handover_ops *ops, void *ctx,
-		  struct state_writer *out, struct handover_report *ret) WB_NODISCARD;
+		  struct record_writer *out, struct handover_report *ret) WB_NODISCARD;
 
 /**
  * handover_restore() - let workers know what others did
@@ -71,7 +71,7 @@ int handover_save(struct worker_pool *p, const struct handover_ops *ops, void *c
  * socket is there, the members of its channels are told, like by any other end. Nothing of
  * theirs is lost.
  *
- * Return:  0 | STATE_E_FORMAT | STATE_E_BROKEN: nothing was done.
+ * Return:  0 | RECORD_E_FORMAT | RECORD_E_BROKEN: nothing was done.
  */
 int handover_restore(struct worker_pool *p, const struct handover_ops *ops, void *ctx,
 		     const uint8_t *state, size_t n, struct handover_report *ret) WB_NODISCARD;
@@ -82,15 +82,15 @@ uint32_t handover_count_channels(const uint8_t *state, size_t n);
 /* With real sockets: cookies are SO_COOKIE, @ctx is a struct handover_sockets for claiming. */
 extern const struct handover_ops handover_ops;
 
-/* Sockets that came in bags. All-zero is none. */
+/* Sockets that came in parcels. All-zero is none. */
 struct WB_OWNER(main) handover_sockets {
 	struct handover_socket *socket; /* by cookie */
 	size_t n;
 	size_t cap;
 };
 
-/* Takes copies of what is in a bag. Return: 0 | -errno. */
-int handover_take_bag(struct handover_sockets *s, int end) WB_NODISCARD;
+/* Takes copies of what is in a parcel. Return: 0 | -errno. */
+int handover_take_parcel(struct handover_sockets *s, int end) WB_NODISCARD;
 
 /* So that they can be claimed. */
 void handover_sort(struct handover_sockets *s);
@@ -103,5 +103,6 @@ size_t handover_dismiss(struct handover_sockets *s, uint64_t reconnect_window_ms
 
 void handover_sockets_fini(struct handover_sockets *s);
 
-/* Puts the sockets of all connections that travel into a bag. Return: 0 | -errno of bag_put(). */
-int handover_fill_bag(struct worker_pool *p, struct bag *bag) WB_NODISCARD;
+/* Puts the sockets of all connections that travel into a parcel. Return: 0 | -errno of
+ * parcel_put(). */
+int handover_fill_parcel(struct worker_pool *p, struct parcel *parcel) WB_NODISCARD;

@@ -3,7 +3,7 @@
 
 /*
  * What the sources of a hand-over share: handover_save.c, handover_restore.c,
- * handover_sockets.c and conn_state.c (one connection to its record and back).
+ * handover_sockets.c and connection.c (one connection to its record and back).
  * Nobody else includes it.
  */
 
@@ -30,10 +30,10 @@ struct numbered_frame *numbers_find(const struct numbers *n, const struct frame 
 uint32_t frame_variant_of(const struct frame *f, const struct frame_bytes *b);
 
 /* A frame's own record; allocates from @a. NULL: no memory. */
-State__Frame *frame_record(const struct frame *f, uint32_t variants, struct arena *a);
+Record__Frame *frame_record(const struct frame *f, uint32_t variants, struct arena *a);
 
 /* The frame of a record; NULL: no memory, or it is of no frame. */
-struct frame *frame_of_record(const State__Frame *s, _Atomic size_t *account);
+struct frame *frame_of_record(const Record__Frame *s, _Atomic size_t *account);
 
 /* What connections are made of again. */
 struct WB_OWNER(main) restored {
@@ -49,11 +49,11 @@ struct WB_OWNER(main) restored {
  *
  * Return:  NULL without memory.
  */
-State__Connection *conn_save(const struct conn *c, uint64_t cookie, const struct numbers *numbers,
-			     struct arena *a);
+Record__Connection *conn_save(const struct conn *c, uint64_t cookie, const struct numbers *numbers,
+			      struct arena *a);
 
 /* Whose it is; false: the record is of no connection. */
-bool conn_saved_peer(const State__Connection *s, struct sock_peer *ret);
+bool conn_saved_peer(const Record__Connection *s, struct sock_peer *ret);
 
 /**
  * conn_restore() - make a connection again
@@ -62,5 +62,5 @@ bool conn_saved_peer(const State__Connection *s, struct sock_peer *ret);
  *
  * Return:  0 | -EINVAL it is of no connection | -ENOMEM: to be ended by conn_abort().
  */
-int conn_restore(struct conn *c, struct conn_env *env, const State__Connection *s,
+int conn_restore(struct conn *c, struct conn_env *env, const Record__Connection *s,
 		 const struct restored *r) WB_NODISCARD;

@@ -48,9 +48,9 @@ static void *one_more(void *array, size_t n, size_t each)
 
 /* ----------------------------------------------------------------- head, counters */
 
-static int take_head(struct restoring *r, const struct state_record *record)
+static int take_head(struct restoring *r, const struct record *record)
 {
-	const State__Head *s = state__head__unpack(&r->allocator, record->n, record->p);
+	const Record__Head *s = record__head__unpack(&r->allocator, record->n, record->p);
 
 	if (!s)
 		return -EINVAL;
@@ -63,9 +63,9 @@ static int take_head(struct restoring *r, const struct state_record *record)
 	return 0;
 }
 
-static int take_counters(struct restoring *r, const struct state_record *record)
+static int take_counters(struct restoring *r, const struct record *record)
 {
-	const State__Counters *s = state__counters__unpack(&r->allocator, record->n, record->p);
+	const Record__Counters *s = record__counters__unpack(&r->allocator, record->n, record->p);
 	struct worker *w = r->pool->workers[r->next_counters++ % r->pool->n];
 
 	if (!s)
@@ -78,7 +78,7 @@ static int take_counters(struct restoring *r, const struct state_record *record)
 
 /* --------------------------------------------------------------- frames, channels */
 
-struct frame *frame_of_record(const State__Frame *s, _Atomic size_t *account)
+struct frame *frame_of_record(const Record__Frame *s, _Atomic size_t *account)
 {
 	struct frame_saved saved = {
 		.flags = (uint8_t)s->flags,
@@ -98,7 +98,7 @@ struct frame *frame_of_record(const State__Frame *s, _Atomic size_t *account)
 	saved.piece = s->body->piece;
 	f = frame_new_saved(&saved, account);
 	for (size_t i = 0; f && i < s->n_variants; i++) {
-		const State__Bytes *b = s->variants[i];
+		const Record__Bytes *b = s->variants[i];
 
 		if (b->variant == 0 ||
 		    !frame_set_variant(f, b->variant - 1, b->data.data, b->data.len, b->piece))
@@ -108,9 +108,9 @@ struct frame *frame_of_record(const State__Frame *s, _Atomic size_t *account)
 }
 
 /* Its number counts, also when it can't be made. */
-static int take_frame(struct restoring *r, const struct state_record *record)
+static int take_frame(struct restoring *r, const struct record *record)
 {
-	const State__Frame *s = state__frame__unpack(&r->allocator, record->n, record->p);
+	const Record__Frame *s = record__frame__unpack(&r->allocator, record->n, record->p);
 	struct frame **more = one_more(r->made.frame, r->made.n_frames, sizeof(*more));
 
 	if (!more)
@@ -123,12 +123,12 @@ static int take_frame(struct restoring *r, const struct state_record *record)
 }
 
 /* The lobby's name has no bytes, and those of an empty field are nowhere. */
-static const char *name_of(const State__Channel *s)
+static const char *name_of(const Record__Channel *s)
 {
 	return s->name.len ? (const char *)s->name.data : "";
 }
 
-static bool is_channel_sound(const State__Channel *s)
+static bool is_channel_sound(const Record__Channel *s)
 {
 	return s->name.len <= DIRECTORY_NAME_MAX && utf8_valid(name_of(s), s->name.len) &&
 	       !memchr(name_of(s), 0, s->name.len) && s->from <= s->seq &&
@@ -136,7 +136,7 @@ static bool is_channel_sound(const State__Channel *s)
 }
 
 /* The messages of its log. False: no memory. */
-static bool fill_log(struct restoring *r, const State__Channel *s, struct hub_log *log)
+static bool fill_log(struct restoring *r, const Record__Channel *s, struct hub_log *log)
 {
 	const uint8_t allowed = FRAME_NOTICE | FRAME_CAN_PACK | FRAME_IS_PACKED | FRAME_CAN_DEFLATE;
 
@@ -160,7 +160,7 @@ static bool fill_log(struct restoring *r, const State__Channel *s, struct hub_lo
 	return true;
 }
 
-static int make_channel(struct restoring *r, const State__Channel *s, struct hub_log *log)
+static int make_channel(struct restoring *r, const Record__Channel *s, struct hub_log *log)
 {
 	struct directory *d = &r->pool->shared.directory;
 	int error;
@@ -177,9 +177,9 @@ static int make_channel(struct restoring *r, const State__Channel *s, struct hub
 	return -ENOMEM;
 }
 
-static int take_channel(struct restoring *r, const struct state_record *record)
+static int take_channel(struct restoring *r, const struct record *record)
 {
-	const State__Channel *s = state__channel__unpack(&r->allocator, record->n, record->p);
+	const Record__Channel *s = record__channel__unpack(&r->allocator, record->n, record->p);
 	struct hub_log *more = one_more(r->made.channel, r->made.n_channels, sizeof(*more));
 	struct hub_log *log;
 	int error;
@@ -197,7 +197,7 @@ static int take_channel(struct restoring *r, const struct state_record *record)
 /* -------------------------------------------------------------------- connections */
 
 static void set_aside(struct restoring *r, struct worker *w, struct conn *c,
-		      const State__Connection *s)
+		      const Record__Connection *s)
 {
 	struct unfit *more = one_more(r->unfit, r->n_unfit, sizeof(*more));
 
@@ -232,9 +232,10 @@ static void dismiss_unfit(struct restoring *r)
 	free(r->unfit);
 }
 
-static int take_connection(struct restoring *r, const struct state_record *record)
+static int take_connection(struct restoring *r, const struct record *record)
 {
-	const State__Connection *s = state__connection__unpack(&r->allocator, record->n, record->p);
+	const Record__Connection *s =
+		record__connection__unpack(&r->allocator, record->n, record->p);
 	struct transport transport;
 	struct sock_peer peer;
 	struct worker *w;
@@ -261,24 +262,24 @@ static int take_connection(struct restoring *r, const struct state_record *recor
 
 /* --------------------------------------------------------------------------- all */
 
-static int take_record(struct restoring *r, const struct state_record *record)
+static int take_record(struct restoring *r, const struct record *record)
 {
 	int error = 0;
 
 	switch (record->kind) {
-	case STATE_HEAD:
+	case RECORD_HEAD:
 		error = take_head(r, record);
 		break;
-	case STATE_COUNTERS:
+	case RECORD_COUNTERS:
 		error = take_counters(r, record);
 		break;
-	case STATE_FRAME:
+	case RECORD_FRAME:
 		error = take_frame(r, record);
 		break;
-	case STATE_CHANNEL:
+	case RECORD_CHANNEL:
 		error = take_channel(r, record);
 		break;
-	case STATE_CONNECTION:
+	case RECORD_CONNECTION:
 		error = take_connection(r, record);
 		break;
 	default:
@@ -318,16 +319,16 @@ static void set_restoring(struct worker_pool *p, bool is_on)
 
 uint32_t handover_count_channels(const uint8_t *state, size_t n)
 {
-	struct state_record record;
-	struct state_reader reader;
-	State__Head *head = NULL;
+	struct record record;
+	struct record_reader reader;
+	Record__Head *head = NULL;
 	uint32_t channels;
 
-	if (state_open(&reader, state, n) == STATE_OK && state_next(&reader, &record) &&
-	    record.kind == STATE_HEAD)
-		head = state__head__unpack(NULL, record.n, record.p);
+	if (record_open(&reader, state, n) == RECORD_OK && record_next(&reader, &record) &&
+	    record.kind == RECORD_HEAD)
+		head = record__head__unpack(NULL, record.n, record.p);
 	channels = head ? head->channels : 0;
-	state__head__free_unpacked(head, NULL);
+	record__head__free_unpacked(head, NULL);
 	return channels;
 }
 
@@ -335,17 +336,17 @@ int handover_restore(struct worker_pool *p, const struct handover_ops *ops, void
 		     const uint8_t *state, size_t n, struct handover_report *ret)
 {
 	struct restoring r = {.pool = p, .ops = ops, .ctx = ctx, .report = ret};
-	struct state_record record;
-	struct state_reader reader;
-	enum state_result result = state_open(&reader, state, n);
+	struct record record;
+	struct record_reader reader;
+	enum record_result result = record_open(&reader, state, n);
 
 	*ret = (struct handover_report){0};
-	if (result != STATE_OK)
+	if (result != RECORD_OK)
 		return result;
 	arena_init(&r.arena, ARENA_BYTES, ARENA_LIMIT);
 	r.allocator = arena_protobuf(&r.arena);
 	set_restoring(p, true);
-	while (state_next(&reader, &record))
+	while (record_next(&reader, &record))
 		ret->failed += take_record(&r, &record) != 0;
 	for (unsigned i = 0; i < p->n; i++)
 		hub_rejoined(&p->workers[i]->hub);

@@ -21,7 +21,7 @@ struct saving {
 	struct worker_pool *pool;
 	const struct handover_ops *ops;
 	void *ctx;
-	struct state_writer *out;
+	struct record_writer *out;
 	struct numbers numbers;
 	struct saved_channel *channels;
 	uint32_t n_channels;
@@ -160,9 +160,9 @@ static int number_all(struct saving *s)
 
 /* ---------------------------------------------------------------------- records */
 
-static bool bytes_record(State__Bytes *out, uint32_t variant, const struct frame_bytes *b)
+static bool bytes_record(Record__Bytes *out, uint32_t variant, const struct frame_bytes *b)
 {
-	*out = (State__Bytes)STATE__BYTES__INIT;
+	*out = (Record__Bytes)RECORD__BYTES__INIT;
 	out->variant = variant;
 	out->piece = b->piece;
 	out->data = (ProtobufCBinaryData){b->len, (uint8_t *)(uintptr_t)b->bytes};
@@ -170,20 +170,20 @@ static bool bytes_record(State__Bytes *out, uint32_t variant, const struct frame
 }
 
 /* Return: NULL without memory. */
-static State__Bytes *variant_record(uint32_t variant, const struct frame_bytes *b, struct arena *a)
+static Record__Bytes *variant_record(uint32_t variant, const struct frame_bytes *b, struct arena *a)
 {
-	State__Bytes *out = arena_alloc(a, sizeof(*out));
+	Record__Bytes *out = arena_alloc(a, sizeof(*out));
 
 	return out && bytes_record(out, variant, b) ? out : NULL;
 }
 
-State__Frame *frame_record(const struct frame *f, uint32_t variants, struct arena *a)
+Record__Frame *frame_record(const struct frame *f, uint32_t variants, struct arena *a)
 {
-	State__Frame *s = arena_alloc(a, sizeof(*s));
+	Record__Frame *s = arena_alloc(a, sizeof(*s));
 
 	if (!s)
 		return NULL;
-	*s = (State__Frame)STATE__FRAME__INIT;
+	*s = (Record__Frame)RECORD__FRAME__INIT;
 	s->flags = f->flags;
 	s->opcode = f->opcode;
 	s->packed_with = f->packed_with;
@@ -192,7 +192,7 @@ State__Frame *frame_record(const struct frame *f, uint32_t variants, struct aren
 	s->received_ns = f->received_ns;
 	s->messages = f->messages;
 	s->body = variant_record(0, &f->body, a);
-	s->variants = arena_alloc(a, FRAME_N_VARIANTS * sizeof(State__Bytes *));
+	s->variants = arena_alloc(a, FRAME_N_VARIANTS * sizeof(Record__Bytes *));
 	if (!s->body || !s->variants)
 		return NULL;
 	for (uint32_t i = 0; i < FRAME_N_VARIANTS; i++) {
@@ -206,9 +206,9 @@ State__Frame *frame_record(const struct frame *f, uint32_t variants, struct aren
 	return s;
 }
 
-static int put(struct saving *s, enum state_kind kind, const void *record)
+static int put(struct saving *s, enum record_kind kind, const void *record)
 {
-	int r = record ? state_put(s->out, kind, record) : -ENOMEM;
+	int r = record ? record_put(s->out, kind, record) : -ENOMEM;
 
 	arena_reset(&s->arena);
 	return r;
@@ -217,9 +217,9 @@ static int put(struct saving *s, enum state_kind kind, const void *record)
 static int put_head(struct saving *s, struct handover_report *ret)
 {
 	static char version[] = WB_VERSION;
-	State__Head head;
+	Record__Head head;
 
-	state__head__init(&head);
+	record__head__init(&head);
 	for (unsigned i = 0; i < s->pool->n; i++)
 		head.next_serial = MAX(head.next_serial, s->pool->workers[i]->next_serial);
 	head.version = version;
@@ -228,12 +228,12 @@ static int put_head(struct saving *s, struct handover_report *ret)
 	head.channels = s->n_channels;
 	head.frames = s->n_frames;
 	head.log_dropped = log_dropped();
-	return put(s, STATE_HEAD, &head);
+	return put(s, RECORD_HEAD, &head);
 }
 
 /* Counters of one worker on their way into a record; names are copied. */
 struct counters {
-	State__Counters record;
+	Record__Counters record;
 	struct arena *arena;
 	size_t cap;
 	bool is_short; /* of memory */
@@ -265,7 +265,7 @@ static void take_one(void *ctx, const char *name, uint64_t value)
 
 static int put_counters(struct saving *s, const struct metrics *m)
 {
-	struct counters c = {.record = STATE__COUNTERS__INIT, .arena = &s->arena};
+	struct counters c = {.record = RECORD__COUNTERS__INIT, .arena = &s->arena};
 
 	metrics_each(m, count_one, &c);
 	c.record.name = arena_alloc(c.arena, c.cap * sizeof(*c.record.name));
@@ -273,12 +273,12 @@ static int put_counters(struct saving *s, const struct metrics *m)
 	if (!c.record.name || !c.record.value)
 		return -ENOMEM;
 	metrics_each(m, take_one, &c);
-	return put(s, STATE_COUNTERS, c.is_short ? NULL : &c.record);
+	return put(s, RECORD_COUNTERS, c.is_short ? NULL : &c.record);
 }
 
 static int put_channel(struct saving *s, const struct saved_channel *ch)
 {
-	State__Channel record = STATE__CHANNEL__INIT;
+	Record__Channel record = RECORD__CHANNEL__INIT;
 
 	record.name =
 		(ProtobufCBinaryData){ch->entry->name_len, (uint8_t *)(uintptr_t)ch->entry->name};
@@ -286,7 +286,7 @@ static int put_channel(struct saving *s, const struct saved_channel *ch)
 	record.from = ch->from;
 	record.frame = ch->frame;
 	record.n_frame = ch->frame ? ch->seq - ch->from : 0;
-	return put(s, STATE_CHANNEL, &record);
+	return put(s, RECORD_CHANNEL, &record);
 }
 
 static int put_connections(struct saving *s, const struct conn_env *env)
@@ -297,7 +297,7 @@ static int put_connections(struct saving *s, const struct conn_env *env)
 
 		if (!does_travel(s, c))
 			continue;
-		r = put(s, STATE_CONNECTION,
+		r = put(s, RECORD_CONNECTION,
 			conn_save(c, s->ops->cookie(s->ctx, c), &s->numbers, &s->arena));
 		if (r)
 			return r;
@@ -312,12 +312,12 @@ static int put_all(struct saving *s, struct handover_report *ret)
 	for (unsigned i = 0; i < s->pool->n && r == 0; i++)
 		r = put_counters(s, &s->pool->workers[i]->metrics);
 	for (struct numbered_frame *n = s->numbers.frames; n && r == 0; n = n->hh.next)
-		r = put(s, STATE_FRAME, frame_record(n->frame, n->variants, &s->arena));
+		r = put(s, RECORD_FRAME, frame_record(n->frame, n->variants, &s->arena));
 	for (uint32_t i = 0; i < s->n_channels && r == 0; i++)
 		r = put_channel(s, &s->channels[i]);
 	for (unsigned i = 0; i < s->pool->n && r == 0; i++)
 		r = put_connections(s, &s->pool->workers[i]->hub.env);
-	return r ? r : state_finish(s->out);
+	return r ? r : record_finish(s->out);
 }
 
 static void saving_fini(struct saving *s)
@@ -336,7 +336,7 @@ static void saving_fini(struct saving *s)
 }
 
 int handover_save(struct worker_pool *p, const struct handover_ops *ops, void *ctx,
-		  struct state_writer *out, struct handover_report *ret)
+		  struct record_writer *out, struct handover_report *ret)
 {
 	struct saving s = {.pool = p, .ops = ops, .ctx = ctx, .out = out};
 	int r;

@@ -10,14 +10,14 @@
 #define FIRST_CAP ((size_t)256)
 #define LEFTOVER_READS 64 /* of unread bytes, 64 KiB each, before a goodbye */
 
-/* One descriptor of a bag. */
+/* One descriptor of a parcel. */
 struct handover_socket {
 	uint64_t cookie;
 	int fd; /* -1: claimed */
 	uint8_t mark;
 };
 
-/* ------------------------------------------------------------------ into the bag */
+/* ------------------------------------------------------------------ into the parcel */
 
 static uint64_t real_cookie(void *ctx, const struct conn *c)
 {
@@ -33,7 +33,7 @@ static uint8_t mark_of(const struct conn *c)
 	return is_clean ? HANDOVER_CLEAN : HANDOVER_OTHER;
 }
 
-int handover_fill_bag(struct worker_pool *p, struct bag *bag)
+int handover_fill_parcel(struct worker_pool *p, struct parcel *parcel)
 {
 	for (unsigned i = 0; i < p->n; i++) {
 		LIST_FOREACH (node, &p->workers[i]->hub.env.all) {
@@ -42,15 +42,15 @@ int handover_fill_bag(struct worker_pool *p, struct bag *bag)
 
 			if (c->state == CONN_DEAD || real_cookie(NULL, c) == 0)
 				continue;
-			r = bag_put(bag, c->transport.fd, mark_of(c));
+			r = parcel_put(parcel, c->transport.fd, mark_of(c));
 			if (r)
 				return r;
 		}
 	}
-	return bag_seal(bag);
+	return parcel_seal(parcel);
 }
 
-/* ---------------------------------------------------------------- out of the bag */
+/* ---------------------------------------------------------------- out of the parcel */
 
 static int take_one(void *ctx, int fd, uint8_t mark)
 {
@@ -71,9 +71,9 @@ static int take_one(void *ctx, int fd, uint8_t mark)
 	return 0;
 }
 
-int handover_take_bag(struct handover_sockets *s, int end)
+int handover_take_parcel(struct handover_sockets *s, int end)
 {
-	return bag_look(end, take_one, s);
+	return parcel_look(end, take_one, s);
 }
 
 static int compare(const void *a, const void *b)

@@ -36,7 +36,7 @@ static char **format_arguments(const struct server *s, const char *command)
 /* What execve(2) needs, in full before anything is given up. */
 struct passing {
 	int fd[LISTENER_N_KINDS * WORKER_MAX_LISTENERS * DIRECTORY_MAX_WORKERS / 2 +
-	       2 * BAG_MAX_PAIRS + 1];
+	       2 * PARCEL_MAX_PAIRS + 1];
 	unsigned n;
 	struct buf names;
 	char **arguments;
@@ -55,8 +55,8 @@ static int collect(const struct server_legacy *left, struct passing *p)
 {
 	int r = pass(p, left->state.fd, SERVER_NAME_STATE);
 
-	for (unsigned i = 0; i < 2 * left->bag.n && r == 0; i++)
-		r = pass(p, left->bag.end[i / 2][i % 2], SERVER_NAME_BAG);
+	for (unsigned i = 0; i < 2 * left->parcel.n && r == 0; i++)
+		r = pass(p, left->parcel.end[i / 2][i % 2], SERVER_NAME_PARCEL);
 	for (unsigned i = 0; i < left->n_sockets && r == 0; i++)
 		r = pass(p, left->socket[i].fd, server_listener_name[left->socket[i].kind]);
 	return r;

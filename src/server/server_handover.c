@@ -42,8 +42,8 @@ static void inherit_one(struct server_heritage *h, struct systemd_socket *s)
 			log_line(LOG_WARNING, "the state of the process before cannot be read: %s",
 				 strerror(-r));
 		h->is_there = true;
-	} else if (strcmp(s->name, SERVER_NAME_BAG) == 0 && h->n_bags < ARRAY_LEN(h->bag)) {
-		h->bag[h->n_bags++] = TAKE_FD(s->fd);
+	} else if (strcmp(s->name, SERVER_NAME_PARCEL) == 0 && h->n_ends < ARRAY_LEN(h->end)) {
+		h->end[h->n_ends++] = TAKE_FD(s->fd);
 		h->is_there = true;
 	} else if (s->kind == SYSTEMD_UNFIT) {
 		log_line(LOG_WARNING,
@@ -75,7 +75,7 @@ void server_inherit(struct server *s)
 static void empty_store(void)
 {
 	(void)systemd_unstore(SERVER_NAME_STATE);
-	(void)systemd_unstore(SERVER_NAME_BAG);
+	(void)systemd_unstore(SERVER_NAME_PARCEL);
 	for (size_t i = 0; i < LISTENER_GIVEN; i++)
 		(void)systemd_unstore(server_listener_name[i]);
 }
@@ -83,8 +83,8 @@ static void empty_store(void)
 static void forget_heritage(struct server_heritage *h)
 {
 	handover_sockets_fini(&h->clients);
-	for (unsigned i = 0; i < h->n_bags; i++)
-		fd_closep(&h->bag[i]);
+	for (unsigned i = 0; i < h->n_ends; i++)
+		fd_closep(&h->end[i]);
 	memfile_fini(&h->state);
 	empty_store();
 	h->is_there = false;
@@ -92,8 +92,8 @@ static void forget_heritage(struct server_heritage *h)
 
 static void take_clients(struct server_heritage *h)
 {
-	for (unsigned i = 0; i < h->n_bags; i++) {
-		int r = handover_take_bag(&h->clients, h->bag[i]);
+	for (unsigned i = 0; i < h->n_ends; i++) {
+		int r = handover_take_parcel(&h->clients, h->end[i]);
 
 		if (r)
 			log_event(LOG_ERR, EV_HANDOVER_FAILED, LOG_FIELDS(LOG_ERRNO(r)),
@@ -105,9 +105,9 @@ static void take_clients(struct server_heritage *h)
 static const char *refusal(int r)
 {
 	switch (r) {
-	case STATE_E_FORMAT:
+	case RECORD_E_FORMAT:
 		return "it was left by another version, in a form that this one does not know";
-	case STATE_E_BROKEN:
+	case RECORD_E_BROKEN:
 		return "what was left is damaged";
 	default:
 		return strerror(-r);
@@ -119,8 +119,8 @@ static int restore(struct server *s)
 {
 	struct server_heritage *h = &s->heritage;
 
-	if (!h->state.data || state_count_attempt(h->state.data, h->state.bytes) >= ATTEMPTS)
-		return STATE_E_BROKEN;
+	if (!h->state.data || record_count_attempt(h->state.data, h->state.bytes) >= ATTEMPTS)
+		return RECORD_E_BROKEN;
 	return handover_restore(s->pool, &handover_ops, &h->clients, h->state.data, h->state.bytes,
 				&s->report);
 }
@@ -218,7 +218,7 @@ void server_disinherit(struct server *s)
 
 /* ---------------------------------------------------------------- handing over */
 
-static int grow_state(struct state_writer *w, size_t need)
+static int grow_state(struct record_writer *w, size_t need)
 {
 	struct server *s = CONTAINER_OF(w, struct server, writer);
 	int r = memfile_grow(&s->left.state, need);
@@ -233,13 +233,13 @@ static int write_state(struct server *s)
 	struct server_legacy *left = &s->left;
 	int r = memfile_create(&left->state, SERVER_NAME_STATE);
 
-	s->writer = (struct state_writer){.grow = grow_state};
+	s->writer = (struct record_writer){.grow = grow_state};
 	if (r == 0)
 		r = handover_save(s->pool, &handover_ops, NULL, &s->writer, &s->report);
 	if (r == 0)
 		r = memfile_seal(&left->state, s->writer.len);
 	if (r == 0)
-		r = handover_fill_bag(s->pool, &left->bag);
+		r = handover_fill_parcel(s->pool, &left->parcel);
 	left->n_sockets = worker_pool_sockets(s->pool, left->socket, ARRAY_LEN(left->socket));
 	return r;
 }
@@ -272,7 +272,7 @@ static int leave_to_manager(struct server *s)
 	int r = store(SERVER_NAME_STATE, &left->state.fd, 1);
 
 	if (r == 0)
-		r = store(SERVER_NAME_BAG, left->bag.end[0], 2 * left->bag.n);
+		r = store(SERVER_NAME_PARCEL, left->parcel.end[0], 2 * left->parcel.n);
 	for (int kind = 0; kind < LISTENER_GIVEN && r == 0; kind++)
 		r = store_listeners(left, (enum worker_listener_kind)kind);
 	return r ? r : systemd_barrier(BARRIER_NS);
@@ -320,7 +320,7 @@ static void log_failure(const struct server *s, const char *why)
 static void go_back(struct server *s, int error)
 {
 	log_failure(s, strerror(-error));
-	bag_fini(&s->left.bag);
+	parcel_fini(&s->left.parcel);
 	memfile_fini(&s->left.state);
 	if (s->handover == SERVER_LEAVES_TO_MANAGER)
 		empty_store();
@@ -434,7 +434,7 @@ static unsigned count_needed(const struct server *s)
 {
 	struct worker_socket sockets[ARRAY_LEN(s->left.socket)];
 
-	return worker_pool_sockets(s->pool, sockets, ARRAY_LEN(sockets)) + 2 * BAG_MAX_PAIRS + 1;
+	return worker_pool_sockets(s->pool, sockets, ARRAY_LEN(sockets)) + 2 * PARCEL_MAX_PAIRS + 1;
 }
 
 static bool has_room(const struct server *s, unsigned room)

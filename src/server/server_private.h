@@ -31,7 +31,7 @@ struct WB_OWNER(main) server_ping {
 
 /* Names of descriptors, as the manager keeps them and as they come. */
 #define SERVER_NAME_STATE "wsbind-state"
-#define SERVER_NAME_BAG "wsbind-bag"
+#define SERVER_NAME_PARCEL "wsbind-bag"
 extern const char *const server_listener_name[LISTENER_N_KINDS];
 
 #define SERVER_MAX_LISTENERS (WORKER_MAX_LISTENERS * DIRECTORY_MAX_WORKERS)
@@ -40,18 +40,18 @@ extern const char *const server_listener_name[LISTENER_N_KINDS];
 struct WB_OWNER(main) server_heritage {
 	struct worker_socket socket[SERVER_MAX_LISTENERS];
 	unsigned n_sockets;
-	int bag[2 * BAG_MAX_PAIRS];
-	unsigned n_bags;
+	int end[2 * PARCEL_MAX_PAIRS];
+	unsigned n_ends;
 	struct memfile state;
 	struct handover_sockets clients;
-	bool is_there; /* a state or a bag, that is */
+	bool is_there; /* a state or a parcel, that is */
 };
 
 /* What is left to the next process. */
 struct WB_OWNER(main) server_legacy {
 	struct worker_socket socket[SERVER_MAX_LISTENERS]; /* borrowed of the pool */
 	unsigned n_sockets;
-	struct bag bag;
+	struct parcel parcel;
 	struct memfile state;
 };
 
@@ -93,7 +93,7 @@ struct WB_OWNER(main) server {
 	struct server_rounds round; /* of stopping */
 	struct server_heritage heritage;
 	struct server_legacy left;
-	struct state_writer writer;    /* of left.state */
+	struct record_writer writer;   /* of left.state */
 	struct handover_report report; /* of what was taken over, or is left */
 	enum server_handover handover;
 	uint64_t state_bytes, pause_ns; /* of what was taken over; for metrics */

@@ -518,7 +518,7 @@ def token_seeds():
     seed("token", "dots", b"..")
 
 
-# ------------------------------------------------------------------------ state
+# ----------------------------------------------------------------------- record
 
 
 HEAD, COUNTERS, FRAME_RECORD, CHANNEL, CONNECTION = range(1, 6)
@@ -562,73 +562,73 @@ def saved_conn(cookie, *more, state=OPEN, flags=0, channels=(), next=(), home=1)
                   packed_list(26, next, "<Q"), packed_list(27, [0] * len(channels), "<Q"), *more)
 
 
-def state_seeds():
+def record_seeds():
     was_open, echo = 1 << 4, 1 << 1
     head = record(HEAD, text(1, "1.0"), fixed64(2, 1), num(3, 5000), num(4, 6))
     room = record(CHANNEL, text(1, "room"), num(2, 3), num(3, 1), packed_list(4, [1, 2]))
     frames = (record(FRAME_RECORD, saved_frame(chat("one")))
               + record(FRAME_RECORD, saved_frame(chat("two") * 9)))
 
-    def state(name, *records, what=ALL_READ):
-        seed("state", name, bytes([what]) + head + b"".join(records))
+    def saved(name, *records, what=ALL_READ):
+        seed("record", name, bytes([what]) + head + b"".join(records))
 
     def members(*more):
         return saved_conn(1, *more, flags=was_open, channels=[1], next=[1])
 
-    seed("state", "empty", ZERO)
-    state("head")
-    state("later-version", record(99, num(1, 1)), saved_conn(1, text(200, "news")))
-    state("counters", record(COUNTERS, text(1, "handovers_total"), text(1, "nobody_knows"),
+    seed("record", "empty", ZERO)
+    saved("head")
+    saved("later-version", record(99, num(1, 1)), saved_conn(1, text(200, "news")))
+    saved("counters", record(COUNTERS, text(1, "handovers_total"), text(1, "nobody_knows"),
                              packed_list(2, [7, 8])))
-    state("in-handshake", saved_conn(1, text(21, text(5, upgrade()[:40])), state=HANDSHAKE))
-    state("echo", saved_conn(1, flags=was_open | echo), saved_conn(2, flags=was_open | echo))
-    state("lagging", frames, room, members(),
+    saved("in-handshake", saved_conn(1, text(21, text(5, upgrade()[:40])), state=HANDSHAKE))
+    saved("echo", saved_conn(1, flags=was_open | echo), saved_conn(2, flags=was_open | echo))
+    saved("lagging", frames, room, members(),
           saved_conn(2, flags=was_open, channels=[1], next=[2]),
           saved_conn(3, flags=was_open, channels=[1], next=[3]))
-    state("lagging-stalled", frames, room, members(), what=NONE_READS | 1)
-    state("two-channels", frames, room, record(CHANNEL, text(1, "other"), num(2, 9), num(3, 9)),
+    saved("lagging-stalled", frames, room, members(), what=NONE_READS | 1)
+    saved("two-channels", frames, room, record(CHANNEL, text(1, "other"), num(2, 9), num(3, 9)),
           saved_conn(1, flags=was_open, channels=[2, 1], next=[9, 3], home=2))
-    state("lobby", record(CHANNEL, num(2, 1), num(3, 1)), members())
-    state("left-home", saved_conn(1, text(23, "room"), flags=was_open))
-    state("half-a-frame-in", frames, room,
+    saved("lobby", record(CHANNEL, num(2, 1), num(3, 1)), members())
+    saved("left-home", saved_conn(1, text(23, "room"), flags=was_open))
+    saved("half-a-frame-in", frames, room,
           members(text(21, text(1, frame(2, b"x" * 300, length=300)[:8]) + num(3, 5)
                        + text(4, b"xxxxx") + num(8, 2))))
-    state("half-a-message-in", saved_conn(1, text(21, text(4, b"caf\xc3") + num(8, 1)),
+    saved("half-a-message-in", saved_conn(1, text(21, text(4, b"caf\xc3") + num(8, 1)),
                                           flags=was_open | echo))
-    state("parked", saved_conn(1, text(21, text(5, frame(9, b"?") + frame(2, b"x"))),
+    saved("parked", saved_conn(1, text(21, text(5, frame(9, b"?") + frame(2, b"x"))),
                                flags=was_open | echo))
-    state("half-a-frame-out", frames, room,
+    saved("half-a-frame-out", frames, room,
           members(text(22, num(3, 2) + num(5, 40))))
-    state("deflated-form", record(FRAME_RECORD, saved_frame(
+    saved("deflated-form", record(FRAME_RECORD, saved_frame(
         chat("one"), text(9, saved_bytes(frame(2, b"\xaa\x06\0", rsv=4, mask=None), form=1)))),
           record(CHANNEL, text(1, "room"), num(2, 1), packed_list(4, [1])),
           saved_conn(1, text(22, num(3, 1) + num(4, 1) + num(5, 2)), num(18, 3), flags=was_open,
                      channels=[1], next=[0]))
-    state("queued", saved_conn(1, text(22, text(1, saved_frame(b"", opcode=10))
+    saved("queued", saved_conn(1, text(22, text(1, saved_frame(b"", opcode=10))
                                        + text(1, saved_frame(b"x" * 50)) + num(2, 1)),
                                flags=was_open | echo))
-    state("closing", saved_conn(1, num(16, 4001), text(22, text(1, saved_frame(
+    saved("closing", saved_conn(1, num(16, 4001), text(22, text(1, saved_frame(
         b"\x0f\xa1", opcode=8))), state=CLOSING, flags=was_open))
-    state("lingering", saved_conn(1, fixed64(12, 1 << 40), state=LINGERING, flags=was_open))
-    state("grant", room, saved_conn(1, text(20, text(1, "alice") + num(2, 4000000000)
+    saved("lingering", saved_conn(1, fixed64(12, 1 << 40), state=LINGERING, flags=was_open))
+    saved("grant", room, saved_conn(1, text(20, text(1, "alice") + num(2, 4000000000)
                                             + text(5, "room/*")), flags=was_open))
-    state("grant-expired", saved_conn(1, text(20, text(1, "a") + num(2, 1) + num(4, 1)), flags=was_open))
-    state("transfer", saved_conn(1, text(28, num(1, 3) + num(3, 99) + text(4, "a.bin")
+    saved("grant-expired", saved_conn(1, text(20, text(1, "a") + num(2, 1) + num(4, 1)), flags=was_open))
+    saved("transfer", saved_conn(1, text(28, num(1, 3) + num(3, 99) + text(4, "a.bin")
                                          + text(5, ".part-1") + text(7, bytes(16))),
                                  flags=was_open))
-    state("transfer-elsewhere", saved_conn(1, text(28, text(4, "../a") + text(5, "/etc/x")),
+    saved("transfer-elsewhere", saved_conn(1, text(28, text(4, "../a") + text(5, "/etc/x")),
                                            flags=was_open))
-    state("refused", saved_conn(1, num(15, 503), state=HANDSHAKE))
-    state("awaits-proxy", saved_conn(1, state=HANDSHAKE, flags=1 << 6))
-    state("awaits-tls", saved_conn(1, state=HANDSHAKE, flags=1 << 7))
-    state("stranger", saved_conn(77))
-    state("twice", saved_conn(1), saved_conn(1))
-    state("no-such-channel", saved_conn(1, channels=[5], next=[0]))
-    state("no-such-frame", record(CHANNEL, text(1, "x"), num(2, 1), packed_list(4, [9])),
+    saved("refused", saved_conn(1, num(15, 503), state=HANDSHAKE))
+    saved("awaits-proxy", saved_conn(1, state=HANDSHAKE, flags=1 << 6))
+    saved("awaits-tls", saved_conn(1, state=HANDSHAKE, flags=1 << 7))
+    saved("stranger", saved_conn(77))
+    saved("twice", saved_conn(1), saved_conn(1))
+    saved("no-such-channel", saved_conn(1, channels=[5], next=[0]))
+    saved("no-such-frame", record(CHANNEL, text(1, "x"), num(2, 1), packed_list(4, [9])),
           saved_conn(1, text(22, num(3, 9)), channels=[1], next=[0]))
-    state("channel-backwards", record(CHANNEL, text(1, "x"), num(2, 1), num(3, 2)))
-    state("channel-twice", room, room, saved_conn(1, channels=[1, 2], next=[3, 3]))
-    state("cut", members()[:-9])
+    saved("channel-backwards", record(CHANNEL, text(1, "x"), num(2, 1), num(3, 2)))
+    saved("channel-twice", room, room, saved_conn(1, channels=[1, 2], next=[3, 3]))
+    saved("cut", members()[:-9])
 
 
 http_seeds()
@@ -640,4 +640,4 @@ config_seeds()
 conn_seeds()
 proxy_seeds()
 token_seeds()
-state_seeds()
+record_seeds()

@@ -330,15 +330,15 @@ def test_a_stop_is_still_a_stop():
 F_ADD_SEALS, F_SEAL_SHRINK, F_SEAL_GROW = 1033, 2, 4
 
 
-def state_file(content, seals=F_SEAL_SHRINK | F_SEAL_GROW):
-    fd = os.memfd_create("state", os.MFD_ALLOW_SEALING)
+def record_file(content, seals=F_SEAL_SHRINK | F_SEAL_GROW):
+    fd = os.memfd_create("records", os.MFD_ALLOW_SEALING)
     os.write(fd, content)
     fcntl.fcntl(fd, F_ADD_SEALS, seals)
     return fd
 
 
-def state(records=b"", format_=1, length=None, crc=None):
-    """As src/wire/state.h lays it out."""
+def records_of(records=b"", format_=1, length=None, crc=None):
+    """As src/wire/record.h lays it out."""
     n = 32 + len(records) if length is None else length
     return struct.pack("=8sIIQII", b"wsbindST", format_,
                        zlib.crc32(records) if crc is None else crc, n, 0, 0) + records
@@ -360,7 +360,7 @@ async def a_client_of_nobody():
         return client, server.accept()[0]
 
 
-def bag_of(*sockets_and_marks):
+def parcel_of(*sockets_and_marks):
     ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     rights = array.array("i", [s.fileno() for s, _ in sockets_and_marks])
     ends[0].sendmsg([bytes(m for _, m in sockets_and_marks)],
@@ -368,27 +368,27 @@ def bag_of(*sockets_and_marks):
     return ends
 
 
-async def test_what_is_no_state():
+async def test_what_are_no_records():
     """Those who can be told are told; the others see an end; the daemon serves."""
     cases = {
-        "of another version": (state(b"", format_=2), "another version"),
+        "of another version": (records_of(b"", format_=2), "another version"),
         "empty": (b"\0", "damaged"),
-        "cut": (state(bytes(100))[:60], "damaged"),
-        "changed": (state(bytes(100), crc=1), "damaged"),
-        "too long": (state(bytes(10), length=1 << 40), "damaged"),
+        "cut": (records_of(bytes(100))[:60], "damaged"),
+        "changed": (records_of(bytes(100), crc=1), "damaged"),
+        "too long": (records_of(bytes(10), length=1 << 40), "damaged"),
         "without seals": (None, "damaged"),
     }
     for name, (content, why) in cases.items():
         told, its_end = await a_client_of_nobody()
         cut, its_other_end = await a_client_of_nobody()
         told.send(b"\x82\x80abcd")  # unread when the socket is closed
-        memory = state_file(content) if content else state_file(state(), seals=0)
-        bag = bag_of((its_end, ord("c")), (its_other_end, ord("x")))
+        memory = record_file(content) if content else record_file(records_of(), seals=0)
+        parcel = parcel_of((its_end, ord("c")), (its_other_end, ord("x")))
         its_end.close(), its_other_end.close()
-        fds = [("wsbind-state", memory), ("wsbind-bag", bag[0].fileno()),
-               ("wsbind-bag", bag[1].fileno())]
+        fds = [("wsbind-state", memory), ("wsbind-bag", parcel[0].fileno()),
+               ("wsbind-bag", parcel[1].fileno())]
         with Daemon(prefix=inherit(fds), fds=[fd for _, fd in fds]) as d:
-            for end in bag:
+            for end in parcel:
                 end.close()
             d.wait_log(f"2 connections are not taken over: .*{why}")
             r = RawClient.__new__(RawClient)
@@ -403,16 +403,16 @@ async def test_what_is_no_state():
         told.close(), cut.close()
 
 
-async def test_a_state_that_kills_its_readers_is_not_read_for_ever():
-    memory = state_file(state())
+async def test_records_that_kill_their_readers_are_not_read_for_ever():
+    memory = record_file(records_of())
     for attempt in range(4):
         client, its_end = await a_client_of_nobody()
-        bag = bag_of((its_end, ord("c")))
+        parcel = parcel_of((its_end, ord("c")))
         its_end.close()
-        fds = [("wsbind-state", memory), ("wsbind-bag", bag[0].fileno()),
-               ("wsbind-bag", bag[1].fileno())]
+        fds = [("wsbind-state", memory), ("wsbind-bag", parcel[0].fileno()),
+               ("wsbind-bag", parcel[1].fileno())]
         with Daemon(prefix=inherit(fds), fds=[fd for _, fd in fds]) as d:
-            for end in bag:
+            for end in parcel:
                 end.close()
             if attempt < 2:  # it can be read, and names nobody
                 assert "took over 0 connections" in d.wait_log("took over .*")[0]
@@ -425,14 +425,14 @@ async def test_a_state_that_kills_its_readers_is_not_read_for_ever():
 async def test_a_process_that_does_not_start_says_goodbye():
     """A configuration with an error at a restart: nothing better can be done."""
     client, its_end = await a_client_of_nobody()
-    bag, memory = bag_of((its_end, ord("c"))), state_file(state())
+    parcel, memory = parcel_of((its_end, ord("c"))), record_file(records_of())
     its_end.close()
-    fds = [("wsbind-state", memory), ("wsbind-bag", bag[0].fileno()),
-           ("wsbind-bag", bag[1].fileno())]
+    fds = [("wsbind-state", memory), ("wsbind-bag", parcel[0].fileno()),
+           ("wsbind-bag", parcel[1].fileno())]
     d = Daemon(prefix=inherit(fds), fds=[fd for _, fd in fds], ready=False)
     d.config.write_text("port = no port\n")
     d.start()
-    for end in bag:
+    for end in parcel:
         end.close()
     assert d.wait() == 78, d.end_of_log()
     running.remove(d)

@@ -33,7 +33,7 @@ FNR == 1 {
 /^[ \t]*#[ \t]*include[ \t]*"/ {
 	split($0, quoted, "\"")
 	name = quoted[2]
-	if (name == "message.pb-c.h" || name == "state.pb-c.h") # made from proto/, part of wire
+	if (name == "message.pb-c.h" || name == "record.pb-c.h") # made from proto/, part of wire
 		name = "wire/" name
 	if (name !~ "^[a-z]+/[^/]+$") {
 		complain("names no folder")

@@ -142,7 +142,7 @@ struct rig *rig_new(unsigned workers, const char *config)
 
 /* ---------------------------------------------------------------------- handing over */
 
-static int writer_grow(struct state_writer *w, size_t need)
+static int writer_grow(struct record_writer *w, size_t need)
 {
 	size_t cap = MAX(need, 2 * w->cap);
 	uint8_t *data = realloc(w->data, cap);
@@ -154,9 +154,9 @@ static int writer_grow(struct state_writer *w, size_t need)
 	return 0;
 }
 
-struct state_writer rig_writer(void)
+struct record_writer rig_writer(void)
 {
-	return (struct state_writer){.grow = writer_grow};
+	return (struct record_writer){.grow = writer_grow};
 }
 
 static uint64_t guest_cookie(void *ctx, const struct conn *c)
@@ -191,9 +191,9 @@ static const struct handover_ops guest_handover = {
 	.attach = guest_attach,
 };
 
-struct state_writer rig_save(struct rig *r)
+struct record_writer rig_save(struct rig *r)
 {
-	struct state_writer out = rig_writer();
+	struct record_writer out = rig_writer();
 	struct handover_report report = {.frozen_ns = r->now_ns};
 
 	worker_pool_freeze(r->pool);
@@ -271,7 +271,7 @@ static void adopt_pool(struct rig *r, unsigned workers, const char *config)
 }
 
 static int restore(struct rig *r, unsigned workers, const char *config,
-		   const struct state_writer *state, struct handover_report *ret)
+		   const struct record_writer *state, struct handover_report *ret)
 {
 	abandon_pool(r);
 	adopt_pool(r, workers, config);
@@ -295,7 +295,7 @@ static void go_on(struct rig *r)
 }
 
 int rig_restore(struct rig *r, unsigned workers, const char *config,
-		const struct state_writer *state, struct handover_report *ret)
+		const struct record_writer *state, struct handover_report *ret)
 {
 	int result = restore(r, workers, config, state, ret);
 
@@ -305,7 +305,7 @@ int rig_restore(struct rig *r, unsigned workers, const char *config,
 
 void rig_hand_over(struct rig *r, unsigned workers, const char *config)
 {
-	struct state_writer state = rig_save(r);
+	struct record_writer state = rig_save(r);
 	struct handover_report report;
 	uint64_t open = RIG_SUM(r, connections_active);
 

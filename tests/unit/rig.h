@@ -109,10 +109,10 @@ void rig_pass(struct rig *r, uint64_t ns);
 void rig_pass_in_steps(struct rig *r, uint64_t ns, uint64_t step);
 
 /* What a state is written to. Owns: data is the caller's, by free(). */
-struct state_writer rig_writer(void);
+struct record_writer rig_writer(void);
 
 /* The state of all workers, as a process that ends would leave it. */
-struct state_writer rig_save(struct rig *r);
+struct record_writer rig_save(struct rig *r);
 
 /*
  * Everything goes on in a new pool, as if in another process, with a configuration of its own
@@ -120,7 +120,7 @@ struct state_writer rig_save(struct rig *r);
  * @state, which is changed by nobody; what was left of guests that it doesn't bring is closed.
  */
 int rig_restore(struct rig *r, unsigned workers, const char *config,
-		const struct state_writer *state, struct handover_report *ret);
+		const struct record_writer *state, struct handover_report *ret);
 
 /* Both, when all is well. */
 void rig_hand_over(struct rig *r, unsigned workers, const char *config);

@@ -12,7 +12,7 @@ static void hand_over_changed(struct rig *r, unsigned workers, const char *confi
 			      void (*change)(struct conn *c, bool is_on), struct guest *g,
 			      struct handover_report *ret)
 {
-	struct state_writer state;
+	struct record_writer state;
 
 	change(g->conn, true);
 	state = rig_save(r);
@@ -125,7 +125,7 @@ TEST(handover_unfit_for_max_channels)
 	struct rig *r = rig_new(2, "");
 	struct guest *g[6];
 	struct handover_report report;
-	struct state_writer state;
+	struct record_writer state;
 	unsigned gone = 0;
 
 	for (unsigned i = 0; i < ARRAY_LEN(g); i++) {
@@ -171,7 +171,7 @@ TEST(handover_unfit_for_reassembly_memory)
 	guest_drop(large);
 	guest_drop(calm);
 	for (unsigned i = 0; i < 3; i++) {
-		struct state_writer state = rig_save(r);
+		struct record_writer state = rig_save(r);
 		struct handover_report report;
 
 		CHECK_EQ(rig_restore(r, 1, "reassembly_memory = 1M\n", &state, &report), 0);

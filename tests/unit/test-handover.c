@@ -693,31 +693,31 @@ TEST(handover_refuses_a_state_that_was_changed)
 {
 	struct rig *r = rig_new(1, QUIET);
 	struct handover_report report;
-	struct state_writer state;
+	struct record_writer state;
 
 	(void)guest_open(r, 0, "/room");
 	(void)guest_open(r, 0, "/room");
 	state = rig_save(r);
 	for (size_t n = 0; n < state.len; n += n < 40 ? 1 : 17) {
-		struct state_reader reader;
+		struct record_reader reader;
 
-		CHECK_EQ(state_open(&reader, state.data, n), STATE_E_BROKEN);
+		CHECK_EQ(record_open(&reader, state.data, n), RECORD_E_BROKEN);
 	}
 	for (size_t i = 0; i < state.len; i += i < 40 ? 1 : 13) {
-		enum state_result expected = i >= 8 && i < 12 ? STATE_E_FORMAT : STATE_E_BROKEN;
-		struct state_reader reader;
+		enum record_result expected = i >= 8 && i < 12 ? RECORD_E_FORMAT : RECORD_E_BROKEN;
+		struct record_reader reader;
 		bool is_count = i >= 24 && i < 32; /* attempts, and what is reserved */
 
 		state.data[i] ^= 0x10;
-		CHECK_EQ(state_open(&reader, state.data, state.len),
-			 is_count ? STATE_OK : expected);
+		CHECK_EQ(record_open(&reader, state.data, state.len),
+			 is_count ? RECORD_OK : expected);
 		state.data[i] ^= 0x10;
 	}
-	CHECK_EQ(state_count_attempt(state.data, state.len), 0);
-	CHECK_EQ(state_count_attempt(state.data, state.len), 1);
-	CHECK_EQ(state_count_attempt(state.data, 10), 0);
+	CHECK_EQ(record_count_attempt(state.data, state.len), 0);
+	CHECK_EQ(record_count_attempt(state.data, state.len), 1);
+	CHECK_EQ(record_count_attempt(state.data, 10), 0);
 	state.data[8]++;
-	CHECK_EQ(rig_restore(r, 1, NULL, &state, &report), STATE_E_FORMAT);
+	CHECK_EQ(rig_restore(r, 1, NULL, &state, &report), RECORD_E_FORMAT);
 	CHECK_EQ(report.connections, 0);
 	CHECK(r->guests[0]->is_closed && r->guests[1]->is_closed);
 	free(state.data);
@@ -730,7 +730,7 @@ TEST(handover_of_one_that_is_broken)
 	struct rig *r = rig_new(1, QUIET);
 	struct guest *bad = guest_open(r, 0, "/room"), *good = guest_open(r, 0, "/room");
 	struct handover_report report;
-	struct state_writer state;
+	struct record_writer state;
 
 	bad->conn->state = 7; /* no such */
 	state = rig_save(r);
@@ -748,19 +748,19 @@ TEST(handover_from_a_later_version)
 {
 	struct rig *r = rig_new(1, QUIET);
 	struct guest *g = guest_open(r, 0, "/room"), *h = guest_open(r, 0, "/room");
-	State__Counters counters = STATE__COUNTERS__INIT;
+	Record__Counters counters = RECORD__COUNTERS__INIT;
 	static char name[] = "invented_later", other[] = "latency/of a kind";
 	char *names[] = {name, other};
 	uint64_t values[] = {5, 6};
 	struct handover_report report;
-	struct state_writer state = rig_save(r);
+	struct record_writer state = rig_save(r);
 
 	counters.name = names;
 	counters.value = values;
 	counters.n_name = counters.n_value = 2;
-	CHECK_EQ(state_put(&state, 99, &counters.base), 0);
-	CHECK_EQ(state_put(&state, STATE_COUNTERS, &counters.base), 0);
-	CHECK_EQ(state_finish(&state), 0);
+	CHECK_EQ(record_put(&state, 99, &counters.base), 0);
+	CHECK_EQ(record_put(&state, RECORD_COUNTERS, &counters.base), 0);
+	CHECK_EQ(record_finish(&state), 0);
 	CHECK_EQ(rig_restore(r, 1, NULL, &state, &report), 0);
 	CHECK_EQ(report.failed, 0);
 	guest_chat(g, "hello", NULL);

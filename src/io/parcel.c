@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-#include "io/bag.h"
+#include "io/parcel.h"
 
 #include <errno.h>
 #include <string.h>
@@ -10,15 +10,15 @@
 /* Room for the descriptors of one message. */
 union WB_VALUE rights {
 	struct cmsghdr head;
-	char bytes[CMSG_SPACE(BAG_BATCH * sizeof(int))];
+	char bytes[CMSG_SPACE(PARCEL_BATCH * sizeof(int))];
 };
 
-static int add_pair(struct bag *b)
+static int add_pair(struct parcel *b)
 {
 	const int want = SNDBUF_BYTES;
 	int *end = b->end[b->n];
 
-	if (b->n == BAG_MAX_PAIRS)
+	if (b->n == PARCEL_MAX_PAIRS)
 		return -ENOSPC;
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, end) < 0)
 		return -errno;
@@ -28,7 +28,7 @@ static int add_pair(struct bag *b)
 	return 0;
 }
 
-static int send_put(struct bag *b)
+static int send_put(struct parcel *b)
 {
 	struct iovec iov = {b->mark, b->n_put};
 	union rights rights;
@@ -52,7 +52,7 @@ static int send_put(struct bag *b)
 	return 0;
 }
 
-int bag_seal(struct bag *b)
+int parcel_seal(struct parcel *b)
 {
 	int r = b->n_put > 0 && b->n == 0 ? add_pair(b) : 0;
 
@@ -65,9 +65,9 @@ int bag_seal(struct bag *b)
 	return r ? r : send_put(b);
 }
 
-int bag_put(struct bag *b, int fd, uint8_t mark)
+int parcel_put(struct parcel *b, int fd, uint8_t mark)
 {
-	int r = b->n_put == BAG_BATCH ? bag_seal(b) : 0;
+	int r = b->n_put == PARCEL_BATCH ? parcel_seal(b) : 0;
 
 	if (r)
 		return r;
@@ -76,7 +76,7 @@ int bag_put(struct bag *b, int fd, uint8_t mark)
 	return 0;
 }
 
-void bag_fini(struct bag *b)
+void parcel_fini(struct parcel *b)
 {
 	for (unsigned i = 0; i < b->n; i++) {
 		fd_closep(&b->end[i][0]);
@@ -86,23 +86,23 @@ void bag_fini(struct bag *b)
 }
 
 /* Descriptors of a message, to be closed by whoever gets them. Return: how many. */
-static size_t rights_of(struct msghdr *msg, int fd[BAG_BATCH])
+static size_t rights_of(struct msghdr *msg, int fd[PARCEL_BATCH])
 {
 	size_t n = 0;
 
 	for (struct cmsghdr *head = CMSG_FIRSTHDR(msg); head; head = CMSG_NXTHDR(msg, head)) {
 		if (head->cmsg_level != SOL_SOCKET || head->cmsg_type != SCM_RIGHTS)
 			continue;
-		n = MIN((head->cmsg_len - CMSG_LEN(0)) / sizeof(int), (size_t)BAG_BATCH);
+		n = MIN((head->cmsg_len - CMSG_LEN(0)) / sizeof(int), (size_t)PARCEL_BATCH);
 		memcpy(fd, CMSG_DATA(head), n * sizeof(int));
 	}
 	return n;
 }
 
 /* The next message. Return: descriptors in it | 0 there is none | -errno. */
-static ssize_t look_at_one(int end, int fd[BAG_BATCH], uint8_t mark[BAG_BATCH])
+static ssize_t look_at_one(int end, int fd[PARCEL_BATCH], uint8_t mark[PARCEL_BATCH])
 {
-	struct iovec iov = {mark, BAG_BATCH};
+	struct iovec iov = {mark, PARCEL_BATCH};
 	union rights rights;
 	struct msghdr msg = {
 		.msg_iov = &iov,
@@ -120,17 +120,17 @@ static ssize_t look_at_one(int end, int fd[BAG_BATCH], uint8_t mark[BAG_BATCH])
 	n = rights_of(&msg, fd);
 	if (n == (size_t)r && !(msg.msg_flags & MSG_CTRUNC))
 		return r;
-	/* Out of descriptors on the way, or no bag. */
+	/* Out of descriptors on the way, or no parcel. */
 	for (size_t i = 0; i < n; i++)
 		(void)close(fd[i]);
 	return msg.msg_flags & MSG_CTRUNC ? -EMFILE : -EBADMSG;
 }
 
-int bag_look(int end, bag_fn *fn, void *ctx)
+int parcel_look(int end, parcel_fn *fn, void *ctx)
 {
 	const int from = 0;
-	uint8_t mark[BAG_BATCH];
-	int fd[BAG_BATCH], result = 0;
+	uint8_t mark[PARCEL_BATCH];
+	int fd[PARCEL_BATCH], result = 0;
 	ssize_t n;
 
 	/* Each look then starts behind the one before (socket(7), SO_PEEK_OFF). */

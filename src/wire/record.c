@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-#include "wire/state.h"
+#include "wire/record.h"
 
 #include <errno.h>
 #include <libdeflate.h>
@@ -13,7 +13,7 @@ struct head {
 	uint32_t attempts;
 	uint32_t reserved;
 };
-static_assert(sizeof(struct head) == STATE_HEAD_BYTES, "no padding");
+static_assert(sizeof(struct head) == RECORD_HEAD_BYTES, "no padding");
 
 struct record_head {
 	uint32_t kind;
@@ -22,13 +22,13 @@ struct record_head {
 
 static const char magic[8] = "wsbindST";
 
-static int room(struct state_writer *w, size_t more)
+static int room(struct record_writer *w, size_t more)
 {
 	return w->cap - w->len >= more ? 0 : w->grow(w, w->len + more);
 }
 
 /* Room for the head, which comes last. */
-static int begin(struct state_writer *w)
+static int begin(struct record_writer *w)
 {
 	int r = w->len ? 0 : room(w, sizeof(struct head));
 
@@ -37,7 +37,7 @@ static int begin(struct state_writer *w)
 	return r;
 }
 
-int state_put(struct state_writer *w, enum state_kind kind, const ProtobufCMessage *m)
+int record_put(struct record_writer *w, enum record_kind kind, const ProtobufCMessage *m)
 {
 	size_t n = protobuf_c_message_get_packed_size(m);
 	const struct record_head head = {kind, (uint32_t)n};
@@ -60,9 +60,9 @@ static uint32_t checksum(const uint8_t *p, size_t n)
 	return libdeflate_crc32(0, p + sizeof(struct head), n - sizeof(struct head));
 }
 
-int state_finish(struct state_writer *w)
+int record_finish(struct record_writer *w)
 {
-	struct head head = {.format = STATE_FORMAT};
+	struct head head = {.format = RECORD_FORMAT};
 	int r = begin(w);
 
 	if (r)
@@ -74,26 +74,26 @@ int state_finish(struct state_writer *w)
 	return 0;
 }
 
-enum state_result state_open(struct state_reader *r, const uint8_t *p, size_t n)
+enum record_result record_open(struct record_reader *r, const uint8_t *p, size_t n)
 {
 	struct head head;
 
 	if (n < sizeof(head))
-		return STATE_E_BROKEN;
+		return RECORD_E_BROKEN;
 	memcpy(&head, p, sizeof(head));
 	if (memcmp(head.magic, magic, sizeof(magic)) != 0)
-		return STATE_E_BROKEN;
-	if (head.format != STATE_FORMAT)
-		return STATE_E_FORMAT;
+		return RECORD_E_BROKEN;
+	if (head.format != RECORD_FORMAT)
+		return RECORD_E_FORMAT;
 	/* The file may be longer: it grows in steps. */
 	if (head.bytes < sizeof(head) || head.bytes > n ||
 	    head.crc != checksum(p, (size_t)head.bytes))
-		return STATE_E_BROKEN;
-	*r = (struct state_reader){p + sizeof(head), p + head.bytes};
-	return STATE_OK;
+		return RECORD_E_BROKEN;
+	*r = (struct record_reader){p + sizeof(head), p + head.bytes};
+	return RECORD_OK;
 }
 
-bool state_next(struct state_reader *r, struct state_record *ret)
+bool record_next(struct record_reader *r, struct record *ret)
 {
 	struct record_head head;
 
@@ -105,12 +105,12 @@ bool state_next(struct state_reader *r, struct state_record *ret)
 		r->at = r->end;
 		return false;
 	}
-	*ret = (struct state_record){head.kind, r->at, head.n};
+	*ret = (struct record){head.kind, r->at, head.n};
 	r->at += head.n;
 	return true;
 }
 
-uint32_t state_count_attempt(uint8_t *p, size_t n)
+uint32_t record_count_attempt(uint8_t *p, size_t n)
 {
 	struct head head;
 

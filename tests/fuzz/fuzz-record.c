@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What a process is left by the one before. Input: a byte of how many workers there are,
- * whether clients read at once and whether there is room for all, then records as wire/state has
+ * whether clients read at once and whether there is room for all, then records as wire/record has
  * them; head and checksum are made here, since nobody would guess them.
  *
  * Whatever the records say, restoring must not break anything: the invariants of channels
@@ -11,22 +11,22 @@
 #include "fuzz.h"
 
 #include "rig.h"
-#include "wire/state.h"
+#include "wire/record.h"
 
 #define GUESTS 6
 #define LIMITS "echo_path = /echo\nmax_frame_size = 4K\nmax_message_size = 64K\n"
 #define TIGHT LIMITS "max_channels = 1\nmessage_queue_size = 1\nmax_send_buffer = 4K\n"
 
 /* The records behind a head that is right. */
-static struct state_writer wrap(const uint8_t *p, size_t n)
+static struct record_writer wrap(const uint8_t *p, size_t n)
 {
-	struct state_writer w = rig_writer();
+	struct record_writer w = rig_writer();
 
-	WB_ASSERT(w.grow(&w, STATE_HEAD_BYTES + n) == 0);
-	w.len = STATE_HEAD_BYTES + n;
+	WB_ASSERT(w.grow(&w, RECORD_HEAD_BYTES + n) == 0);
+	w.len = RECORD_HEAD_BYTES + n;
 	if (n)
-		memcpy(w.data + STATE_HEAD_BYTES, p, n);
-	WB_ASSERT(state_finish(&w) == 0);
+		memcpy(w.data + RECORD_HEAD_BYTES, p, n);
+	WB_ASSERT(record_finish(&w) == 0);
 	return w;
 }
 
@@ -52,10 +52,10 @@ static void poke(struct rig *r, struct guest *g)
 
 static void check_head(const uint8_t *data, size_t size)
 {
-	struct state_reader reader;
+	struct record_reader reader;
 
 	/* As it is, without a head of ours. */
-	(void)!state_open(&reader, data, size);
+	(void)!record_open(&reader, data, size);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -63,7 +63,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct fuzz_input in = {data, size};
 	uint8_t what = fuzz_byte(&in);
 	struct handover_report report;
-	struct state_writer state;
+	struct record_writer state;
 	struct rig *r;
 
 	check_head(data, size);

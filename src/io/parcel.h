@@ -2,12 +2,12 @@
 #pragma once
 
 /*
- * A bag of descriptors that outlives the process which filled it: socket pairs whose
+ * A parcel of descriptors that outlives the process which filled it: socket pairs whose
  * messages carry descriptors (SCM_RIGHTS) and are not read. The kernel keeps what is
  * in a message for as long as somebody holds both ends of the pair; so whoever is
  * given these few descriptors keeps thousands of connections open.
  *
- * What is inside is taken out as copies (MSG_PEEK): the bag stays full until the last
+ * What is inside is taken out as copies (MSG_PEEK): the parcel stays full until the last
  * of its ends is closed, so that a taker that dies on the way has lost nothing.
  *
  * Each descriptor has one byte of its own beside it, which its taker sees even when it
@@ -15,46 +15,46 @@
  *
  * Bounds: descriptors on their way count against RLIMIT_NOFILE of who sends them, and
  * each pair holds as many messages as its send buffer does, so there are as many pairs
- * as are needed, up to BAG_MAX_PAIRS.
+ * as are needed, up to PARCEL_MAX_PAIRS.
  *
  * Source: unix(7), socket(7).
  */
 
 #include "base/base.h"
 
-#define BAG_MAX_PAIRS 8
-#define BAG_BATCH 253 /* descriptors of one message: SCM_MAX_FD of the kernel */
+#define PARCEL_MAX_PAIRS 8
+#define PARCEL_BATCH 253 /* descriptors of one message: SCM_MAX_FD of the kernel */
 
 /* All-zero is empty. */
-struct WB_VALUE bag {
-	int end[BAG_MAX_PAIRS][2]; /* the first is written to, the second read from */
+struct WB_VALUE parcel {
+	int end[PARCEL_MAX_PAIRS][2]; /* the first is written to, the second read from */
 	unsigned n;
-	int fd[BAG_BATCH]; /* put, and not sent yet: borrowed */
-	uint8_t mark[BAG_BATCH];
+	int fd[PARCEL_BATCH]; /* put, and not sent yet: borrowed */
+	uint8_t mark[PARCEL_BATCH];
 	unsigned n_put;
 };
 
 /**
- * bag_put() - put a copy of a descriptor into the bag
- * @fd:   borrowed, to stay open until bag_seal()
+ * parcel_put() - put a copy of a descriptor into the parcel
+ * @fd:   borrowed, to stay open until parcel_seal()
  *
  * Return: 0 | -ETOOMANYREFS past RLIMIT_NOFILE | -ENOSPC all pairs are full | -errno.
  */
-int bag_put(struct bag *b, int fd, uint8_t mark) WB_NODISCARD;
+int parcel_put(struct parcel *b, int fd, uint8_t mark) WB_NODISCARD;
 
-/* Sends what is left. Return: as bag_put(). */
-int bag_seal(struct bag *b) WB_NODISCARD;
+/* Sends what is left. Return: as parcel_put(). */
+int parcel_seal(struct parcel *b) WB_NODISCARD;
 
 /* Closes the ends; what is inside lives on if somebody else holds them. */
-void bag_fini(struct bag *b);
+void parcel_fini(struct parcel *b);
 
-typedef int bag_fn(void *ctx, int fd, uint8_t mark);
+typedef int parcel_fn(void *ctx, int fd, uint8_t mark);
 
 /**
- * bag_look() - see copies of what is inside
- * @end: of a bag, either one: of those that are written to nothing comes
+ * parcel_look() - see copies of what is inside
+ * @end: of a parcel, either one: of those that are written to nothing comes
  * @fn:  called for each; the descriptor, close-on-exec, is its own. Other than 0 ends it
  *
  * Return: 0 | what @fn returned | -errno.
  */
-int bag_look(int end, bag_fn *fn, void *ctx) WB_NODISCARD;
+int parcel_look(int end, parcel_fn *fn, void *ctx) WB_NODISCARD;

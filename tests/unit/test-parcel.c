@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Descriptors that live in a bag, and a state in a file of memory. */
+/* Descriptors that live in a parcel, and records in a file of memory. */
 #include "test.h"
 
 #include <errno.h>
@@ -8,8 +8,8 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 
-#include "io/bag.h"
 #include "io/memfile.h"
+#include "io/parcel.h"
 #include "io/sock.h"
 
 #define MANY 600 /* more than two messages */
@@ -34,9 +34,9 @@ static int see(void *ctx, int fd, uint8_t mark)
 	return ++s->n == s->stop_at ? -ECANCELED : 0;
 }
 
-TEST(bag_keeps_sockets_that_nobody_else_holds)
+TEST(parcel_keeps_sockets_that_nobody_else_holds)
 {
-	struct bag b = {0};
+	struct parcel b = {0};
 	struct seen first = {0}, second = {0}, nothing = {0};
 	uint64_t cookie[MANY];
 	int pair[2];
@@ -45,17 +45,17 @@ TEST(bag_keeps_sockets_that_nobody_else_holds)
 		CHECK_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
 		for (unsigned k = 0; k < 2; k++) {
 			cookie[i + k] = sock_cookie(pair[k]);
-			CHECK_EQ(bag_put(&b, pair[k], (uint8_t)('a' + k)), 0);
+			CHECK_EQ(parcel_put(&b, pair[k], (uint8_t)('a' + k)), 0);
 		}
-		CHECK_EQ(bag_seal(&b), 0);
+		CHECK_EQ(parcel_seal(&b), 0);
 		CHECK_EQ(send(pair[0], "x", 1, 0), 1);
 		CHECK_EQ(close(pair[0]) | close(pair[1]), 0);
 	}
 	/* To look at it takes nothing out. */
 	for (unsigned i = 0; i < b.n; i++) {
-		CHECK_EQ(bag_look(b.end[i][0], see, &nothing), 0);
-		CHECK_EQ(bag_look(b.end[i][1], see, &first), 0);
-		CHECK_EQ(bag_look(b.end[i][1], see, &second), 0);
+		CHECK_EQ(parcel_look(b.end[i][0], see, &nothing), 0);
+		CHECK_EQ(parcel_look(b.end[i][1], see, &first), 0);
+		CHECK_EQ(parcel_look(b.end[i][1], see, &second), 0);
 	}
 	CHECK_EQ(nothing.n, 0);
 	CHECK_EQ(first.n, MANY);
@@ -64,65 +64,65 @@ TEST(bag_keeps_sockets_that_nobody_else_holds)
 	CHECK_MEM(second.cookie, cookie, sizeof(cookie));
 	for (unsigned i = 0; i < MANY; i++)
 		CHECK_EQ(first.mark[i], 'a' + i % 2);
-	bag_fini(&b);
+	parcel_fini(&b);
 	CHECK_EQ(b.n, 0);
 }
 
-TEST(bag_takes_batches_and_more_pairs_than_one)
+TEST(parcel_takes_batches_and_more_pairs_than_one)
 {
-	struct bag b = {0};
+	struct parcel b = {0};
 	struct seen s = {0};
 	int fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
 	unsigned n = 0;
 
 	/* One descriptor in each message fills a pair soonest. */
 	for (; b.n < 2 && n < 15000; n++) {
-		CHECK_EQ(bag_put(&b, fd, 'x'), 0);
-		CHECK_EQ(bag_seal(&b), 0);
+		CHECK_EQ(parcel_put(&b, fd, 'x'), 0);
+		CHECK_EQ(parcel_seal(&b), 0);
 	}
 	for (unsigned i = 0; i < MANY; i++)
-		CHECK_EQ(bag_put(&b, fd, 'y'), 0);
-	CHECK_EQ(bag_seal(&b), 0);
+		CHECK_EQ(parcel_put(&b, fd, 'y'), 0);
+	CHECK_EQ(parcel_seal(&b), 0);
 	CHECK_EQ(b.n, 2);
 	for (unsigned i = 0; i < b.n; i++)
-		CHECK_EQ(bag_look(b.end[i][1], see, &s), 0);
+		CHECK_EQ(parcel_look(b.end[i][1], see, &s), 0);
 	CHECK_EQ(s.n, n + MANY);
-	bag_fini(&b);
+	parcel_fini(&b);
 	(void)close(fd);
 }
 
-TEST(bag_look_ends_when_it_is_told_to)
+TEST(parcel_look_ends_when_it_is_told_to)
 {
-	struct bag b = {0};
+	struct parcel b = {0};
 	struct seen s = {.stop_at = 3};
 	int fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
 
-	CHECK_EQ(bag_seal(&b), 0); /* nothing was put */
+	CHECK_EQ(parcel_seal(&b), 0); /* nothing was put */
 	for (unsigned i = 0; i < 10; i++)
-		CHECK_EQ(bag_put(&b, fd, 'x'), 0);
-	CHECK_EQ(bag_seal(&b), 0);
-	CHECK_EQ(bag_look(b.end[0][1], see, &s), -ECANCELED);
+		CHECK_EQ(parcel_put(&b, fd, 'x'), 0);
+	CHECK_EQ(parcel_seal(&b), 0);
+	CHECK_EQ(parcel_look(b.end[0][1], see, &s), -ECANCELED);
 	CHECK_EQ(s.n, 3); /* and the others are closed: the runner counts */
-	CHECK_EQ(bag_look(fd, see, &s), -ENOTSOCK);
-	bag_fini(&b);
+	CHECK_EQ(parcel_look(fd, see, &s), -ENOTSOCK);
+	parcel_fini(&b);
 	(void)close(fd);
 }
 
-TEST(bag_full_of_pairs_says_so)
+TEST(parcel_full_of_pairs_says_so)
 {
-	struct bag b = {.n = BAG_MAX_PAIRS};
+	struct parcel b = {.n = PARCEL_MAX_PAIRS};
 	int fd = open("/dev/null", O_RDONLY | O_CLOEXEC), pair[2];
 
 	CHECK_EQ(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK, 0, pair), 0);
-	for (unsigned i = 0; i < BAG_MAX_PAIRS; i++)
+	for (unsigned i = 0; i < PARCEL_MAX_PAIRS; i++)
 		b.end[i][0] = b.end[i][1] = -1;
-	b.end[BAG_MAX_PAIRS - 1][0] = pair[0];
-	b.end[BAG_MAX_PAIRS - 1][1] = pair[1];
+	b.end[PARCEL_MAX_PAIRS - 1][0] = pair[0];
+	b.end[PARCEL_MAX_PAIRS - 1][1] = pair[1];
 	while (send(pair[0], "x", 1, 0) == 1)
 		;
-	CHECK_EQ(bag_put(&b, fd, 'x'), 0);
-	CHECK_EQ(bag_seal(&b), -ENOSPC);
-	bag_fini(&b);
+	CHECK_EQ(parcel_put(&b, fd, 'x'), 0);
+	CHECK_EQ(parcel_seal(&b), -ENOSPC);
+	parcel_fini(&b);
 	(void)close(fd);
 }
 
