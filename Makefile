@@ -194,7 +194,7 @@ check: deps
 	@tests/check.sh $(MAKE)
 
 # The second pass hands everything over to another process wherever a test waits.
-HANDED_OVER := conn conn-output conn-timers hub protocol protocol-channels slow limits regressions \
+HANDED_OVER := conn conn-output conn-timers hub protocol protocol-channels slow_consumer limits regressions \
 	channel-model frame-variants
 
 check-unit: $(O)/unit

@@ -54,7 +54,7 @@ static struct conn *come(struct rig *r)
 {
 	const struct transport transport = {.ops = &sink, .fd = -1};
 	const struct sock_peer peer = {.is_unix = true};
-	struct conn *c = worker_adopt(r->w[0], &transport, &peer);
+	struct conn *c = worker_accept_conn(r->w[0], &transport, &peer);
 
 	CHECK(c != NULL);
 	return c;

@@ -31,7 +31,7 @@ void channel_env_fini(struct channel_env *env)
 {
 	while (env->pool.n > 0)
 		free(env->pool.ring[--env->pool.n]);
-	for (size_t i = 0; i < CHANNEL_N_CLASSES; i++)
+	for (size_t i = 0; i < CHANNEL_N_VARIANTS; i++)
 		free(env->batch[i].copy);
 }
 
@@ -154,6 +154,33 @@ void channel_own_waiting(const struct member *m, uint64_t *ret_bytes, uint64_t *
 			continue;
 		*ret_bytes += f->body.len;
 		(*ret_messages)++;
+	}
+}
+
+void channel_backlog_bound(const struct conn *c, uint64_t *ret_bytes, uint64_t *ret_messages)
+{
+	*ret_bytes = c->out->queue_bytes;
+	*ret_messages = c->out->queue_count;
+	if (c->n_lagging == 0)
+		return;
+	for (const struct member *m = c->members; m; m = m->sibling) {
+		uint64_t bytes, messages;
+
+		channel_waiting(m, &bytes, &messages);
+		*ret_bytes += bytes;
+		*ret_messages += messages;
+	}
+}
+
+void channel_backlog(const struct conn *c, uint64_t *ret_bytes, uint64_t *ret_messages)
+{
+	channel_backlog_bound(c, ret_bytes, ret_messages);
+	for (const struct member *m = c->n_lagging ? c->members : NULL; m; m = m->sibling) {
+		uint64_t bytes, messages;
+
+		channel_own_waiting(m, &bytes, &messages);
+		*ret_bytes -= bytes;
+		*ret_messages -= messages;
 	}
 }
 

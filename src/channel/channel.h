@@ -61,7 +61,7 @@ struct WB_OWNER(worker) batch {
 };
 
 /* Classes of members by what they read: MSG_CAP_GZIP, ZSTD and LZ4, and the window of deflate. */
-#define CHANNEL_N_CLASSES (8 * DEFLATE_N_WINDOWS)
+#define CHANNEL_N_VARIANTS (8 * DEFLATE_N_WINDOWS)
 
 /* What the channels of a worker share. */
 struct WB_OWNER(worker) channel_env {
@@ -70,7 +70,7 @@ struct WB_OWNER(worker) channel_env {
 	struct list grown; /* channels that have something to flush */
 	struct channel_pool pool;
 	uint64_t round; /* number of the present one, of any channel */
-	struct batch batch[CHANNEL_N_CLASSES];
+	struct batch batch[CHANNEL_N_VARIANTS];
 };
 
 struct WB_OWNER(worker) channel {
@@ -166,6 +166,15 @@ void channel_waiting(const struct member *m, uint64_t *ret_bytes, uint64_t *ret_
 
 /* What of that are its own messages, which it won't get. O(messages that wait). */
 void channel_own_waiting(const struct member *m, uint64_t *ret_bytes, uint64_t *ret_messages);
+
+/*
+ * What waits for a connection: its private queue and what its memberships lag
+ * behind, without what it sent itself. O(messages that wait) for who lags and sends.
+ */
+void channel_backlog(const struct conn *c, uint64_t *ret_bytes, uint64_t *ret_messages);
+
+/* The same with its own messages, which it won't get: an upper bound. O(memberships). */
+void channel_backlog_bound(const struct conn *c, uint64_t *ret_bytes, uint64_t *ret_messages);
 
 /**
  * channel_skip() - drop a connection's oldest waiting messages

@@ -142,7 +142,7 @@ static bool save_output(const struct conn *c, Record__Connection *s, const struc
 
 static bool save_transfer(const struct conn *c, Record__Connection *s, struct arena *a)
 {
-	const struct spool_kept *k = transfer_kept(c);
+	const struct spool_unfinished *k = transfer_unfinished(c);
 
 	if (!k)
 		return true;
@@ -161,7 +161,7 @@ static bool save_transfer(const struct conn *c, Record__Connection *s, struct ar
 
 static bool save_chunk(const struct conn *c, Record__Connection *s, struct arena *a)
 {
-	const struct spool_job *job = transfer_waiting(c);
+	const struct spool_chunk *job = transfer_waiting_chunk(c);
 
 	if (!job)
 		return true;
@@ -321,7 +321,7 @@ static int restore_output(struct conn *c, const Record__Output *s, const struct 
 
 static int restore_transfer(struct conn *c, const Record__Transfer *s)
 {
-	struct spool_kept k = {
+	struct spool_unfinished k = {
 		.next_sequence = s->next_sequence,
 		.is_broken = s->is_broken,
 		.bytes = s->bytes,
@@ -335,12 +335,12 @@ static int restore_transfer(struct conn *c, const Record__Transfer *s)
 		memcpy(k.request_id, s->request_id.data, k.request_id_len);
 	snprintf(k.name, sizeof(k.name), "%s", s->name);
 	snprintf(k.part, sizeof(k.part), "%s", s->part);
-	return transfer_restore(c, &k);
+	return transfer_resume(c, &k);
 }
 
 static int restore_chunk(struct conn *c, const Record__Chunk *s)
 {
-	struct spool_job job = {
+	struct spool_chunk job = {
 		.sequence = s->sequence,
 		.is_last = s->is_last,
 		.kind = (enum zip_kind)s->compression,
@@ -353,7 +353,7 @@ static int restore_chunk(struct conn *c, const Record__Chunk *s)
 	job.request_id_len = (uint8_t)s->request_id.len;
 	if (job.request_id_len > 0)
 		memcpy(job.request_id, s->request_id.data, job.request_id_len);
-	return transfer_restore_waiting(c, &job);
+	return transfer_resume_waiting(c, &job);
 }
 
 static void restore_plain(struct conn *c, const Record__Connection *s)

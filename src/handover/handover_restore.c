@@ -227,7 +227,7 @@ static void dismiss_unfit(struct restoring *r)
 		/* What it sent is not known any more: nothing is read, its Close neither. */
 		c->is_deaf = c->got_close = true;
 		conn_drop_input(c);
-		protocol_dismiss(c);
+		protocol_say_goodbye(c);
 	}
 	free(r->unfit);
 }
@@ -245,7 +245,7 @@ static int take_connection(struct restoring *r, const struct record *record)
 	if (!s || !conn_saved_peer(s, &peer) || !r->ops->claim(r->ctx, s->cookie, &transport))
 		return -EINVAL;
 	w = r->pool->workers[r->next_worker++ % r->pool->n];
-	c = worker_readopt(w, &transport, &peer, s->refuse_status != 0);
+	c = worker_restore_conn(w, &transport, &peer, s->refuse_status != 0);
 	if (!c) {
 		transport_close(&transport, true);
 		return -ENOMEM;

@@ -53,7 +53,7 @@ static void all_left(struct server *s)
 
 static void all_quiet(struct server *s)
 {
-	server_round(s, worker_task_leave, all_left);
+	server_round(s, worker_task_say_goodbye, all_left);
 }
 
 static void stop_due(struct wheel_timer *t)
@@ -88,7 +88,7 @@ void server_stop(struct server *s, const char *why)
 	(void)systemd_extend_timeout(s->config->shutdown_timeout + 5 * NS_PER_S);
 	wheel_add(&s->reactor.wheel, &s->stop_timer,
 		  s->reactor.now_ns + s->config->shutdown_timeout);
-	server_round(s, worker_task_quiet, all_quiet);
+	server_round(s, worker_task_stop_reading, all_quiet);
 }
 
 /* ---------------------------------------------------------------- once a second */
@@ -312,7 +312,7 @@ static void check_backlog(void)
 static bool has_plain_port(const struct server *s)
 {
 	for (unsigned i = 0; i < s->heritage.n_sockets; i++)
-		if (s->heritage.socket[i].kind == LISTENER_GIVEN)
+		if (s->heritage.socket[i].kind == LISTENER_ACTIVATED)
 			return true;
 	return s->config->port != CONFIG_PORT_OFF;
 }
@@ -384,10 +384,10 @@ int server_start_spool(struct server *s, bool keep)
 
 	if (!s->config->spool_dir[0])
 		return 0;
-	s->mail.pool = s->pool;
+	s->spool_replies.pool = s->pool;
 	error = config_path_state(s->config->spool_dir, &dir);
 	if (!error)
-		error = spool_new(dir, keep, &spool_mail_ops, &s->mail, &s->spool);
+		error = spool_new(dir, keep, &spool_replies_ops, &s->spool_replies, &s->spool);
 	if (error)
 		return fail(s, "spool", "spool_dir", error);
 	s->pool->shared.spool = s->spool;
@@ -548,7 +548,7 @@ static void finish(struct server *s)
 	/* Workers first: whoever still waits for an answer of theirs gets it. */
 	if (s->pool) {
 		worker_pool_join(s->pool);
-		worker_pool_settle(s->pool);
+		worker_pool_finish_tasks(s->pool);
 	}
 	s->admin = admin_free(s->admin);
 	/* The spool may still post to workers; freeing the pool runs that. */

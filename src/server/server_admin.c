@@ -6,8 +6,8 @@
 #include "containers/buf.h"
 #include "io/log.h"
 #include "server/server_private.h"
+#include "worker/client_list.h"
 #include "worker/protocol.h"
-#include "worker/roster.h"
 
 #define STALLED_NS (5 * NS_PER_S)
 
@@ -90,9 +90,9 @@ static void clients_run(struct worker *w, struct worker_task *t)
 {
 	struct clients_query *q = CONTAINER_OF(t, struct clients_query, task);
 
-	q->total += roster_count(&w->hub);
+	q->total += client_list_count(&w->hub);
 	if (!q->error)
-		q->error = roster_list(&w->hub, &q->offset, &q->limit, &q->objects);
+		q->error = client_list_append(&w->hub, &q->offset, &q->limit, &q->objects);
 	worker_task_answer(w, t);
 }
 
@@ -195,7 +195,7 @@ struct disconnect_query {
 static void disconnect_run(struct worker *w, struct worker_task *t)
 {
 	struct disconnect_query *q = CONTAINER_OF(t, struct disconnect_query, task);
-	struct conn *c = roster_find(&w->hub, q->id);
+	struct conn *c = client_list_find(&w->hub, q->id);
 
 	if (c) {
 		q->is_found = true;

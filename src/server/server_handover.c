@@ -19,7 +19,7 @@ const char *const server_listener_name[LISTENER_N_KINDS] = {
 	[LISTENER_PLAIN] = "wsbind-plain",
 	[LISTENER_TLS] = "wsbind-tls",
 	[LISTENER_UNIX] = "wsbind-unix",
-	[LISTENER_GIVEN] = "wsbind-given",
+	[LISTENER_ACTIVATED] = "wsbind-given",
 };
 
 /* ------------------------------------------------------------------- inheriting */
@@ -30,7 +30,7 @@ static enum worker_listener_kind kind_of(const char *name)
 	for (size_t i = 0; i < LISTENER_N_KINDS; i++)
 		if (strcmp(server_listener_name[i], name) == 0)
 			return (enum worker_listener_kind)i;
-	return LISTENER_GIVEN;
+	return LISTENER_ACTIVATED;
 }
 
 static void inherit_one(struct server_heritage *h, struct systemd_socket *s)
@@ -76,7 +76,7 @@ static void empty_store(void)
 {
 	(void)systemd_unstore(SERVER_NAME_STATE);
 	(void)systemd_unstore(SERVER_NAME_PARCEL);
-	for (size_t i = 0; i < LISTENER_GIVEN; i++)
+	for (size_t i = 0; i < LISTENER_ACTIVATED; i++)
 		(void)systemd_unstore(server_listener_name[i]);
 }
 
@@ -273,7 +273,7 @@ static int leave_to_manager(struct server *s)
 
 	if (r == 0)
 		r = store(SERVER_NAME_PARCEL, left->parcel.end[0], 2 * left->parcel.n);
-	for (int kind = 0; kind < LISTENER_GIVEN && r == 0; kind++)
+	for (int kind = 0; kind < LISTENER_ACTIVATED && r == 0; kind++)
 		r = store_listeners(left, (enum worker_listener_kind)kind);
 	return r ? r : systemd_barrier(BARRIER_NS);
 }
@@ -284,7 +284,7 @@ static int resume_spool(struct server *s)
 	int r = server_start_spool(s, true);
 
 	if (r == 0 && s->spool)
-		transfer_resume(s->pool, s->spool);
+		transfer_resume_all(s->pool, s->spool);
 	return r ? r : s->spool ? spool_clean(s->spool) : 0;
 }
 
@@ -342,11 +342,11 @@ static void all_paused(struct server *s)
 	int r;
 
 	worker_pool_freeze(s->pool);
-	worker_pool_settle(s->pool);
+	worker_pool_finish_tasks(s->pool);
 	/* The files that are being received wait for the next process. */
 	s->pool->shared.spool = NULL;
-	s->spool = spool_leave(s->spool, transfer_keep, s->pool);
-	worker_pool_settle(s->pool);
+	s->spool = spool_hand_over(s->spool, transfer_set_unfinished, s->pool);
+	worker_pool_finish_tasks(s->pool);
 	r = write_state(s);
 	if (r == 0)
 		r = s->handover == SERVER_LEAVES_TO_MANAGER ? leave_to_manager(s)
@@ -375,7 +375,7 @@ static void files_are_written(struct server *s)
 {
 	(void)systemd_extend_timeout(EXTEND_NS);
 	if (s->policy->tls)
-		server_round(s, worker_task_leave_tls, tls_has_left);
+		server_round(s, worker_task_say_goodbye_tls, tls_has_left);
 	else
 		tls_has_left(s);
 }

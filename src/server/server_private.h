@@ -15,7 +15,7 @@
 #include "io/reactor.h"
 #include "model/config.h"
 #include "service/admin.h"
-#include "worker/spool_mail.h"
+#include "worker/spool_replies.h"
 #include "worker/worker.h"
 
 struct server;
@@ -80,7 +80,7 @@ struct WB_OWNER(main) server {
 	struct policy *policy; /* that goes with it */
 	struct worker_pool *pool;
 	struct spool *spool;
-	struct spool_mail mail;
+	struct spool_replies spool_replies;
 	struct admin *admin;
 	char *control_path; /* NULL: none */
 	struct reactor_source signal_source;

@@ -16,19 +16,19 @@
 
 #define BUCKETS 1024
 
-enum note_kind {
-	NOTE_CHUNK,
-	NOTE_ABORT, /* the end of its owner's connection */
-	NOTE_ADOPT,
-	NOTE_CLEAN,
+enum job_kind {
+	JOB_CHUNK,
+	JOB_ABORT, /* the end of its owner's connection */
+	JOB_RESUME,
+	JOB_CLEAN,
 };
 
-struct spool_note {
-	struct spool_note *next;
+struct spool_job {
+	struct spool_job *next;
 	uint64_t queued_ns;
-	enum note_kind kind;
-	struct spool_job job;
-	struct spool_kept *kept; /* of NOTE_ADOPT */
+	enum job_kind kind;
+	struct spool_chunk job;
+	struct spool_unfinished *kept; /* of JOB_RESUME */
 };
 
 /* A transfer. file.fd == -1: broken, and kept only to swallow what still comes. */
@@ -48,8 +48,8 @@ struct spool {
 
 	pthread_mutex_t lock; /* guards the next group */
 	pthread_cond_t wake;
-	struct spool_note *head;
-	struct spool_note **tail;
+	struct spool_job *head;
+	struct spool_job **tail;
 	size_t n_chunks;  /* in the queue, without aborts */
 	size_t n_bytes;   /* of their data */
 	uint64_t waiting; /* bit per worker that met a full queue */
@@ -93,7 +93,7 @@ static struct incoming **spool_slot(struct spool *s, struct spool_owner o)
 	return at;
 }
 
-static struct incoming *spool_remember(struct spool *s, struct spool_owner owner)
+static struct incoming *spool_track(struct spool *s, struct spool_owner owner)
 {
 	struct incoming *t;
 
@@ -110,7 +110,7 @@ static struct incoming *spool_remember(struct spool *s, struct spool_owner owner
 	return t;
 }
 
-static void spool_forget(struct spool *s, struct incoming *t)
+static void spool_untrack(struct spool *s, struct incoming *t)
 {
 	WB_ASSERT(t->file.fd < 0);
 	*spool_slot(s, t->last.owner) = t->next_in_bucket;
@@ -119,7 +119,7 @@ static void spool_forget(struct spool *s, struct incoming *t)
 	free(t);
 }
 
-static void note_chunk(struct spool_result *r, const struct spool_job *job)
+static void note_chunk(struct spool_result *r, const struct spool_chunk *job)
 {
 	r->owner = job->owner;
 	r->sequence = job->sequence;
@@ -193,7 +193,7 @@ static void incoming_finish(struct spool *s, struct incoming *t)
 	s->ops->done(s->ctx, &r);
 }
 
-static int incoming_begin(struct spool *s, struct incoming *t, const struct spool_job *job)
+static int incoming_begin(struct spool *s, struct incoming *t, const struct spool_chunk *job)
 {
 	int r;
 
@@ -207,7 +207,7 @@ static int incoming_begin(struct spool *s, struct incoming *t, const struct spoo
 	return 0;
 }
 
-static int incoming_write(struct spool *s, struct incoming *t, const struct spool_job *job)
+static int incoming_write(struct spool *s, struct incoming *t, const struct spool_chunk *job)
 {
 	const uint8_t *p = job->data;
 	size_t n = job->n;
@@ -226,7 +226,7 @@ static int incoming_write(struct spool *s, struct incoming *t, const struct spoo
 }
 
 /* Whether the chunk is the one that @t waits for; says so if it is the one that breaks it. */
-static bool incoming_accepts(struct spool *s, struct incoming *t, const struct spool_job *job,
+static bool incoming_accepts(struct spool *s, struct incoming *t, const struct spool_chunk *job,
 			     bool is_new)
 {
 	int r;
@@ -248,7 +248,7 @@ static bool incoming_accepts(struct spool *s, struct incoming *t, const struct s
 	return t->file.fd >= 0;
 }
 
-static void spool_refuse(struct spool *s, const struct spool_job *job)
+static void spool_refuse(struct spool *s, const struct spool_chunk *job)
 {
 	struct spool_result r = {.error = -EMFILE, .reason = reason_of(-EMFILE), .name = ""};
 
@@ -257,14 +257,14 @@ static void spool_refuse(struct spool *s, const struct spool_job *job)
 	s->ops->done(s->ctx, &r);
 }
 
-static void spool_work_chunk(struct spool *s, const struct spool_job *job)
+static void spool_work_chunk(struct spool *s, const struct spool_chunk *job)
 {
 	struct incoming *t = *spool_slot(s, job->owner);
 	bool is_new = !t;
 	int r;
 
 	if (is_new)
-		t = spool_remember(s, job->owner);
+		t = spool_track(s, job->owner);
 	if (!t) {
 		spool_refuse(s, job);
 		return;
@@ -281,7 +281,7 @@ static void spool_work_chunk(struct spool *s, const struct spool_job *job)
 			incoming_finish(s, t);
 	}
 	if (job->is_last)
-		spool_forget(s, t);
+		spool_untrack(s, t);
 }
 
 static void spool_work_abort(struct spool *s, struct spool_owner owner)
@@ -290,13 +290,13 @@ static void spool_work_abort(struct spool *s, struct spool_owner owner)
 
 	if (t) {
 		incoming_discard(s, t);
-		spool_forget(s, t);
+		spool_untrack(s, t);
 	}
 }
 
-static void spool_work_adopt(struct spool *s, const struct spool_kept *k)
+static void spool_work_adopt(struct spool *s, const struct spool_unfinished *k)
 {
-	struct incoming *t = *spool_slot(s, k->owner) ? NULL : spool_remember(s, k->owner);
+	struct incoming *t = *spool_slot(s, k->owner) ? NULL : spool_track(s, k->owner);
 	int r;
 
 	if (!t)
@@ -329,19 +329,19 @@ static bool is_being_written(void *ctx, const char *name)
 	return false;
 }
 
-static void spool_work(struct spool *s, const struct spool_note *note)
+static void spool_work(struct spool *s, const struct spool_job *note)
 {
 	switch (note->kind) {
-	case NOTE_CHUNK:
+	case JOB_CHUNK:
 		spool_work_chunk(s, &note->job);
 		break;
-	case NOTE_ABORT:
+	case JOB_ABORT:
 		spool_work_abort(s, note->job.owner);
 		break;
-	case NOTE_ADOPT:
+	case JOB_RESUME:
 		spool_work_adopt(s, note->kept);
 		break;
-	case NOTE_CLEAN:
+	case JOB_CLEAN:
 		/* What cannot be removed now, the next start tries. */
 		(void)!spool_file_remove_parts(s->dir_fd, is_being_written, s);
 		break;
@@ -359,13 +359,13 @@ static void spool_expire(struct spool *s, uint64_t before_ns, int error, const c
 			return;
 		if (t->file.fd >= 0)
 			incoming_fail(s, t, error, reason);
-		spool_forget(s, t);
+		spool_untrack(s, t);
 	}
 }
 
 /* ---- the thread ---- */
 
-void spool_note_free(struct spool_note *note)
+void spool_job_free(struct spool_job *note)
 {
 	if (note) {
 		free(note->job.data);
@@ -374,9 +374,9 @@ void spool_note_free(struct spool_note *note)
 	free(note);
 }
 
-struct spool_note *spool_note_new(void)
+struct spool_job *spool_job_new(void)
 {
-	return calloc(1, sizeof(struct spool_note));
+	return calloc(1, sizeof(struct spool_job));
 }
 
 /* One second at a time while there is something that may expire, else until there is work. */
@@ -397,9 +397,9 @@ static void spool_wait(struct spool *s)
 	pthread_mutex_unlock(&s->lock);
 }
 
-static struct spool_note *spool_take(struct spool *s)
+static struct spool_job *spool_take(struct spool *s)
 {
-	struct spool_note *note = s->head;
+	struct spool_job *note = s->head;
 
 	atomic_store_explicit(&s->oldest_ns, note ? note->queued_ns : 0, memory_order_relaxed);
 	if (!note)
@@ -407,7 +407,7 @@ static struct spool_note *spool_take(struct spool *s)
 	s->head = note->next;
 	if (!s->head)
 		s->tail = &s->head;
-	if (note->kind == NOTE_CHUNK) {
+	if (note->kind == JOB_CHUNK) {
 		s->n_chunks--;
 		s->n_bytes -= note->job.n;
 		atomic_store_explicit(&s->counters.queued_jobs, s->n_chunks, memory_order_relaxed);
@@ -455,7 +455,7 @@ static void *spool_main(void *arg)
 
 	(void)pthread_setname_np(pthread_self(), "spool");
 	while (!is_stopping) {
-		struct spool_note *note;
+		struct spool_job *note;
 		uint64_t waiting;
 
 		pthread_mutex_lock(&s->lock);
@@ -467,7 +467,7 @@ static void *spool_main(void *arg)
 		spool_tell_room(s, waiting);
 		if (note) {
 			spool_work(s, note);
-			spool_note_free(note);
+			spool_job_free(note);
 		} else if (!is_stopping) {
 			spool_idle(s);
 			spool_wait(s);
@@ -574,9 +574,9 @@ static void spool_end_thread(struct spool *s, bool is_leaving)
 }
 
 /* As another process wants to know it. */
-static struct spool_kept keep(const struct incoming *t)
+static struct spool_unfinished keep(const struct incoming *t)
 {
-	struct spool_kept k = {
+	struct spool_unfinished k = {
 		.owner = t->last.owner,
 		.bytes = t->file.bytes,
 		.next_sequence = t->next_sequence,
@@ -591,19 +591,19 @@ static struct spool_kept keep(const struct incoming *t)
 	return k;
 }
 
-struct spool *spool_leave(struct spool *s, void (*fn)(void *ctx, const struct spool_kept *k),
-			  void *ctx)
+struct spool *spool_hand_over(struct spool *s,
+			      void (*fn)(void *ctx, const struct spool_unfinished *k), void *ctx)
 {
 	if (!s)
 		return NULL;
 	spool_end_thread(s, true);
 	while (!list_is_empty(&s->by_age)) {
 		struct incoming *t = CONTAINER_OF(list_first(&s->by_age), struct incoming, age);
-		const struct spool_kept k = keep(t);
+		const struct spool_unfinished k = keep(t);
 
 		fn(ctx, &k);
 		fd_closep(&t->file.fd);
-		spool_forget(s, t);
+		spool_untrack(s, t);
 	}
 	return spool_free(s);
 }
@@ -622,7 +622,7 @@ struct spool *spool_free(struct spool *s)
 
 /* ---- the workers' side ---- */
 
-static void spool_append(struct spool *s, struct spool_note *note)
+static void spool_append(struct spool *s, struct spool_job *note)
 {
 	/* Also when the thread doesn't even take it. */
 	if (!s->head && atomic_load_explicit(&s->oldest_ns, memory_order_relaxed) == 0)
@@ -632,9 +632,9 @@ static void spool_append(struct spool *s, struct spool_note *note)
 	pthread_cond_signal(&s->wake);
 }
 
-bool spool_chunk(struct spool *s, struct spool_job *job)
+bool spool_put_chunk(struct spool *s, struct spool_chunk *job)
 {
-	struct spool_note *note = spool_note_new();
+	struct spool_job *note = spool_job_new();
 	bool is_taken;
 
 	WB_ASSERT(job->owner.worker < SPOOL_MAX_WORKERS);
@@ -667,9 +667,9 @@ bool spool_chunk(struct spool *s, struct spool_job *job)
 	return is_taken;
 }
 
-void spool_abort(struct spool *s, struct spool_owner owner, struct spool_note *note)
+void spool_abort(struct spool *s, struct spool_owner owner, struct spool_job *note)
 {
-	note->kind = NOTE_ABORT;
+	note->kind = JOB_ABORT;
 	note->queued_ns = clock_now_ns();
 	note->job.owner = owner;
 	pthread_mutex_lock(&s->lock);
@@ -677,14 +677,14 @@ void spool_abort(struct spool *s, struct spool_owner owner, struct spool_note *n
 	pthread_mutex_unlock(&s->lock);
 }
 
-static int spool_tell(struct spool *s, enum note_kind kind, const struct spool_kept *k)
+static int spool_tell(struct spool *s, enum job_kind kind, const struct spool_unfinished *k)
 {
-	struct spool_note *note = spool_note_new();
+	struct spool_job *note = spool_job_new();
 
 	if (note && k)
 		note->kept = malloc(sizeof(*k));
 	if (!note || (k && !note->kept)) {
-		spool_note_free(note);
+		spool_job_free(note);
 		return -ENOMEM;
 	}
 	if (k)
@@ -697,14 +697,14 @@ static int spool_tell(struct spool *s, enum note_kind kind, const struct spool_k
 	return 0;
 }
 
-int spool_adopt(struct spool *s, const struct spool_kept *k)
+int spool_resume(struct spool *s, const struct spool_unfinished *k)
 {
-	return spool_tell(s, NOTE_ADOPT, k);
+	return spool_tell(s, JOB_RESUME, k);
 }
 
 int spool_clean(struct spool *s)
 {
-	return spool_tell(s, NOTE_CLEAN, NULL);
+	return spool_tell(s, JOB_CLEAN, NULL);
 }
 
 uint64_t spool_wait_ns(const struct spool *s, uint64_t now_ns)

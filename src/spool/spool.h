@@ -38,7 +38,7 @@
 #define SPOOL_NAME_MAX 96
 
 struct spool;
-struct spool_note;
+struct spool_job;
 
 /* Whose transfer; opaque to the spool but for `worker`, an index below SPOOL_MAX_WORKERS. */
 struct WB_VALUE spool_owner {
@@ -47,7 +47,7 @@ struct WB_VALUE spool_owner {
 };
 
 /* A transfer that another process goes on with. */
-struct WB_VALUE spool_kept {
+struct WB_VALUE spool_unfinished {
 	struct spool_owner owner;
 	char name[SPOOL_NAME_MAX]; /* final, without directory */
 	char part[SPOOL_NAME_MAX]; /* while it is not complete */
@@ -59,8 +59,8 @@ struct WB_VALUE spool_kept {
 	bool is_broken; /* nothing is kept of it: what still comes is swallowed */
 };
 
-/* One chunk. All but `data` is copied by spool_chunk(). */
-struct WB_VALUE spool_job {
+/* One chunk. All but `data` is copied by spool_put_chunk(). */
+struct WB_VALUE spool_chunk {
 	struct spool_owner owner;
 	char client_id[40]; /* the server-made id, text; other than [0-9A-Za-z-] becomes '_' */
 	uint8_t request_id[MSG_REQUEST_ID_MAX];
@@ -127,17 +127,17 @@ int spool_new(const char *dir, bool keep, const struct spool_ops *ops, void *ctx
 struct spool *spool_free(struct spool *s);
 
 /**
- * spool_leave() - as spool_free(), but what is not complete stays for another process
+ * spool_hand_over() - as spool_free(), but what is not complete stays for another process
  * @fn:  called for each such transfer
  *
  * Return: NULL. Accepts NULL.
  * Thread: main.
  */
-struct spool *spool_leave(struct spool *s, void (*fn)(void *ctx, const struct spool_kept *k),
-			  void *ctx);
+struct spool *spool_hand_over(struct spool *s,
+			      void (*fn)(void *ctx, const struct spool_unfinished *k), void *ctx);
 
 /**
- * spool_adopt() - go on with a transfer that was left
+ * spool_resume() - go on with a transfer that was left
  * @k:   with the owner that it has now
  *
  * If its file is not as it was left, that is reported like anything else that breaks it.
@@ -145,13 +145,13 @@ struct spool *spool_leave(struct spool *s, void (*fn)(void *ctx, const struct sp
  * Return: 0 | -ENOMEM.
  * Thread: main, before the workers start.
  */
-int spool_adopt(struct spool *s, const struct spool_kept *k) WB_NODISCARD;
+int spool_resume(struct spool *s, const struct spool_unfinished *k) WB_NODISCARD;
 
 /* All that were left are adopted: other partial files go. Return: 0 | -ENOMEM. Thread: main. */
 int spool_clean(struct spool *s) WB_NODISCARD;
 
 /**
- * spool_chunk() - hand over the next chunk of a transfer
+ * spool_put_chunk() - hand over the next chunk of a transfer
  *
  * Chunks of one connection are worked off in the order of the calls.
  *
@@ -163,12 +163,12 @@ int spool_clean(struct spool *s) WB_NODISCARD;
  *         everything stays the caller's.
  * Thread: any.
  */
-WB_ANY_THREAD bool spool_chunk(struct spool *s, struct spool_job *job) WB_NODISCARD;
+WB_ANY_THREAD bool spool_put_chunk(struct spool *s, struct spool_chunk *job) WB_NODISCARD;
 
 /**
  * spool_abort() - the connection has ended: drop its transfer, if it has one
  *
- * @note: of spool_note_new(); the spool's from here on
+ * @note: of spool_job_new(); the spool's from here on
  *
  * To be called for connections that have handed over a chunk, so that the notes are bounded by
  * the transfers. Never refused for a full queue, and not for want of memory: that is what the
@@ -176,11 +176,11 @@ WB_ANY_THREAD bool spool_chunk(struct spool *s, struct spool_job *job) WB_NODISC
  *
  * Thread: any.
  */
-WB_ANY_THREAD void spool_abort(struct spool *s, struct spool_owner owner, struct spool_note *note);
+WB_ANY_THREAD void spool_abort(struct spool *s, struct spool_owner owner, struct spool_job *note);
 
 /* NULL: out of memory. */
-WB_ANY_THREAD struct spool_note *spool_note_new(void);
-WB_ANY_THREAD void spool_note_free(struct spool_note *note);
+WB_ANY_THREAD struct spool_job *spool_job_new(void);
+WB_ANY_THREAD void spool_job_free(struct spool_job *note);
 
 /* How long the oldest job has been waiting; 0: there is none. Any thread. */
 WB_ANY_THREAD uint64_t spool_wait_ns(const struct spool *s, uint64_t now_ns);

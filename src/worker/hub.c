@@ -7,7 +7,7 @@
 
 #include "base/text.h"
 #include "io/log.h"
-#include "worker/slow.h"
+#include "worker/slow_consumer.h"
 
 #define ARENA_FIRST_BYTES (16 * 1024)
 
@@ -97,7 +97,7 @@ void hub_fini(struct hub *h)
 
 /* ------------------------------------------------------- channels of this worker */
 
-static struct channel *find_name(struct hub *h, const char *name, size_t n)
+static struct channel *channel_by_name(struct hub *h, const char *name, size_t n)
 {
 	struct channel *ch;
 
@@ -105,7 +105,7 @@ static struct channel *find_name(struct hub *h, const char *name, size_t n)
 	return ch;
 }
 
-static struct channel *find_slot(struct hub *h, uint32_t slot, uint32_t generation)
+static struct channel *channel_by_slot(struct hub *h, uint32_t slot, uint32_t generation)
 {
 	struct channel *ch = h->by_slot[slot];
 
@@ -160,14 +160,14 @@ static struct member *membership_in(struct conn *c, const struct channel *ch)
 
 struct member *hub_membership(struct hub *h, struct conn *c, const char *name, size_t n)
 {
-	struct channel *ch = find_name(h, name, n);
+	struct channel *ch = channel_by_name(h, name, n);
 
 	return ch ? membership_in(c, ch) : NULL;
 }
 
 int hub_join(struct hub *h, struct conn *c, struct member *m, const char *name, size_t n)
 {
-	struct channel *ch = find_name(h, name, n);
+	struct channel *ch = channel_by_name(h, name, n);
 	int r;
 
 	if (ch && membership_in(c, ch))
@@ -187,7 +187,7 @@ int hub_rejoin(struct hub *h, struct conn *c, struct member *m, const struct hub
 	       uint64_t next)
 {
 	const struct directory_entry *e = log->entry;
-	struct channel *ch = find_slot(h, e->slot, e->generation);
+	struct channel *ch = channel_by_slot(h, e->slot, e->generation);
 	int r = 0;
 
 	if (ch && membership_in(c, ch))
@@ -294,7 +294,7 @@ void hub_publish(struct hub *h, struct directory_entry *e, struct frame *f, stru
 		workers &= workers - 1;
 		post(h, to, f);
 	}
-	ch = find_slot(h, e->slot, e->generation);
+	ch = channel_by_slot(h, e->slot, e->generation);
 	if (ch)
 		append(ch, f);
 	frame_unref(f);
@@ -512,7 +512,7 @@ static bool take_posts(struct hub *h)
 	unsigned n = 0;
 
 	while (n < HUB_INBOX_SLOTS && (f = ring_pop(&h->inbox))) {
-		struct channel *ch = find_slot(h, f->slot, f->generation);
+		struct channel *ch = channel_by_slot(h, f->slot, f->generation);
 
 		if (ch)
 			append(ch, f);
@@ -546,7 +546,7 @@ static void end_congestion(struct hub *h)
 		list_splice_tail(&h->env.to_read, &h->env.stalled);
 }
 
-bool hub_settle(struct hub *h)
+bool hub_deliver_posts(struct hub *h)
 {
 	bool had_any = take_posts(h) || h->env.is_congested;
 
@@ -644,5 +644,5 @@ void hub_work(struct hub *h)
 	write_out(h);
 	flush_in_time(h);
 	count_variants(h);
-	slow_enforce_memory(h);
+	slow_consumer_enforce_memory(h);
 }

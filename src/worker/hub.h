@@ -132,7 +132,7 @@ void hub_rejoined(struct hub *h);
  * Puts posts that wait in the ring into the logs, and those of the outboxes into rings. True:
  * there were any. Before a hand-over, when no worker runs.
  */
-bool hub_settle(struct hub *h);
+bool hub_deliver_posts(struct hub *h);
 
 /* Ends a membership; @tell: the others are told. @m is all-zero after it. */
 void hub_leave(struct hub *h, struct member *m, bool tell);

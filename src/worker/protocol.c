@@ -376,10 +376,10 @@ void protocol_left(struct conn *c)
 		if (m != &c->home)
 			free(m);
 	}
-	transfer_forget(c);
+	transfer_drop(c);
 }
 
-void protocol_dismiss(struct conn *c)
+void protocol_say_goodbye(struct conn *c)
 {
 	uint64_t window_ms = c->env->config->reconnect_window / NS_PER_MS;
 	struct msg_builder b;

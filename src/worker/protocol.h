@@ -30,7 +30,7 @@ void protocol_message(struct conn *c, uint8_t opcode, uint8_t *p, size_t n);
 void protocol_left(struct conn *c);
 
 /* Says goodbye because the daemon stops: DISCONNECT with when to come back, then Close 1012. */
-void protocol_dismiss(struct conn *c);
+void protocol_say_goodbye(struct conn *c);
 
 /* Once a second: tells how many lines about connections were left out. */
 void protocol_tick(struct hub *h);

@@ -15,8 +15,8 @@
 struct transfer {
 	uint64_t serial;
 	struct conn *conn;
-	struct spool_note *end;  /* for spool_abort() */
-	struct spool_kept *kept; /* for the next process */
+	struct spool_job *end;         /* for spool_abort() */
+	struct spool_unfinished *kept; /* for the next process */
 	UT_hash_handle hh;
 };
 
@@ -24,7 +24,7 @@ struct transfer {
 struct spool_wait {
 	struct list node;
 	struct conn *conn;
-	struct spool_job job;
+	struct spool_chunk job;
 };
 
 static struct spool_owner owner_of(const struct conn *c)
@@ -32,11 +32,11 @@ static struct spool_owner owner_of(const struct conn *c)
 	return (struct spool_owner){hub_of_const(c)->index, c->serial};
 }
 
-static bool fill_job(struct conn *c, const Websocket__WebSocketMessage *m, struct spool_job *job)
+static bool fill_job(struct conn *c, const Websocket__WebSocketMessage *m, struct spool_chunk *job)
 {
 	const Websocket__BinaryData *binary = m->binary;
 
-	*job = (struct spool_job){
+	*job = (struct spool_chunk){
 		.owner = owner_of(c),
 		.sequence = binary->sequence,
 		.is_last = binary->is_last,
@@ -68,18 +68,18 @@ static bool note(struct hub *h, struct conn *c)
 		return false;
 	t->serial = c->serial;
 	t->conn = c;
-	t->end = spool_note_new();
+	t->end = spool_job_new();
 	if (t->end)
 		HASH_ADD(hh, h->transfers, serial, sizeof(t->serial), t);
 	if (t->hh.tbl)
 		return true;
-	spool_note_free(t->end);
+	spool_job_free(t->end);
 	free(t);
 	return false;
 }
 
 /* The spool has no room: the client isn't read until its chunk was taken. */
-static bool wait_for_room(struct hub *h, struct conn *c, const struct spool_job *job)
+static bool wait_for_room(struct hub *h, struct conn *c, const struct spool_chunk *job)
 {
 	struct spool_wait *w = calloc(1, sizeof(*w));
 
@@ -95,10 +95,10 @@ static bool wait_for_room(struct hub *h, struct conn *c, const struct spool_job 
 void transfer_chunk(struct conn *c, const Websocket__WebSocketMessage *m)
 {
 	struct hub *h = hub_of(c);
-	struct spool_job job = {0};
+	struct spool_chunk job = {0};
 
 	if (note(h, c) && fill_job(c, m, &job) &&
-	    (spool_chunk(h->shared->spool, &job) || wait_for_room(h, c, &job)))
+	    (spool_put_chunk(h->shared->spool, &job) || wait_for_room(h, c, &job)))
 		return;
 	free(job.data);
 	conn_close(c, WS_CODE_INTERNAL_ERROR, "out of memory");
@@ -109,7 +109,7 @@ void transfer_room(struct hub *h)
 	LIST_FOREACH_SAFE (node, next, &h->spool_waiting) {
 		struct spool_wait *w = CONTAINER_OF(node, struct spool_wait, node);
 
-		if (!h->shared->spool || !spool_chunk(h->shared->spool, &w->job))
+		if (!h->shared->spool || !spool_put_chunk(h->shared->spool, &w->job))
 			return; /* it will tell again */
 		w->conn->is_spool_held = false;
 		conn_want_read(w->conn);
@@ -164,7 +164,7 @@ void transfer_lost(struct hub *h)
 	}
 }
 
-void transfer_forget(struct conn *c)
+void transfer_drop(struct conn *c)
 {
 	struct hub *h = hub_of(c);
 	struct transfer *t;
@@ -185,14 +185,14 @@ void transfer_forget(struct conn *c)
 	if (h->shared->spool)
 		spool_abort(h->shared->spool, owner_of(c), t->end);
 	else
-		spool_note_free(t->end);
+		spool_job_free(t->end);
 	free(t->kept);
 	free(t);
 }
 
 /* ------------------------------------------------------- from one process to the next */
 
-void transfer_keep(void *pool, const struct spool_kept *k)
+void transfer_set_unfinished(void *pool, const struct spool_unfinished *k)
 {
 	struct worker_pool *p = pool;
 	struct transfer *t;
@@ -206,7 +206,7 @@ void transfer_keep(void *pool, const struct spool_kept *k)
 		*t->kept = *k;
 }
 
-const struct spool_kept *transfer_kept(const struct conn *c)
+const struct spool_unfinished *transfer_unfinished(const struct conn *c)
 {
 	struct transfer *t;
 
@@ -214,7 +214,7 @@ const struct spool_kept *transfer_kept(const struct conn *c)
 	return t ? t->kept : NULL;
 }
 
-const struct spool_job *transfer_waiting(const struct conn *c)
+const struct spool_chunk *transfer_waiting_chunk(const struct conn *c)
 {
 	LIST_FOREACH (node, &hub_of_const(c)->spool_waiting) {
 		const struct spool_wait *w = CONTAINER_OF(node, struct spool_wait, node);
@@ -225,16 +225,16 @@ const struct spool_job *transfer_waiting(const struct conn *c)
 	return NULL;
 }
 
-void transfer_resume(struct worker_pool *p, struct spool *spool)
+void transfer_resume_all(struct worker_pool *p, struct spool *spool)
 {
 	for (unsigned i = 0; i < p->n; i++) {
 		struct hub *h = &p->workers[i]->hub;
 		struct transfer *t, *next;
 
 		HASH_ITER (hh, h->transfers, t, next) {
-			WB_CLEANUP(freep) struct spool_kept *k = TAKE_PTR(t->kept);
+			WB_CLEANUP(freep) struct spool_unfinished *k = TAKE_PTR(t->kept);
 
-			if (k && spool_adopt(spool, k))
+			if (k && spool_resume(spool, k))
 				conn_close(t->conn, WS_CODE_INTERNAL_ERROR, "out of memory");
 		}
 		transfer_room(h);
@@ -261,23 +261,23 @@ static int lose(struct hub *h, struct conn *c)
 	return 0;
 }
 
-int transfer_restore(struct conn *c, const struct spool_kept *k)
+int transfer_resume(struct conn *c, const struct spool_unfinished *k)
 {
 	struct hub *h = hub_of(c);
-	struct spool_kept mine = *k;
+	struct spool_unfinished mine = *k;
 
 	if (!h->shared->spool)
 		return lose(h, c);
 	if (!note(h, c))
 		return -ENOMEM;
 	mine.owner = owner_of(c);
-	return spool_adopt(h->shared->spool, &mine);
+	return spool_resume(h->shared->spool, &mine);
 }
 
-int transfer_restore_waiting(struct conn *c, const struct spool_job *like)
+int transfer_resume_waiting(struct conn *c, const struct spool_chunk *like)
 {
 	struct hub *h = hub_of(c);
-	struct spool_job job = *like;
+	struct spool_chunk job = *like;
 
 	if (!h->shared->spool)
 		return lose(h, c);
@@ -288,7 +288,7 @@ int transfer_restore_waiting(struct conn *c, const struct spool_job *like)
 	if (job.data && job.n > 0)
 		memcpy(job.data, like->data, job.n);
 	if (job.data && note(h, c) &&
-	    (spool_chunk(h->shared->spool, &job) || wait_for_room(h, c, &job)))
+	    (spool_put_chunk(h->shared->spool, &job) || wait_for_room(h, c, &job)))
 		return 0;
 	free(job.data);
 	return -ENOMEM;

@@ -20,7 +20,7 @@ struct worker_pool;
 void transfer_chunk(struct conn *c, const Websocket__WebSocketMessage *m);
 
 /* The connection ended: its transfer leaves nothing behind. */
-void transfer_forget(struct conn *c);
+void transfer_drop(struct conn *c);
 
 /* A transfer of this worker ended: answers ACKNOWLEDGE or ERROR. Thread: the worker's. */
 void transfer_done(struct hub *h, const struct spool_result *result);
@@ -32,21 +32,21 @@ void transfer_done(struct hub *h, const struct spool_result *result);
 void transfer_lost(struct hub *h);
 
 /*
- * From one process to the next. The spool leaves transfers (transfer_keep(); @pool: struct
- * worker_pool); beside them a chunk may wait that the spool had no room for.
+ * From one process to the next. The spool leaves transfers (transfer_set_unfinished(); @pool:
+ * struct worker_pool); beside them a chunk may wait that the spool had no room for.
  */
-void transfer_keep(void *pool, const struct spool_kept *k);
+void transfer_set_unfinished(void *pool, const struct spool_unfinished *k);
 
 /* That of a connection, or NULL; and the chunk that waits, or NULL. */
-const struct spool_kept *transfer_kept(const struct conn *c);
-const struct spool_job *transfer_waiting(const struct conn *c);
+const struct spool_unfinished *transfer_unfinished(const struct conn *c);
+const struct spool_chunk *transfer_waiting_chunk(const struct conn *c);
 
 /* The spool of this process goes on with them. @like is copied. Return: 0 | -ENOMEM. */
-int transfer_restore(struct conn *c, const struct spool_kept *k) WB_NODISCARD;
-int transfer_restore_waiting(struct conn *c, const struct spool_job *like) WB_NODISCARD;
+int transfer_resume(struct conn *c, const struct spool_unfinished *k) WB_NODISCARD;
+int transfer_resume_waiting(struct conn *c, const struct spool_chunk *like) WB_NODISCARD;
 
 /* There is no next process: @spool goes on with all that was kept. Its workers stand still. */
-void transfer_resume(struct worker_pool *p, struct spool *spool);
+void transfer_resume_all(struct worker_pool *p, struct spool *spool);
 
 /* The spool has room again. Thread: the worker's. */
 void transfer_room(struct hub *h);

@@ -7,7 +7,7 @@
 
 #include "io/log.h"
 #include "worker/protocol.h"
-#include "worker/slow.h"
+#include "worker/slow_consumer.h"
 #include "worker/transfer.h"
 #include "worker/worker_private.h"
 
@@ -125,7 +125,7 @@ static const struct conn_ops conn_ops = {
 	.opened = protocol_opened,
 	.message = protocol_message,
 	.catch_up = channel_catch_up,
-	.check_limits = slow_check,
+	.check_limits = slow_consumer_check,
 	.home_name = protocol_home_name,
 	.left = protocol_left,
 	.dead = conn_free,
@@ -155,8 +155,8 @@ static bool is_proxy(const struct worker *w, const struct sock_peer *peer)
 	return peer->is_unix || policy_trusts(w->hub.env.policy, peer->ip);
 }
 
-struct conn *worker_adopt(struct worker *w, const struct transport *transport,
-			  const struct sock_peer *peer)
+struct conn *worker_accept_conn(struct worker *w, const struct transport *transport,
+				const struct sock_peer *peer)
 {
 	const struct config *config = w->hub.env.config;
 	struct admission *admission = &w->pool->shared.admission;
@@ -190,8 +190,8 @@ struct conn *worker_adopt(struct worker *w, const struct transport *transport,
 	return c;
 }
 
-struct conn *worker_readopt(struct worker *w, const struct transport *transport,
-			    const struct sock_peer *peer, bool was_refused)
+struct conn *worker_restore_conn(struct worker *w, const struct transport *transport,
+				 const struct sock_peer *peer, bool was_refused)
 {
 	struct admission *admission = &w->pool->shared.admission;
 	struct conn *c;
@@ -261,7 +261,7 @@ static void adopt_socket(struct worker *w, int fd, const struct sock_peer *peer,
 		fd_closep(&fd);
 		return;
 	}
-	c = worker_adopt(w, &transport, peer);
+	c = worker_accept_conn(w, &transport, peer);
 	if (!c) {
 		transport_close(&transport, true);
 		return;
@@ -397,9 +397,9 @@ void worker_task_spool_room(struct worker *w, struct worker_task *t)
 	worker_task_answer(w, t);
 }
 
-void worker_task_quiet(struct worker *w, struct worker_task *t)
+void worker_task_stop_reading(struct worker *w, struct worker_task *t)
 {
-	w->phase = WORKER_QUIET;
+	w->phase = WORKER_NOT_READING;
 	w->hub.env.is_stopping = true;
 	listen_off(w);
 	for (unsigned i = 0; i < w->n_listeners; i++)
@@ -410,7 +410,7 @@ void worker_task_quiet(struct worker *w, struct worker_task *t)
 /* Whom a goodbye is for: everybody, or, before a hand-over, those that can't be handed over. */
 static bool has_to_leave(const struct worker *w, const struct conn *c)
 {
-	return w->phase == WORKER_LEAVING || transport_is_tls(&c->transport);
+	return w->phase == WORKER_SAYING_GOODBYE || transport_is_tls(&c->transport);
 }
 
 /* Return: how many are still there. */
@@ -428,8 +428,8 @@ static size_t dismiss(struct worker *w, bool all)
 			conn_abort(c);
 		if (c->state != CONN_OPEN || (!all && (c->n_lagging > 0 || c->out->transit)))
 			continue;
-		protocol_dismiss(c);
-		if (w->phase != WORKER_LEAVING)
+		protocol_say_goodbye(c);
+		if (w->phase != WORKER_SAYING_GOODBYE)
 			METRIC_INC(&w->metrics, handover_tls);
 	}
 	return n;
@@ -477,7 +477,7 @@ static void farewell_due(struct wheel_timer *t)
 	wheel_add(&w->reactor.wheel, t, w->stop_deadline_ns);
 }
 
-void worker_task_leave_tls(struct worker *w, struct worker_task *t)
+void worker_task_say_goodbye_tls(struct worker *w, struct worker_task *t)
 {
 	uint64_t timeout = MIN(w->hub.env.config->shutdown_timeout, TLS_FAREWELL_NS);
 
@@ -491,11 +491,11 @@ void worker_task_leave_tls(struct worker *w, struct worker_task *t)
 	leave_tls(w);
 }
 
-void worker_task_leave(struct worker *w, struct worker_task *t)
+void worker_task_say_goodbye(struct worker *w, struct worker_task *t)
 {
 	uint64_t timeout = w->hub.env.config->shutdown_timeout;
 
-	w->phase = WORKER_LEAVING;
+	w->phase = WORKER_SAYING_GOODBYE;
 	w->leave = t;
 	w->stop_deadline_ns = w->reactor.now_ns + timeout - timeout / 10;
 	wheel_add(&w->reactor.wheel, &w->farewell, w->reactor.now_ns + timeout / 2);
@@ -536,7 +536,7 @@ static void tick_due(struct wheel_timer *t)
 	LIST_FOREACH (node, &w->hub.env.behind) {
 		uint64_t b, n;
 
-		slow_waiting(CONTAINER_OF(node, struct conn, behind_node), &b, &n);
+		channel_backlog(CONTAINER_OF(node, struct conn, behind_node), &b, &n);
 		bytes += b;
 		messages += n;
 	}

@@ -41,10 +41,10 @@ struct WB_SHARED worker_tasks {
 };
 
 enum worker_listener_kind {
-	LISTENER_PLAIN, /* of host and port */
-	LISTENER_TLS,   /* of host and tls_port: connections begin with TLS */
-	LISTENER_UNIX,  /* of listen_unix; all workers have copies of one */
-	LISTENER_GIVEN, /* by socket activation */
+	LISTENER_PLAIN,     /* of host and port */
+	LISTENER_TLS,       /* of host and tls_port: connections begin with TLS */
+	LISTENER_UNIX,      /* of listen_unix; all workers have copies of one */
+	LISTENER_ACTIVATED, /* by socket activation */
 	LISTENER_N_KINDS,
 };
 
@@ -64,9 +64,9 @@ struct WB_VALUE worker_socket {
 
 enum worker_phase {
 	WORKER_SERVING,
-	WORKER_PAUSED,  /* neither accepts nor reads; may go on */
-	WORKER_QUIET,   /* neither accepts nor reads, and has no listeners any more */
-	WORKER_LEAVING, /* sends what waits and says goodbye */
+	WORKER_PAUSED,         /* neither accepts nor reads; may go on */
+	WORKER_NOT_READING,    /* neither accepts nor reads, and has no listeners any more */
+	WORKER_SAYING_GOODBYE, /* sends what waits and says goodbye */
 	WORKER_ENDED,
 };
 
@@ -138,7 +138,7 @@ void worker_pool_drain(struct worker_pool *p, struct worker_socket *given, unsig
 /* Starts the threads. Return: 0 | -errno. */
 int worker_pool_start(struct worker_pool *p) WB_NODISCARD;
 
-/* Ends and joins the threads; what was posted meanwhile waits for worker_pool_settle(). */
+/* Ends and joins the threads; what was posted meanwhile waits for worker_pool_finish_tasks(). */
 void worker_pool_join(struct worker_pool *p);
 
 /**
@@ -159,7 +159,7 @@ int worker_pool_thaw(struct worker_pool *p) WB_NODISCARD;
 unsigned worker_pool_sockets(const struct worker_pool *p, struct worker_socket *ret, unsigned max);
 
 /* After the join: runs, on main, every task that is left, and what comes back. */
-void worker_pool_settle(struct worker_pool *p);
+void worker_pool_finish_tasks(struct worker_pool *p);
 
 /* Joins if need be, frees everything. Accepts NULL. Return: NULL. */
 struct worker_pool *worker_pool_free(struct worker_pool *p);
@@ -172,7 +172,7 @@ void worker_pool_run_done(struct worker_pool *p);
 bool worker_pool_has_done(struct worker_pool *p);
 
 /* The task for worker_post() that stops accepting and reading; done when outboxes are empty. */
-void worker_task_quiet(struct worker *w, struct worker_task *t);
+void worker_task_stop_reading(struct worker *w, struct worker_task *t);
 
 /*
  * The task that stops accepting and reading, so that everything can stand still; done when
@@ -181,10 +181,10 @@ void worker_task_quiet(struct worker *w, struct worker_task *t);
 void worker_task_pause(struct worker *w, struct worker_task *t);
 
 /* The task that says goodbye to connections with TLS; done when they are gone, soon. */
-void worker_task_leave_tls(struct worker *w, struct worker_task *t);
+void worker_task_say_goodbye_tls(struct worker *w, struct worker_task *t);
 
 /* The task that says goodbye to all; done when all are gone, at shutdown_timeout at the latest. */
-void worker_task_leave(struct worker *w, struct worker_task *t);
+void worker_task_say_goodbye(struct worker *w, struct worker_task *t);
 
 /* Ends the worker's loop; no done(). */
 void worker_task_end(struct worker *w, struct worker_task *t);
@@ -208,12 +208,12 @@ void worker_configure(struct worker *w, struct policy *policy);
 int worker_turn(struct worker *w, uint64_t longest_ns) WB_NODISCARD;
 
 /* A connection that came in by @transport; what accepting does after accept4(). NULL: no room. */
-struct conn *worker_adopt(struct worker *w, const struct transport *transport,
-			  const struct sock_peer *peer);
+struct conn *worker_accept_conn(struct worker *w, const struct transport *transport,
+				const struct sock_peer *peer);
 
 /* One from before this process, to be filled; limits are not asked. NULL: no memory for it. */
-struct conn *worker_readopt(struct worker *w, const struct transport *transport,
-			    const struct sock_peer *peer, bool was_refused);
+struct conn *worker_restore_conn(struct worker *w, const struct transport *transport,
+				 const struct sock_peer *peer, bool was_refused);
 
 /* Reports its events from now on. Return: 0 | -errno of epoll_ctl. */
 int worker_attach(struct worker *w, struct conn *c) WB_NODISCARD;

@@ -39,11 +39,11 @@ static int use_given(struct worker_pool *p, const struct given *given)
 	int error;
 
 	for (unsigned i = 0; i < given->n && n < ARRAY_LEN(fds); i++)
-		if (given->socket[i].kind == LISTENER_GIVEN)
+		if (given->socket[i].kind == LISTENER_ACTIVATED)
 			fds[n++] = given->socket[i].fd;
 	if (n == 0)
 		return 0;
-	error = spread(p, fds, n, LISTENER_GIVEN);
+	error = spread(p, fds, n, LISTENER_ACTIVATED);
 	p->port = sock_port(fds[0]);
 	return error ? error : (int)n;
 }
@@ -152,7 +152,7 @@ void worker_pool_drain(struct worker_pool *p, struct worker_socket *given, unsig
 	for (unsigned i = 0; i < n_given; i++) {
 		struct worker_socket *s = &given[i];
 
-		if (s->fd >= 0 && s->kind != LISTENER_GIVEN)
+		if (s->fd >= 0 && s->kind != LISTENER_ACTIVATED)
 			worker_drain_listener(p->workers[i % p->n], s->fd, s->kind);
 		if (s->fd >= 0 && s->kind == LISTENER_UNIX)
 			remove_path(p, s->fd);

@@ -126,7 +126,7 @@ void worker_pool_freeze(struct worker_pool *p)
 	while (any) {
 		any = false;
 		for (unsigned i = 0; i < p->n; i++)
-			any |= hub_settle(&p->workers[i]->hub);
+			any |= hub_deliver_posts(&p->workers[i]->hub);
 	}
 }
 
@@ -139,7 +139,7 @@ int worker_pool_thaw(struct worker_pool *p)
 	return error ? error : start_threads(p);
 }
 
-void worker_pool_settle(struct worker_pool *p)
+void worker_pool_finish_tasks(struct worker_pool *p)
 {
 	bool any = true;
 
@@ -158,7 +158,7 @@ struct worker_pool *worker_pool_free(struct worker_pool *p)
 	if (!p)
 		return NULL;
 	worker_pool_join(p);
-	worker_pool_settle(p);
+	worker_pool_finish_tasks(p);
 	for (unsigned i = 0; i < p->n; i++) {
 		worker_free(p->workers[i]);
 		p->workers[i] = NULL;

@@ -403,12 +403,12 @@ static void step_stop(struct play *pl)
 	worker_pool_run_done(r->pool);
 	for (unsigned i = 0; i < r->n; i++) {
 		if (!pl->is_stopping) {
-			pl->quiet[i] =
-				(struct worker_task){.run = worker_task_quiet, .done = is_quiet};
+			pl->quiet[i] = (struct worker_task){.run = worker_task_stop_reading,
+							    .done = is_quiet};
 			worker_post(r->w[i], &pl->quiet[i]);
 		} else if (!pl->is_leaving && pl->n_quiet == r->n) {
-			pl->leave[i] =
-				(struct worker_task){.run = worker_task_leave, .done = has_left};
+			pl->leave[i] = (struct worker_task){.run = worker_task_say_goodbye,
+							    .done = has_left};
 			worker_post(r->w[i], &pl->leave[i]);
 		}
 	}

@@ -481,7 +481,7 @@ struct guest *guest_accept_from(struct rig *r, unsigned worker, const struct soc
 	g->worker = r->w[worker];
 	g->index = r->n_guests;
 	g->room = ROOM_FOR_ALL;
-	g->conn = worker_adopt(g->worker, &t, peer);
+	g->conn = worker_accept_conn(g->worker, &t, peer);
 	if (!g->conn) {
 		free(g);
 		return NULL;

@@ -10,7 +10,7 @@
 
 #include <stdio.h>
 
-#include "worker/slow.h"
+#include "channel/channel.h"
 
 #define SEATS 24
 #define CHANNELS 3
@@ -229,7 +229,7 @@ static void step_settle(struct model *m)
 	for (unsigned i = 0; i < SEATS; i++) {
 		if (!is_open(&m->seats[i]))
 			continue;
-		slow_waiting(m->seats[i].g->conn, &bytes, &messages);
+		channel_backlog(m->seats[i].g->conn, &bytes, &messages);
 		CHECK(messages <= 4 * m->r->config->message_queue_size);
 	}
 }

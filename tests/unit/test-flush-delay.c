@@ -120,7 +120,7 @@ TEST(flush_delay_does_not_hold_up_a_stop)
 
 	guest_chat(p.a, "x", NULL);
 	expect_nothing(&p);
-	CHECK(rig_run(p.r, 0, worker_task_quiet));
+	CHECK(rig_run(p.r, 0, worker_task_stop_reading));
 	rig_settle(p.r);
 	expect_chat(p.b, "x");
 	rig_free(p.r);

@@ -8,8 +8,8 @@
 
 #include <stdio.h>
 
+#include "channel/channel.h"
 #include "wire/upgrade.h"
-#include "worker/slow.h"
 
 #define BASE "max_incoming_frames_per_second = 0\nnotice_limit = 0\nping_interval = 1h\n"
 #define ECHO BASE "echo_path = /echo\n"
@@ -219,7 +219,7 @@ static bool buffer_probe(struct rig *r, int delta)
 
 	send_of(from, 2000);
 	send_of(from, (size_t)(2096 + delta));
-	slow_waiting(slow->conn, &bytes, &messages);
+	channel_backlog(slow->conn, &bytes, &messages);
 	CHECK(is_closing(slow) || bytes == (uint64_t)(4096 + delta));
 	return is_closing(slow);
 }
@@ -266,7 +266,7 @@ static bool skip_probe(struct rig *r, int delta)
 
 	for (int i = 0; i < 10 + delta; i++)
 		send_of(from, 200);
-	slow_waiting(slow->conn, &bytes, &messages);
+	channel_backlog(slow->conn, &bytes, &messages);
 	CHECK(!is_closing(slow));
 	CHECK_EQ(messages, delta > 0 ? 5 : 10 + delta);
 	return RIG_SUM(r, skipped_messages) == 6;

@@ -380,7 +380,7 @@ TEST(protocol_says_goodbye_with_a_time_to_come_back)
 		char id[37];
 
 		uuid4_format(id, g->conn->id);
-		protocol_dismiss(g->conn);
+		protocol_say_goodbye(g->conn);
 		rig_settle(r);
 		m = next_control(g, WEBSOCKET__CONTROL_TYPE__DISCONNECT);
 		CHECK_STR(m->control->session_id, id);
@@ -390,7 +390,7 @@ TEST(protocol_says_goodbye_with_a_time_to_come_back)
 		CHECK_EQ(guest_close_code(g), 1012);
 	}
 	CHECK(most <= 3000 && most > 1500 && least < 1500);
-	protocol_dismiss(echo->conn);
+	protocol_say_goodbye(echo->conn);
 	rig_settle(r);
 	CHECK_EQ(guest_drop(echo), 0);
 	CHECK_EQ(RIG_SUM(r, closed_1012), 51);

@@ -301,7 +301,7 @@ static void check_close_before_goodbye(unsigned how)
 	guest_encode(&all, true, WS_CLOSE, normal, sizeof(normal));
 	if (how & PARKED)
 		guest_write(g, all.data, all.len);
-	CHECK(rig_run(r, 0, worker_task_quiet));
+	CHECK(rig_run(r, 0, worker_task_stop_reading));
 	if (!(how & PARKED))
 		guest_write(g, all.data, all.len);
 	if (how & WITH_END)
@@ -309,7 +309,7 @@ static void check_close_before_goodbye(unsigned how)
 	rig_settle(r);
 	CHECK_EQ(g->conn->state, CONN_OPEN);
 	start = r->now_ns;
-	(void)rig_run(r, 0, worker_task_leave);
+	(void)rig_run(r, 0, worker_task_say_goodbye);
 	rig_settle(r);
 	CHECK_EQ(guest_close_code(g), 1012);
 	CHECK(g->is_shut);

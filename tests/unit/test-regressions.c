@@ -4,8 +4,8 @@
 
 #include <stdio.h>
 
+#include "channel/channel.h"
 #include "worker/protocol.h"
-#include "worker/slow.h"
 
 #define FREE "max_incoming_frames_per_second = 0\nnotice_limit = 0\nping_interval = 1h\n"
 #define STEP (50 * NS_PER_MS)
@@ -295,7 +295,7 @@ TEST(slow_log_memory_skips_for_what_is_in_transit_too)
 	}
 	CHECK_EQ(RIG_SUM(r, slow_skips), 1);
 	CHECK_EQ(slow->conn->state, CONN_OPEN);
-	slow_waiting(slow->conn, &bytes, &messages);
+	channel_backlog(slow->conn, &bytes, &messages);
 	CHECK(bytes <= MIB / 2 - 300 * 1024);
 	CHECK(messages > 0);
 	CHECK(frame_bytes(r) <= MIB * 6 / 10);
@@ -331,7 +331,7 @@ static void check_own_messages(const char *limit, size_t bytes, unsigned n)
 	rig_settle(r);
 	CHECK_EQ(slow->conn->state, CONN_OPEN);
 	CHECK_EQ(slow->conn->over_ns, 0);
-	slow_waiting(slow->conn, &waiting_bytes, &waiting);
+	channel_backlog(slow->conn, &waiting_bytes, &waiting);
 	CHECK_EQ(waiting, 2); /* and one is in transit */
 	CHECK_EQ(guest_drop(other), n);
 	rig_pass_in_steps(r, 10 * NS_PER_S, STEP);

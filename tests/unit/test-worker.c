@@ -7,7 +7,7 @@
 
 #include "base/text.h"
 #include "io/sock.h"
-#include "worker/roster.h"
+#include "worker/client_list.h"
 
 #define STEP (50 * NS_PER_MS)
 
@@ -103,7 +103,7 @@ TEST(worker_pool_names_the_key_that_is_to_blame)
 	struct reactor loop = {0};
 	struct worker_pool *p = NULL, *q = NULL;
 	const char *key = NULL;
-	struct worker_socket given = {-1, LISTENER_GIVEN};
+	struct worker_socket given = {-1, LISTENER_ACTIVATED};
 	char *host;
 
 	CHECK_EQ(reactor_init(&loop, &no_ops), 0);
@@ -228,7 +228,7 @@ TEST(worker_is_quiet_once_its_posts_are_out)
 
 	for (int i = 0; i <= HUB_INBOX_SLOTS; i++)
 		guest_chat(sender, "", NULL);
-	CHECK(!rig_run(r, 0, worker_task_quiet));
+	CHECK(!rig_run(r, 0, worker_task_stop_reading));
 	guest_chat(sender, "not read", NULL);
 	rig_turn_one(r, 0);
 	CHECK(!worker_pool_has_done(r->pool));
@@ -236,7 +236,7 @@ TEST(worker_is_quiet_once_its_posts_are_out)
 	rig_turn_one(r, 0);
 	CHECK(worker_pool_has_done(r->pool));
 	worker_pool_run_done(r->pool);
-	CHECK_EQ(r->w[0]->phase, WORKER_QUIET);
+	CHECK_EQ(r->w[0]->phase, WORKER_NOT_READING);
 	rig_settle(r);
 	CHECK_EQ(guest_drop(far), HUB_INBOX_SLOTS + 1);
 	rig_free(r);
@@ -252,8 +252,8 @@ TEST(worker_leaves_after_everything_was_sent)
 	guest_set_room(slow, 5);
 	for (int i = 0; i < 10; i++)
 		guest_chat(sender, "said before", NULL);
-	CHECK(rig_run(r, 0, worker_task_quiet));
-	CHECK(!rig_run(r, 0, worker_task_leave));
+	CHECK(rig_run(r, 0, worker_task_stop_reading));
+	CHECK(!rig_run(r, 0, worker_task_say_goodbye));
 	rig_settle(r);
 	CHECK(early->is_closed);
 	CHECK_EQ(guest_drop(sender), 1); /* DISCONNECT, and no notices of the others' going */
@@ -286,8 +286,8 @@ static void leave_within(const char *config, uint64_t timeout)
 	guest_chat(sender, "never read", NULL);
 	guest_chat(sender, "neither", NULL);
 	rig_settle(r);
-	CHECK(rig_run(r, 0, worker_task_quiet));
-	CHECK(!rig_run(r, 0, worker_task_leave));
+	CHECK(rig_run(r, 0, worker_task_stop_reading));
+	CHECK(!rig_run(r, 0, worker_task_say_goodbye));
 	while (!worker_pool_has_done(r->pool) && r->now_ns - start < 20 * NS_PER_S)
 		rig_pass(r, STEP);
 	CHECK(r->now_ns - start <= timeout);
@@ -318,11 +318,11 @@ TEST(roster_lists_pages_and_finds)
 	for (int i = 0; i < 5; i++)
 		g[i] = guest_open(r, 0, "/a\%22b");
 	guest_accept(r, 0); /* no client yet */
-	CHECK_EQ(roster_count(&r->w[0]->hub), 5);
+	CHECK_EQ(client_list_count(&r->w[0]->hub), 5);
 	for (int i = 0; i < 5; i++)
-		CHECK(roster_find(&r->w[0]->hub, g[i]->conn->id) == g[i]->conn);
-	CHECK(roster_find(&r->w[0]->hub, nobody) == NULL);
-	CHECK_EQ(roster_list(&r->w[0]->hub, &offset, &limit, &out), 0);
+		CHECK(client_list_find(&r->w[0]->hub, g[i]->conn->id) == g[i]->conn);
+	CHECK(client_list_find(&r->w[0]->hub, nobody) == NULL);
+	CHECK_EQ(client_list_append(&r->w[0]->hub, &offset, &limit, &out), 0);
 	CHECK_EQ(limit, 95);
 	uuid4_format(id, g[4]->conn->id);
 	CHECK(strstr((char *)out.data, id) != NULL);
@@ -332,12 +332,12 @@ TEST(roster_lists_pages_and_finds)
 		buf_clear(&out);
 		offset = skip;
 		limit = 2;
-		CHECK_EQ(roster_list(&r->w[0]->hub, &offset, &limit, &out), 0);
+		CHECK_EQ(client_list_append(&r->w[0]->hub, &offset, &limit, &out), 0);
 		CHECK_EQ(2 - limit, skip >= 5 ? 0 : MIN((uint64_t)2, 5 - skip));
 		CHECK_EQ(offset, skip > 5 ? skip - 5 : 0);
 	}
 	conn_close(g[0]->conn, 1000, "");
-	CHECK_EQ(roster_count(&r->w[0]->hub), 4);
+	CHECK_EQ(client_list_count(&r->w[0]->hub), 4);
 	buf_fini(&out);
 	rig_free(r);
 }

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT */
-#include "worker/roster.h"
+#include "worker/client_list.h"
 
 #include <errno.h>
 #include <string.h>
 
 #include "base/text.h"
-#include "worker/slow.h"
+#include "channel/channel.h"
 
-uint64_t roster_count(const struct hub *h)
+uint64_t client_list_count(const struct hub *h)
 {
 	uint64_t n = 0;
 
@@ -16,7 +16,7 @@ uint64_t roster_count(const struct hub *h)
 	return n;
 }
 
-struct conn *roster_find(struct hub *h, const uint8_t id[16])
+struct conn *client_list_find(struct hub *h, const uint8_t id[16])
 {
 	LIST_FOREACH (node, &h->env.all) {
 		struct conn *c = CONTAINER_OF(node, struct conn, node);
@@ -62,7 +62,7 @@ static int list_one(struct buf *out, const struct conn *c)
 	uuid4_format(id, c->id);
 	if (c->session_id)
 		text_json(session, sizeof(session), c->session_id, strlen(c->session_id));
-	slow_waiting(c, &bytes, &messages);
+	channel_backlog(c, &bytes, &messages);
 	error = buf_printf(out,
 			   "%s{\"id\":\"%s\",\"user_id\":\"%s\",\"address\":\"%s\","
 			   "\"session_id\":\"%s\",\"connected_at\":%llu,\"last_heartbeat\":%llu,"
@@ -81,7 +81,7 @@ static int list_one(struct buf *out, const struct conn *c)
 	return error ? error : buf_printf(out, "}");
 }
 
-int roster_list(struct hub *h, uint64_t *offset, uint64_t *limit, struct buf *out)
+int client_list_append(struct hub *h, uint64_t *offset, uint64_t *limit, struct buf *out)
 {
 	LIST_FOREACH (node, &h->env.all) {
 		const struct conn *c = CONTAINER_OF(node, struct conn, node);

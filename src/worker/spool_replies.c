@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-#include "worker/spool_mail.h"
+#include "worker/spool_replies.h"
 
 #include <stdio.h>
 
@@ -12,7 +12,7 @@ struct letter {
 	char name[SPOOL_NAME_MAX];
 };
 
-static void post_once(struct worker *w, struct spool_mail_task *t, worker_task_fn *run)
+static void post_once(struct worker *w, struct spool_standing_reply *t, worker_task_fn *run)
 {
 	if (atomic_exchange(&t->is_out, true))
 		return; /* what it is for is done when it runs */
@@ -23,7 +23,7 @@ static void post_once(struct worker *w, struct spool_mail_task *t, worker_task_f
 /* From here on it may be posted again. */
 static void take_out(struct worker_task *t)
 {
-	atomic_store(&CONTAINER_OF(t, struct spool_mail_task, task)->is_out, false);
+	atomic_store(&CONTAINER_OF(t, struct spool_standing_reply, task)->is_out, false);
 }
 
 static void room_run(struct worker *w, struct worker_task *t)
@@ -49,7 +49,7 @@ static void letter_run(struct worker *w, struct worker_task *t)
 
 static void mail_done(void *ctx, const struct spool_result *result)
 {
-	struct spool_mail *mail = ctx;
+	struct spool_replies *mail = ctx;
 	struct worker *w = mail->pool->workers[result->owner.worker];
 	struct letter *l = calloc(1, sizeof(*l));
 
@@ -65,9 +65,9 @@ static void mail_done(void *ctx, const struct spool_result *result)
 
 static void mail_room(void *ctx, unsigned worker)
 {
-	struct spool_mail *mail = ctx;
+	struct spool_replies *mail = ctx;
 
 	post_once(mail->pool->workers[worker], &mail->boxes[worker].room, room_run);
 }
 
-const struct spool_ops spool_mail_ops = {.done = mail_done, .room = mail_room};
+const struct spool_ops spool_replies_ops = {.done = mail_done, .room = mail_room};

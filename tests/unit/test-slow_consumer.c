@@ -6,7 +6,7 @@
 #include <stdio.h>
 
 #include "worker/protocol.h"
-#include "worker/slow.h"
+#include "worker/slow_consumer.h"
 
 #define STEP (50 * NS_PER_MS)
 #define FREE "max_incoming_frames_per_second = 0\nnotice_limit = 0\nping_interval = 1h\n"
@@ -55,7 +55,7 @@ static uint64_t waiting(const struct guest *g)
 {
 	uint64_t bytes, messages;
 
-	slow_waiting(g->conn, &bytes, &messages);
+	channel_backlog(g->conn, &bytes, &messages);
 	return messages;
 }
 

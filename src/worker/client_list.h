@@ -10,7 +10,7 @@
 #include "worker/hub.h"
 
 /**
- * roster_list() - append clients as JSON objects, separated by commas
+ * client_list_append() - append clients as JSON objects, separated by commas
  * @offset:  open connections to pass over; counted down by those passed
  * @limit:   most to append; counted down by those appended
  * @out:     a comma goes before the first object when it isn't empty
@@ -18,10 +18,11 @@
  * Return:   0 | -ENOMEM.
  * Thread:   the worker's.
  */
-int roster_list(struct hub *h, uint64_t *offset, uint64_t *limit, struct buf *out) WB_NODISCARD;
+int client_list_append(struct hub *h, uint64_t *offset, uint64_t *limit, struct buf *out)
+	WB_NODISCARD;
 
 /* Open connections. */
-uint64_t roster_count(const struct hub *h);
+uint64_t client_list_count(const struct hub *h);
 
 /* The open connection with this client id, or NULL. */
-struct conn *roster_find(struct hub *h, const uint8_t id[16]);
+struct conn *client_list_find(struct hub *h, const uint8_t id[16]);

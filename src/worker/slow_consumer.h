@@ -18,13 +18,7 @@
 #include "worker/hub.h"
 
 /* conn_ops.check_limits: looks at one connection's limits and acts. */
-void slow_check(struct conn *c);
+void slow_consumer_check(struct conn *c);
 
 /* While all frames together exceed log_memory, those that lag most here meet slow_consumer. */
-void slow_enforce_memory(struct hub *h);
-
-/*
- * What waits for a connection: its private queue and what its memberships lag
- * behind, without what it sent itself. O(messages that wait) for who lags and sends.
- */
-void slow_waiting(const struct conn *c, uint64_t *ret_bytes, uint64_t *ret_messages);
+void slow_consumer_enforce_memory(struct hub *h);

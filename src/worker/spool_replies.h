@@ -12,18 +12,18 @@
 #include "spool/spool.h"
 #include "worker/worker.h"
 
-struct WB_SHARED spool_mail_task {
+struct WB_SHARED spool_standing_reply {
 	struct worker_task task;
 	_Atomic bool is_out; /* posted, and not begun */
 };
 
-struct WB_SHARED spool_mail {
+struct WB_SHARED spool_replies {
 	struct worker_pool *pool WB_FROZEN;
-	struct spool_mail_box {
-		struct spool_mail_task room;
-		struct spool_mail_task lost;
+	struct spool_reply_slots {
+		struct spool_standing_reply room;
+		struct spool_standing_reply lost;
 	} boxes[SPOOL_MAX_WORKERS];
 };
 
-/* For spool_new(), with a spool_mail as context that outlives the pool's last task. */
-extern const struct spool_ops spool_mail_ops;
+/* For spool_new(), with a spool_replies as context that outlives the pool's last task. */
+extern const struct spool_ops spool_replies_ops;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-#include "worker/slow.h"
+#include "worker/slow_consumer.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -9,35 +9,7 @@
 
 #define SCAN_UP_TO 16       /* times a limit; past it own messages count like others */
 #define AT_ONCE 4           /* times a limit */
-#define ACTIONS_PER_TURN 16 /* of slow_enforce_memory() */
-
-/* What waits, with the connection's own messages, which it won't get: an upper bound, and cheap. */
-static void at_most_waiting(const struct conn *c, uint64_t *ret_bytes, uint64_t *ret_messages)
-{
-	*ret_bytes = c->out->queue_bytes;
-	*ret_messages = c->out->queue_count;
-	if (c->n_lagging == 0)
-		return;
-	for (const struct member *m = c->members; m; m = m->sibling) {
-		uint64_t bytes, messages;
-
-		channel_waiting(m, &bytes, &messages);
-		*ret_bytes += bytes;
-		*ret_messages += messages;
-	}
-}
-
-void slow_waiting(const struct conn *c, uint64_t *ret_bytes, uint64_t *ret_messages)
-{
-	at_most_waiting(c, ret_bytes, ret_messages);
-	for (const struct member *m = c->n_lagging ? c->members : NULL; m; m = m->sibling) {
-		uint64_t bytes, messages;
-
-		channel_own_waiting(m, &bytes, &messages);
-		*ret_bytes -= bytes;
-		*ret_messages -= messages;
-	}
-}
+#define ACTIONS_PER_TURN 16 /* of slow_consumer_enforce_memory() */
 
 static bool is_past(const struct config *config, uint64_t bytes, uint64_t messages, uint64_t times)
 {
@@ -79,10 +51,10 @@ static bool skip(struct conn *c, uint64_t bytes, uint64_t messages, const char *
 {
 	uint64_t had_bytes, had_messages, bytes_left, messages_left, skipped;
 
-	slow_waiting(c, &had_bytes, &had_messages);
+	channel_backlog(c, &had_bytes, &had_messages);
 	skipped = channel_skip(c, rest(bytes, c->out->queue_bytes),
 			       rest(messages, c->out->queue_count));
-	slow_waiting(c, &bytes_left, &messages_left);
+	channel_backlog(c, &bytes_left, &messages_left);
 	if (bytes_left == had_bytes && messages_left == had_messages)
 		return false;
 	log_slow(c, had_bytes, had_messages, setting, "its oldest messages are skipped");
@@ -103,12 +75,12 @@ static void act(struct conn *c, uint64_t bytes, uint64_t messages, const char *s
 	    !is_past(config, c->out->queue_bytes, c->out->queue_count, 1) &&
 	    skip(c, bytes, messages, setting))
 		return;
-	slow_waiting(c, &had_bytes, &had_messages);
+	channel_backlog(c, &had_bytes, &had_messages);
 	log_slow(c, had_bytes, had_messages, setting, "closing with 1013");
 	disconnect(c);
 }
 
-void slow_check(struct conn *c)
+void slow_consumer_check(struct conn *c)
 {
 	const struct config *config = c->env->config;
 	uint64_t now = c->env->reactor->now_ns;
@@ -116,10 +88,10 @@ void slow_check(struct conn *c)
 
 	if (c->state != CONN_OPEN)
 		return;
-	at_most_waiting(c, &bytes, &messages);
+	channel_backlog_bound(c, &bytes, &messages);
 	/* Telling own messages apart costs a look at each, so it has a bound. */
 	if (is_past(config, bytes, messages, 1) && !is_past(config, bytes, messages, SCAN_UP_TO))
-		slow_waiting(c, &bytes, &messages);
+		channel_backlog(c, &bytes, &messages);
 	if (!is_past(config, bytes, messages, 1)) {
 		c->over_ns = 0;
 		return;
@@ -151,7 +123,7 @@ static struct conn *worst_of(struct hub *h, uint64_t *ret_bytes)
 
 		if (c->state != CONN_OPEN)
 			continue;
-		at_most_waiting(c, &bytes, &messages);
+		channel_backlog_bound(c, &bytes, &messages);
 		bytes += in_transit(c);
 		if (bytes > *ret_bytes) {
 			*ret_bytes = bytes;
@@ -185,7 +157,7 @@ static void meet(struct conn *c, uint64_t bytes)
 	conn_abort(c);
 }
 
-void slow_enforce_memory(struct hub *h)
+void slow_consumer_enforce_memory(struct hub *h)
 {
 	_Atomic uint64_t *mine = &h->shared->worst_lag[h->index];
 	uint64_t bytes = 0;
