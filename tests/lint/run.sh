@@ -9,6 +9,7 @@ cd "$(dirname "$0")/../.." || exit 1
 wsbind=$(realpath "${1:-build/release/wsbind}")
 lint=tests/lint
 count=0 failed=0 skipped=0
+export MAKEFLAGS="${MAKEFLAGS-} --no-print-directory"
 
 question() { # NAME COMMAND...
 	local name=$1 said
@@ -21,6 +22,14 @@ question() { # NAME COMMAND...
 		failed=$((failed + 1))
 	fi
 	[ -z "$said" ] || sed 's/^/# /' <<<"$said"
+}
+
+figures() { # NAME COMMAND...: what is wrong is told, and counts nothing yet
+	local name=$1
+	shift
+	count=$((count + 1))
+	echo "ok $count - $name, as it stands"
+	"$@" 2>&1 | tail -n "${FIGURES:-1}" | sed 's/^/# /'
 }
 
 skip() { # NAME WHY
@@ -80,20 +89,27 @@ scripts() {
 
 build() { # what is built stays built, and editors are told how each file is compiled
 	local commands file bad=0 o
-	o=$(realpath --relative-to=. "$(dirname "$wsbind")")
-	make -q O="$o" all ||
-		{ echo "make would build again:"; make -n O="$o" all | head -n 3; bad=1; }
-	commands=$(make -s --no-print-directory O="$o" compile-commands)
+	o=$(mktemp -d)
+	make -s O="$o" "$o/src/wire/msg.o" >"$o/log" || bad=1
+	make -s O="$o" "$o/src/wire/msg.o" -q ||
+		{ echo "a second make builds again:"; make -sn O="$o" "$o/src/wire/msg.o"; bad=1; }
+	commands=$(make -s O="$o" compile-commands)
 	for file in src/*.c src/*/*.c tests/{unit,fuzz}/*.c; do
 		grep -qF "\"file\": \"$file\"" <<<"$commands" ||
 			{ echo "compile_commands.json has no $file"; bad=1; }
 	done
+	rm -rf "$o"
 	return $bad
 }
 
 question build build
 question layers awk -f $lint/layers.awk src/*.c src/*/*.[ch]
 question owners awk -f $lint/owners.awk src/*/*.h
+question ladders $lint/ladders.sh "$(dirname "$wsbind")"
+figures 'names in comments exist' $lint/reading.py names
+figures 'names of static functions' $lint/reading.py statics
+figures 'comments say why' $lint/reading.py comments
+figures 'comments that are torn' $lint/reading.py torn
 question sizes $lint/sizes.sh
 question 'headers compile alone' $lint/headers.sh "$(dirname "$wsbind")/gen"
 question 'metrics that were promised' $lint/spec-metrics.sh

@@ -1,0 +1,145 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: MIT
+"""reading.py QUESTION: how the sources read, as far as a machine can say.
+
+names     each name() in a comment exists: in the project, or in a library's header
+statics   no static function is called by one bare word
+comments  enough lines of the sources, and enough functions, say why
+torn      a comment that begins beside its "/*" does not end with a word or less on its last line;
+          one that begins behind code ends on that line
+
+Prints what is wrong, or the figures; exit status 1 when something is wrong.
+"""
+import bisect
+import glob
+import re
+import subprocess
+import sys
+
+MIN_LINES = 8.0  # percent of the lines of src/*/*.c that hold a comment
+MIN_FUNCTIONS = 40.0  # percent of the functions from LONG lines up that hold one
+LONG = 15
+COLUMNS = 100
+
+TOKEN = re.compile(r'/\*.*?\*/|//[^\n]*|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'', re.S)
+
+
+class Source:
+    def __init__(self, path):
+        self.path = path
+        with open(path, encoding="utf-8") as f:
+            self.text = f.read()
+        self.lines = self.text.splitlines()
+        self.comments = []  # (first line, last line, text), lines from 1
+        starts = [0] + [m.end() for m in re.finditer("\n", self.text)]
+        self.code = []
+        at = 0
+        for m in TOKEN.finditer(self.text):
+            self.code += [self.text[at : m.start()], " " if m[0][0] == "/" else '""']
+            at = m.end()
+            if m[0][0] == "/":
+                first = bisect.bisect(starts, m.start())
+                self.comments.append((first, first + m[0].count("\n"), m[0]))
+        self.code = "".join(self.code + [self.text[at:]])
+
+    def functions(self):
+        """(first line, last line) of each, from its signature to its brace at the margin."""
+        signature = first = None
+        for i, line in enumerate(self.lines, 1):
+            if first:
+                if line.startswith("}"):
+                    yield first, i
+                    first = signature = None
+            elif line.startswith("{"):
+                first = signature
+            elif re.match(r"[A-Za-z_].*\(", line) and not line.endswith(";"):
+                signature = i
+            elif line and not line[0].isspace():
+                signature = None
+
+
+def sources(*patterns):
+    return [Source(path) for p in patterns for path in sorted(glob.glob(p))]
+
+
+def library_names():
+    """What the headers of the libraries that are included declare and define."""
+    include = re.compile(r"^#include <[^>]+>", re.M)
+    found = set()
+    for s in sources("src/*.c", "src/*/*.[ch]", "tests/unit/*.[ch]"):
+        found |= set(include.findall(s.text))
+    packages = "libprotobuf-c libsystemd libzstd libmicrohttpd".split()
+    flags = subprocess.check_output(["pkg-config", "--cflags", *packages], text=True).split()
+    # cmocka.h wants these three before it.
+    first = ["#include <%s>" % name for name in ("stdarg.h", "stddef.h", "setjmp.h")]
+    text = "\n".join(first + sorted(found - set(first)) + [""])
+    text = subprocess.run(
+        ["gcc", "-std=gnu17", "-D_GNU_SOURCE", *flags, "-E", "-dD", "-x", "c", "-"],
+        input=text, stdout=subprocess.PIPE, check=True, text=True,
+    ).stdout
+    return set(re.findall(r"\w+", text))
+
+
+def names():
+    known = library_names()
+    project = sources("src/*.c", "src/*/*.[ch]", "tests/*/*.[ch]", "bench/*.[ch]")
+    for s in project:
+        known |= set(re.findall(r"\b(\w+)\s*\(", s.code))
+        known |= set(re.findall(r"\(\s*\*\s*(?:const\s+)?(\w+)\s*\)\s*\(", s.code))
+    bad = 0
+    for s in project:
+        for first, _, text in s.comments:
+            for m in re.finditer(r"\b([A-Za-z_]\w*)\(\)", text):
+                if m[1] not in known:
+                    line = first + text.count("\n", 0, m.start())
+                    print("%s:%d: there is no %s()" % (s.path, line, m[1]))
+                    bad = 1
+    return bad
+
+
+def statics():
+    bare = []
+    for s in sources("src/*.c", "src/*/*.[ch]"):
+        for m in re.finditer(r"^static\b[^=;{}()]*?\b([a-zA-Z0-9]+)\(", s.code, re.M):
+            line = s.code.count("\n", 0, m.start()) + 1
+            bare.append("%s: %s() says nothing of what it acts on" % (s.path, m[1]))
+    print("\n".join(bare) + "\n" * bool(bare) + "%d static functions of one bare word" % len(bare))
+    return 1 if bare else 0
+
+
+def comments():
+    folders = {}
+    for s in sources("src/*.c", "src/*/*.c"):
+        said = set()
+        for first, last, text in s.comments:
+            if "SPDX-License-Identifier" not in text:
+                said |= set(range(first, last + 1))
+        longs = [(a, b) for a, b in s.functions() if b - a + 1 >= LONG]
+        telling = [1 for a, b in longs if any(a < line <= b for line in said)]
+        row = (len(s.lines), len(said), len(longs), len(telling))
+        folder = s.path.split("/")[1]
+        for key in (folder, "all"):
+            folders[key] = [x + y for x, y in zip(folders.get(key, [0] * 4), row)]
+    for folder, (lines, said, longs, telling) in folders.items():
+        print("%-12s %5.1f %% of %5d lines, %3.0f %% of %3d functions from %d lines up" % (
+            folder, 100 * said / lines, lines, 100 * telling / max(longs, 1), longs, LONG))
+    lines, said, longs, telling = folders["all"]
+    return 0 if 100 * said >= MIN_LINES * lines and 100 * telling >= MIN_FUNCTIONS * longs else 1
+
+
+def torn():
+    bad = 0
+    for s in sources("src/*.c", "src/*/*.[ch]", "tests/*/*.[ch]", "bench/*.[ch]", "bench/*/*.[ch]"):
+        for first, last, text in s.comments:
+            lines = [line.strip() for line in text.split("\n")]
+            if first == last or lines[0] in ("/*", "/**"):
+                continue
+            behind_code = not s.lines[first - 1].strip().startswith("/*")
+            alone = len(re.sub(r"^\* ?|\*/$", "", lines[-1]).split()) < 2
+            if behind_code or alone or lines[-1] == "*/":
+                print("%s:%d: torn: %s" % (s.path, first, " ".join(text.split())))
+                bad = 1
+    return bad
+
+
+sys.exit({f.__name__: f for f in (names, statics, comments, torn)}[sys.argv[1]]())
