@@ -51,8 +51,8 @@ static int make(struct bench_template *t, size_t size, uint64_t seed)
 
 static void say(struct bench_member *m, const char *text)
 {
-	if (peer_send(&m->peer, WS_BINARY, text, strlen(text)) != 0)
-		peer_abort(&m->peer, ENOMEM);
+	if (endpoint_send(&m->endpoint, WS_BINARY, text, strlen(text)) != 0)
+		endpoint_abort(&m->endpoint, ENOMEM);
 }
 
 static void opened(struct bench_member *m)
@@ -86,7 +86,7 @@ static void take_line(struct bench_member *m, struct reader *r)
 		say(m, "PONG\r\n");
 	} else if (strncmp(r->line, "-ERR", 4) == 0) {
 		fprintf(stderr, "nats: %s\n", r->line);
-		peer_abort(&m->peer, EPROTO);
+		endpoint_abort(&m->endpoint, EPROTO);
 	}
 }
 

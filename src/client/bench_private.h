@@ -7,7 +7,7 @@
 
 #include "client/bench_message.h"
 #include "client/bench_stats.h"
-#include "client/peer.h"
+#include "client/endpoint.h"
 #include "containers/hist.h"
 #include "model/options.h"
 
@@ -24,7 +24,7 @@ struct WB_FROZEN bench_options {
 	const char *url;
 	const char *mode;
 	uint64_t messages, clients, message_size;
-	struct peer_security security;
+	struct target_security security;
 	uint64_t publishers, window, rate, server_pid;
 	bool is_json;
 	bool is_echo; /* from mode */
@@ -65,15 +65,15 @@ struct WB_VALUE bench_usage {
 
 /* One client. The first ones publish; the last, if it doesn't, is the reference of the order. */
 struct WB_OWNER(loop) bench_member {
-	struct peer peer;
+	struct endpoint endpoint;
 	struct bench *bench;
 	uint32_t index;
 	uint32_t sent, share; /* messages; share is 0 for who only receives */
 };
 
 struct WB_OWNER(loop) bench {
-	struct peer_loop loop;
-	struct peer_target target;
+	struct endpoint_loop loop;
+	struct target target;
 	struct bench_options options;
 	const struct bench_dialect *dialect;
 	struct config *config;

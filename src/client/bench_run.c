@@ -33,9 +33,9 @@ static uint64_t server_ns(const struct bench *b)
 	return b->options.server_pid ? bench_process_ns(b->options.server_pid) : 0;
 }
 
-static struct bench_member *member_of(struct peer *p)
+static struct bench_member *member_of(struct endpoint *e)
 {
-	return CONTAINER_OF(p, struct bench_member, peer);
+	return CONTAINER_OF(e, struct bench_member, endpoint);
 }
 
 static void bench_close_all(struct bench *b)
@@ -44,7 +44,7 @@ static void bench_close_all(struct bench *b)
 		b->usage.end_ns = server_ns(b);
 	b->phase = BENCH_CLOSING;
 	for (uint64_t i = 0; i < b->options.clients; i++)
-		peer_close(&b->members[i].peer, WS_CODE_NORMAL, "");
+		endpoint_close(&b->members[i].endpoint, WS_CODE_NORMAL, "");
 }
 
 /* The first problem is the one that is reported; the run is over. */
@@ -96,7 +96,8 @@ static bool bench_send_one(struct bench *b, struct bench_member *m, uint64_t sen
 	if (m->sent >= m->share || *pending_of(b, m->index, m->sent) > 0)
 		return false;
 	bench_template_set(&b->template, &head);
-	r = peer_send(&m->peer, WS_BINARY, b->template.message.data, b->template.message.len);
+	r = endpoint_send(&m->endpoint, WS_BINARY, b->template.message.data,
+			  b->template.message.len);
 	if (r < 0)
 		bench_fail(b, "%s", strerror(-r));
 	if (r != 0)
@@ -224,9 +225,9 @@ const struct bench_dialect bench_dialect_wsbind = {
 	.message = bench_scan_message,
 };
 
-static void bench_message(struct peer *p, uint8_t opcode, uint8_t *data, size_t n)
+static void bench_message(struct endpoint *e, uint8_t opcode, uint8_t *data, size_t n)
 {
-	struct bench_member *m = member_of(p);
+	struct bench_member *m = member_of(e);
 	struct bench *b = m->bench;
 	bool was_ours;
 
@@ -249,12 +250,12 @@ static void bench_start(struct bench *b)
 		bench_send(b, &b->members[i]);
 }
 
-static void bench_opened(struct peer *p)
+static void bench_opened(struct endpoint *e)
 {
-	struct bench *b = member_of(p)->bench;
+	struct bench *b = member_of(e)->bench;
 
 	if (b->dialect->opened)
-		b->dialect->opened(member_of(p));
+		b->dialect->opened(member_of(e));
 	if (++b->n_open < b->options.clients || b->phase != BENCH_CONNECTING)
 		return;
 	b->phase = BENCH_SETTLING;
@@ -262,14 +263,14 @@ static void bench_opened(struct peer *p)
 	wheel_add(&b->loop.reactor.wheel, &b->watch, b->began_ns + BENCH_SETTLE_NS);
 }
 
-static void bench_writable(struct peer *p)
+static void bench_writable(struct endpoint *e)
 {
-	bench_send(member_of(p)->bench, member_of(p));
+	bench_send(member_of(e)->bench, member_of(e));
 }
 
-static void bench_closed(struct peer *p, const struct peer_end *end)
+static void bench_closed(struct endpoint *e, const struct endpoint_end *end)
 {
-	struct bench_member *m = member_of(p);
+	struct bench_member *m = member_of(e);
 	struct bench *b = m->bench;
 	char why[640];
 
@@ -277,7 +278,7 @@ static void bench_closed(struct peer *p, const struct peer_end *end)
 	if (b->phase == BENCH_CLOSING)
 		return;
 	bench_fail(b, "client %" PRIu32 " of %" PRIu64 ": %s", m->index + 1, b->options.clients,
-		   peer_end_format(why, sizeof(why), end));
+		   endpoint_end_format(why, sizeof(why), end));
 }
 
 static bool has_passed(uint64_t now, uint64_t since, uint64_t ns)
@@ -312,7 +313,7 @@ static void bench_progress_due(struct wheel_timer *t)
 	wheel_add(&b->loop.reactor.wheel, t, clock_now_ns() + PROGRESS_NS);
 }
 
-static void bench_told_to_stop(struct peer_loop *l)
+static void bench_told_to_stop(struct endpoint_loop *l)
 {
 	bench_fail(CONTAINER_OF(l, struct bench, loop), "interrupted");
 }
@@ -323,15 +324,15 @@ static int bench_prepare(struct bench *b)
 {
 	const struct bench_options *o = &b->options;
 	uint64_t data = o->message_size + 64;
-	const struct peer_limits limits = {
+	const struct endpoint_limits limits = {
 		.queue_bytes = (size_t)(o->window * data + 65536),
 		.message_bytes = (size_t)MAX(data + 4096, b->config->max_message_size + 4096),
 	};
-	int r = peer_loop_init(&b->loop, &b->target, &limits);
+	int r = endpoint_loop_init(&b->loop, &b->target, &limits);
 
 	if (r == 0)
-		r = peer_loop_on_signal(&b->loop, bench_told_to_stop);
-	peer_random(&b->run, sizeof(b->run));
+		r = endpoint_loop_on_signal(&b->loop, bench_told_to_stop);
+	system_random(&b->run, sizeof(b->run));
 	if (r == 0)
 		r = b->dialect->make(&b->template, (size_t)o->message_size, b->run);
 	if (r == 0)
@@ -348,7 +349,7 @@ static int bench_prepare(struct bench *b)
 
 static void bench_connect(struct bench *b)
 {
-	static const struct peer_ops ops = {
+	static const struct endpoint_ops ops = {
 		.opened = bench_opened,
 		.message = bench_message,
 		.writable = bench_writable,
@@ -365,8 +366,8 @@ static void bench_connect(struct bench *b)
 		m->index = i;
 		if (i < o->publishers)
 			m->share = bench_share(o->messages, (uint32_t)o->publishers, i);
-		peer_init(&m->peer, &b->loop, &ops);
-		peer_connect(&m->peer);
+		endpoint_init(&m->endpoint, &b->loop, &ops);
+		endpoint_connect(&m->endpoint);
 	}
 	wheel_timer_init(&b->watch, bench_watch_due);
 	wheel_timer_init(&b->progress, bench_progress_due);
@@ -380,7 +381,7 @@ int bench_run(struct bench *b)
 		return EXIT_FAILURE;
 	bench_connect(b);
 	while (b->n_ended < b->options.clients) {
-		int r = peer_loop_turn(&b->loop, bench_sleep_ns(b));
+		int r = endpoint_loop_turn(&b->loop, bench_sleep_ns(b));
 
 		if (r < 0) {
 			fprintf(b->err, "wsbind benchmark: epoll: %s\n", strerror(-r));
@@ -396,12 +397,12 @@ int bench_run(struct bench *b)
 void bench_fini(struct bench *b)
 {
 	for (uint64_t i = 0; b->members && i < b->options.clients; i++)
-		if (b->members[i].peer.state == PEER_IDLE)
-			peer_fini(&b->members[i].peer);
+		if (b->members[i].endpoint.state == ENDPOINT_IDLE)
+			endpoint_fini(&b->members[i].endpoint);
 	free(b->members);
 	free(b->pending);
 	bench_stats_fini(&b->stats);
 	buf_fini(&b->template.message);
-	peer_loop_fini(&b->loop);
-	peer_target_fini(&b->target);
+	endpoint_loop_fini(&b->loop);
+	target_fini(&b->target);
 }

@@ -35,7 +35,7 @@ static const char usage[] =
 	"                         together are 64 and 512K at most\n"
 	"      --rate N           messages a second of all together; as fast as the window lets\n"
 	"      --server-pid PID   process of the server on this host: what it uses is "
-	"measured\n" PEER_SECURITY_USAGE
+	"measured\n" TARGET_SECURITY_USAGE
 	"      --json             print the result as one JSON object\n"
 	"      --help             print this text\n"
 	"\n"
@@ -53,7 +53,7 @@ static const struct option_row rows[] = {
 	{0, "window", OPTION_COUNT, MEMBER(window), 1, 1000000},
 	{0, "rate", OPTION_COUNT, MEMBER(rate), 1, 100000000},
 	{0, "server-pid", OPTION_COUNT, MEMBER(server_pid), 1, PID_LIMIT},
-	PEER_SECURITY_OPTIONS(MEMBER(security)),
+	TARGET_SECURITY_OPTIONS(MEMBER(security)),
 	{0, "json", OPTION_FLAG, MEMBER(is_json), 0, 0},
 };
 #undef MEMBER
@@ -114,7 +114,7 @@ static bool own_channel(const struct bench *b, struct ws_url *url)
 
 	if (b->options.is_echo || (url->path[1] != '\0' && url->path[1] != '?'))
 		return true;
-	peer_random(random, sizeof(random));
+	system_random(random, sizeof(random));
 	hex_encode(name + strlen(name), random, sizeof(random));
 	return ws_url_set_channel(url, name) == 0;
 }
@@ -129,17 +129,17 @@ static int find_target(struct bench *b)
 		(void)say(stderr, "%s: not a URL like ws://HOST:PORT/CHANNEL", b->options.url);
 		return OPTIONS_EXIT_USAGE;
 	}
-	r = peer_target_init(&b->target, &url, &why);
+	r = target_init(&b->target, &url, &why);
 	if (r < 0)
 		(void)say(stderr, "%s: %s", b->options.url, why);
-	if (r == 0 && peer_target_secure(&b->target, &b->options.security, "benchmark", stderr) < 0)
+	if (r == 0 && target_secure(&b->target, &b->options.security, "benchmark", stderr) < 0)
 		return EXIT_FAILURE;
 	return r == 0 ? 0 : r == -EINVAL ? OPTIONS_EXIT_USAGE : EXIT_FAILURE;
 }
 
 static int check_descriptors(const struct bench *b)
 {
-	size_t possible = peer_raise_descriptors(b->options.clients);
+	size_t possible = system_raise_descriptors(b->options.clients);
 
 	if (possible >= b->options.clients)
 		return 0;

@@ -27,7 +27,7 @@ static const char usage[] =
 	"      --interval-ms N  each client sends a message so often; 1000\n"
 	"      --send-file FILE send a file in chunks, wait until it is taken, end\n"
 	"      --channel C      channel to join, instead of the URL's path\n"
-	"      --user NAME      name to send under; user-ADDRESS:PORT\n" PEER_SECURITY_USAGE
+	"      --user NAME      name to send under; user-ADDRESS:PORT\n" TARGET_SECURITY_USAGE
 	"      --help           print this text\n"
 	"\n"
 	"Exit status: 0 closed by the server with 1000, ended by the user, or the file is\n"
@@ -41,7 +41,7 @@ static const struct option_row rows[] = {
 	{0, "send-file", OPTION_TEXT, MEMBER(send_file), 0, 0},
 	{0, "channel", OPTION_TEXT, MEMBER(channel), 0, 0},
 	{0, "user", OPTION_TEXT, MEMBER(user), 0, 0},
-	PEER_SECURITY_OPTIONS(MEMBER(security)),
+	TARGET_SECURITY_OPTIONS(MEMBER(security)),
 };
 #undef MEMBER
 
@@ -84,7 +84,8 @@ static void terminal_line(void *ctx, const char *line, size_t n)
 	r = session_chat(s, line);
 	if (r != 0)
 		session_say(s, "not sent: %s",
-			    r == PEER_E_FULL ? "the server takes nothing now" : "not connected");
+			    r == ENDPOINT_E_FULL ? "the server takes nothing now"
+						 : "not connected");
 }
 
 static void terminal_ready(struct reactor_source *source, uint32_t events)
@@ -176,7 +177,7 @@ static void tick(struct client *c)
 	struct client_session *s = &c->sessions[c->ticks % c->n_sessions];
 	char text[64];
 
-	if (!peer_is_open(&s->peer))
+	if (!endpoint_is_open(&s->endpoint))
 		return;
 	snprintf(text, sizeof(text), "message %" PRIu64, s->sent + 1);
 	if (session_chat(s, text) == 0 && c->n_sessions == 1)
@@ -213,7 +214,7 @@ static void summary_due(struct wheel_timer *t)
 	size_t n_open = 0;
 
 	for (size_t i = 0; i < c->n_sessions; i++)
-		n_open += peer_is_open(&c->sessions[i].peer);
+		n_open += endpoint_is_open(&c->sessions[i].endpoint);
 	printf("%zu of %zu connected, %" PRIu64 " sent, %" PRIu64 " received\n", n_open,
 	       c->n_sessions, c->sent, c->received);
 	c->sent = 0;
@@ -223,7 +224,7 @@ static void summary_due(struct wheel_timer *t)
 
 /* ------------------------------------------------------------------------ running */
 
-static void told_to_stop(struct peer_loop *l)
+static void told_to_stop(struct endpoint_loop *l)
 {
 	client_stop(CONTAINER_OF(l, struct client, loop));
 }
@@ -231,7 +232,7 @@ static void told_to_stop(struct peer_loop *l)
 static int run_loop(struct client *c)
 {
 	while (c->n_done < c->n_sessions && !c->is_killed) {
-		int r = peer_loop_turn(&c->loop, sleep_at_most_ns(c));
+		int r = endpoint_loop_turn(&c->loop, sleep_at_most_ns(c));
 
 		if (r < 0)
 			return fail("epoll: %s", strerror(-r));
@@ -246,14 +247,14 @@ static int run_loop(struct client *c)
 
 static int start(struct client *c)
 {
-	const struct peer_limits limits = {
+	const struct endpoint_limits limits = {
 		.queue_bytes = QUEUE_BYTES,
 		.message_bytes = c->config->max_message_size + MESSAGE_SLACK,
 	};
-	int r = peer_loop_init(&c->loop, &c->target, &limits);
+	int r = endpoint_loop_init(&c->loop, &c->target, &limits);
 
 	if (r == 0)
-		r = peer_loop_on_signal(&c->loop, told_to_stop);
+		r = endpoint_loop_on_signal(&c->loop, told_to_stop);
 	c->sessions = calloc(c->options.clients, sizeof(*c->sessions));
 	if (r < 0 || !c->sessions)
 		return fail("%s", strerror(r < 0 ? -r : ENOMEM));
@@ -270,14 +271,15 @@ static int start(struct client *c)
 static void client_fini(struct client *c)
 {
 	for (size_t i = 0; i < c->n_sessions; i++)
-		peer_abort(&c->sessions[i].peer, -ECANCELED); /* does nothing to those that ended */
+		endpoint_abort(&c->sessions[i].endpoint,
+			       -ECANCELED); /* does nothing to those that ended */
 	if (c->n_sessions > 0)
-		(void)!peer_loop_turn(&c->loop, 0); /* they end in it */
+		(void)!endpoint_loop_turn(&c->loop, 0); /* they end in it */
 	for (size_t i = 0; i < c->n_sessions; i++)
 		session_fini(&c->sessions[i]);
 	free(c->sessions);
-	peer_loop_fini(&c->loop);
-	peer_target_fini(&c->target);
+	endpoint_loop_fini(&c->loop);
+	target_fini(&c->target);
 	arena_fini(&c->arena);
 	free(c->lines);
 	client_file_free(c->file);
@@ -304,17 +306,17 @@ static int find_target(struct client *c)
 		fail("--channel: a channel's name has at most %d bytes", UPGRADE_MAX_CHANNEL);
 		return OPTIONS_EXIT_USAGE;
 	}
-	r = peer_target_init(&c->target, &url, &why);
+	r = target_init(&c->target, &url, &why);
 	if (r < 0)
 		fail("%s: %s", c->options.url, why);
-	if (r == 0 && peer_target_secure(&c->target, &c->options.security, "client", stderr) < 0)
+	if (r == 0 && target_secure(&c->target, &c->options.security, "client", stderr) < 0)
 		return EXIT_FAILURE;
 	return r == 0 ? 0 : r == -EINVAL ? OPTIONS_EXIT_USAGE : EXIT_FAILURE;
 }
 
 static int choose_mode(struct client *c)
 {
-	size_t possible = peer_raise_descriptors(c->options.clients);
+	size_t possible = system_raise_descriptors(c->options.clients);
 	int r;
 
 	if (possible < c->options.clients)

@@ -4,7 +4,7 @@
 /*
  * `wsbind client`: chat on a terminal, messages at an interval, or a file.
  *
- * One thread, one peer_loop, one session for each client. A session outlives its
+ * One thread, one endpoint_loop, one session for each client. A session outlives its
  * connections: it connects again with backoff until its attempts are used up, the
  * server closes with 1000, or it is told to stop.
  */

@@ -73,7 +73,7 @@ void client_file_start(struct client_file *f, struct client_session *s)
 	f->next = 0;
 	f->taken = 0;
 	f->started_ns = clock_now_ns();
-	peer_random(f->id, ID_PREFIX);
+	system_random(f->id, ID_PREFIX);
 	f->id[6] = (f->id[6] & 0x0f) | 0x40; /* a version-4 UUID but for its last four bytes */
 	f->id[8] = (f->id[8] & 0x3f) | 0x80;
 	client_file_go_on(f, s);
@@ -154,14 +154,14 @@ static bool file_send_chunk(struct client_file *f, struct client_session *s)
 			WEBSOCKET__COMPRESSION_TYPE__NONE);
 	file_number_id(f, f->next);
 	msg_set_request_id(&b, f->id, sizeof(f->id));
-	r = peer_send_msg(&s->peer, &b);
+	r = endpoint_send_msg(&s->endpoint, &b);
 	if (r < 0)
 		file_fail(f, s, strerror(-r));
 	if (r != 0)
 		return false; /* writable() or another connection goes on */
 	f->next++;
 	if (f->next % PING_EVERY == 0 || f->next == f->n_chunks)
-		r = peer_send(&s->peer, WS_PING, &f->next, sizeof(f->next));
+		r = endpoint_send(&s->endpoint, WS_PING, &f->next, sizeof(f->next));
 	return r == 0;
 }
 

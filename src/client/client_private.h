@@ -6,8 +6,8 @@
 #include <stdio.h>
 
 #include "client/backoff.h"
+#include "client/endpoint.h"
 #include "client/lines.h"
-#include "client/peer.h"
 #include "containers/mem.h"
 #include "model/options.h"
 
@@ -20,7 +20,7 @@ struct WB_FROZEN client_options {
 	const char *send_file; /* NULL: none */
 	const char *channel;   /* NULL: the URL's */
 	const char *user;      /* NULL: user-ADDRESS:PORT */
-	struct peer_security security;
+	struct target_security security;
 	uint64_t clients;
 	uint64_t interval_ms;
 };
@@ -37,7 +37,7 @@ struct client;
 
 /* One client: its connections one after another. */
 struct WB_OWNER(loop) client_session {
-	struct peer peer;
+	struct endpoint endpoint;
 	struct client *client;
 	unsigned index; /* from 1 */
 	bool is_done;
@@ -54,8 +54,8 @@ struct WB_OWNER(loop) client_session {
 struct client_file;
 
 struct WB_OWNER(loop) client {
-	struct peer_loop loop;
-	struct peer_target target;
+	struct endpoint_loop loop;
+	struct target target;
 	struct client_options options;
 	struct config *config;
 	enum client_mode mode;
@@ -110,7 +110,7 @@ void session_fail(struct client_session *s, const char *format, ...) WB_PRINTF(2
 /* Frees what an ended session has. */
 void session_fini(struct client_session *s);
 
-/* Sends a chat message. Return: as peer_send(). */
+/* Sends a chat message. Return: as endpoint_send(). */
 int session_chat(struct client_session *s, const char *text) WB_NODISCARD;
 
 /* A line to standard error, at most some a second; with the session's number if there are several.

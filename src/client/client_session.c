@@ -17,9 +17,9 @@
 
 typedef Websocket__WebSocketMessage message;
 
-static struct client_session *session_of(struct peer *p)
+static struct client_session *session_of(struct endpoint *e)
 {
-	return CONTAINER_OF(p, struct client_session, peer);
+	return CONTAINER_OF(e, struct client_session, endpoint);
 }
 
 static struct wheel *wheel_of(struct client_session *s)
@@ -72,10 +72,10 @@ static void session_done(struct client_session *s, int status)
 
 void session_stop(struct client_session *s)
 {
-	if (s->peer.state == PEER_IDLE)
+	if (s->endpoint.state == ENDPOINT_IDLE)
 		session_done(s, 0);
 	else
-		peer_close(&s->peer, WS_CODE_NORMAL, "");
+		endpoint_close(&s->endpoint, WS_CODE_NORMAL, "");
 }
 
 void session_fail(struct client_session *s, const char *format, ...)
@@ -86,14 +86,14 @@ void session_fail(struct client_session *s, const char *format, ...)
 	session_vsay(s, format, args);
 	va_end(args);
 	session_done(s, 1);
-	if (s->peer.state != PEER_IDLE)
-		peer_close(&s->peer, WS_CODE_NORMAL, "");
+	if (s->endpoint.state != ENDPOINT_IDLE)
+		endpoint_close(&s->endpoint, WS_CODE_NORMAL, "");
 }
 
 /* Whether trying again cannot help: the request itself is refused. */
-static bool is_final(const struct peer_end *end)
+static bool is_final(const struct endpoint_end *end)
 {
-	return end->kind == PEER_END_REFUSED && end->status >= 400 && end->status < 500 &&
+	return end->kind == ENDPOINT_END_REFUSED && end->status >= 400 && end->status < 500 &&
 	       end->status != 408 && end->status != 425 && end->status != 429;
 }
 
@@ -102,7 +102,7 @@ static void session_retry(struct client_session *s, const char *why)
 	uint64_t delay_ns;
 	uint32_t random;
 
-	peer_random(&random, sizeof(random));
+	system_random(&random, sizeof(random));
 	if (!backoff_next(&s->backoff, random, &delay_ns)) {
 		session_fail(s, "%s; giving up after %llu more attempt%s", why,
 			     (unsigned long long)s->backoff.max_attempts,
@@ -118,19 +118,19 @@ static void session_retry(struct client_session *s, const char *why)
 }
 
 /* The address is the target's, of which an end knows nothing. */
-static void session_format_end(const struct client_session *s, const struct peer_end *end,
+static void session_format_end(const struct client_session *s, const struct endpoint_end *end,
 			       char why[END_TEXT])
 {
-	if (end->kind == PEER_END_UNREACHABLE)
+	if (end->kind == ENDPOINT_END_UNREACHABLE)
 		snprintf(why, END_TEXT, "cannot connect to %s: %s", s->client->target.host,
 			 strerror(-end->error));
 	else
-		peer_end_format(why, END_TEXT, end);
+		endpoint_end_format(why, END_TEXT, end);
 }
 
-static void session_closed(struct peer *p, const struct peer_end *end)
+static void session_closed(struct endpoint *e, const struct endpoint_end *end)
 {
-	struct client_session *s = session_of(p);
+	struct client_session *s = session_of(e);
 	char why[END_TEXT];
 
 	wheel_del(wheel_of(s), &s->heartbeat);
@@ -142,9 +142,9 @@ static void session_closed(struct peer *p, const struct peer_end *end)
 		return;
 	}
 	session_format_end(s, end, why);
-	if (end->kind == PEER_END_CLOSED && end->code == WS_CODE_NORMAL && s->client->file) {
+	if (end->kind == ENDPOINT_END_CLOSED && end->code == WS_CODE_NORMAL && s->client->file) {
 		session_fail(s, "%s before the file was delivered", why);
-	} else if (end->kind == PEER_END_CLOSED && end->code == WS_CODE_NORMAL) {
+	} else if (end->kind == ENDPOINT_END_CLOSED && end->code == WS_CODE_NORMAL) {
 		session_say(s, "%s", why);
 		session_done(s, 0);
 	} else if (is_final(end)) {
@@ -158,7 +158,7 @@ static void session_retry_due(struct wheel_timer *t)
 {
 	struct client_session *s = CONTAINER_OF(t, struct client_session, retry);
 
-	peer_connect(&s->peer);
+	endpoint_connect(&s->endpoint);
 }
 
 /* ----------------------------------------------------------------------- sending */
@@ -166,18 +166,18 @@ static void session_retry_due(struct wheel_timer *t)
 static void session_heartbeat_due(struct wheel_timer *t)
 {
 	struct client_session *s = CONTAINER_OF(t, struct client_session, heartbeat);
-	uint64_t now = clock_now_ns(), silent_ns = now - s->peer.last_read_ns;
+	uint64_t now = clock_now_ns(), silent_ns = now - s->endpoint.last_read_ns;
 	struct msg_builder b;
 
 	if (silent_ns >= DEAD_NS) {
-		peer_abort(&s->peer, -ETIMEDOUT);
+		endpoint_abort(&s->endpoint, -ETIMEDOUT);
 		return;
 	}
 	msg_init_heartbeat(&b);
 	/* A full queue is a sign of life that waits already. */
-	(void)!peer_send_msg(&s->peer, &b);
+	(void)!endpoint_send_msg(&s->endpoint, &b);
 	if (silent_ns >= SILENCE_NS)
-		(void)!peer_send(&s->peer, WS_PING, NULL, 0);
+		(void)!endpoint_send(&s->endpoint, WS_PING, NULL, 0);
 	wheel_add(wheel_of(s), t, now + HEARTBEAT_NS);
 }
 
@@ -185,7 +185,7 @@ static void format_uuid(char out[CLIENT_UUID_TEXT])
 {
 	uint8_t random[16];
 
-	peer_random(random, sizeof(random));
+	system_random(random, sizeof(random));
 	uuid4_format(out, random);
 }
 
@@ -197,7 +197,7 @@ int session_chat(struct client_session *s, const char *text)
 
 	format_uuid(id);
 	msg_init_chat(&b, id, s->user, text, (int64_t)(clock_wall_ms() / 1000));
-	r = peer_send_msg(&s->peer, &b);
+	r = endpoint_send_msg(&s->endpoint, &b);
 	if (r == 0) {
 		s->sent++;
 		s->client->sent++;
@@ -218,14 +218,14 @@ static void session_send_connect(struct client_session *s)
 	msg_set_request_id(&b, s->connect_id, sizeof(s->connect_id));
 	msg_set_session_id(&b, session_id);
 	msg_set_capabilities(&b, s->client->mode == CLIENT_FILE ? MSG_CAP_ACK : 0);
-	if (peer_send_msg(&s->peer, &b) < 0)
+	if (endpoint_send_msg(&s->endpoint, &b) < 0)
 		session_fail(s, "out of memory");
 }
 
-static void session_opened(struct peer *p)
+static void session_opened(struct endpoint *e)
 {
-	struct client_session *s = session_of(p);
-	char address[PEER_ADDRESS_TEXT + 8];
+	struct client_session *s = session_of(e);
+	char address[TARGET_ADDRESS_TEXT + 8];
 	const char *name = s->client->options.user;
 
 	backoff_reset(&s->backoff);
@@ -236,7 +236,7 @@ static void session_opened(struct peer *p)
 	else if (name)
 		snprintf(s->user, sizeof(s->user), "%s", name);
 	else
-		snprintf(s->user, sizeof(s->user), "user-%s", peer_format_local(address, p));
+		snprintf(s->user, sizeof(s->user), "user-%s", endpoint_format_local(address, e));
 	session_send_connect(s);
 	wheel_add(wheel_of(s), &s->heartbeat, clock_now_ns() + HEARTBEAT_NS);
 	client_opened(s);
@@ -287,9 +287,9 @@ static bool shows_messages(const struct client *c)
 	return c->n_sessions == 1 && c->mode != CLIENT_FILE;
 }
 
-static void session_message(struct peer *p, uint8_t opcode, uint8_t *data, size_t n)
+static void session_message(struct endpoint *e, uint8_t opcode, uint8_t *data, size_t n)
 {
-	struct client_session *s = session_of(p);
+	struct client_session *s = session_of(e);
 	struct client *c = s->client;
 	enum msg_result r;
 	message *m;
@@ -313,17 +313,17 @@ static void session_message(struct peer *p, uint8_t opcode, uint8_t *data, size_
 		session_take_control(s, m);
 }
 
-static void session_pong(struct peer *p, const uint8_t *data, size_t n)
+static void session_pong(struct endpoint *e, const uint8_t *data, size_t n)
 {
-	struct client_session *s = session_of(p);
+	struct client_session *s = session_of(e);
 
 	if (s->client->file && s->is_greeted)
 		client_file_pong(s->client->file, s, data, n);
 }
 
-static void session_writable(struct peer *p)
+static void session_writable(struct endpoint *e)
 {
-	struct client_session *s = session_of(p);
+	struct client_session *s = session_of(e);
 
 	if (s->client->file && s->is_greeted)
 		client_file_go_on(s->client->file, s);
@@ -331,7 +331,7 @@ static void session_writable(struct peer *p)
 
 void session_start(struct client_session *s, struct client *c, unsigned index)
 {
-	static const struct peer_ops ops = {
+	static const struct endpoint_ops ops = {
 		.opened = session_opened,
 		.message = session_message,
 		.pong = session_pong,
@@ -348,11 +348,11 @@ void session_start(struct client_session *s, struct client *c, unsigned index)
 	};
 	wheel_timer_init(&s->retry, session_retry_due);
 	wheel_timer_init(&s->heartbeat, session_heartbeat_due);
-	peer_init(&s->peer, &c->loop, &ops);
-	peer_connect(&s->peer);
+	endpoint_init(&s->endpoint, &c->loop, &ops);
+	endpoint_connect(&s->endpoint);
 }
 
 void session_fini(struct client_session *s)
 {
-	peer_fini(&s->peer);
+	endpoint_fini(&s->endpoint);
 }

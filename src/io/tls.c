@@ -176,7 +176,7 @@ struct WB_SHARED tls_server {
 
 struct WB_FROZEN tls_client {
 	SSL_CTX *context;
-	bool is_careless;
+	bool accepts_any_certificate;
 };
 
 static SSL_CTX *context_new(const SSL_METHOD *method)
@@ -319,7 +319,7 @@ struct tls_server *tls_server_unref(struct tls_server *s)
 	return NULL;
 }
 
-int tls_client_new(const char *ca_file, bool is_careless, struct tls_client **ret,
+int tls_client_new(const char *ca_file, bool accepts_any_certificate, struct tls_client **ret,
 		   char why[TLS_WHY_MAX])
 {
 	struct tls_client *c = calloc(1, sizeof(*c));
@@ -333,7 +333,7 @@ int tls_client_new(const char *ca_file, bool is_careless, struct tls_client **re
 		return -ENOMEM;
 	}
 	ERR_clear_error();
-	c->is_careless = is_careless;
+	c->accepts_any_certificate = accepts_any_certificate;
 	if (ca_file && SSL_CTX_load_verify_file(c->context, ca_file) != 1)
 		r = wrong(why, ca_file, NULL);
 	else if (!ca_file && SSL_CTX_set_default_verify_paths(c->context) != 1)
@@ -739,7 +739,8 @@ int transport_init_tls_client(struct transport *t, int fd, struct tls_client *c,
 	if (r)
 		return r;
 	SSL_set_connect_state(l->ssl);
-	SSL_set_verify(l->ssl, c->is_careless ? SSL_VERIFY_NONE : SSL_VERIFY_PEER, NULL);
+	SSL_set_verify(l->ssl, c->accepts_any_certificate ? SSL_VERIFY_NONE : SSL_VERIFY_PEER,
+		       NULL);
 	if (expect_host(l->ssl, host))
 		return 0;
 	ERR_clear_error();

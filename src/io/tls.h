@@ -74,11 +74,11 @@ struct tls_client;
 /**
  * tls_client_new() - what the client's side of connections needs
  * @ca_file:   PEM file of who may sign the server's certificate; NULL: whom the system trusts
- * @is_careless: take any certificate
+ * @accepts_any_certificate: take any certificate
  *
  * Return:  0 | -EINVAL, @why says | -ENOMEM.
  */
-int tls_client_new(const char *ca_file, bool is_careless, struct tls_client **ret,
+int tls_client_new(const char *ca_file, bool accepts_any_certificate, struct tls_client **ret,
 		   char why[TLS_WHY_MAX]) WB_NODISCARD;
 struct tls_client *tls_client_free(struct tls_client *c);
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
 
-/* The far end of a peer's connection: a server by hand, over a socket pair, that blocks with a
+/* The far end of an endpoint's connection: a server by hand, over a socket pair, that blocks with a
  * deadline. Nothing here is clever, so that what a test sends and sees is what it says. */
 
 #include <poll.h>
@@ -11,7 +11,7 @@
 
 #include "test.h"
 
-#include "client/peer.h"
+#include "client/endpoint.h"
 #include "wire/http.h"
 
 #define FAR_BYTES 65536
@@ -27,14 +27,14 @@ struct WB_VALUE far {
 	size_t payload_n;
 };
 
-/* A frame of @far has been read: what the peers' loop has to do in between is one turn. */
-static inline void far_turn(struct peer_loop *l)
+/* A frame of @far has been read: what the loop has to do in between is one turn. */
+static inline void far_turn(struct endpoint_loop *l)
 {
-	CHECK_EQ(peer_loop_turn(l, NS_PER_MS), 0);
+	CHECK_EQ(endpoint_loop_turn(l, NS_PER_MS), 0);
 }
 
 /* More bytes, or false at the end. The loop turns while nothing comes. */
-static inline bool far_fill(struct far *f, struct peer_loop *l)
+static inline bool far_fill(struct far *f, struct endpoint_loop *l)
 {
 	for (int i = 0; i < FAR_WAIT_MS; i++) {
 		ssize_t got;
@@ -78,8 +78,9 @@ static inline void far_drop(struct far *f, size_t n)
 	f->n -= n;
 }
 
-/* Starts the peer over a socket pair and answers its handshake with the text; NULL: properly. */
-static inline void far_answer(struct far *f, struct peer *p, const char *answer)
+/* Starts the endpoint over a socket pair and answers its handshake with the text; NULL: properly.
+ */
+static inline void far_answer(struct far *f, struct endpoint *e, const char *answer)
 {
 	struct http_request request;
 	struct upgrade upgrade;
@@ -91,9 +92,9 @@ static inline void far_answer(struct far *f, struct peer *p, const char *answer)
 	f->fd = fds[1];
 	f->n = 0;
 	f->decoder = ws_decoder_new(WS_SERVER, 0);
-	peer_connect_fd(p, fds[0]);
+	endpoint_connect_fd(e, fds[0]);
 	do
-		CHECK(far_fill(f, p->loop));
+		CHECK(far_fill(f, e->loop));
 	while (http_parse_request((char *)f->bytes, f->n, HTTP_MAX_HEAD, &request, &head));
 	CHECK_EQ(upgrade_check(&request, &upgrade), 0);
 	if (!answer) {
@@ -104,16 +105,16 @@ static inline void far_answer(struct far *f, struct peer *p, const char *answer)
 	far_send_bytes(f, answer, strlen(answer));
 }
 
-static inline void far_open(struct far *f, struct peer *p)
+static inline void far_open(struct far *f, struct endpoint *e)
 {
-	far_answer(f, p, NULL);
-	for (int i = 0; i < FAR_WAIT_MS && p->state == PEER_HANDSHAKE; i++)
-		far_turn(p->loop);
-	CHECK_EQ(p->state, PEER_OPEN);
+	far_answer(f, e, NULL);
+	for (int i = 0; i < FAR_WAIT_MS && e->state == ENDPOINT_HANDSHAKE; i++)
+		far_turn(e->loop);
+	CHECK_EQ(e->state, ENDPOINT_OPEN);
 }
 
 /* The next frame, which has to be a whole masked one; false at the end of the connection. */
-static inline bool far_read(struct far *f, struct peer_loop *l)
+static inline bool far_read(struct far *f, struct endpoint_loop *l)
 {
 	f->payload_n = 0;
 	for (;;) {
@@ -138,7 +139,7 @@ static inline bool far_read(struct far *f, struct peer_loop *l)
 }
 
 /* The next frame is this. */
-static inline void far_expect(struct far *f, struct peer_loop *l, uint8_t opcode, const void *p,
+static inline void far_expect(struct far *f, struct endpoint_loop *l, uint8_t opcode, const void *p,
 			      size_t n)
 {
 	CHECK(far_read(f, l));

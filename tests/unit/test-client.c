@@ -132,7 +132,7 @@ struct set {
 
 static struct set *set_new(enum client_mode mode)
 {
-	const struct peer_limits limits = {.queue_bytes = 1 << 20, .message_bytes = 1 << 20};
+	const struct endpoint_limits limits = {.queue_bytes = 1 << 20, .message_bytes = 1 << 20};
 	struct set *s = calloc(1, sizeof(*s));
 	struct client *c = &s->client;
 	struct config_errors errors = {0};
@@ -145,8 +145,8 @@ static struct set *set_new(enum client_mode mode)
 	c->n_sessions = 1;
 	CHECK_EQ(config_parse_text("test", "", 0, &c->config, &errors), 0);
 	CHECK_EQ(ws_url_parse("ws://127.0.0.1:1/", &url), 0);
-	CHECK_EQ(peer_target_init(&c->target, &url, &why), 0);
-	CHECK_EQ(peer_loop_init(&c->loop, &c->target, &limits), 0);
+	CHECK_EQ(target_init(&c->target, &url, &why), 0);
+	CHECK_EQ(endpoint_loop_init(&c->loop, &c->target, &limits), 0);
 	arena_init(&c->arena, 65536, 4 << 20);
 	return s;
 }
@@ -173,23 +173,24 @@ static void set_file(struct set *s, size_t n)
 static void set_open(struct set *s)
 {
 	session_start(&s->session, &s->client, 1);
-	peer_abort(&s->session.peer, 0); /* the connection by TCP that session_start() began */
+	endpoint_abort(&s->session.endpoint,
+		       0); /* the connection by TCP that session_start() began */
 	s->session.is_done = false;
 	far_turn(&s->client.loop);
 	wheel_del(&s->client.loop.reactor.wheel, &s->session.retry);
-	far_open(&s->far, &s->session.peer);
+	far_open(&s->far, &s->session.endpoint);
 }
 
 static void set_free(struct set *s)
 {
-	peer_abort(&s->session.peer, 0);
+	endpoint_abort(&s->session.endpoint, 0);
 	s->client.is_stopping = true;
 	far_turn(&s->client.loop);
 	session_fini(&s->session);
 	arena_fini(&s->client.arena);
 	client_file_free(s->client.file);
 	config_unref(s->client.config);
-	peer_loop_fini(&s->client.loop);
+	endpoint_loop_fini(&s->client.loop);
 	far_close(&s->far);
 	free(s);
 }
@@ -271,7 +272,7 @@ TEST(client_session_sends_heartbeats_and_pings_into_silence)
 	CHECK_EQ(s->far.opcode, WS_PING);
 	CHECK_EQ(s->session.backoff.attempts, 0);
 	clock_set_for_test(now + 130 * NS_PER_S);
-	for (int i = 0; i < 5 && s->session.peer.state != PEER_IDLE; i++)
+	for (int i = 0; i < 5 && s->session.endpoint.state != ENDPOINT_IDLE; i++)
 		far_turn(&s->client.loop);
 	CHECK_EQ(s->session.backoff.attempts, 1); /* given up, and about to be tried again */
 	clock_set_for_test(0);

@@ -115,12 +115,12 @@ static struct tls_server *server_of(struct identity **ids, size_t n, const char 
 	return s;
 }
 
-static struct tls_client *client_of(const char *ca, bool is_careless)
+static struct tls_client *client_of(const char *ca, bool accepts_any_certificate)
 {
 	struct tls_client *c = NULL;
 	char why[TLS_WHY_MAX];
 
-	if (tls_client_new(ca, is_careless, &c, why))
+	if (tls_client_new(ca, accepts_any_certificate, &c, why))
 		fail_msg("%s", why);
 	return c;
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-#include "client/peer.h"
+#include "client/endpoint.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -11,31 +11,31 @@
 #define QUEUE 1000
 #define MESSAGE 5000
 
-/* A peer and what it told. */
+/* An endpoint and what it told. */
 struct near {
-	struct peer_loop loop;
-	struct peer_target target;
-	struct peer peer;
+	struct endpoint_loop loop;
+	struct target target;
+	struct endpoint endpoint;
 	unsigned n_opened, n_messages, n_pongs, n_writable, n_closed;
 	uint8_t opcode;
 	struct buf message; /* the last one */
-	struct peer_end end;
+	struct endpoint_end end;
 	bool connects_again; /* from within closed() */
 };
 
-static struct near *near_of(struct peer *p)
+static struct near *near_of(struct endpoint *e)
 {
-	return CONTAINER_OF(p, struct near, peer);
+	return CONTAINER_OF(e, struct near, endpoint);
 }
 
-static void on_opened(struct peer *p)
+static void on_opened(struct endpoint *e)
 {
-	near_of(p)->n_opened++;
+	near_of(e)->n_opened++;
 }
 
-static void on_message(struct peer *p, uint8_t opcode, uint8_t *data, size_t n)
+static void on_message(struct endpoint *e, uint8_t opcode, uint8_t *data, size_t n)
 {
-	struct near *t = near_of(p);
+	struct near *t = near_of(e);
 
 	t->n_messages++;
 	t->opcode = opcode;
@@ -43,30 +43,30 @@ static void on_message(struct peer *p, uint8_t opcode, uint8_t *data, size_t n)
 	CHECK_EQ(buf_append(&t->message, data, n, BUF_NO_LIMIT), 0);
 }
 
-static void on_pong(struct peer *p, const uint8_t *data, size_t n)
+static void on_pong(struct endpoint *e, const uint8_t *data, size_t n)
 {
-	near_of(p)->n_pongs++;
-	on_message(p, WS_PONG, (uint8_t *)(uintptr_t)data, n);
+	near_of(e)->n_pongs++;
+	on_message(e, WS_PONG, (uint8_t *)(uintptr_t)data, n);
 }
 
-static void on_writable(struct peer *p)
+static void on_writable(struct endpoint *e)
 {
-	near_of(p)->n_writable++;
+	near_of(e)->n_writable++;
 }
 
-static void on_closed(struct peer *p, const struct peer_end *end)
+static void on_closed(struct endpoint *e, const struct endpoint_end *end)
 {
-	struct near *t = near_of(p);
+	struct near *t = near_of(e);
 
-	CHECK_EQ(p->state, PEER_IDLE);
+	CHECK_EQ(e->state, ENDPOINT_IDLE);
 	t->n_closed++;
 	t->end = *end;
 	if (t->connects_again)
-		peer_connect(p);
+		endpoint_connect(e);
 	t->connects_again = false;
 }
 
-static const struct peer_ops ops = {
+static const struct endpoint_ops ops = {
 	.opened = on_opened,
 	.message = on_message,
 	.pong = on_pong,
@@ -76,24 +76,24 @@ static const struct peer_ops ops = {
 
 static struct near *near_new(const char *url)
 {
-	const struct peer_limits limits = {.queue_bytes = QUEUE, .message_bytes = MESSAGE};
+	const struct endpoint_limits limits = {.queue_bytes = QUEUE, .message_bytes = MESSAGE};
 	struct near *t = calloc(1, sizeof(*t));
 	struct ws_url u;
 	const char *why;
 
 	CHECK_EQ(ws_url_parse(url, &u), 0);
-	CHECK_EQ(peer_target_init(&t->target, &u, &why), 0);
-	CHECK_EQ(peer_loop_init(&t->loop, &t->target, &limits), 0);
-	peer_init(&t->peer, &t->loop, &ops);
+	CHECK_EQ(target_init(&t->target, &u, &why), 0);
+	CHECK_EQ(endpoint_loop_init(&t->loop, &t->target, &limits), 0);
+	endpoint_init(&t->endpoint, &t->loop, &ops);
 	return t;
 }
 
 static void near_free(struct near *t)
 {
-	peer_abort(&t->peer, 0);
+	endpoint_abort(&t->endpoint, 0);
 	far_turn(&t->loop);
-	peer_fini(&t->peer);
-	peer_loop_fini(&t->loop);
+	endpoint_fini(&t->endpoint);
+	endpoint_loop_fini(&t->loop);
 	buf_fini(&t->message);
 	free(t);
 }
@@ -112,7 +112,7 @@ static struct far *open_pair(struct near **ret)
 	struct far *f = calloc(1, sizeof(*f));
 
 	*ret = near_new("ws://127.0.0.1:1/some/path");
-	far_open(f, &(*ret)->peer);
+	far_open(f, &(*ret)->endpoint);
 	return f;
 }
 
@@ -125,7 +125,7 @@ static void free_pair(struct far *f, struct near *t)
 
 /* ------------------------------------------------------------------- open, messages */
 
-TEST(peer_shakes_hands_and_carries_messages_both_ways)
+TEST(endpoint_shakes_hands_and_carries_messages_both_ways)
 {
 	struct near *t;
 	struct far *f = open_pair(&t);
@@ -134,34 +134,34 @@ TEST(peer_shakes_hands_and_carries_messages_both_ways)
 
 	CHECK_EQ(t->n_opened, 1);
 	CHECK_EQ(t->loop.opening, 0);
-	CHECK_EQ(peer_send(&t->peer, WS_TEXT, "hello", 5), 0);
-	CHECK_EQ(peer_send(&t->peer, WS_BINARY, NULL, 0), 0);
+	CHECK_EQ(endpoint_send(&t->endpoint, WS_TEXT, "hello", 5), 0);
+	CHECK_EQ(endpoint_send(&t->endpoint, WS_BINARY, NULL, 0), 0);
 	msg_init_heartbeat(&b);
-	CHECK_EQ(peer_send_msg(&t->peer, &b), 0);
-	CHECK(peer_queued(&t->peer) > 0);
+	CHECK_EQ(endpoint_send_msg(&t->endpoint, &b), 0);
+	CHECK(endpoint_queued(&t->endpoint) > 0);
 	far_expect(f, &t->loop, WS_TEXT, "hello", 5);
 	far_expect(f, &t->loop, WS_BINARY, NULL, 0);
 	far_expect(f, &t->loop, WS_BINARY, packed, msg_pack(&b, packed));
-	CHECK_EQ(peer_queued(&t->peer), 0);
+	CHECK_EQ(endpoint_queued(&t->endpoint), 0);
 
 	far_send_frame(f, true, WS_BINARY, "answer", 6);
 	TURN_UNTIL(t, t->n_messages == 1);
 	CHECK_EQ(t->opcode, WS_BINARY);
 	CHECK_EQ(t->message.len, 6);
 	CHECK_MEM(t->message.data, "answer", 6);
-	CHECK(t->peer.last_read_ns == t->loop.read_ns && t->loop.read_ns > 0);
+	CHECK(t->endpoint.last_read_ns == t->loop.read_ns && t->loop.read_ns > 0);
 	free_pair(f, t);
 }
 
 /* Two frames with the same payload differ on the wire. */
-TEST(peer_masks_with_keys_of_their_own)
+TEST(endpoint_masks_with_keys_of_their_own)
 {
 	struct near *t;
 	struct far *f = open_pair(&t);
 	uint8_t first[4];
 
-	CHECK_EQ(peer_send(&t->peer, WS_BINARY, "aaaa", 4), 0);
-	CHECK_EQ(peer_send(&t->peer, WS_BINARY, "aaaa", 4), 0);
+	CHECK_EQ(endpoint_send(&t->endpoint, WS_BINARY, "aaaa", 4), 0);
+	CHECK_EQ(endpoint_send(&t->endpoint, WS_BINARY, "aaaa", 4), 0);
 	while (f->n < 20)
 		CHECK(far_fill(f, &t->loop));
 	memcpy(first, f->bytes + 2, 4);
@@ -178,7 +178,7 @@ static void send_fragments(struct far *f)
 	far_send_frame(f, true, WS_BINARY, NULL, 0);
 }
 
-TEST(peer_joins_fragments_and_answers_the_ping_between)
+TEST(endpoint_joins_fragments_and_answers_the_ping_between)
 {
 	struct near *t;
 	struct far *f = open_pair(&t);
@@ -190,7 +190,7 @@ TEST(peer_joins_fragments_and_answers_the_ping_between)
 	free_pair(f, t);
 }
 
-TEST(peer_does_not_care_how_bytes_are_cut)
+TEST(endpoint_does_not_care_how_bytes_are_cut)
 {
 	static const uint8_t bytes[] = {0x01, 0x02, 'a',  'b',  0x89, 0x02,
 					'h',  'i',  0x80, 0x01, 'c'};
@@ -225,25 +225,25 @@ static bool has_more(const struct transport *t)
 	return poll(&p, 1, 0) == 1;
 }
 
-TEST(peer_asks_whether_there_is_more)
+TEST(endpoint_asks_whether_there_is_more)
 {
 	struct near *t;
 	struct far *f = open_pair(&t);
 	struct transport_ops ops_little;
 
-	plain = t->peer.transport.ops;
+	plain = t->endpoint.transport.ops;
 	ops_little = *plain;
 	ops_little.recv = recv_little;
 	ops_little.has_more = has_more;
-	t->peer.transport.ops = &ops_little;
+	t->endpoint.transport.ops = &ops_little;
 	for (unsigned i = 0; i < 100; i++)
 		far_send_frame(f, true, WS_BINARY, "eight by", 8);
 	TURN_UNTIL(t, t->n_messages == 100);
-	t->peer.transport.ops = plain;
+	t->endpoint.transport.ops = plain;
 	free_pair(f, t);
 }
 
-TEST(peer_takes_frames_that_come_with_the_answer)
+TEST(endpoint_takes_frames_that_come_with_the_answer)
 {
 	struct near *t;
 	struct far *f = open_pair(&t);
@@ -253,12 +253,12 @@ TEST(peer_takes_frames_that_come_with_the_answer)
 	size_t head, n;
 	int fds[2];
 
-	peer_abort(&t->peer, 0);
+	endpoint_abort(&t->endpoint, 0);
 	far_turn(&t->loop);
 	CHECK_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fds), 0);
 	fd_closep(&f->fd);
 	f->fd = fds[1];
-	peer_connect_fd(&t->peer, fds[0]);
+	endpoint_connect_fd(&t->endpoint, fds[0]);
 	CHECK(far_fill(f, &t->loop));
 	CHECK_EQ(http_parse_request((char *)f->bytes, f->n, HTTP_MAX_HEAD, &request, &head), 0);
 	CHECK_EQ(upgrade_check(&request, &upgrade), 0);
@@ -275,12 +275,12 @@ TEST(peer_takes_frames_that_come_with_the_answer)
 	free_pair(f, t);
 }
 
-TEST(peer_reports_pongs)
+TEST(endpoint_reports_pongs)
 {
 	struct near *t;
 	struct far *f = open_pair(&t);
 
-	CHECK_EQ(peer_send(&t->peer, WS_PING, "\1\2\3", 3), 0);
+	CHECK_EQ(endpoint_send(&t->endpoint, WS_PING, "\1\2\3", 3), 0);
 	far_expect(f, &t->loop, WS_PING, "\1\2\3", 3);
 	far_send_frame(f, true, WS_PONG, "\1\2\3", 3);
 	TURN_UNTIL(t, t->n_pongs == 1);
@@ -290,20 +290,21 @@ TEST(peer_reports_pongs)
 
 /* -------------------------------------------------------------------------- the queue */
 
-TEST(peer_queue_is_bounded_and_says_when_it_is_free)
+TEST(endpoint_queue_is_bounded_and_says_when_it_is_free)
 {
 	static const char big[2 * QUEUE];
 	struct near *t;
 	struct far *f = open_pair(&t);
 
-	CHECK_EQ(peer_send(&t->peer, WS_BINARY, big, 600), 0);
-	CHECK_EQ(peer_send(&t->peer, WS_BINARY, big, 600), PEER_E_FULL);
-	CHECK_EQ(peer_send(&t->peer, WS_BINARY, big, 300), 0);
+	CHECK_EQ(endpoint_send(&t->endpoint, WS_BINARY, big, 600), 0);
+	CHECK_EQ(endpoint_send(&t->endpoint, WS_BINARY, big, 600), ENDPOINT_E_FULL);
+	CHECK_EQ(endpoint_send(&t->endpoint, WS_BINARY, big, 300), 0);
 	CHECK_EQ(t->n_writable, 0);
-	TURN_UNTIL(t, peer_queued(&t->peer) == 0);
+	TURN_UNTIL(t, endpoint_queued(&t->endpoint) == 0);
 	CHECK_EQ(t->n_writable, 1);
-	CHECK_EQ(peer_send(&t->peer, WS_BINARY, big, sizeof(big)), 0); /* one alone always may */
-	CHECK_EQ(peer_send(&t->peer, WS_BINARY, big, 0), PEER_E_FULL);
+	CHECK_EQ(endpoint_send(&t->endpoint, WS_BINARY, big, sizeof(big)),
+		 0); /* one alone always may */
+	CHECK_EQ(endpoint_send(&t->endpoint, WS_BINARY, big, 0), ENDPOINT_E_FULL);
 	far_expect(f, &t->loop, WS_BINARY, big, 600);
 	far_expect(f, &t->loop, WS_BINARY, big, 300);
 	far_expect(f, &t->loop, WS_BINARY, big, sizeof(big));
@@ -311,7 +312,7 @@ TEST(peer_queue_is_bounded_and_says_when_it_is_free)
 }
 
 /* More than the kernel takes at once: all of it arrives, in order, once the other reads. */
-TEST(peer_goes_on_when_the_kernel_has_room_again)
+TEST(endpoint_goes_on_when_the_kernel_has_room_again)
 {
 	static char big[3 << 20];
 	struct near *t;
@@ -320,9 +321,9 @@ TEST(peer_goes_on_when_the_kernel_has_room_again)
 
 	for (size_t i = 0; i < sizeof(big); i++)
 		big[i] = (char)(i * 7 >> 3);
-	CHECK_EQ(peer_send(&t->peer, WS_BINARY, big, sizeof(big)), 0);
+	CHECK_EQ(endpoint_send(&t->endpoint, WS_BINARY, big, sizeof(big)), 0);
 	far_turn(&t->loop);
-	CHECK(peer_queued(&t->peer) > 0);
+	CHECK(endpoint_queued(&t->endpoint) > 0);
 	while (got < sizeof(big)) {
 		struct ws_piece piece;
 		uint16_t code;
@@ -338,28 +339,28 @@ TEST(peer_goes_on_when_the_kernel_has_room_again)
 		if (got < sizeof(big) && f->n == 0)
 			CHECK(far_fill(f, &t->loop));
 	}
-	CHECK_EQ(peer_queued(&t->peer), 0);
+	CHECK_EQ(endpoint_queued(&t->endpoint), 0);
 	free_pair(f, t);
 }
 
-TEST(peer_sends_only_while_it_is_open)
+TEST(endpoint_sends_only_while_it_is_open)
 {
 	struct near *t = near_new("ws://127.0.0.1:1/");
 	struct far f = {0};
 
-	CHECK_EQ(peer_send(&t->peer, WS_TEXT, "x", 1), PEER_E_NOT_OPEN);
-	far_open(&f, &t->peer);
-	CHECK(peer_is_open(&t->peer));
-	peer_close(&t->peer, WS_CODE_NORMAL, "");
-	CHECK(!peer_is_open(&t->peer));
-	CHECK_EQ(peer_send(&t->peer, WS_TEXT, "x", 1), PEER_E_NOT_OPEN);
+	CHECK_EQ(endpoint_send(&t->endpoint, WS_TEXT, "x", 1), ENDPOINT_E_NOT_OPEN);
+	far_open(&f, &t->endpoint);
+	CHECK(endpoint_is_open(&t->endpoint));
+	endpoint_close(&t->endpoint, WS_CODE_NORMAL, "");
+	CHECK(!endpoint_is_open(&t->endpoint));
+	CHECK_EQ(endpoint_send(&t->endpoint, WS_TEXT, "x", 1), ENDPOINT_E_NOT_OPEN);
 	near_free(t);
 	far_close(&f);
 }
 
 /* ------------------------------------------------------------------------------- ends */
 
-TEST(peer_answers_a_close_and_reports_it_once)
+TEST(endpoint_answers_a_close_and_reports_it_once)
 {
 	struct near *t;
 	struct far *f = open_pair(&t);
@@ -371,14 +372,14 @@ TEST(peer_answers_a_close_and_reports_it_once)
 	far_expect(f, &t->loop, WS_CLOSE, "\x03\xe9", 2);
 	CHECK(!far_read(f, &t->loop));
 	CHECK_EQ(t->n_closed, 1);
-	CHECK_EQ(t->end.kind, PEER_END_CLOSED);
+	CHECK_EQ(t->end.kind, ENDPOINT_END_CLOSED);
 	CHECK_EQ(t->end.code, WS_CODE_GOING_AWAY);
 	CHECK_STR(t->end.reason, "bye");
 	CHECK(t->end.was_open);
 	free_pair(f, t);
 }
 
-TEST(peer_takes_a_close_without_a_code)
+TEST(endpoint_takes_a_close_without_a_code)
 {
 	struct near *t;
 	struct far *f = open_pair(&t);
@@ -386,19 +387,19 @@ TEST(peer_takes_a_close_without_a_code)
 	far_send_frame(f, true, WS_CLOSE, NULL, 0);
 	far_expect(f, &t->loop, WS_CLOSE, NULL, 0);
 	TURN_UNTIL(t, t->n_closed == 1);
-	CHECK_EQ(t->end.kind, PEER_END_CLOSED);
+	CHECK_EQ(t->end.kind, ENDPOINT_END_CLOSED);
 	CHECK_EQ(t->end.code, WS_CODE_NO_STATUS);
 	free_pair(f, t);
 }
 
-TEST(peer_closes_after_what_is_queued_and_waits_for_the_answer)
+TEST(endpoint_closes_after_what_is_queued_and_waits_for_the_answer)
 {
 	struct near *t;
 	struct far *f = open_pair(&t);
 
-	CHECK_EQ(peer_send(&t->peer, WS_TEXT, "last words", 10), 0);
-	peer_close(&t->peer, WS_CODE_NORMAL, "done");
-	peer_close(&t->peer, WS_CODE_INTERNAL_ERROR, "twice");
+	CHECK_EQ(endpoint_send(&t->endpoint, WS_TEXT, "last words", 10), 0);
+	endpoint_close(&t->endpoint, WS_CODE_NORMAL, "done");
+	endpoint_close(&t->endpoint, WS_CODE_INTERNAL_ERROR, "twice");
 	far_expect(f, &t->loop, WS_TEXT, "last words", 10);
 	far_expect(f, &t->loop, WS_CLOSE,
 		   "\x03\xe8"
@@ -409,49 +410,49 @@ TEST(peer_closes_after_what_is_queued_and_waits_for_the_answer)
 	CHECK_EQ(t->n_closed, 0);
 	far_send_frame(f, true, WS_CLOSE, "\x03\xe8", 2);
 	TURN_UNTIL(t, t->n_closed == 1);
-	CHECK_EQ(t->end.kind, PEER_END_CLOSED);
+	CHECK_EQ(t->end.kind, ENDPOINT_END_CLOSED);
 	CHECK_EQ(t->end.code, WS_CODE_NORMAL);
 	free_pair(f, t);
 }
 
-TEST(peer_does_not_wait_for_ever)
+TEST(endpoint_does_not_wait_for_ever)
 {
 	uint64_t now = clock_now_ns();
 	struct near *t;
 	struct far *f = open_pair(&t);
 
-	peer_close(&t->peer, WS_CODE_NORMAL, "");
-	clock_set_for_test(now + PEER_CLOSE_NS - NS_PER_S);
+	endpoint_close(&t->endpoint, WS_CODE_NORMAL, "");
+	clock_set_for_test(now + ENDPOINT_CLOSE_NS - NS_PER_S);
 	far_turn(&t->loop);
 	CHECK_EQ(t->n_closed, 0);
-	clock_set_for_test(now + PEER_CLOSE_NS + NS_PER_S);
+	clock_set_for_test(now + ENDPOINT_CLOSE_NS + NS_PER_S);
 	TURN_UNTIL(t, t->n_closed == 1);
 	clock_set_for_test(0);
-	CHECK_EQ(t->end.kind, PEER_END_TIMEOUT);
+	CHECK_EQ(t->end.kind, ENDPOINT_END_TIMEOUT);
 	free_pair(f, t);
 }
 
-TEST(peer_gives_a_handshake_so_much_time)
+TEST(endpoint_gives_a_handshake_so_much_time)
 {
 	struct near *t = near_new("ws://127.0.0.1:1/");
 	uint64_t now = clock_now_ns();
 	int fds[2];
 
 	CHECK_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fds), 0);
-	peer_connect_fd(&t->peer, fds[0]);
+	endpoint_connect_fd(&t->endpoint, fds[0]);
 	far_turn(&t->loop);
 	CHECK_EQ(t->loop.opening, 1);
-	clock_set_for_test(now + PEER_HANDSHAKE_NS + NS_PER_S);
+	clock_set_for_test(now + ENDPOINT_HANDSHAKE_NS + NS_PER_S);
 	TURN_UNTIL(t, t->n_closed == 1);
 	clock_set_for_test(0);
-	CHECK_EQ(t->end.kind, PEER_END_TIMEOUT);
+	CHECK_EQ(t->end.kind, ENDPOINT_END_TIMEOUT);
 	CHECK(!t->end.was_open);
 	CHECK_EQ(t->loop.opening, 0);
 	near_free(t);
 	fd_closep(&fds[1]);
 }
 
-TEST(peer_notices_that_the_server_went_away)
+TEST(endpoint_notices_that_the_server_went_away)
 {
 	struct near *t;
 	struct far *f = open_pair(&t);
@@ -460,63 +461,63 @@ TEST(peer_notices_that_the_server_went_away)
 	fd_closep(&f->fd);
 	TURN_UNTIL(t, t->n_closed == 1);
 	CHECK_EQ(t->n_messages, 1);
-	CHECK_EQ(t->end.kind, PEER_END_LOST);
+	CHECK_EQ(t->end.kind, ENDPOINT_END_LOST);
 	CHECK_EQ(t->end.error, 0);
 	CHECK(t->end.was_open);
 	free_pair(f, t);
 }
 
 /* A send fails, but the other said why before it stopped to listen. */
-TEST(peer_reads_a_close_that_came_before_its_send_failed)
+TEST(endpoint_reads_a_close_that_came_before_its_send_failed)
 {
 	struct near *t;
 	struct far *f = open_pair(&t);
 
 	far_send_frame(f, true, WS_CLOSE, "\x03\xf5slow", 6);
 	fd_closep(&f->fd);
-	CHECK_EQ(peer_send(&t->peer, WS_TEXT, "x", 1), 0);
+	CHECK_EQ(endpoint_send(&t->endpoint, WS_TEXT, "x", 1), 0);
 	TURN_UNTIL(t, t->n_closed == 1);
-	CHECK_EQ(t->end.kind, PEER_END_CLOSED);
+	CHECK_EQ(t->end.kind, ENDPOINT_END_CLOSED);
 	CHECK_EQ(t->end.code, WS_CODE_TRY_AGAIN);
 	CHECK_STR(t->end.reason, "slow");
 	free_pair(f, t);
 }
 
-TEST(peer_reports_what_the_handshake_was_answered_with)
+TEST(endpoint_reports_what_the_handshake_was_answered_with)
 {
 	static const struct {
 		const char *answer;
-		enum peer_end_kind kind;
+		enum endpoint_end_kind kind;
 		int status;
 		const char *reason;
 	} table[] = {
-		{"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\n\r\n", PEER_END_REFUSED,
-		 503, ""},
-		{"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", PEER_END_REFUSED, 200, ""},
+		{"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\n\r\n",
+		 ENDPOINT_END_REFUSED, 503, ""},
+		{"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", ENDPOINT_END_REFUSED, 200, ""},
 		{"HTTP/1.1 404 x\r\nContent-Type: text/plain\r\n\r\nno such\x1b room\nmore",
-		 PEER_END_REFUSED, 404, "no such\x1b room"},
-		{"HTTP/1.1 404 x\r\nContent-Type: text/html\r\n\r\n<html>", PEER_END_REFUSED, 404,
-		 ""},
+		 ENDPOINT_END_REFUSED, 404, "no such\x1b room"},
+		{"HTTP/1.1 404 x\r\nContent-Type: text/html\r\n\r\n<html>", ENDPOINT_END_REFUSED,
+		 404, ""},
 		{"HTTP/1.1 404 x\r\nContent-Type: text/plain\r\n\r\n"
 		 "0123456789012345678901234567890123456789012345678901234567890123456789"
 		 "0123456789012345678901234567890123456789012345678901234567890123456789",
-		 PEER_END_REFUSED, 404,
+		 ENDPOINT_END_REFUSED, 404,
 		 "0123456789012345678901234567890123456789012345678901234567890123456789"
 		 "01234567890123456789012345678901234567890123456789012"},
-		{"220 mail.example.org\r\n\r\n", PEER_END_NOT_WS, 0, ""},
+		{"220 mail.example.org\r\n\r\n", ENDPOINT_END_NOT_WS, 0, ""},
 		{"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
 		 "Sec-WebSocket-Accept: AAAAAAAAAAAAAAAAAAAAAAAAAAA=\r\n\r\n",
-		 PEER_END_NOT_WS, 101, ""},
+		 ENDPOINT_END_NOT_WS, 101, ""},
 	};
 
 	for (size_t i = 0; i < ARRAY_LEN(table); i++) {
 		struct near *t = near_new("ws://127.0.0.1:1/");
 		struct far *f = calloc(1, sizeof(*f));
 
-		far_answer(f, &t->peer, table[i].answer);
+		far_answer(f, &t->endpoint, table[i].answer);
 		TURN_UNTIL(t, t->n_closed == 1);
 		CHECK_EQ(t->end.kind, table[i].kind);
-		if (table[i].kind == PEER_END_REFUSED)
+		if (table[i].kind == ENDPOINT_END_REFUSED)
 			CHECK_EQ(t->end.status, table[i].status);
 		CHECK_STR(t->end.reason, table[i].reason);
 		CHECK_EQ(t->n_opened, 0);
@@ -526,7 +527,7 @@ TEST(peer_reports_what_the_handshake_was_answered_with)
 }
 
 /* What breaks RFC 6455, and the code that it is answered with. */
-TEST(peer_refuses_what_breaks_the_protocol)
+TEST(endpoint_refuses_what_breaks_the_protocol)
 {
 	static const struct {
 		const char *bytes;
@@ -559,7 +560,7 @@ TEST(peer_refuses_what_breaks_the_protocol)
 		CHECK_EQ(f->opcode, WS_CLOSE);
 		CHECK_EQ(f->payload[0] << 8 | f->payload[1], table[i].code);
 		CHECK_EQ(t->n_closed, 1);
-		CHECK_EQ(t->end.kind, PEER_END_VIOLATION);
+		CHECK_EQ(t->end.kind, ENDPOINT_END_VIOLATION);
 		CHECK_EQ(t->end.code, table[i].code);
 		CHECK(t->end.reason[0]);
 		CHECK_EQ(t->n_messages, 0);
@@ -567,7 +568,7 @@ TEST(peer_refuses_what_breaks_the_protocol)
 	}
 }
 
-TEST(peer_takes_a_message_of_the_largest_size)
+TEST(endpoint_takes_a_message_of_the_largest_size)
 {
 	static char big[MESSAGE];
 	struct near *t;
@@ -581,17 +582,17 @@ TEST(peer_takes_a_message_of_the_largest_size)
 	free_pair(f, t);
 }
 
-TEST(peer_abort_ends_at_once)
+TEST(endpoint_abort_ends_at_once)
 {
 	struct near *t;
 	struct far *f = open_pair(&t);
 
-	peer_abort(&t->peer, -ETIMEDOUT);
+	endpoint_abort(&t->endpoint, -ETIMEDOUT);
 	CHECK_EQ(t->n_closed, 0);
 	far_turn(&t->loop);
 	CHECK_EQ(t->n_closed, 1);
-	CHECK_EQ(t->end.kind, PEER_END_TIMEOUT);
-	peer_abort(&t->peer, -ETIMEDOUT); /* idle: nothing */
+	CHECK_EQ(t->end.kind, ENDPOINT_END_TIMEOUT);
+	endpoint_abort(&t->endpoint, -ETIMEDOUT); /* idle: nothing */
 	far_turn(&t->loop);
 	CHECK_EQ(t->n_closed, 1);
 	free_pair(f, t);
@@ -608,41 +609,41 @@ static struct near *near_on(int *listener)
 	return near_new(url);
 }
 
-TEST(peer_says_why_it_cannot_connect_and_may_try_again)
+TEST(endpoint_says_why_it_cannot_connect_and_may_try_again)
 {
 	int listener;
 	struct near *t = near_on(&listener);
 
 	fd_closep(&listener);
 	t->connects_again = true;
-	peer_connect(&t->peer);
+	endpoint_connect(&t->endpoint);
 	TURN_UNTIL(t, t->n_closed == 2);
-	CHECK_EQ(t->end.kind, PEER_END_UNREACHABLE);
+	CHECK_EQ(t->end.kind, ENDPOINT_END_UNREACHABLE);
 	CHECK_EQ(t->end.error, -ECONNREFUSED);
 	CHECK_EQ(t->loop.opening, 0);
 	near_free(t);
 }
 
 /* localhost may mean ::1 first, while the server listens on 127.0.0.1 alone. */
-TEST(peer_tries_all_addresses)
+TEST(endpoint_tries_all_addresses)
 {
 	int listener;
 	struct near *t = near_on(&listener);
-	char local[PEER_ADDRESS_TEXT + 8];
+	char local[TARGET_ADDRESS_TEXT + 8];
 
 	strcpy(t->target.address[0], "127.0.0.9");
 	strcpy(t->target.address[1], "127.0.0.1");
 	t->target.n_addresses = 2;
-	peer_connect(&t->peer);
-	TURN_UNTIL(t, t->peer.state == PEER_HANDSHAKE);
-	CHECK(strncmp(peer_format_local(local, &t->peer), "127.0.0.1:", 10) == 0);
+	endpoint_connect(&t->endpoint);
+	TURN_UNTIL(t, t->endpoint.state == ENDPOINT_HANDSHAKE);
+	CHECK(strncmp(endpoint_format_local(local, &t->endpoint), "127.0.0.1:", 10) == 0);
 	near_free(t);
 	fd_closep(&listener);
 }
 
 #define MANY 200
 
-TEST(peer_loop_lets_not_too_many_connect_at_a_time)
+TEST(endpoint_loop_lets_not_too_many_connect_at_a_time)
 {
 	int listener;
 	struct near *t = near_on(&listener);
@@ -650,36 +651,36 @@ TEST(peer_loop_lets_not_too_many_connect_at_a_time)
 	unsigned waiting = 0;
 
 	for (size_t i = 0; i < MANY; i++) {
-		peer_init(&many[i].peer, &t->loop, &ops);
-		peer_connect(&many[i].peer);
+		endpoint_init(&many[i].endpoint, &t->loop, &ops);
+		endpoint_connect(&many[i].endpoint);
 	}
 	for (int i = 0; i < 5; i++)
 		far_turn(&t->loop);
-	CHECK_EQ(t->loop.opening, PEER_MAX_OPENING);
+	CHECK_EQ(t->loop.opening, ENDPOINT_MAX_OPENING);
 	for (size_t i = 0; i < MANY; i++)
-		waiting += many[i].peer.state == PEER_WAITING;
-	CHECK_EQ(waiting, MANY - PEER_MAX_OPENING);
+		waiting += many[i].endpoint.state == ENDPOINT_WAITING;
+	CHECK_EQ(waiting, MANY - ENDPOINT_MAX_OPENING);
 
-	peer_close(&many[MANY - 1].peer, WS_CODE_NORMAL, ""); /* one that waits */
-	peer_abort(&many[0].peer, 0);                         /* makes room for another */
+	endpoint_close(&many[MANY - 1].endpoint, WS_CODE_NORMAL, ""); /* one that waits */
+	endpoint_abort(&many[0].endpoint, 0);                         /* makes room for another */
 	far_turn(&t->loop);
 	far_turn(&t->loop);
-	CHECK_EQ(t->loop.opening, PEER_MAX_OPENING);
+	CHECK_EQ(t->loop.opening, ENDPOINT_MAX_OPENING);
 	CHECK_EQ(many[MANY - 1].n_closed, 1);
 	for (size_t i = 0; i < MANY; i++)
-		peer_abort(&many[i].peer, 0);
+		endpoint_abort(&many[i].endpoint, 0);
 	far_turn(&t->loop);
 	CHECK_EQ(t->loop.opening, 0);
 	for (size_t i = 0; i < MANY; i++) {
 		CHECK_EQ(many[i].n_closed, 1);
-		peer_fini(&many[i].peer);
+		endpoint_fini(&many[i].endpoint);
 	}
 	free(many);
 	near_free(t);
 	fd_closep(&listener);
 }
 
-TEST(peer_target_knows_numbers_and_refuses_tls)
+TEST(target_knows_numbers_and_refuses_tls)
 {
 	static const struct {
 		const char *url, *address, *host;
@@ -688,13 +689,13 @@ TEST(peer_target_knows_numbers_and_refuses_tls)
 		{"ws://127.0.0.1:9000/a?b", "127.0.0.1", "127.0.0.1:9000", 9000},
 		{"ws://[::1]:81", "::1", "[::1]:81", 81},
 	};
-	struct peer_target target;
+	struct target target;
 	const char *why = NULL;
 	struct ws_url u;
 
 	for (size_t i = 0; i < ARRAY_LEN(table); i++) {
 		CHECK_EQ(ws_url_parse(table[i].url, &u), 0);
-		CHECK_EQ(peer_target_init(&target, &u, &why), 0);
+		CHECK_EQ(target_init(&target, &u, &why), 0);
 		CHECK_EQ(target.n_addresses, 1);
 		CHECK_STR(target.address[0], table[i].address);
 		CHECK_STR(target.host, table[i].host);
@@ -703,46 +704,49 @@ TEST(peer_target_knows_numbers_and_refuses_tls)
 	}
 	CHECK(!target.is_secure);
 	CHECK_EQ(ws_url_parse("wss://127.0.0.1/", &u), 0);
-	CHECK_EQ(peer_target_init(&target, &u, &why), 0);
+	CHECK_EQ(target_init(&target, &u, &why), 0);
 	CHECK(target.is_secure && target.port == 443);
 	CHECK_STR(target.name, "127.0.0.1");
 }
 
-TEST(peer_descriptors_have_an_end)
+TEST(endpoint_descriptors_have_an_end)
 {
-	CHECK_EQ(peer_raise_descriptors(1), 1);
-	CHECK(peer_raise_descriptors((size_t)1 << 40) < (size_t)1 << 40);
+	CHECK_EQ(system_raise_descriptors(1), 1);
+	CHECK(system_raise_descriptors((size_t)1 << 40) < (size_t)1 << 40);
 }
 
-TEST(peer_end_has_words_for_everything)
+TEST(endpoint_end_has_words_for_everything)
 {
 	static const struct {
-		struct peer_end end;
+		struct endpoint_end end;
 		const char *text;
 	} table[] = {
-		{{.kind = PEER_END_CLOSED, .code = 1012, .reason = "soon\x1b[2J"},
+		{{.kind = ENDPOINT_END_CLOSED, .code = 1012, .reason = "soon\x1b[2J"},
 		 "closed by the server with 1012 (soon\\x1b[2J)"},
-		{{.kind = PEER_END_CLOSED, .code = WS_CODE_NO_STATUS},
+		{{.kind = ENDPOINT_END_CLOSED, .code = WS_CODE_NO_STATUS},
 		 "closed by the server without a code"},
-		{{.kind = PEER_END_UNREACHABLE, .error = -ECONNREFUSED},
+		{{.kind = ENDPOINT_END_UNREACHABLE, .error = -ECONNREFUSED},
 		 "cannot connect: Connection refused"},
-		{{.kind = PEER_END_REFUSED, .status = 418}, "the server answered 418"},
-		{{.kind = PEER_END_REFUSED, .status = 418, .reason = "a\x1b[2J pot"},
+		{{.kind = ENDPOINT_END_REFUSED, .status = 418}, "the server answered 418"},
+		{{.kind = ENDPOINT_END_REFUSED, .status = 418, .reason = "a\x1b[2J pot"},
 		 "the server answered 418 (a\\x1b[2J pot)"},
-		{{.kind = PEER_END_NOT_WS}, "the answer is not that of a WebSocket server"},
-		{{.kind = PEER_END_LOST, .error = -ECONNRESET},
+		{{.kind = ENDPOINT_END_NOT_WS}, "the answer is not that of a WebSocket server"},
+		{{.kind = ENDPOINT_END_LOST, .error = -ECONNRESET},
 		 "connection lost: Connection reset by peer"},
-		{{.kind = PEER_END_LOST}, "connection lost: the server went away"},
-		{{.kind = PEER_END_TIMEOUT}, "the server does not answer"},
-		{{.kind = PEER_END_VIOLATION, .reason = "so"}, "the server broke the protocol: so"},
+		{{.kind = ENDPOINT_END_LOST}, "connection lost: the server went away"},
+		{{.kind = ENDPOINT_END_TIMEOUT}, "the server does not answer"},
+		{{.kind = ENDPOINT_END_VIOLATION, .reason = "so"},
+		 "the server broke the protocol: so"},
 	};
 	char text[640], small[8];
 
 	for (size_t i = 0; i < ARRAY_LEN(table); i++) {
-		CHECK_STR(peer_end_format(text, sizeof(text), &table[i].end), table[i].text);
-		CHECK(strlen(peer_end_format(small, sizeof(small), &table[i].end)) < sizeof(small));
+		CHECK_STR(endpoint_end_format(text, sizeof(text), &table[i].end), table[i].text);
+		CHECK(strlen(endpoint_end_format(small, sizeof(small), &table[i].end)) <
+		      sizeof(small));
 	}
-	CHECK(strstr(peer_end_format(text, sizeof(text),
-				     &(struct peer_end){.kind = PEER_END_REFUSED, .status = 503}),
+	CHECK(strstr(endpoint_end_format(
+			     text, sizeof(text),
+			     &(struct endpoint_end){.kind = ENDPOINT_END_REFUSED, .status = 503}),
 		     "max_connections"));
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* What a connection needs of the system, and its end in words. */
-#include "client/peer.h"
+#include "client/endpoint.h"
 
 #include <errno.h>
 #include <netdb.h>
@@ -14,7 +14,7 @@
 
 #define OTHER_DESCRIPTORS 16 /* standard streams, epoll, signals, the file to send, … */
 
-void peer_random(void *out, size_t n)
+void system_random(void *out, size_t n)
 {
 	uint8_t *at = out;
 
@@ -32,7 +32,7 @@ void peer_random(void *out, size_t n)
 	}
 }
 
-static unsigned peer_resolve(struct peer_target *t, const char *host)
+static unsigned endpoint_resolve(struct target *t, const char *host)
 {
 	const struct addrinfo hints = {.ai_socktype = SOCK_STREAM};
 	struct addrinfo *found = NULL;
@@ -40,16 +40,16 @@ static unsigned peer_resolve(struct peer_target *t, const char *host)
 
 	if (getaddrinfo(host, NULL, &hints, &found) != 0)
 		return 0;
-	for (const struct addrinfo *a = found; a && n < PEER_MAX_ADDRESSES; a = a->ai_next)
-		n += getnameinfo(a->ai_addr, a->ai_addrlen, t->address[n], PEER_ADDRESS_TEXT, NULL,
-				 0, NI_NUMERICHOST) == 0;
+	for (const struct addrinfo *a = found; a && n < TARGET_MAX_ADDRESSES; a = a->ai_next)
+		n += getnameinfo(a->ai_addr, a->ai_addrlen, t->address[n], TARGET_ADDRESS_TEXT,
+				 NULL, 0, NI_NUMERICHOST) == 0;
 	freeaddrinfo(found);
 	return n;
 }
 
-int peer_target_init(struct peer_target *t, const struct ws_url *url, const char **ret_why)
+int target_init(struct target *t, const struct ws_url *url, const char **ret_why)
 {
-	*t = (struct peer_target){.port = url->port};
+	*t = (struct target){.port = url->port};
 	t->is_secure = url->secure;
 	strcpy(t->name, url->host);
 	*ret_why = "the URL is too long";
@@ -57,12 +57,12 @@ int peer_target_init(struct peer_target *t, const struct ws_url *url, const char
 	if (ws_url_format_host(t->host, sizeof(t->host), url) == 0)
 		return -EINVAL;
 	*ret_why = "no host has this name";
-	t->n_addresses = peer_resolve(t, url->host);
+	t->n_addresses = endpoint_resolve(t, url->host);
 	return t->n_addresses ? 0 : -EHOSTUNREACH;
 }
 
 /* The first line of a file, as a header. */
-static int read_token(struct peer_target *t, const char *file, const char *command, FILE *err)
+static int read_token(struct target *t, const char *file, const char *command, FILE *err)
 {
 	FILE *f = fopen(file, "re");
 	char token[TOKEN_MAX + 2] = "";
@@ -88,8 +88,8 @@ static int read_token(struct peer_target *t, const char *file, const char *comma
 	return 0;
 }
 
-int peer_target_secure(struct peer_target *t, const struct peer_security *security,
-		       const char *command, FILE *err)
+int target_secure(struct target *t, const struct target_security *security, const char *command,
+		  FILE *err)
 {
 	char why[TLS_WHY_MAX];
 	int r = 0;
@@ -98,22 +98,22 @@ int peer_target_secure(struct peer_target *t, const struct peer_security *securi
 		r = read_token(t, security->token_file, command, err);
 	if (r || !t->is_secure)
 		return r;
-	if (security->is_careless)
+	if (security->accepts_any_certificate)
 		fprintf(err, "wsbind %s: --insecure: whoever answers is taken for the server\n",
 			command);
-	r = tls_client_new(security->ca, security->is_careless, &t->tls, why);
+	r = tls_client_new(security->ca, security->accepts_any_certificate, &t->tls, why);
 	if (r)
 		fprintf(err, "wsbind %s: %s\n", command, why);
 	return r;
 }
 
-void peer_target_fini(struct peer_target *t)
+void target_fini(struct target *t)
 {
 	t->tls = tls_client_free(t->tls);
 	explicit_bzero(t->headers, sizeof(t->headers));
 }
 
-size_t peer_raise_descriptors(size_t wanted)
+size_t system_raise_descriptors(size_t wanted)
 {
 	struct rlimit limit;
 	rlim_t need = wanted + OTHER_DESCRIPTORS;
@@ -130,21 +130,21 @@ size_t peer_raise_descriptors(size_t wanted)
 	return limit.rlim_cur > OTHER_DESCRIPTORS ? limit.rlim_cur - OTHER_DESCRIPTORS : 0;
 }
 
-char *peer_format_local(char out[PEER_ADDRESS_TEXT + 8], const struct peer *p)
+char *endpoint_format_local(char out[TARGET_ADDRESS_TEXT + 8], const struct endpoint *e)
 {
 	struct sockaddr_storage addr = {0};
 	socklen_t len = sizeof(addr);
-	char host[PEER_ADDRESS_TEXT], port[8];
+	char host[TARGET_ADDRESS_TEXT], port[8];
 
 	out[0] = '\0';
-	if (p->transport.fd < 0 ||
-	    getsockname(p->transport.fd, (struct sockaddr *)&addr, &len) < 0 ||
+	if (e->transport.fd < 0 ||
+	    getsockname(e->transport.fd, (struct sockaddr *)&addr, &len) < 0 ||
 	    (addr.ss_family != AF_INET && addr.ss_family != AF_INET6) ||
 	    getnameinfo((struct sockaddr *)&addr, len, host, sizeof(host), port, sizeof(port),
 			NI_NUMERICHOST | NI_NUMERICSERV) != 0)
 		return out;
-	snprintf(out, PEER_ADDRESS_TEXT + 8, addr.ss_family == AF_INET6 ? "[%s]:%s" : "%s:%s", host,
-		 port);
+	snprintf(out, TARGET_ADDRESS_TEXT + 8, addr.ss_family == AF_INET6 ? "[%s]:%s" : "%s:%s",
+		 host, port);
 	return out;
 }
 
@@ -168,7 +168,7 @@ static const char *status_hint(int status)
 	}
 }
 
-static void format_close(char *out, size_t cap, const struct peer_end *end)
+static void format_close(char *out, size_t cap, const struct endpoint_end *end)
 {
 	char reason[4 * sizeof(end->reason) + 1];
 	int n;
@@ -182,39 +182,39 @@ static void format_close(char *out, size_t cap, const struct peer_end *end)
 		snprintf(out + n, cap - (size_t)n, " (%s)", reason);
 }
 
-char *peer_end_format(char *out, size_t cap, const struct peer_end *end)
+char *endpoint_end_format(char *out, size_t cap, const struct endpoint_end *end)
 {
 	char reason[4 * sizeof(end->reason) + 1];
 
 	switch (end->kind) {
-	case PEER_END_CLOSED:
+	case ENDPOINT_END_CLOSED:
 		format_close(out, cap, end);
 		break;
-	case PEER_END_UNREACHABLE:
+	case ENDPOINT_END_UNREACHABLE:
 		snprintf(out, cap, "cannot connect: %s", strerror(-end->error));
 		break;
-	case PEER_END_REFUSED:
+	case ENDPOINT_END_REFUSED:
 		text_escape(reason, sizeof(reason), end->reason, strlen(end->reason));
 		snprintf(out, cap, "the server answered %d%s%s%s%s", end->status,
 			 status_hint(end->status), reason[0] ? " (" : "", reason,
 			 reason[0] ? ")" : "");
 		break;
-	case PEER_END_NOT_WS:
+	case ENDPOINT_END_NOT_WS:
 		snprintf(out, cap, "the answer is not that of a WebSocket server");
 		break;
-	case PEER_END_LOST:
+	case ENDPOINT_END_LOST:
 		if (end->error)
 			snprintf(out, cap, "connection lost: %s", strerror(-end->error));
 		else
 			snprintf(out, cap, "connection lost: the server went away");
 		break;
-	case PEER_END_TIMEOUT:
+	case ENDPOINT_END_TIMEOUT:
 		snprintf(out, cap, "the server does not answer");
 		break;
-	case PEER_END_VIOLATION:
+	case ENDPOINT_END_VIOLATION:
 		snprintf(out, cap, "the server broke the protocol: %s", end->reason);
 		break;
-	case PEER_END_TLS:
+	case ENDPOINT_END_TLS:
 		snprintf(out, cap, "no secure connection: %s", end->reason);
 		break;
 	}

@@ -1,0 +1,476 @@
+/* SPDX-License-Identifier: MIT */
+/* The life of a connection: its turn, TCP, handshake, end. Frames are in the other two files. */
+#include "client/endpoint.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/signalfd.h>
+
+#include "client/endpoint_private.h"
+#include "io/sock.h"
+
+#define READS_PER_TURN 4
+#define ANSWER_MAX (ENDPOINT_READ_BYTES + 16384) /* of the handshake, with the frames behind it */
+
+static struct endpoint_loop *loop_of(struct reactor *r)
+{
+	return CONTAINER_OF(r, struct endpoint_loop, reactor);
+}
+
+static bool is_opening(const struct endpoint *e)
+{
+	return e->state == ENDPOINT_CONNECTING || e->state == ENDPOINT_HANDSHAKE;
+}
+
+static void endpoint_tell_end(struct reactor_deferred *d)
+{
+	struct endpoint *e = CONTAINER_OF(d, struct endpoint, ending);
+	const struct endpoint_end end =
+		e->end; /* closed() may connect anew, or free the endpoint */
+
+	e->state = ENDPOINT_IDLE;
+	buf_fini(&e->in);
+	buf_fini(&e->out);
+	e->out_sent = 0;
+	e->ops->closed(e, &end);
+}
+
+void endpoint_end(struct endpoint *e, enum endpoint_end_kind kind, int error)
+{
+	if (e->state == ENDPOINT_IDLE || e->state == ENDPOINT_ENDED)
+		return;
+	e->end.kind = kind;
+	e->end.error = error;
+	e->end.was_open = e->state == ENDPOINT_OPEN || e->state == ENDPOINT_CLOSING;
+	e->loop->opening -= is_opening(e);
+	e->state = ENDPOINT_ENDED;
+	list_del(&e->in_unsent);
+	list_del(&e->in_unread);
+	list_del(&e->in_waiting);
+	wheel_del(&e->loop->reactor.wheel, &e->timer);
+	if (e->transport.fd >= 0) {
+		reactor_del(&e->loop->reactor, &e->source, e->transport.fd);
+		transport_close(&e->transport, kind == ENDPOINT_END_TIMEOUT);
+	}
+	reactor_defer(&e->loop->reactor, &e->ending, endpoint_tell_end);
+}
+
+void endpoint_keep_failure(struct endpoint *e)
+{
+	snprintf(e->end.reason, sizeof(e->end.reason), "%s", tls_failure());
+}
+
+void endpoint_violation(struct endpoint *e, uint16_t code, const char *reason)
+{
+	uint8_t payload[WS_MAX_CONTROL];
+
+	e->end.code = code;
+	strcpy(e->end.reason, reason);
+	if (e->state == ENDPOINT_OPEN)
+		endpoint_queue_control(e, WS_CLOSE, payload,
+				       ws_format_close(payload, code, reason));
+	endpoint_flush(e);
+	endpoint_end(e, ENDPOINT_END_VIOLATION, 0);
+}
+
+/* -------------------------------------------------------------------- handshake */
+
+static void endpoint_opened(struct endpoint *e, size_t head_bytes)
+{
+	struct buf answer = e->in;
+
+	e->in = (struct buf){0};
+	e->loop->opening--;
+	e->state = ENDPOINT_OPEN;
+	wheel_del(&e->loop->reactor.wheel, &e->timer);
+	if (e->ops->opened)
+		e->ops->opened(e);
+	if (e->state != ENDPOINT_ENDED && answer.len > head_bytes)
+		endpoint_feed(e, answer.data + head_bytes, answer.len - head_bytes);
+	buf_fini(&answer);
+}
+
+/* The first line of the text that came with a refusal, if it did with the head; else "". */
+static void endpoint_take_refusal(struct endpoint *e)
+{
+	const char *begin = (const char *)e->in.data;
+	const char *text = memmem(begin, e->in.len, "\r\n\r\n", 4);
+	size_t n = 0, left;
+
+	if (!text || !memmem(begin, (size_t)(text - begin), "text/plain", 10))
+		return;
+	text += 4;
+	left = MIN(e->in.len - (size_t)(text - begin), sizeof(e->end.reason) - 1);
+	while (n < left && text[n] && text[n] != '\n' && text[n] != '\r')
+		n++;
+	memcpy(e->end.reason, text, n);
+	e->end.reason[n] = '\0';
+}
+
+static void endpoint_take_answer(struct endpoint *e, const uint8_t *bytes, size_t n)
+{
+	size_t head_bytes;
+	int r = buf_append(&e->in, bytes, n, ANSWER_MAX);
+
+	if (r < 0) {
+		endpoint_end(e, r == -ENOMEM ? ENDPOINT_END_LOST : ENDPOINT_END_NOT_WS, r);
+		return;
+	}
+	r = upgrade_check_response((char *)e->in.data, e->in.len, e->key, &head_bytes,
+				   &e->end.status);
+	if (r == 0) {
+		endpoint_opened(e, head_bytes);
+	} else if (r == UPGRADE_E_REFUSED) {
+		endpoint_take_refusal(e);
+		endpoint_end(e, ENDPOINT_END_REFUSED, 0);
+	} else if (r != HTTP_MORE) {
+		endpoint_end(e, ENDPOINT_END_NOT_WS, 0);
+	}
+}
+
+static void endpoint_send_request(struct endpoint *e)
+{
+	const struct sock_options options = {.nodelay = true, .keepalive_s = 60};
+	const struct target *target = e->loop->target;
+	char request[sizeof(target->request_path) + sizeof(target->host) + sizeof(target->headers) +
+		     512];
+	uint8_t random[16];
+	size_t n;
+	int r;
+
+	sock_set_options(e->transport.fd, &options);
+	system_random(random, sizeof(random));
+	upgrade_format_key(e->key, random);
+	n = upgrade_format_request(request, sizeof(request), target->host, target->request_path,
+				   e->key, target->headers);
+	WB_ASSERT(n > 0);
+	e->state = ENDPOINT_HANDSHAKE;
+	r = endpoint_queue(e, request, n);
+	if (r < 0)
+		endpoint_end(e, ENDPOINT_END_LOST, r);
+}
+
+/* ---------------------------------------------------------------------- reading */
+
+static void endpoint_take(struct endpoint *e, uint8_t *bytes, size_t n)
+{
+	if (e->state == ENDPOINT_HANDSHAKE)
+		endpoint_take_answer(e, bytes, n);
+	else
+		endpoint_feed(e, bytes, n);
+}
+
+/* Of TLS, the words are those of the call that failed just now, or were kept then. */
+static void endpoint_lost(struct endpoint *e, int error)
+{
+	if (error == -EPROTO && !e->end.reason[0])
+		endpoint_keep_failure(e);
+	endpoint_end(e, error == -EPROTO ? ENDPOINT_END_TLS : ENDPOINT_END_LOST, error);
+}
+
+/*
+ * Reports are edge-triggered: all has to be read, which a read that leaves room in
+ * the buffer shows, unless the other's end is to be read as well.
+ */
+static void endpoint_read(struct endpoint *e, bool to_the_end)
+{
+	struct endpoint_loop *l = e->loop;
+
+	for (int i = 0; i < READS_PER_TURN; i++) {
+		ssize_t got = transport_recv(&e->transport, l->read_buffer, ENDPOINT_READ_BYTES);
+
+		if (got == -EAGAIN && !e->send_error)
+			return;
+		if (got <= 0) {
+			endpoint_lost(e,
+				      e->send_error && got >= -EAGAIN ? e->send_error : (int)got);
+			return;
+		}
+		l->read_ns = clock_now_ns();
+		e->last_read_ns = l->read_ns;
+		endpoint_take(e, l->read_buffer, (size_t)got);
+		if (e->state == ENDPOINT_ENDED ||
+		    ((size_t)got < ENDPOINT_READ_BYTES && !to_the_end &&
+		     !transport_has_more(&e->transport)))
+			return;
+	}
+	if (list_is_empty(&e->in_unread))
+		list_add_tail(&l->unread, &e->in_unread);
+}
+
+/* ------------------------------------------------------------------- connecting */
+
+static bool endpoint_try_address(struct endpoint *e);
+
+/* The address didn't answer: the next one, or the end. */
+static void endpoint_unreachable(struct endpoint *e, int error)
+{
+	if (e->transport.fd >= 0) {
+		reactor_del(&e->loop->reactor, &e->source, e->transport.fd);
+		transport_close(&e->transport, false);
+	}
+	e->end.error = error;
+	e->address++;
+	if (!endpoint_try_address(e))
+		endpoint_end(e, ENDPOINT_END_UNREACHABLE, e->end.error);
+}
+
+static void endpoint_ready(struct reactor_source *s, uint32_t events)
+{
+	struct endpoint *e = CONTAINER_OF(s, struct endpoint, source);
+
+	if (e->state == ENDPOINT_CONNECTING) {
+		int error = sock_error(e->transport.fd);
+
+		if (error) {
+			endpoint_unreachable(e, error);
+			return;
+		}
+		endpoint_send_request(e);
+	}
+	/* TLS may have waited for either, whichever it is that it does. */
+	if (transport_is_layered(&e->transport) && transport_flush(&e->transport) == 0)
+		events |= EPOLLIN | EPOLLOUT;
+	if (events & EPOLLOUT && e->is_send_blocked) {
+		e->is_send_blocked = false;
+		if (list_is_empty(&e->in_unsent))
+			list_add_tail(&e->loop->unsent, &e->in_unsent);
+	}
+	if (e->state != ENDPOINT_ENDED && events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR))
+		endpoint_read(e, events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR));
+}
+
+static int endpoint_watch(struct endpoint *e, int fd)
+{
+	const struct target *target = e->loop->target;
+
+	if (!target->tls) {
+		transport_init_plain(&e->transport, fd);
+	} else if (transport_init_tls_client(&e->transport, fd, target->tls, target->name)) {
+		transport_init_plain(&e->transport, fd); /* to be closed */
+		return -ENOMEM;
+	}
+	return reactor_add(&e->loop->reactor, &e->source, fd,
+			   EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, endpoint_ready);
+}
+
+/* False when none is left; e->end.error says what was wrong with the last. */
+static bool endpoint_try_address(struct endpoint *e)
+{
+	const struct target *target = e->loop->target;
+
+	for (; e->address < target->n_addresses; e->address++) {
+		int fd, error = sock_connect(target->address[e->address], target->port, &fd);
+
+		if (!error)
+			error = endpoint_watch(e, fd);
+		if (!error)
+			return true;
+		if (e->transport.fd >= 0)
+			transport_close(&e->transport, false);
+		e->end.error = error;
+	}
+	return false;
+}
+
+static void endpoint_timer_due(struct wheel_timer *t)
+{
+	endpoint_end(CONTAINER_OF(t, struct endpoint, timer), ENDPOINT_END_TIMEOUT, -ETIMEDOUT);
+}
+
+/* True, or the connection has ended. */
+static bool endpoint_prepare(struct endpoint *e)
+{
+	int r = 0;
+
+	e->state = ENDPOINT_CONNECTING;
+	e->loop->opening++;
+	if (!e->decoder)
+		e->decoder = ws_decoder_new(WS_CLIENT, 0);
+	else
+		r = ws_decoder_reset(e->decoder, 0);
+	if (!e->decoder || r < 0) {
+		endpoint_end(e, ENDPOINT_END_UNREACHABLE, -ENOMEM);
+		return false;
+	}
+	wheel_add(&e->loop->reactor.wheel, &e->timer, clock_now_ns() + ENDPOINT_HANDSHAKE_NS);
+	return true;
+}
+
+/* All about the last connection is forgotten. */
+static void endpoint_clear(struct endpoint *e)
+{
+	WB_ASSERT(e->state == ENDPOINT_IDLE);
+	e->end = (struct endpoint_end){.code = WS_CODE_NO_STATUS};
+	e->transport.fd = -1;
+	e->address = 0;
+	e->opcode = 0;
+	e->control_n = 0;
+	e->send_error = 0;
+	e->was_refused_room = false;
+	e->is_send_blocked = false;
+}
+
+void endpoint_connect(struct endpoint *e)
+{
+	reactor_assert_here(&e->loop->reactor);
+	endpoint_clear(e);
+	e->state = ENDPOINT_WAITING;
+	list_add_tail(&e->loop->waiting, &e->in_waiting);
+}
+
+void endpoint_connect_fd(struct endpoint *e, int fd)
+{
+	int error;
+
+	reactor_assert_here(&e->loop->reactor);
+	endpoint_clear(e);
+	if (!endpoint_prepare(e)) {
+		fd_closep(&fd);
+		return;
+	}
+	error = endpoint_watch(e, fd);
+	if (error)
+		endpoint_end(e, ENDPOINT_END_UNREACHABLE, error);
+	else
+		endpoint_send_request(e);
+}
+
+void endpoint_close(struct endpoint *e, uint16_t code, const char *reason)
+{
+	uint8_t payload[WS_MAX_CONTROL];
+
+	if (e->state == ENDPOINT_OPEN) {
+		endpoint_queue_control(e, WS_CLOSE, payload,
+				       ws_format_close(payload, code, reason));
+		e->state = ENDPOINT_CLOSING;
+		wheel_add(&e->loop->reactor.wheel, &e->timer, clock_now_ns() + ENDPOINT_CLOSE_NS);
+	} else if (e->state == ENDPOINT_WAITING || is_opening(e)) {
+		e->end.code = code;
+		endpoint_end(e, ENDPOINT_END_CLOSED, 0);
+	}
+}
+
+void endpoint_abort(struct endpoint *e, int error)
+{
+	endpoint_end(e, ENDPOINT_END_TIMEOUT, error);
+}
+
+void endpoint_init(struct endpoint *e, struct endpoint_loop *l, const struct endpoint_ops *ops)
+{
+	e->loop = l;
+	e->ops = ops;
+	e->transport.fd = -1;
+	list_init(&e->in_unsent);
+	list_init(&e->in_unread);
+	list_init(&e->in_waiting);
+	wheel_timer_init(&e->timer, endpoint_timer_due);
+}
+
+void endpoint_fini(struct endpoint *e)
+{
+	WB_ASSERT(e->state == ENDPOINT_IDLE);
+	e->decoder = ws_decoder_free(e->decoder);
+	buf_fini(&e->in);
+	buf_fini(&e->out);
+}
+
+/* ------------------------------------------------------------------------- loop */
+
+static bool endpoint_loop_has_work(struct reactor *r)
+{
+	const struct endpoint_loop *l = loop_of(r);
+
+	return !list_is_empty(&l->unread) || !list_is_empty(&l->unsent) ||
+	       (!list_is_empty(&l->waiting) && l->opening < ENDPOINT_MAX_OPENING);
+}
+
+static void endpoint_loop_work(struct reactor *r)
+{
+	struct endpoint_loop *l = loop_of(r);
+	struct list unread, *node;
+
+	list_init(&unread);
+	list_splice_tail(&unread, &l->unread); /* what goes on unread is for the next turn */
+	while ((node = list_pop(&unread)))
+		endpoint_read(CONTAINER_OF(node, struct endpoint, in_unread), true);
+	while (l->opening < ENDPOINT_MAX_OPENING && (node = list_pop(&l->waiting))) {
+		struct endpoint *e = CONTAINER_OF(node, struct endpoint, in_waiting);
+
+		if (endpoint_prepare(e) && !endpoint_try_address(e))
+			endpoint_end(e, ENDPOINT_END_UNREACHABLE, e->end.error);
+	}
+	while ((node = list_pop(&l->unsent)))
+		endpoint_flush(CONTAINER_OF(node, struct endpoint, in_unsent));
+}
+
+int endpoint_loop_init(struct endpoint_loop *l, const struct target *target,
+		       const struct endpoint_limits *limits)
+{
+	static const struct reactor_ops ops = {
+		.has_work = endpoint_loop_has_work,
+		.work = endpoint_loop_work,
+	};
+	int r;
+
+	list_init(&l->unsent);
+	list_init(&l->unread);
+	list_init(&l->waiting);
+	l->signal_fd = -1;
+	l->target = target;
+	l->limits = *limits;
+	l->read_buffer = malloc(ENDPOINT_READ_BYTES);
+	if (!l->read_buffer)
+		return -ENOMEM;
+	r = reactor_init(&l->reactor, &ops);
+	if (r < 0) {
+		freep(&l->read_buffer);
+		l->read_buffer = NULL;
+		return r;
+	}
+	reactor_own(&l->reactor);
+	return 0;
+}
+
+static void signal_ready(struct reactor_source *source, uint32_t events)
+{
+	struct endpoint_loop *l = CONTAINER_OF(source, struct endpoint_loop, signal_source);
+	struct signalfd_siginfo info;
+
+	(void)events;
+	if (read(l->signal_fd, &info, sizeof(info)) == (ssize_t)sizeof(info))
+		l->on_signal(l);
+}
+
+int endpoint_loop_on_signal(struct endpoint_loop *l, void (*fn)(struct endpoint_loop *l))
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGHUP);
+	(void)signal(SIGPIPE, SIG_IGN);
+	l->on_signal = fn;
+	l->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	if (l->signal_fd < 0 || sigprocmask(SIG_BLOCK, &set, NULL) < 0)
+		return -errno;
+	return reactor_add(&l->reactor, &l->signal_source, l->signal_fd, EPOLLIN, signal_ready);
+}
+
+void endpoint_loop_fini(struct endpoint_loop *l)
+{
+	if (!l->read_buffer)
+		return;
+	fd_closep(&l->signal_fd);
+	reactor_fini(&l->reactor);
+	freep(&l->read_buffer);
+	l->read_buffer = NULL;
+}
+
+int endpoint_loop_turn(struct endpoint_loop *l, uint64_t longest_ns)
+{
+	return reactor_turn(&l->reactor, longest_ns);
+}
