@@ -76,12 +76,14 @@ static void refuse_text(struct conn *c, const message *m, uint32_t code, const c
 
 static void refuse_for_limit(struct conn *c, const message *m, uint32_t code, const char *setting)
 {
-	char text[160];
+	char reason[64], text[160];
 
 	METRIC_INC(c->env->metrics, message_errors);
-	snprintf(text, sizeof(text), "sent a message that is refused: past %s", setting);
+	/* The client learns the setting's name; the log says the same about the client. */
+	snprintf(reason, sizeof(reason), "past %s", setting);
+	snprintf(text, sizeof(text), "sent a message that is refused: %s", reason);
 	conn_log(c, LOG_INFO, EV_LIMIT_EXCEEDED, setting, text);
-	protocol_error(c, m, code, text + strlen("sent a message that is refused: "));
+	protocol_error(c, m, code, reason);
 }
 
 /* ------------------------------------------------------------------- delivering */
