@@ -91,8 +91,8 @@ static void pin(struct member *m)
 	slot_of(m->channel, m->next)->pins++;
 	m->is_lagging = true;
 	c->n_lagging++;
-	if (list_is_empty(&c->behind_node))
-		list_add_tail(&c->env->behind, &c->behind_node);
+	if (list_is_empty(&c->unsent_node))
+		list_add_tail(&c->env->unsent, &c->unsent_node);
 }
 
 void channel_rewind(struct member *m, uint64_t next)
@@ -193,7 +193,7 @@ static const struct frame_bytes *bytes_for(const struct member *m, uint64_t seq)
 
 	if (!f || f->sender == m->conn->serial)
 		return NULL;
-	return frame_variant_for(f, m->conn->caps, m->conn->window, m->channel->env->maker);
+	return frame_variant_for(f, m->conn->caps, m->conn->deflate_window, m->channel->env->maker);
 }
 
 static void count_sent(const struct channel *ch, uint64_t frames, uint64_t bytes)
@@ -283,7 +283,7 @@ static bool send_range(struct member *m, uint64_t to, size_t *share)
 
 static unsigned class_of(const struct conn *c)
 {
-	return (c->caps / MSG_CAP_GZIP) % 8 * DEFLATE_N_WINDOWS + c->window;
+	return (c->caps / MSG_CAP_GZIP) % 8 * DEFLATE_N_WINDOWS + c->deflate_window;
 }
 
 static unsigned caps_of_class(unsigned class)

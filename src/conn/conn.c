@@ -19,7 +19,7 @@
 enum conn_input_kind {
 	IN_UPGRADED, /* the handshake was answered with 101 */
 	IN_CLOSE,    /* a Close or a refusal was queued */
-	IN_SAID,     /* all that was queued is out, the last of it included */
+	IN_DRAINED,  /* all that was queued is out, the last of it included */
 	IN_BROKEN,   /* the transport is gone, or has to be */
 	IN_N
 };
@@ -32,7 +32,7 @@ static const uint8_t transition[CONN_N_STATES][IN_N] = {
 	[CONN_HANDSHAKE][IN_BROKEN]   = CONN_DEAD,
 	[CONN_OPEN][IN_CLOSE]         = CONN_CLOSING,
 	[CONN_OPEN][IN_BROKEN]        = CONN_DEAD,
-	[CONN_CLOSING][IN_SAID]       = CONN_LINGERING,
+	[CONN_CLOSING][IN_DRAINED]       = CONN_LINGERING,
 	[CONN_CLOSING][IN_BROKEN]     = CONN_DEAD,
 	[CONN_LINGERING][IN_BROKEN]   = CONN_DEAD,
 };
@@ -44,8 +44,8 @@ int conn_env_init(struct conn_env *env)
 	list_init(&env->to_read);
 	list_init(&env->to_write);
 	list_init(&env->stalled);
-	list_init(&env->behind);
-	list_init(&env->holding);
+	list_init(&env->unsent);
+	list_init(&env->partial_inputs);
 	env->read_buffer_bytes = READ_BUFFER_BYTES;
 	env->read_buffer = malloc(env->read_buffer_bytes);
 	return env->read_buffer ? 0 : -ENOMEM;
@@ -69,6 +69,54 @@ static void conn_die(struct reactor_deferred *d)
 	c->env->ops->dead(c);
 }
 
+/* ----------------------------------------------------------------------- names */
+
+const char *conn_session_id(const struct conn *c)
+{
+	return c->names ? c->names->session_id : "";
+}
+
+const char *conn_left_path_channel(const struct conn *c)
+{
+	return c->names ? c->names->left_path_channel : NULL;
+}
+
+/* Both at once; @channel is the connection's from here on. */
+static void conn_set_names(struct conn *c, const char *session_id, char *channel)
+{
+	size_t n = strlen(session_id) + 1;
+	struct conn_names *names = n > 1 || channel ? malloc(sizeof(*names) + n) : NULL;
+
+	if (names) {
+		names->left_path_channel = channel;
+		memcpy(names->session_id, session_id, n);
+	} else {
+		free(channel);
+	}
+	free(c->names);
+	c->names = names;
+}
+
+void conn_set_session_id(struct conn *c, const char *id)
+{
+	conn_set_names(c, id, c->names ? c->names->left_path_channel : NULL);
+}
+
+void conn_set_left_path_channel(struct conn *c, const char *channel)
+{
+	if (c->names)
+		free(c->names->left_path_channel);
+	conn_set_names(c, conn_session_id(c), strdup(channel));
+}
+
+static void conn_drop_names(struct conn *c)
+{
+	if (c->names)
+		free(c->names->left_path_channel);
+	free(c->names);
+	c->names = NULL;
+}
+
 /* Lets go of everything that is not the struct itself. */
 static void conn_release(struct conn *c)
 {
@@ -77,17 +125,12 @@ static void conn_release(struct conn *c)
 	c->env->n_all--;
 	list_del(&c->read_node);
 	list_del(&c->write_node);
-	list_del(&c->behind_node);
+	list_del(&c->unsent_node);
 	conn_drop_input(c);
 	conn_drop_output(c);
-	free(c->session_id);
-	c->session_id = NULL;
+	conn_drop_names(c);
 	free(c->grant);
 	c->grant = NULL;
-	if (!c->home.channel) {
-		free(c->home.left_name);
-		c->home.left_name = NULL;
-	}
 }
 
 void conn_arm(struct conn *c, uint64_t deadline_ns)
@@ -203,7 +246,7 @@ static uint64_t check_message_timeout(struct conn *c, uint64_t now)
 	deadline = c->input->started_ns + c->env->config->message_timeout;
 	if (now < deadline)
 		return deadline;
-	if (conn_is_held(c)) { /* it is ours to go on */
+	if (conn_is_paused(c)) { /* it is ours to go on */
 		c->input->started_ns = now;
 		return now + c->env->config->message_timeout;
 	}
@@ -217,8 +260,8 @@ static uint64_t check_throttle(struct conn *c, uint64_t now)
 {
 	if (!c->is_throttled)
 		return UINT64_MAX;
-	if (!conn_window_is_over(c, now))
-		return now + conn_window_left_ns(c, now);
+	if (!conn_rate_second_is_over(c, now))
+		return now + conn_rate_left_ns(c, now);
 	c->is_throttled = false;
 	conn_want_read(c);
 	return UINT64_MAX;
@@ -290,7 +333,7 @@ void conn_init(struct conn *c, struct conn_env *env, const struct sock_peer *pee
 	env->n_all++;
 	list_init(&c->read_node);
 	list_init(&c->write_node);
-	list_init(&c->behind_node);
+	list_init(&c->unsent_node);
 	wheel_timer_init(&c->timer, conn_timer_due);
 	conn_arm(c, env->reactor->now_ns + env->config->handshake_timeout);
 }
@@ -313,9 +356,9 @@ void conn_upgraded(struct conn *c)
 	env->ops->opened(c);
 }
 
-void conn_said(struct conn *c)
+void conn_drained(struct conn *c)
 {
-	conn_step(c, IN_SAID);
+	conn_step(c, IN_DRAINED);
 }
 
 void conn_abort(struct conn *c)
@@ -418,7 +461,7 @@ void conn_event(struct reactor_source *s, uint32_t events)
 	if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) {
 		c->can_read = true;
 		/* Bytes that may not be processed now are a sign of life all the same. */
-		if (c->state == CONN_OPEN && conn_is_held(c))
+		if (c->state == CONN_OPEN && conn_is_paused(c))
 			c->last_sign_ns = c->env->reactor->now_ns;
 		conn_read(c);
 	}
@@ -465,7 +508,7 @@ void conn_log(const struct conn *c, int priority, enum log_event_id event, const
 	conn_format_setting(value, sizeof(value), c, setting);
 	log_write(&sites[event], priority, event,
 		  LOG_FIELDS(LOG_TEXT("PEER", peer), LOG_TEXT("CLIENT_ID", c->was_open ? id : NULL),
-			     LOG_TEXT("CHANNEL", c->was_open ? c->env->ops->home_name(c) : NULL),
+			     LOG_TEXT("CHANNEL", c->was_open ? c->env->ops->path_channel(c) : NULL),
 			     LOG_TEXT("SETTING", setting)),
 		  "%s %s%s", peer, text, value);
 }

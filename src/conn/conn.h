@@ -67,25 +67,27 @@ struct WB_OWNER(worker) member {
 	struct conn *conn;
 	struct member *sibling; /* the connection's next membership */
 	uint64_t next;          /* number of the next message to send */
-	union {
-		uint64_t last_own; /* number + 1 of the last message it published here; 0: none */
-		char *left_name;   /* of a home while it isn't a member: the channel's name, or NULL
-				    */
-	};
-	uint32_t index;  /* in the channel's members */
-	bool is_lagging; /* @next is pinned in the log */
+	uint64_t last_own;      /* number + 1 of the last message it published here; 0: none */
+	uint32_t index;         /* in the channel's members */
+	bool is_lagging;        /* @next is pinned in the log */
+};
+
+/* Names that few connections have. */
+struct WB_OWNER(worker) conn_names {
+	char *left_path_channel; /* its path's channel, once it left that; or NULL */
+	char session_id[];       /* the client's own; "": none */
 };
 
 /* What is held for an incomplete frame or message, and bytes that wait to be processed. */
 struct WB_OWNER(worker) conn_input {
-	struct list node; /* in env->holding */
+	struct list node; /* in env->partial_inputs */
 	struct conn *conn;
 	struct ws_decoder *decoder; /* in the middle of a frame, or NULL */
 	struct buf message;         /* payload so far; in the handshake: the head so far */
 	struct buf parked;          /* read, but not processed yet */
 	size_t parked_at;           /* of @parked, what is done */
 	size_t grow_to;      /* bound on the memory of @message in this frame; 0: not known yet */
-	size_t charged;      /* bytes counted in env->reassembly_bytes */
+	size_t accounted;    /* bytes counted in env->reassembly_bytes */
 	uint64_t started_ns; /* when the message began; 0: none is incomplete */
 	uint32_t utf8;       /* state of the text so far */
 	struct inflater *inflater; /* @message is whole and being inflated, over several turns */
@@ -119,33 +121,34 @@ struct WB_OWNER(worker) conn {
 		struct wheel_timer timer;      /* the earliest of all deadlines */
 		struct reactor_deferred death; /* once it is dead */
 	};
-	struct list node;         /* in env->all */
-	struct list read_node;    /* in env->to_read: goes on reading in the next turn */
-	struct list write_node;   /* in env->to_write: has something to send in this turn */
-	struct list behind_node;  /* in env->behind: something waits for it */
-	struct member home;       /* of the channel that the path named */
-	struct member *members;   /* all memberships, by sibling */
-	struct conn_input *input; /* NULL at a frame boundary */
-	struct conn_output *out;  /* conn_no_output when nothing waits */
-	char *session_id;         /* the client's own, or NULL */
-	struct grant *grant;      /* what it may, and who it is; NULL: whatever it likes */
+	struct list node;          /* in env->all */
+	struct list read_node;     /* in env->to_read: goes on reading in the next turn */
+	struct list write_node;    /* in env->to_write: has something to send in this turn */
+	struct list unsent_node;   /* in env->unsent: something waits for it */
+	struct member path_member; /* of the channel that the path named */
+	struct member *members;    /* all memberships, by sibling */
+	struct conn_input *input;  /* NULL at a frame boundary */
+	struct conn_output *out;   /* conn_no_output when nothing waits */
+	struct conn_names *names;  /* NULL: neither of them */
+	struct grant *grant;       /* what it may, and who it is; NULL: whatever it likes */
 
-	uint64_t serial;       /* unique in the process */
-	uint64_t connected_ms; /* wall clock */
-	uint64_t last_sign_ns; /* last complete frame; at first: when accepted */
-	uint64_t ping_ns;      /* when a Ping went that is unanswered; 0: none */
-	uint64_t over_ns;      /* since when it is past its send limits; 0: it isn't */
-	uint32_t window_ms;    /* start of the second in which frames are counted; wraps */
-	uint32_t window_frames;
+	uint64_t serial;         /* unique in the process */
+	uint64_t connected_ms;   /* wall clock */
+	uint64_t last_sign_ns;   /* last complete frame; at first: when accepted */
+	uint64_t ping_ns;        /* when a Ping went that is unanswered; 0: none */
+	uint64_t over_ns;        /* since when it is past its send limits; 0: it isn't */
+	uint32_t rate_second_ms; /* start of the second in which frames are counted; wraps */
+	uint32_t rate_frames;
 	uint16_t refuse_status; /* decided at accept: answer the handshake with it; 0: don't */
 	uint16_t close_code;    /* that the connection ended with */
 	uint16_t n_members;
 	uint16_t n_lagging;
 	struct sock_peer peer;
-	uint8_t id[16];     /* client id */
-	uint8_t state;      /* enum conn_state */
-	uint8_t caps;       /* MSG_CAP_ bits in force for both */
-	uint8_t window : 2; /* enum deflate_window: what the client takes; and it may deflate */
+	uint8_t id[16]; /* client id */
+	uint8_t state;  /* enum conn_state */
+	uint8_t caps;   /* MSG_CAP_ bits in force for both */
+	/* Its enum: what the client takes, and that it may deflate. */
+	uint8_t deflate_window : 2;
 	bool is_echo : 1;
 	bool can_read : 1;
 	bool can_write : 1;
@@ -154,16 +157,16 @@ struct WB_OWNER(worker) conn {
 	bool got_close : 1; /* the peer's Close came */
 	bool was_open : 1;
 	bool is_throttled : 1;
-	bool is_spool_held : 1; /* a chunk of it waits for room in the spool's queue */
-	bool awaits_proxy : 1;  /* the PROXY header comes first */
-	bool awaits_tls : 1;    /* TLS begins behind it */
-	bool is_too_many : 1;   /* of the address that it named: answer the handshake with 429 */
+	bool awaits_spool : 1; /* a chunk of it waits for room in the spool's queue */
+	bool awaits_proxy : 1; /* the PROXY header comes first */
+	bool awaits_tls : 1;   /* TLS begins behind it */
+	bool is_too_many : 1;  /* of the address that it named: answer the handshake with 429 */
 };
 
 /* What a connection tells upward. All are called on the worker's thread. */
 struct WB_FROZEN conn_ops {
-	/* The handshake is right: 0 = may come in (is a member of its home now), else 503:
-	 * max_channels, or 403: its grant does not allow the channel. */
+	/* The handshake is right: 0 = may come in (is a member of its path's channel now), else
+	 * 503: max_channels, or 403: its grant does not allow the channel. */
 	int (*admit)(struct conn *c, const struct upgrade *u);
 	/* A proxy says that the client is @peer: 0 = so be it, else 429: too many of that address.
 	 */
@@ -177,8 +180,8 @@ struct WB_FROZEN conn_ops {
 	void (*catch_up)(struct conn *c);
 	/* Looks at the send limits; called when it is past them for the grace, too. */
 	void (*check_limits)(struct conn *c);
-	/* Name of its home for log lines, or NULL; only for one that was let in. */
-	const char *(*home_name)(const struct conn *c);
+	/* Name of its path's channel for log lines, or NULL; only for one that was let in. */
+	const char *(*path_channel)(const struct conn *c);
 	/* It is not open any more: leave all channels. Once, if admit() let it in. */
 	void (*left)(struct conn *c);
 	/* End of the turn: free it. */
@@ -201,8 +204,8 @@ struct WB_OWNER(worker) conn_env {
 	struct list to_read;  /* go on in the next turn */
 	struct list to_write; /* are flushed at the end of this turn */
 	struct list stalled;  /* wait for the end of congestion, by read_node */
-	struct list behind;
-	struct list holding; /* of conn_input */
+	struct list unsent;
+	struct list partial_inputs; /* of conn_input */
 	size_t reassembly_bytes;
 	struct ws_decoder *decoders[CONN_DECODERS];
 	size_t n_decoders;
@@ -212,7 +215,7 @@ struct WB_OWNER(worker) conn_env {
 	size_t zip_left;           /* bytes that may still be inflated or deflated in this share */
 	bool is_congested;         /* a ring and its outbox are full: nobody may publish */
 	bool is_stopping;          /* nothing is read any more */
-	bool is_paused;            /* nothing is read for a while */
+	bool is_frozen;            /* nothing is read for a while */
 	bool is_restoring;         /* those of the process before come back one by one */
 };
 
@@ -262,7 +265,7 @@ void conn_want_write(struct conn *c);
 void conn_flush(struct conn *c);
 
 /* Nothing private waits and nothing is in transit: a channel may send to it directly. */
-static inline bool conn_is_clear(const struct conn *c)
+static inline bool conn_can_send_now(const struct conn *c)
 {
 	return c->out == &conn_no_output && c->can_write;
 }
@@ -270,7 +273,7 @@ static inline bool conn_is_clear(const struct conn *c)
 /* The same, and no membership is behind. */
 static inline bool conn_is_caught_up(const struct conn *c)
 {
-	return conn_is_clear(c) && c->n_lagging == 0;
+	return conn_can_send_now(c) && c->n_lagging == 0;
 }
 
 /**
@@ -340,6 +343,18 @@ char *conn_format_setting(char *out, size_t cap, const struct conn *c, const cha
  */
 void conn_log(const struct conn *c, int priority, enum log_event_id event, const char *setting,
 	      const char *text);
+
+/* What the client calls itself, "": nothing. */
+const char *conn_session_id(const struct conn *c);
+
+/* Without memory it has none. */
+void conn_set_session_id(struct conn *c, const char *id);
+
+/* The path's channel once it left that, or NULL. It stays so when it joins it again. */
+const char *conn_left_path_channel(const struct conn *c);
+
+/* Without memory it is forgotten. */
+void conn_set_left_path_channel(struct conn *c, const char *channel);
 
 /* Its user id: who its grant says it is, else "user-ADDR:PORT". @out has CONN_USER_MAX bytes. */
 #define CONN_USER_MAX (TOKEN_USER_MAX + 1)

@@ -42,7 +42,7 @@ static bool has_place(struct conn *c)
 	return true;
 }
 
-/* True when it is a member of its home now; else it was refused. */
+/* True when it is a member of its path's channel now; else it was refused. */
 static bool find_room(struct conn *c, const struct upgrade *u)
 {
 	struct metrics *m = c->env->metrics;
@@ -229,7 +229,7 @@ static void upgrade_now(struct conn *c, const struct http_request *request)
 		return;
 	if (!c->env->config->permessage_deflate)
 		window = DEFLATE_NONE;
-	c->window = window;
+	c->deflate_window = window;
 	n = upgrade_format_ok(answer, sizeof(answer), &u, window ? extension : NULL);
 	conn_send_raw(c, answer, n);
 	conn_upgraded(c);

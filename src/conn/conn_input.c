@@ -23,7 +23,7 @@ struct conn_input *conn_input_of(struct conn *c)
 	if (!c->input)
 		return NULL;
 	c->input->conn = c;
-	list_add_tail(&c->env->holding, &c->input->node);
+	list_add_tail(&c->env->partial_inputs, &c->input->node);
 	return c->input;
 }
 
@@ -38,7 +38,7 @@ static void give_back(struct conn_env *env, struct ws_decoder *d)
 static struct ws_decoder *take_decoder(const struct conn *c)
 {
 	struct conn_env *env = c->env;
-	uint8_t allowed = c->window ? WS_RSV1 : 0;
+	uint8_t allowed = c->deflate_window ? WS_RSV1 : 0;
 	struct ws_decoder *d;
 
 	if (env->n_decoders == 0)
@@ -51,9 +51,9 @@ static void recharge(struct conn *c, size_t bytes)
 {
 	struct conn_env *env = c->env;
 
-	env->reassembly_bytes += bytes - c->input->charged;
-	METRIC_ADD(env->metrics, reassembly_bytes, (uint64_t)bytes - c->input->charged);
-	c->input->charged = bytes;
+	env->reassembly_bytes += bytes - c->input->accounted;
+	METRIC_ADD(env->metrics, reassembly_bytes, (uint64_t)bytes - c->input->accounted);
+	c->input->accounted = bytes;
 }
 
 void conn_drop_input(struct conn *c)
@@ -81,10 +81,10 @@ static void enforce_reassembly(struct conn_env *env)
 	while (!env->is_restoring && env->reassembly_bytes > env->config->reassembly_memory) {
 		struct conn_input *most = NULL;
 
-		LIST_FOREACH (node, &env->holding) {
+		LIST_FOREACH (node, &env->partial_inputs) {
 			struct conn_input *in = CONTAINER_OF(node, struct conn_input, node);
 
-			if (!most || in->charged > most->charged)
+			if (!most || in->accounted > most->accounted)
 				most = in;
 		}
 		if (!most)
@@ -159,12 +159,12 @@ static bool may_process(struct conn *c, unsigned *budget)
 		return false;
 	if (c->state == CONN_CLOSING)
 		return true;
-	if (conn_window_is_over(c, now)) {
-		c->window_ms = (uint32_t)(now / NS_PER_MS);
-		c->window_frames = 0;
+	if (conn_rate_second_is_over(c, now)) {
+		c->rate_second_ms = (uint32_t)(now / NS_PER_MS);
+		c->rate_frames = 0;
 	}
 	if (config->max_incoming_frames_per_second &&
-	    c->window_frames >= config->max_incoming_frames_per_second) {
+	    c->rate_frames >= config->max_incoming_frames_per_second) {
 		METRIC_INC(c->env->metrics, throttles);
 		if (config->rate_limit_action == RATE_CLOSE) {
 			conn_log(c, LOG_NOTICE, EV_THROTTLED, "max_incoming_frames_per_second",
@@ -177,7 +177,7 @@ static bool may_process(struct conn *c, unsigned *budget)
 			 "sends more than max_incoming_frames_per_second; not read until its next "
 			 "second");
 		c->is_throttled = true;
-		conn_arm(c, now + conn_window_left_ns(c, now));
+		conn_arm(c, now + conn_rate_left_ns(c, now));
 		return false;
 	}
 	if (conn_is_inflating(c))
@@ -187,15 +187,15 @@ static bool may_process(struct conn *c, unsigned *budget)
 		return false;
 	}
 	(*budget)--;
-	return !conn_is_held(c);
+	return !conn_is_paused(c);
 }
 
-bool conn_is_held(const struct conn *c)
+bool conn_is_paused(const struct conn *c)
 {
 	const struct config *config = c->env->config;
 
-	return c->env->is_congested || c->env->is_stopping || c->env->is_paused ||
-	       c->is_throttled || c->is_spool_held ||
+	return c->env->is_congested || c->env->is_stopping || c->env->is_frozen ||
+	       c->is_throttled || c->awaits_spool ||
 	       (c->out->queue && (c->out->queue_bytes > config->max_send_buffer / 2 ||
 				  c->out->queue_count > config->message_queue_size / 2));
 }
@@ -258,7 +258,7 @@ static size_t feed_some(struct conn *c, uint8_t *p, size_t n)
 /* True when it must not be read now; it is where it will be found again when it may. */
 static bool hold(struct conn *c)
 {
-	if (c->state != CONN_OPEN || !conn_is_held(c))
+	if (c->state != CONN_OPEN || !conn_is_paused(c))
 		return false;
 	if (c->env->is_congested && list_is_empty(&c->read_node))
 		list_add_tail(&c->env->stalled, &c->read_node);
@@ -332,7 +332,7 @@ void conn_feed_end(struct conn *c)
 		METRIC_INC(c->env->metrics, connection_errors);
 		c->close_code = WS_CODE_ABNORMAL;
 	}
-	if (c->state == CONN_CLOSING && c->got_close && !conn_is_said(c)) {
+	if (c->state == CONN_CLOSING && c->got_close && !conn_is_drained(c)) {
 		c->can_read = true; /* it still reads what we say; its end is met again then */
 		return;
 	}
@@ -381,7 +381,7 @@ void conn_read(struct conn *c)
 		conn_want_read(c);
 	conn_feed(c, env->read_buffer, (size_t)n);
 	/* An echo goes out while it is in the processor's cache. */
-	if (c->is_echo && c->state == CONN_OPEN && c->can_write && !conn_is_said(c))
+	if (c->is_echo && c->state == CONN_OPEN && c->can_write && !conn_is_drained(c))
 		conn_flush(c);
 }
 

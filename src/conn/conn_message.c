@@ -32,10 +32,10 @@ static struct frame *echo_deflated(struct conn *c, uint8_t opcode, const uint8_t
 {
 	struct conn_env *env = c->env;
 
-	if (!c->window || !frame_can_deflate(env->maker, n))
+	if (!c->deflate_window || !frame_can_deflate(env->maker, n))
 		return NULL;
 	env->zip_left -= MIN(n, env->zip_left);
-	return frame_new_deflated(opcode, p, n, c->window, env->maker, env->frame_account);
+	return frame_new_deflated(opcode, p, n, c->deflate_window, env->maker, env->frame_account);
 }
 
 static void echo(struct conn *c, uint8_t opcode, const uint8_t *p, size_t n)
@@ -351,7 +351,7 @@ void conn_take_piece(struct conn *c, const struct ws_piece *w)
 	bool is_control = w->opcode >= WS_CLOSE;
 
 	if (w->begins) {
-		c->window_frames++;
+		c->rate_frames++;
 		METRIC_INC(c->env->metrics, frames_received);
 		if (c->state == CONN_OPEN && !is_control && !check_data_frame(c, w))
 			return;

@@ -132,8 +132,8 @@ static void enqueue(struct conn *c, struct frame *f)
 		return;
 	}
 	queue_insert(c, f);
-	if (list_is_empty(&c->behind_node))
-		list_add_tail(&c->env->behind, &c->behind_node);
+	if (list_is_empty(&c->unsent_node))
+		list_add_tail(&c->env->unsent, &c->unsent_node);
 	conn_want_write(c);
 }
 
@@ -235,8 +235,8 @@ bool conn_transit(struct conn *c, struct frame *f, const struct frame_bytes *b, 
 	c->out->transit = frame_ref(f);
 	c->out->transit_bytes = b;
 	c->out->transit_at = sent;
-	if (list_is_empty(&c->behind_node))
-		list_add_tail(&c->env->behind, &c->behind_node);
+	if (list_is_empty(&c->unsent_node))
+		list_add_tail(&c->env->unsent, &c->unsent_node);
 	return true;
 }
 
@@ -362,34 +362,34 @@ static void send_some(struct conn *c)
 }
 
 /* The last word is out. With the peer's Close here too, or after a refusal, this side ends. */
-static void check_said(struct conn *c)
+static void conn_check_drained(struct conn *c)
 {
-	if (c->state == CONN_CLOSING && conn_is_said(c) && c->got_close)
-		conn_said(c);
+	if (c->state == CONN_CLOSING && conn_is_drained(c) && c->got_close)
+		conn_drained(c);
 }
 
 void conn_flush(struct conn *c)
 {
 	list_del(&c->write_node);
-	while (c->state != CONN_DEAD && c->can_write && !conn_is_said(c))
+	while (c->state != CONN_DEAD && c->can_write && !conn_is_drained(c))
 		send_some(c);
-	if (conn_is_said(c))
+	if (conn_is_drained(c))
 		release_output(c);
-	if (c->state == CONN_OPEN && c->n_lagging > 0 && conn_is_clear(c))
+	if (c->state == CONN_OPEN && c->n_lagging > 0 && conn_can_send_now(c))
 		c->env->ops->catch_up(c);
 	if (c->state == CONN_DEAD)
 		return;
-	check_said(c);
+	conn_check_drained(c);
 	if (c->state == CONN_DEAD)
 		return;
-	if (conn_is_said(c) && c->n_lagging == 0)
-		list_del(&c->behind_node);
+	if (conn_is_drained(c) && c->n_lagging == 0)
+		list_del(&c->unsent_node);
 	/* Rounds look at what lags; without any, it is what is private that went past a limit. */
 	if (c->state == CONN_OPEN && (c->over_ns || (c->out->queue && c->n_lagging > 0) ||
 				      c->out->queue_bytes > c->env->config->max_send_buffer ||
 				      c->out->queue_count > c->env->config->message_queue_size))
 		c->env->ops->check_limits(c);
-	if (c->state == CONN_OPEN && conn_has_input(c) && !conn_is_held(c))
+	if (c->state == CONN_OPEN && conn_has_input(c) && !conn_is_paused(c))
 		conn_want_read(c);
 }
 
@@ -427,8 +427,8 @@ bool conn_restore_output(struct conn *c, uint64_t head_sent, struct frame *trans
 	if (transit && !conn_transit(c, transit, bytes, at))
 		return false;
 	out->head_sent = (uint32_t)MIN(head_sent, (uint64_t)UINT32_MAX);
-	if (list_is_empty(&c->behind_node))
-		list_add_tail(&c->env->behind, &c->behind_node);
+	if (list_is_empty(&c->unsent_node))
+		list_add_tail(&c->env->unsent, &c->unsent_node);
 	conn_want_write(c);
 	return is_output_sound(out);
 }

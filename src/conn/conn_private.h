@@ -16,20 +16,20 @@
 #define CONN_CODE_EXPIRED 4003     /* of a Close: the authorization has ended */
 
 /* The second in which frames are counted. Times of 32 bits wrap: only differences count. */
-static inline uint64_t conn_window_age_ms(const struct conn *c, uint64_t now_ns)
+static inline uint64_t conn_rate_age_ms(const struct conn *c, uint64_t now_ns)
 {
-	return (uint32_t)((uint32_t)(now_ns / NS_PER_MS) - c->window_ms);
+	return (uint32_t)((uint32_t)(now_ns / NS_PER_MS) - c->rate_second_ms);
 }
 
-static inline bool conn_window_is_over(const struct conn *c, uint64_t now_ns)
+static inline bool conn_rate_second_is_over(const struct conn *c, uint64_t now_ns)
 {
-	return conn_window_age_ms(c, now_ns) >= 1000;
+	return conn_rate_age_ms(c, now_ns) >= 1000;
 }
 
 /* Until it is over, which it isn't. */
-static inline uint64_t conn_window_left_ns(const struct conn *c, uint64_t now_ns)
+static inline uint64_t conn_rate_left_ns(const struct conn *c, uint64_t now_ns)
 {
-	return (1000 - conn_window_age_ms(c, now_ns)) * NS_PER_MS;
+	return (1000 - conn_rate_age_ms(c, now_ns)) * NS_PER_MS;
 }
 
 /*
@@ -42,10 +42,10 @@ bool conn_take_proxy(struct conn *c);
 void conn_upgraded(struct conn *c);
 
 /* All that was queued is out: the Close, or the answer to a handshake. */
-void conn_said(struct conn *c);
+void conn_drained(struct conn *c);
 
 /* Nothing waits to be sent any more, and nothing is in transit. */
-static inline bool conn_is_said(const struct conn *c)
+static inline bool conn_is_drained(const struct conn *c)
 {
 	return !c->out->transit && !c->out->queue;
 }
@@ -65,7 +65,7 @@ static inline bool conn_has_input(const struct conn *c)
 
 /* May not process input now: congestion, throttling, a stop, or its own private queue is half full.
  */
-bool conn_is_held(const struct conn *c);
+bool conn_is_paused(const struct conn *c);
 
 /* What is held between reads, made if there is none; NULL without memory. */
 struct conn_input *conn_input_of(struct conn *c);

@@ -68,12 +68,12 @@ static bool save_members(const struct conn *c, Record__Connection *s, const stru
 		s->channel[n] = numbers->channel[m->channel->entry->slot];
 		s->next[n] = m->next;
 		s->own[n] = m->last_own;
-		if (m == &c->home)
-			s->home = (uint32_t)n + 1;
+		if (m == &c->path_member)
+			s->path_member = (uint32_t)n + 1;
 	}
 	s->n_channel = s->n_next = s->n_own = n;
-	if (!c->home.channel)
-		s->left_home = text_of(c->home.left_name);
+	if (!c->path_member.channel)
+		s->path_channel = text_of(conn_left_path_channel(c));
 	return true;
 }
 
@@ -198,13 +198,13 @@ Record__Connection *conn_save(const struct conn *c, uint64_t cookie, const struc
 	s->ping_ns = c->ping_ns;
 	s->over_ns = c->over_ns;
 	s->deadline_ns = c->timer.deadline_ns;
-	s->window_ms = c->window_ms;
-	s->window_frames = c->window_frames;
+	s->rate_second_ms = c->rate_second_ms;
+	s->rate_frames = c->rate_frames;
 	s->refuse_status = c->refuse_status;
 	s->close_code = c->close_code;
 	s->caps = c->caps;
-	s->window = c->window;
-	s->session_id = text_of(c->session_id);
+	s->deflate_window = c->deflate_window;
+	s->session_id = text_of(conn_session_id(c));
 	return s;
 }
 
@@ -238,7 +238,7 @@ static int restore_grant(struct conn *c, const Record__Grant *s)
 	return c->grant ? 0 : -ENOMEM;
 }
 
-/* What a client named itself, or its home: text without NUL. NULL: it has none, or no memory. */
+/* A name that a client gave: text without NUL. NULL: it has none, or no memory. */
 static char *restore_text(const ProtobufCBinaryData *s, size_t max)
 {
 	if (s->len == 0 || s->len > max || !utf8_valid(s->data, s->len) ||
@@ -252,8 +252,8 @@ static int restore_member(struct conn *c, const Record__Connection *s, size_t i,
 			  const struct restored *r)
 {
 	const struct hub_log *log;
-	bool is_home = s->home == i + 1;
-	struct member *m = &c->home;
+	bool is_path = s->path_member == i + 1;
+	struct member *m = &c->path_member;
 	int error;
 
 	if (s->channel[i] == 0 || s->channel[i] > r->n_channels)
@@ -261,13 +261,13 @@ static int restore_member(struct conn *c, const Record__Connection *s, size_t i,
 	log = &r->channel[s->channel[i] - 1];
 	if (!log->entry)
 		return -ENOMEM;
-	if (!is_home)
+	if (!is_path)
 		m = calloc(1, sizeof(*m));
 	error = m ? hub_rejoin(hub_of(c), c, m, log, s->next[i]) : -ENOMEM;
 	/* What it says of the future would be looked for in the log. */
 	if (error == 0)
 		m->last_own = MIN(s->own[i], directory_next_seq(log->entry));
-	else if (!is_home)
+	else if (!is_path)
 		free(m);
 	return error > 0 ? -EINVAL : error;
 }
@@ -276,15 +276,13 @@ static int restore_members(struct conn *c, const Record__Connection *s, const st
 {
 	int error = 0;
 
-	if (s->n_next != s->n_channel || s->n_own != s->n_channel || s->home > s->n_channel ||
-	    s->n_channel > UINT16_MAX ||
+	if (s->n_next != s->n_channel || s->n_own != s->n_channel ||
+	    s->path_member > s->n_channel || s->n_channel > UINT16_MAX ||
 	    (s->n_channel > 0 && (c->state != CONN_OPEN || c->is_echo)))
 		return -EINVAL;
 	/* The latest stands first in the record, and is the last to join. */
 	for (size_t i = s->n_channel; i-- > 0 && error == 0;)
 		error = restore_member(c, s, i, r);
-	if (error == 0 && !c->home.channel)
-		c->home.left_name = restore_text(&s->left_home, DIRECTORY_NAME_MAX);
 	return error;
 }
 
@@ -356,6 +354,17 @@ static int restore_chunk(struct conn *c, const Record__Chunk *s)
 	return transfer_resume_waiting(c, &job);
 }
 
+static void restore_names(struct conn *c, const Record__Connection *s)
+{
+	WB_CLEANUP(freep) char *session_id = restore_text(&s->session_id, CONN_SESSION_MAX);
+	WB_CLEANUP(freep) char *left = restore_text(&s->path_channel, DIRECTORY_NAME_MAX);
+
+	if (session_id)
+		conn_set_session_id(c, session_id);
+	if (left)
+		conn_set_left_path_channel(c, left);
+}
+
 static void restore_plain(struct conn *c, const Record__Connection *s)
 {
 	restore_flags(c, s->flags);
@@ -364,13 +373,14 @@ static void restore_plain(struct conn *c, const Record__Connection *s)
 	c->last_sign_ns = s->last_sign_ns;
 	c->ping_ns = s->ping_ns;
 	c->over_ns = s->over_ns;
-	c->window_ms = s->window_ms;
-	c->window_frames = s->window_frames;
+	c->rate_second_ms = s->rate_second_ms;
+	c->rate_frames = s->rate_frames;
 	c->close_code = (uint16_t)s->close_code;
 	c->caps = (uint8_t)(s->caps & (MSG_CAP_ACK | MSG_CAP_GZIP | MSG_CAP_ZSTD | MSG_CAP_LZ4));
-	c->window = s->window < DEFLATE_N_WINDOWS ? s->window & 3 : DEFLATE_NONE;
+	c->deflate_window =
+		s->deflate_window < DEFLATE_N_WINDOWS ? s->deflate_window & 3 : DEFLATE_NONE;
 	memcpy(c->id, s->id.data, sizeof(c->id));
-	c->session_id = restore_text(&s->session_id, CONN_SESSION_MAX);
+	restore_names(c, s);
 }
 
 bool conn_saved_peer(const Record__Connection *s, struct sock_peer *ret)

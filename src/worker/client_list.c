@@ -60,8 +60,7 @@ static int list_one(struct buf *out, const struct conn *c)
 	int error;
 
 	uuid4_format(id, c->id);
-	if (c->session_id)
-		text_json(session, sizeof(session), c->session_id, strlen(c->session_id));
+	text_json(session, sizeof(session), conn_session_id(c), strlen(conn_session_id(c)));
 	channel_backlog(c, &bytes, &messages);
 	error = buf_printf(out,
 			   "%s{\"id\":\"%s\",\"user_id\":\"%s\",\"address\":\"%s\","

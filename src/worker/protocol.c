@@ -45,9 +45,10 @@ static void answer_ack(struct conn *c, const message *request)
 	conn_send_msg(c, &b);
 }
 
-const char *protocol_home_name(const struct conn *c)
+const char *protocol_path_channel(const struct conn *c)
 {
-	return c->home.channel ? c->home.channel->entry->name : c->home.left_name;
+	return c->path_member.channel ? c->path_member.channel->entry->name
+				      : conn_left_path_channel(c);
 }
 
 /* Refuses a message; the connection stays unless the outcome says how to close it. */
@@ -88,14 +89,14 @@ static void refuse_for_limit(struct conn *c, const message *m, uint32_t code, co
 
 /* ------------------------------------------------------------------- delivering */
 
-/* The membership in its home, which may have been left and joined again, or NULL. */
-static struct member *home_membership(struct conn *c)
+/* The membership of its path's channel, which may have been left and joined again, or NULL. */
+static struct member *path_membership(struct conn *c)
 {
-	if (c->home.channel)
-		return &c->home;
-	return c->home.left_name
-		       ? hub_membership(hub_of(c), c, c->home.left_name, strlen(c->home.left_name))
-		       : NULL;
+	const char *left = conn_left_path_channel(c);
+
+	if (c->path_member.channel)
+		return &c->path_member;
+	return left ? hub_membership(hub_of(c), c, left, strlen(left)) : NULL;
 }
 
 static bool may_publish(struct conn *c, const message *m)
@@ -114,7 +115,7 @@ static struct member *route(struct conn *c, const message *m)
 	if (m->has_channel_case == WEBSOCKET__WEB_SOCKET_MESSAGE__HAS_CHANNEL_CHANNEL)
 		through = hub_membership(hub_of(c), c, m->channel, strlen(m->channel));
 	else
-		through = home_membership(c);
+		through = path_membership(c);
 	if (!through)
 		refuse_text(c, m, 404, "not a member of the channel");
 	return through && may_publish(c, m) ? through : NULL;
@@ -267,7 +268,8 @@ static void log_connection(const struct conn *c, enum log_event_id event, const 
 	uuid4_format(id, c->id);
 	log_event(LOG_INFO, event,
 		  LOG_FIELDS(LOG_TEXT("PEER", sock_format_peer(peer, &c->peer)),
-			     LOG_TEXT("CLIENT_ID", id), LOG_TEXT("CHANNEL", protocol_home_name(c)),
+			     LOG_TEXT("CLIENT_ID", id),
+			     LOG_TEXT("CHANNEL", protocol_path_channel(c)),
 			     LOG_NUM("CLOSE_CODE", c->close_code)),
 		  "%s %s (client %s)", peer, text, id);
 }
@@ -289,7 +291,7 @@ int protocol_admit(struct conn *c, const struct upgrade *u)
 	}
 	if (c->grant && !grant_allows(c->grant, u->channel))
 		return 403;
-	r = hub_join(hub_of(c), c, &c->home, u->channel, u->channel_len);
+	r = hub_join(hub_of(c), c, &c->path_member, u->channel, u->channel_len);
 	return r ? 503 : 0;
 }
 
@@ -361,8 +363,8 @@ void protocol_opened(struct conn *c)
 	uuid4_format(id, c->id);
 	send_welcome(c, id);
 	send_config(c, id);
-	if (c->home.channel)
-		hub_notice_joined(hub_of(c), &c->home);
+	if (c->path_member.channel)
+		hub_notice_joined(hub_of(c), &c->path_member);
 }
 
 void protocol_left(struct conn *c)
@@ -375,7 +377,7 @@ void protocol_left(struct conn *c)
 		struct member *m = c->members;
 
 		hub_leave(hub_of(c), m, true);
-		if (m != &c->home)
+		if (m != &c->path_member)
 			free(m);
 	}
 	transfer_drop(c);
@@ -409,15 +411,12 @@ static void take_connect(struct conn *c, const message *m)
 {
 	const Websocket__ControlMessage *control = m->control;
 	struct msg_builder b;
-	char *session;
 
 	if (strlen(control->session_id) > CONN_SESSION_MAX) {
 		refuse_text(c, m, 413, "session_id is longer than 64 bytes");
 		return;
 	}
-	session = control->session_id[0] ? strdup(control->session_id) : NULL;
-	free(c->session_id);
-	c->session_id = session;
+	conn_set_session_id(c, control->session_id);
 	c->caps = (uint8_t)(msg_caps_parse(control->capabilities, control->n_capabilities) &
 			    CAPS_ALL);
 	msg_init_control(&b, WEBSOCKET__CONTROL_TYPE__ACKNOWLEDGE);
@@ -472,12 +471,11 @@ static int join_one(struct conn *c, const char *name)
 
 static void leave_one(struct conn *c, struct member *m, bool tell)
 {
-	char *name = m == &c->home ? strdup(m->channel->entry->name) : NULL;
-
+	/* The channel may go with its last member; its name is needed after that. */
+	if (m == &c->path_member)
+		conn_set_left_path_channel(c, m->channel->entry->name);
 	hub_leave(hub_of(c), m, tell);
-	if (m == &c->home)
-		c->home.left_name = name;
-	else
+	if (m != &c->path_member)
 		free(m);
 }
 
@@ -566,7 +564,7 @@ static void take_text(struct conn *c, const uint8_t *p, size_t n)
 		conn_log(c, LOG_DEBUG, EV_CLIENT_MESSAGE, NULL, "sent a text message; noted");
 		return;
 	}
-	through = home_membership(c);
+	through = path_membership(c);
 	if (!through) {
 		refuse_text(c, NULL, 404, "not a member of the channel");
 		return;

@@ -17,7 +17,7 @@
 #include "io/log.h"
 #include "worker/hub.h"
 
-/* conn_ops.admit: finds the home of a connection, or says which status refuses it. */
+/* conn_ops.admit: joins the channel of its path, or says which status refuses it. */
 int protocol_admit(struct conn *c, const struct upgrade *u);
 
 /* conn_ops.opened: welcome, configuration, notice to the others. */
@@ -57,5 +57,5 @@ struct protocol_published protocol_publish(struct hub *h, const char *channel, b
 void protocol_error(struct conn *c, const Websocket__WebSocketMessage *request, uint32_t code,
 		    const char *reason);
 
-/* Name of the home of a connection, NULL for an echo connection; conn's until it changes. */
-const char *protocol_home_name(const struct conn *c);
+/* Name of the channel of its path, NULL for an echo connection; conn's until it changes. */
+const char *protocol_path_channel(const struct conn *c);

@@ -27,7 +27,7 @@ static void log_slow(const struct conn *c, uint64_t bytes, uint64_t messages, co
 			  strcmp(setting, "log_memory") == 0 ? EV_LOG_MEMORY : EV_SLOW_CONSUMER,
 			  LOG_FIELDS(LOG_TEXT("PEER", sock_format_peer(peer, &c->peer)),
 				     LOG_TEXT("CLIENT_ID", id),
-				     LOG_TEXT("CHANNEL", c->env->ops->home_name(c)),
+				     LOG_TEXT("CHANNEL", c->env->ops->path_channel(c)),
 				     LOG_NUM("QUEUED_BYTES", bytes), LOG_TEXT("SETTING", setting)),
 			  "%s reads too slowly: %llu messages, %llu bytes wait; %s%s", peer,
 			  (unsigned long long)messages, (unsigned long long)bytes, what,
@@ -117,8 +117,8 @@ static struct conn *worst_of(struct hub *h, uint64_t *ret_bytes)
 	struct conn *worst = NULL;
 
 	*ret_bytes = 0;
-	LIST_FOREACH (node, &h->env.behind) {
-		struct conn *c = CONTAINER_OF(node, struct conn, behind_node);
+	LIST_FOREACH (node, &h->env.unsent) {
+		struct conn *c = CONTAINER_OF(node, struct conn, unsent_node);
 		uint64_t bytes, messages;
 
 		if (c->state != CONN_OPEN)

@@ -88,7 +88,7 @@ static bool wait_for_room(struct hub *h, struct conn *c, const struct spool_chun
 	w->conn = c;
 	w->job = *job;
 	list_add_tail(&h->spool_waiting, &w->node);
-	c->is_spool_held = true;
+	c->awaits_spool = true;
 	return true;
 }
 
@@ -111,7 +111,7 @@ void transfer_room(struct hub *h)
 
 		if (!h->shared->spool || !spool_put_chunk(h->shared->spool, &w->job))
 			return; /* it will tell again */
-		w->conn->is_spool_held = false;
+		w->conn->awaits_spool = false;
 		conn_want_read(w->conn);
 		list_del(&w->node);
 		free(w);

@@ -126,7 +126,7 @@ static const struct conn_ops conn_ops = {
 	.message = protocol_message,
 	.catch_up = channel_catch_up,
 	.check_limits = slow_consumer_check,
-	.home_name = protocol_home_name,
+	.path_channel = protocol_path_channel,
 	.left = protocol_left,
 	.dead = conn_free,
 };
@@ -370,7 +370,7 @@ static void listen_again(struct wheel_timer *t)
 void worker_task_pause(struct worker *w, struct worker_task *t)
 {
 	w->phase = WORKER_PAUSED;
-	w->hub.env.is_paused = true;
+	w->hub.env.is_frozen = true;
 	listen_off(w);
 	w->quiet = t;
 }
@@ -378,7 +378,7 @@ void worker_task_pause(struct worker *w, struct worker_task *t)
 int worker_resume(struct worker *w)
 {
 	w->phase = WORKER_SERVING;
-	w->hub.env.is_paused = false;
+	w->hub.env.is_frozen = false;
 	w->has_no_tls = false;
 	LIST_FOREACH (node, &w->hub.env.all)
 		conn_want_read(CONTAINER_OF(node, struct conn, node));
@@ -533,10 +533,10 @@ static void tick_due(struct wheel_timer *t)
 	struct worker *w = CONTAINER_OF(t, struct worker, tick);
 	uint64_t bytes = 0, messages = 0;
 
-	LIST_FOREACH (node, &w->hub.env.behind) {
+	LIST_FOREACH (node, &w->hub.env.unsent) {
 		uint64_t b, n;
 
-		channel_backlog(CONTAINER_OF(node, struct conn, behind_node), &b, &n);
+		channel_backlog(CONTAINER_OF(node, struct conn, unsent_node), &b, &n);
 		bytes += b;
 		messages += n;
 	}

@@ -333,8 +333,8 @@ static void check_empty(struct worker *w)
 	ring_check(&h->inbox);
 	slab_check(&w->conns);
 	CHECK_EQ(h->env.n_all, 0);
-	CHECK(list_is_empty(&h->env.all) && list_is_empty(&h->env.behind));
-	CHECK(list_is_empty(&h->env.holding) && list_is_empty(&h->env.stalled));
+	CHECK(list_is_empty(&h->env.all) && list_is_empty(&h->env.unsent));
+	CHECK(list_is_empty(&h->env.partial_inputs) && list_is_empty(&h->env.stalled));
 	CHECK_EQ(h->env.reassembly_bytes, 0);
 	CHECK_EQ(slab_in_use(&w->conns), 0);
 	CHECK(!h->by_name && h->outbox_set == 0 && h->n_pending == 0);

@@ -120,7 +120,7 @@ TEST(conn_agrees_to_deflate_when_it_is_offered)
 		struct guest *g = guest_open_offering(r, 0, "/echo", cases[i].offer);
 
 		CHECK_STR(g->extension, cases[i].answer);
-		CHECK_EQ(g->conn->window, cases[i].window);
+		CHECK_EQ(g->conn->deflate_window, cases[i].window);
 	}
 	rig_free(r);
 }
@@ -131,7 +131,7 @@ TEST(conn_does_not_agree_to_deflate_when_it_is_off)
 	struct guest *g = guest_open_offering(r, 0, "/echo", OFFER);
 
 	CHECK_STR(g->extension, "");
-	CHECK_EQ(g->conn->window, DEFLATE_NONE);
+	CHECK_EQ(g->conn->deflate_window, DEFLATE_NONE);
 	send_deflated(g, WS_TEXT, "hello", 5);
 	rig_settle(r);
 	CHECK_EQ(guest_close_code(g), 1002);
@@ -425,10 +425,10 @@ TEST(conn_goes_on_inflating_after_it_was_held)
 	guest_send(g, true, WS_BINARY | GUEST_RSV1, packed.data, packed.len);
 	rig_turn(r);
 	CHECK(g->conn->input && g->conn->input->inflater);
-	g->conn->is_spool_held = true;
+	g->conn->awaits_spool = true;
 	rig_settle(r);
 	CHECK_EQ(RIG_SUM(r, messages_received), 0);
-	g->conn->is_spool_held = false;
+	g->conn->awaits_spool = false;
 	conn_want_read(g->conn);
 	rig_settle(r);
 	CHECK_EQ(RIG_SUM(r, messages_received), 1);

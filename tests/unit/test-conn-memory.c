@@ -23,7 +23,7 @@ TEST(conn_holds_nothing_at_a_frame_boundary_and_charges_what_it_holds)
 			break;
 		CHECK(g->conn->input->decoder != NULL);
 		CHECK(env->reassembly_bytes >= sizeof(struct conn_input));
-		CHECK_EQ(env->reassembly_bytes, g->conn->input->charged);
+		CHECK_EQ(env->reassembly_bytes, g->conn->input->accounted);
 		CHECK_EQ(RIG_SUM(r, reassembly_bytes), env->reassembly_bytes);
 	}
 	CHECK_EQ(env->reassembly_bytes, 0);

@@ -52,7 +52,7 @@ TEST(conn_takes_a_handshake_split_at_every_byte)
 		CHECK_EQ(guest_status(g), 101);
 		CHECK_EQ(g->conn->state, CONN_OPEN);
 		CHECK_EQ(g->conn->input, NULL);
-		CHECK_STR(g->conn->home.channel->entry->name, "some room");
+		CHECK_STR(g->conn->path_member.channel->entry->name, "some room");
 	}
 	CHECK_EQ(RIG_SUM(r, connections_total), n - 1);
 	CHECK_EQ(RIG_SUM(r, connections_active), n - 1);

@@ -189,7 +189,7 @@ TEST(handover_unfit_for_reassembly_memory)
 
 static void claim_the_future(struct conn *c, bool is_on)
 {
-	c->home.last_own = is_on ? UINT64_MAX : 0;
+	c->path_member.last_own = is_on ? UINT64_MAX : 0;
 }
 
 /* A number that no message has yet is not looked for in the log. */
@@ -204,7 +204,8 @@ TEST(handover_unfit_number_of_ones_own)
 	rig_settle(r);
 	hand_over_changed(r, 1, NULL, claim_the_future, slow, &report);
 	CHECK_EQ(report.failed, 0);
-	CHECK_EQ(slow->conn->home.last_own, directory_next_seq(slow->conn->home.channel->entry));
+	CHECK_EQ(slow->conn->path_member.last_own,
+		 directory_next_seq(slow->conn->path_member.channel->entry));
 	rig_pass_in_steps(r, 2 * NS_PER_S, 100 * NS_PER_MS);
 	guest_set_room(slow, ROOM_FOR_ALL);
 	rig_settle(r);

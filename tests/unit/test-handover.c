@@ -46,7 +46,7 @@ TEST(handover_in_a_handshake_at_every_byte)
 			guest_write(g, request + at, n - at);
 		rig_settle(r);
 		CHECK_EQ(guest_status(g), 101);
-		CHECK_STR(g->conn->home.channel->entry->name, "some room");
+		CHECK_STR(g->conn->path_member.channel->entry->name, "some room");
 	}
 	rig_free(r);
 }
@@ -389,32 +389,32 @@ TEST(handover_keeps_who_somebody_is)
 	guest_drop(g);
 	c->ping_ns = 77;
 	before = *c;
-	session = strdup(c->session_id);
+	session = strdup(conn_session_id(c));
 	rig_hand_over(r, 2, NULL);
 	c = g->conn;
 	CHECK_EQ(c->serial, before.serial);
 	CHECK_EQ(c->connected_ms, before.connected_ms);
 	CHECK_EQ(c->last_sign_ns, before.last_sign_ns);
 	CHECK_EQ(c->ping_ns, 77);
-	CHECK_EQ(c->window_ms, before.window_ms);
-	CHECK_EQ(c->window_frames, before.window_frames);
+	CHECK_EQ(c->rate_second_ms, before.rate_second_ms);
+	CHECK_EQ(c->rate_frames, before.rate_frames);
 	CHECK_EQ(c->caps, MSG_CAP_ZSTD | MSG_CAP_ACK);
-	CHECK_EQ(c->window, before.window);
-	CHECK(c->window != DEFLATE_NONE && c->was_open);
+	CHECK_EQ(c->deflate_window, before.deflate_window);
+	CHECK(c->deflate_window != DEFLATE_NONE && c->was_open);
 	CHECK_EQ(c->n_members, 3);
 	CHECK_MEM(c->id, before.id, sizeof(before.id));
 	CHECK_EQ(memcmp(&c->peer, &before.peer, sizeof(before.peer)), 0);
-	CHECK_STR(c->session_id, session);
+	CHECK_STR(conn_session_id(c), session);
 	CHECK_STR(c->members->channel->entry->name, "two");
 	CHECK_STR(c->members->sibling->channel->entry->name, "one");
-	CHECK_STR(c->home.channel->entry->name, "home");
+	CHECK_STR(c->path_member.channel->entry->name, "home");
 	CHECK_EQ(admission_total(&r->pool->shared.admission), 1);
 	CHECK_EQ(guest_drop(g), 0); /* nobody greets it again */
 	free(session);
 	rig_free(r);
 }
 
-/* The home that was left is still the home; a new serial is nobody's. */
+/* The channel of the path that was left is still that; a new serial is nobody's. */
 TEST(handover_of_a_home_that_was_left)
 {
 	struct rig *r = rig_new(1, QUIET);
@@ -424,8 +424,8 @@ TEST(handover_of_a_home_that_was_left)
 	rig_settle(r);
 	guest_drop(g);
 	rig_hand_over(r, 1, NULL);
-	CHECK(!g->conn->home.channel);
-	CHECK_STR(g->conn->home.left_name, "home");
+	CHECK(!g->conn->path_member.channel);
+	CHECK_STR(conn_left_path_channel(g->conn), "home");
 	late = guest_open(r, 0, "/home");
 	CHECK(late->conn->serial > other->conn->serial && late->conn->serial > g->conn->serial);
 	guest_subscribe(g, "home");

@@ -106,7 +106,7 @@ TEST(protocol_connect_agrees_on_capabilities)
 		CHECK_EQ(msg_caps_parse(m->control->capabilities, m->control->n_capabilities),
 			 caps[i]);
 		CHECK_EQ(g->conn->caps, caps[i]);
-		CHECK_STR(g->conn->session_id, "me");
+		CHECK_STR(conn_session_id(g->conn), "me");
 	}
 	rig_free(r);
 }
@@ -121,12 +121,12 @@ TEST(protocol_connect_bounds_the_session_id)
 	session[CONN_SESSION_MAX] = '\0';
 	send_connect(g, session, 0);
 	expect_answer(g, 0, true);
-	CHECK_STR(g->conn->session_id, session);
+	CHECK_STR(conn_session_id(g->conn), session);
 	session[CONN_SESSION_MAX] = 's';
 	session[CONN_SESSION_MAX + 1] = '\0';
 	send_connect(g, session, MSG_CAP_ACK);
 	expect_answer(g, 413, true);
-	CHECK_EQ(strlen(g->conn->session_id), CONN_SESSION_MAX);
+	CHECK_EQ(strlen(conn_session_id(g->conn)), CONN_SESSION_MAX);
 	CHECK_EQ(g->conn->caps, 0);
 	CHECK_EQ(RIG_SUM(r, message_errors), 1);
 	rig_free(r);

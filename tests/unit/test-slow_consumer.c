@@ -87,7 +87,7 @@ TEST(slow_client_stays_as_long_as_it_is_within_the_limits)
 	guest_set_room(s.slow, ROOM_FOR_ALL);
 	rig_settle(s.r);
 	CHECK_EQ(guest_drop(s.slow), 11);
-	CHECK(list_is_empty(&s.r->w[0]->hub.env.behind));
+	CHECK(list_is_empty(&s.r->w[0]->hub.env.unsent));
 	scene_fini(&s);
 }
 
