@@ -17,6 +17,9 @@
 #define RECORDS_PER_CALL 256 /* that reading takes; what is behind them waits for the next turn */
 #define BARREN_RECORDS 64    /* in a row without data: more than any handshake has */
 #define CIPHERS_1_2 "ECDHE+AESGCM:ECDHE+CHACHA20" /* with forward secrecy, authenticated */
+#ifndef SSL_R_RECORD_LAYER_FAILURE
+#define SSL_R_RECORD_LAYER_FAILURE 313 /* the headers of 3.0 have no name for what 3.2 may say */
+#endif
 
 /* ----------------------------------------------------------------------- failures */
 
@@ -27,12 +30,20 @@ const char *tls_failure(void)
 	return failure;
 }
 
-/* OpenSSL's own words for what went wrong last on this thread. */
+/*
+ * OpenSSL's own words for what went wrong last on this thread; empties its list of errors.
+ * From 3.2 on "record layer failure" is put on top of what it was.
+ */
 static const char *openssl_words(void)
 {
-	unsigned long code = ERR_peek_last_error();
-	const char *words = code ? ERR_reason_error_string(code) : NULL;
+	unsigned long code = ERR_get_error(), next;
+	const char *words;
 
+	while ((next = ERR_get_error()))
+		if (ERR_GET_LIB(next) != ERR_LIB_SSL ||
+		    ERR_GET_REASON(next) != SSL_R_RECORD_LAYER_FAILURE)
+			code = next;
+	words = code ? ERR_reason_error_string(code) : NULL;
 	if (words)
 		return words;
 	return ERR_SYSTEM_ERROR(code) ? strerror(ERR_GET_REASON(code)) : "unknown error";
@@ -64,6 +75,17 @@ struct WB_FROZEN tls_client {
 	bool accepts_any_certificate;
 };
 
+/*
+ * OpenSSL from 3.2 on (3.5.9 still does) loses what it has read ahead when keys change, if it tries
+ * kernel TLS for the new ones and the kernel refuses. What it does where the kernel takes them is
+ * untried. So there it is not asked for. The library that runs decides: one that is built with 3.0
+ * runs with 3.5.
+ */
+static bool may_use_ktls(void)
+{
+	return OpenSSL_version_num() < 0x30200000;
+}
+
 static SSL_CTX *context_new(const SSL_METHOD *method)
 {
 	SSL_CTX *c = SSL_CTX_new(method);
@@ -73,7 +95,11 @@ static SSL_CTX *context_new(const SSL_METHOD *method)
 	SSL_CTX_set_min_proto_version(c, TLS1_2_VERSION);
 	SSL_CTX_set_cipher_list(c, CIPHERS_1_2);
 	SSL_CTX_set_options(c, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION |
-				       SSL_OP_IGNORE_UNEXPECTED_EOF | SSL_OP_ENABLE_KTLS);
+				       SSL_OP_IGNORE_UNEXPECTED_EOF);
+	if (may_use_ktls())
+		SSL_CTX_set_options(c, SSL_OP_ENABLE_KTLS);
+	else
+		SSL_CTX_clear_options(c, SSL_OP_ENABLE_KTLS); /* openssl.cnf may have set it */
 	SSL_CTX_set_mode(c, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ENABLE_PARTIAL_WRITE |
 				    SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
 	SSL_CTX_set_session_cache_mode(c, SSL_SESS_CACHE_OFF);
@@ -312,13 +338,16 @@ static int outcome(struct tls_link *l, int result)
 static void report_ktls(const struct tls_link *l)
 {
 	static atomic_flag was_said = ATOMIC_FLAG_INIT;
+	const char *by = "by wsbind: this kernel has no TLS";
 
 	if (!l->server || atomic_flag_test_and_set(&was_said))
 		return;
+	if (BIO_get_ktls_send(SSL_get_wbio(l->ssl)))
+		by = "by the kernel";
+	else if (!may_use_ktls())
+		by = "by wsbind: kernel TLS is left alone with OpenSSL 3.2 and later";
 	log_line(LOG_INFO, "TLS: %s, %s; encrypted %s", SSL_get_version(l->ssl),
-		 SSL_get_cipher_name(l->ssl),
-		 BIO_get_ktls_send(SSL_get_wbio(l->ssl)) ? "by the kernel"
-							 : "by wsbind: this kernel has no TLS");
+		 SSL_get_cipher_name(l->ssl), by);
 }
 
 /* Nothing can be read any more; what went wrong behind data is told once. */

@@ -17,7 +17,8 @@
  * costs it the connection: records without data are counted, and those with little of it
  * are read a share at a time.
  *
- * The kernel does the encryption where it can (kernel TLS); the log says once whether.
+ * The kernel does the encryption where it can (kernel TLS, with OpenSSL 3.0 and 3.1); the
+ * log says once whether.
  */
 
 #include "base/base.h"

@@ -858,6 +858,53 @@ TEST(tls_records_without_data_between_data_are_fine)
 	guest_free(&g);
 }
 
+/* OpenSSL from 3.2 on drops these if it tries kernel TLS for the new keys in vain. */
+TEST(tls_records_read_together_with_a_change_of_keys_arrive)
+{
+	struct guest g = guest_new(TLS1_3_VERSION, TLSEXT_max_fragment_length_DISABLED, 0);
+	uint8_t got[100];
+
+	say(&g, "before");
+	update_keys(&g, 1);
+	for (int i = 0; i < 10; i++)
+		say(&g, "behind");
+	deliver(&g);
+	CHECK_EQ(transport_recv(&g.t, got, sizeof(got)), 66);
+	CHECK_MEM(got + 60, "behind", 6);
+	CHECK_EQ(transport_recv(&g.t, got, sizeof(got)), -EAGAIN);
+	guest_free(&g);
+}
+
+/* A client's first data may come in one packet with the end of its handshake. */
+TEST(tls_records_read_together_with_the_end_of_the_handshake_arrive)
+{
+	static const int versions[] = {TLS1_2_VERSION, TLS1_3_VERSION};
+
+	for (size_t i = 0; i < ARRAY_LEN(versions); i++) {
+		struct stage s = stage_new(0);
+		struct guest g = {.fd = s.pair.end[1].fd, .records = BIO_new(BIO_s_mem())};
+		uint8_t got[16];
+
+		g.context = SSL_CTX_new(TLS_client_method());
+		CHECK_EQ(SSL_CTX_set_max_proto_version(g.context, versions[i]), 1);
+		g.ssl = openssl_client(g.fd, g.context);
+		SSL_set0_wbio(g.ssl, g.records);
+		for (int turn = 0; SSL_do_handshake(g.ssl) != 1; turn++) {
+			CHECK(turn < TURNS);
+			if (BIO_pending(g.records) > 0)
+				deliver(&g);
+			CHECK_EQ(transport_recv(&s.pair.end[0], got, sizeof(got)), -EAGAIN);
+		}
+		say(&g, "hello");
+		deliver(&g);
+		CHECK_EQ(transport_recv(&s.pair.end[0], got, sizeof(got)), 5);
+		CHECK_MEM(got, "hello", 5);
+		SSL_free(g.ssl);
+		SSL_CTX_free(g.context);
+		stage_free(&s);
+	}
+}
+
 TEST(tls_tiny_records_are_read_a_share_at_a_time)
 {
 	static const struct {
