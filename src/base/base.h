@@ -95,7 +95,7 @@ WB_NORETURN void wb_assert_failed(const char *condition, const char *file, int l
 void fd_closep(int *fd);
 
 /* For WB_CLEANUP: frees what a pointer points to. */
-static inline void freep(void *p)
+static inline void ptr_freep(void *p)
 {
 	free(*(void **)p);
 }

@@ -70,13 +70,3 @@ bool ip_prefix_has(const struct ip_prefix *prefix, const uint8_t ip[IP_BYTES])
 		return false;
 	return rest == 0 || (prefix->ip[whole] ^ ip[whole]) >> (8 - rest) == 0;
 }
-
-size_t word_next(const char **at)
-{
-	size_t n;
-
-	*at += strspn(*at, " ,\t");
-	n = strcspn(*at, " ,\t");
-	*at += n;
-	return n;
-}

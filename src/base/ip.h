@@ -34,11 +34,3 @@ WB_ANY_THREAD int ip_prefix_parse(const char *text, size_t n, struct ip_prefix *
 
 /* Whether an address has a prefix. */
 WB_ANY_THREAD bool ip_prefix_has(const struct ip_prefix *prefix, const uint8_t ip[IP_BYTES]);
-
-/**
- * word_next() - walk the words of a list that spaces or commas separate
- * @at:     moved behind the word
- *
- * Return:  the word's length, *@at - that being its beginning; 0: there are no more.
- */
-WB_ANY_THREAD size_t word_next(const char **at);

@@ -509,3 +509,13 @@ int uuid_parse(const char *s, uint8_t ret_id[16])
 	memcpy(ret_id, bytes, sizeof(bytes));
 	return 0;
 }
+
+size_t text_next_word(const char **at)
+{
+	size_t n;
+
+	*at += strspn(*at, " ,\t");
+	n = strcspn(*at, " ,\t");
+	*at += n;
+	return n;
+}

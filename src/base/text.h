@@ -152,3 +152,11 @@ WB_ANY_THREAD void uuid4_format(char out[37], const uint8_t id[16]);
 
 /* 0, or -EINVAL when @s is not 8-4-4-4-12 hexadecimal digits. Any version, either case. */
 WB_ANY_THREAD int uuid_parse(const char *s, uint8_t ret_id[16]) WB_NODISCARD;
+
+/**
+ * text_next_word() - walk the words of a list that spaces or commas separate
+ * @at:     moved behind the word
+ *
+ * Return:  the word's length, *@at - that being its beginning; 0: there are no more.
+ */
+WB_ANY_THREAD size_t text_next_word(const char **at);

@@ -95,7 +95,7 @@ static struct directory_entry *take_slot(struct directory *d)
 
 static int create(struct directory *d, const char *name, size_t n, struct directory_entry **ret)
 {
-	WB_CLEANUP(freep) char *copy = malloc(n + 1);
+	WB_CLEANUP(ptr_freep) char *copy = malloc(n + 1);
 	uint32_t *bucket = bucket_of(d, name, n);
 	struct directory_entry *e;
 

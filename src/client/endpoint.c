@@ -426,7 +426,7 @@ int endpoint_loop_init(struct endpoint_loop *l, const struct target *target,
 		return -ENOMEM;
 	r = reactor_init(&l->reactor, &ops);
 	if (r < 0) {
-		freep(&l->read_buffer);
+		ptr_freep(&l->read_buffer);
 		l->read_buffer = NULL;
 		return r;
 	}
@@ -466,7 +466,7 @@ void endpoint_loop_fini(struct endpoint_loop *l)
 		return;
 	fd_closep(&l->signal_fd);
 	reactor_fini(&l->reactor);
-	freep(&l->read_buffer);
+	ptr_freep(&l->read_buffer);
 	l->read_buffer = NULL;
 }
 

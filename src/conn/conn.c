@@ -485,7 +485,7 @@ char *conn_format_user(char *out, const struct conn *c)
 char *conn_format_setting(char *out, size_t cap, const struct conn *c, const char *setting)
 {
 	const struct config_key *key = setting ? config_key_find(setting, strlen(setting)) : NULL;
-	WB_CLEANUP(freep) char *value = NULL;
+	WB_CLEANUP(ptr_freep) char *value = NULL;
 
 	out[0] = '\0';
 	if (key && config_format(c->env->config, key, &value) == 0)

@@ -5,18 +5,20 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/text.h"
+
 /* ------------------------------------------------------------------------- making */
 
 static int read_prefixes(struct policy *p, const char *list)
 {
 	size_t n, count = 0;
 
-	for (const char *at = list; word_next(&at) > 0;)
+	for (const char *at = list; text_next_word(&at) > 0;)
 		count++;
 	p->trusted = calloc(MAX(count, (size_t)1), sizeof(*p->trusted));
 	if (!p->trusted)
 		return -ENOMEM;
-	for (const char *at = list; (n = word_next(&at)) > 0;)
+	for (const char *at = list; (n = text_next_word(&at)) > 0;)
 		if (ip_prefix_parse(at - n, n, &p->trusted[p->n_trusted]) == 0)
 			p->n_trusted++;
 	return 0;
@@ -27,7 +29,7 @@ static int split(const char *list, char *room, const char **ret, size_t max)
 {
 	size_t n, count = 0;
 
-	for (const char *at = list; (n = word_next(&at)) > 0; room += n + 1) {
+	for (const char *at = list; (n = text_next_word(&at)) > 0; room += n + 1) {
 		if (count == max)
 			return -E2BIG;
 		memcpy(room, at - n, n);
@@ -42,8 +44,8 @@ static int read_pairs(struct policy *p, const struct policy *before, const char 
 {
 	const struct config *c = p->config;
 	const char *certificate[TLS_MAX_PAIRS], *key[TLS_MAX_PAIRS];
-	WB_CLEANUP(freep) char *certificates = strdup(c->tls_certificate);
-	WB_CLEANUP(freep) char *keys = strdup(c->tls_key);
+	WB_CLEANUP(ptr_freep) char *certificates = strdup(c->tls_certificate);
+	WB_CLEANUP(ptr_freep) char *keys = strdup(c->tls_key);
 	struct tls_server_options o = {.client_ca = c->tls_client_ca[0] ? c->tls_client_ca : NULL};
 	int n, n_keys, r;
 
@@ -200,7 +202,7 @@ bool policy_allows_origin(const struct policy *p, struct http_text origin)
 	if (!origin.p || !p->origins[0])
 		return true;
 	o = take_apart(origin);
-	for (const char *at = p->origins; (n = word_next(&at)) > 0;) {
+	for (const char *at = p->origins; (n = text_next_word(&at)) > 0;) {
 		const struct http_text word = {at - n, n};
 		struct origin allowed;
 		bool is_word;

@@ -356,8 +356,8 @@ static int restore_chunk(struct conn *c, const Record__Chunk *s)
 
 static void restore_names(struct conn *c, const Record__Connection *s)
 {
-	WB_CLEANUP(freep) char *session_id = restore_text(&s->session_id, CONN_SESSION_MAX);
-	WB_CLEANUP(freep) char *left = restore_text(&s->path_channel, DIRECTORY_NAME_MAX);
+	WB_CLEANUP(ptr_freep) char *session_id = restore_text(&s->session_id, CONN_SESSION_MAX);
+	WB_CLEANUP(ptr_freep) char *left = restore_text(&s->path_channel, DIRECTORY_NAME_MAX);
 
 	if (session_id)
 		conn_set_session_id(c, session_id);

@@ -353,7 +353,7 @@ static void report_ktls(const struct tls_link *l)
 /* Nothing can be read any more; what went wrong behind data is told once. */
 static ssize_t read_broken(struct tls_link *l)
 {
-	WB_CLEANUP(freep) char *why = TAKE_PTR(l->why);
+	WB_CLEANUP(ptr_freep) char *why = TAKE_PTR(l->why);
 
 	l->has_more = false;
 	if (!why)

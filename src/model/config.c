@@ -193,8 +193,8 @@ int config_diff(const struct config *was, const struct config *is, config_diff_f
 		const struct config_key *key = &config_keys[i];
 		struct config_value a = config_value_get(was, key);
 		struct config_value b = config_value_get(is, key);
-		WB_CLEANUP(freep) char *was_text = NULL;
-		WB_CLEANUP(freep) char *is_text = NULL;
+		WB_CLEANUP(ptr_freep) char *was_text = NULL;
+		WB_CLEANUP(ptr_freep) char *is_text = NULL;
 
 		if (config_value_equal(key, &a, &b))
 			continue;
@@ -275,7 +275,7 @@ static bool is_there(const char *path)
 /* The path itself, or under @dir when it is only there. */
 static int config_path_or_under(const char *dir, const char *path, char **ret)
 {
-	WB_CLEANUP(freep) char *under = NULL;
+	WB_CLEANUP(ptr_freep) char *under = NULL;
 	int r = config_path_under(dir, path, &under);
 
 	if (r < 0)

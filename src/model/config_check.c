@@ -14,8 +14,8 @@ static int config_disagree(const struct config *c, const struct config_key *key,
 			   const struct config_key *other, const char *wrong,
 			   struct config_errors *errors)
 {
-	WB_CLEANUP(freep) char *value = NULL;
-	WB_CLEANUP(freep) char *other_value = NULL;
+	WB_CLEANUP(ptr_freep) char *value = NULL;
+	WB_CLEANUP(ptr_freep) char *other_value = NULL;
 
 	if (config_format(c, key, &value) < 0 || config_format(c, other, &other_value) < 0)
 		return -ENOMEM;

@@ -25,7 +25,7 @@ static int dump_finish(FILE *out)
 static char *config_shown(const struct config *c, const struct config_key *key)
 {
 	static const char empty[] = "(empty)";
-	WB_CLEANUP(freep) char *value = NULL;
+	WB_CLEANUP(ptr_freep) char *value = NULL;
 	size_t cap;
 	char *shown;
 

@@ -121,7 +121,7 @@ static int parse_prefixes(const struct config_kind *k, const char *text, struct 
 	struct ip_prefix ignored;
 	size_t n;
 
-	for (const char *at = text; (n = word_next(&at)) > 0;)
+	for (const char *at = text; (n = text_next_word(&at)) > 0;)
 		if (ip_prefix_parse(at - n, n, &ignored) < 0)
 			return -EINVAL;
 	return parse_text(k, text, ret);

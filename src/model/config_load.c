@@ -33,7 +33,7 @@ static int config_load_file(struct config *c, const char *path, bool may_miss,
 			    struct config_errors *errors)
 {
 	WB_CLEANUP(fd_closep) int fd = -1;
-	WB_CLEANUP(freep) char *text = NULL;
+	WB_CLEANUP(ptr_freep) char *text = NULL;
 	size_t n = 0;
 	int r;
 
@@ -79,7 +79,7 @@ static int config_load_entries(struct config *c, const char *dir, struct dirent 
 	int r;
 
 	for (size_t i = 0; i < n; i++) {
-		WB_CLEANUP(freep) char *path = NULL;
+		WB_CLEANUP(ptr_freep) char *path = NULL;
 
 		if (asprintf(&path, "%s/%s", dir, entry[i]->d_name) < 0)
 			return -ENOMEM;
@@ -92,7 +92,7 @@ static int config_load_entries(struct config *c, const char *dir, struct dirent 
 
 static int config_load_drop_ins(struct config *c, const char *file, struct config_errors *errors)
 {
-	WB_CLEANUP(freep) char *dir = NULL;
+	WB_CLEANUP(ptr_freep) char *dir = NULL;
 	struct dirent **entry = NULL;
 	int r, n;
 

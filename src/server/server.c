@@ -292,7 +292,7 @@ void server_fit_descriptors(struct config *config)
 
 static void check_backlog(void)
 {
-	WB_CLEANUP(freep) char *line = NULL;
+	WB_CLEANUP(ptr_freep) char *line = NULL;
 	FILE *f = fopen("/proc/sys/net/core/somaxconn", "re");
 	size_t cap = 0;
 
@@ -365,7 +365,7 @@ static int block_signals(struct server *s)
 static int fail(const struct server *s, const char *what, const char *name, int error)
 {
 	const struct config_key *key = name ? config_key_find(name, strlen(name)) : NULL;
-	WB_CLEANUP(freep) char *value = NULL;
+	WB_CLEANUP(ptr_freep) char *value = NULL;
 
 	if (key && config_format(s->config, key, &value) == 0)
 		log_event(LOG_ERR, EV_CONFIG_ERROR,
@@ -379,7 +379,7 @@ static int fail(const struct server *s, const char *what, const char *name, int 
 
 int server_start_spool(struct server *s, bool keep)
 {
-	WB_CLEANUP(freep) char *dir = NULL;
+	WB_CLEANUP(ptr_freep) char *dir = NULL;
 	int error;
 
 	if (!s->config->spool_dir[0])

@@ -220,7 +220,7 @@ static int start_check(struct server *s, char **arguments)
 
 void server_reexecute(struct server *s)
 {
-	WB_CLEANUP(freep) char **arguments = format_arguments(s, "check-config");
+	WB_CLEANUP(ptr_freep) char **arguments = format_arguments(s, "check-config");
 	int r;
 
 	if (s->is_stopping || s->handover != SERVER_STAYS || s->check_fd >= 0)

@@ -219,7 +219,7 @@ static int admin_open_metrics(struct admin *a, const struct admin_options *optio
 
 static int admin_open_control(struct admin *a, const struct admin_options *options)
 {
-	WB_CLEANUP(freep) char *path = NULL;
+	WB_CLEANUP(ptr_freep) char *path = NULL;
 	struct stat st;
 	int fd, r;
 

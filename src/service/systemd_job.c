@@ -101,7 +101,7 @@ static int find_job(sd_bus *bus, const char *unit, char **ret_path)
 int systemd_ask_job(const char *unit_name, enum systemd_job *ret, unsigned *ret_store)
 {
 	WB_CLEANUP(bus_closep) sd_bus *bus = NULL;
-	WB_CLEANUP(freep) char *unit = NULL, *job = NULL, *type = NULL;
+	WB_CLEANUP(ptr_freep) char *unit = NULL, *job = NULL, *type = NULL;
 	uint32_t store = 0;
 	int r = open_bus(&bus);
 

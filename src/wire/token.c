@@ -225,7 +225,7 @@ static int take_file(struct token_key *k, const char *file, char why[TOKEN_WHY_M
 /* [KID=]FILE */
 static int take_word(struct token_keys *keys, const char *word, size_t n, char why[TOKEN_WHY_MAX])
 {
-	WB_CLEANUP(freep) char *text = strndup(word, n);
+	WB_CLEANUP(ptr_freep) char *text = strndup(word, n);
 	struct token_key *k = &keys->key[keys->n];
 	const char *file = text;
 	char *equals;
@@ -256,7 +256,7 @@ int token_keys_new(const char *files, struct token_keys **ret, char why[TOKEN_WH
 	size_t n;
 
 	snprintf(why, TOKEN_WHY_MAX, "out of memory");
-	for (const char *at = files; r == 0 && (n = word_next(&at)) > 0;)
+	for (const char *at = files; r == 0 && (n = text_next_word(&at)) > 0;)
 		r = take_word(keys, at - n, n, why);
 	if (r == 0 && keys->n == 0)
 		r = wrong(why, "jwt_key_file", "names no file");
@@ -680,7 +680,7 @@ static json_t *json_of(const struct token_claims *claims)
 	json_t *channels = claims->channels ? json_array() : NULL;
 	size_t n;
 
-	for (const char *at = claims->channels; channels && (n = word_next(&at)) > 0;)
+	for (const char *at = claims->channels; channels && (n = text_next_word(&at)) > 0;)
 		(void)json_array_append_new(channels, json_stringn(at - n, n));
 	if (channels)
 		(void)json_object_set_new(object, "channels", channels);

@@ -616,7 +616,7 @@ void protocol_message(struct conn *c, uint8_t opcode, uint8_t *p, size_t n)
 
 static struct frame *system_chat(struct hub *h, const char *channel, const uint8_t *p, size_t n)
 {
-	WB_CLEANUP(freep) char *content = strndup((const char *)p, n);
+	WB_CLEANUP(ptr_freep) char *content = strndup((const char *)p, n);
 	struct msg_builder b;
 	sd_id128_t random;
 	char id[37];

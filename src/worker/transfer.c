@@ -232,7 +232,7 @@ void transfer_resume_all(struct worker_pool *p, struct spool *spool)
 		struct transfer *t, *next;
 
 		HASH_ITER (hh, h->transfers, t, next) {
-			WB_CLEANUP(freep) struct spool_unfinished *k = TAKE_PTR(t->kept);
+			WB_CLEANUP(ptr_freep) struct spool_unfinished *k = TAKE_PTR(t->kept);
 
 			if (k && spool_resume(spool, k))
 				conn_close(t->conn, WS_CODE_INTERNAL_ERROR, "out of memory");

@@ -121,7 +121,7 @@ static int find_unix(struct given *given, const char *path)
 static int open_unix(struct worker_pool *p, struct given *given, const struct config *config)
 {
 	mode_t mode = (mode_t)config->listen_unix_mode;
-	WB_CLEANUP(freep) char *path = NULL;
+	WB_CLEANUP(ptr_freep) char *path = NULL;
 	WB_CLEANUP(fd_closep) int fd = -1;
 	int error = config_path_runtime(config->listen_unix, &path);
 

@@ -108,21 +108,3 @@ TEST(ip_what_is_no_prefix_is_refused)
 	for (size_t i = 0; i < ARRAY_LEN(wrong); i++)
 		CHECK_EQ(ip_prefix_parse(wrong[i], strlen(wrong[i]), &p), -EINVAL);
 }
-
-TEST(ip_words_stand_between_spaces_and_commas)
-{
-	static const char text[] = " one,two  \tthree , four";
-	static const char *const words[] = {"one", "two", "three", "four"};
-	const char *at = text;
-	size_t n;
-
-	for (size_t i = 0; i < ARRAY_LEN(words); i++) {
-		n = word_next(&at);
-		CHECK_EQ(n, strlen(words[i]));
-		CHECK_MEM(at - n, words[i], n);
-	}
-	CHECK_EQ(word_next(&at), 0);
-	CHECK_EQ(*at, '\0');
-	at = " ,, ";
-	CHECK_EQ(word_next(&at), 0);
-}

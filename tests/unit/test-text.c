@@ -461,3 +461,21 @@ TEST(uuid_text)
 		CHECK_MEM(back, kept, 16);
 	}
 }
+
+TEST(text_words_stand_between_spaces_and_commas)
+{
+	static const char text[] = " one,two  \tthree , four";
+	static const char *const words[] = {"one", "two", "three", "four"};
+	const char *at = text;
+	size_t n;
+
+	for (size_t i = 0; i < ARRAY_LEN(words); i++) {
+		n = text_next_word(&at);
+		CHECK_EQ(n, strlen(words[i]));
+		CHECK_MEM(at - n, words[i], n);
+	}
+	CHECK_EQ(text_next_word(&at), 0);
+	CHECK_EQ(*at, '\0');
+	at = " ,, ";
+	CHECK_EQ(text_next_word(&at), 0);
+}

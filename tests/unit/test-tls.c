@@ -380,19 +380,19 @@ TEST(tls_client_refuses_what_it_cannot_trust)
 	struct tls_client *trusting = client_of(good->certificate_file, false);
 	struct tls_client *of_system = client_of(NULL, false);
 	struct tls_client *trusts_expired = client_of(expired->certificate_file, false);
-	struct tls_client *careless = client_of(NULL, true);
+	struct tls_client *unchecking = client_of(NULL, true);
 	struct pair p;
 
 	check_refused(s, of_system, "localhost", "self-signed certificate");
 	check_refused(s, trusting, "elsewhere", "hostname mismatch");
 	check_refused(s_expired, trusts_expired, "localhost", "certificate has expired");
-	p = pair_new(s_expired, careless, "elsewhere", 0);
+	p = pair_new(s_expired, unchecking, "elsewhere", 0);
 	CHECK_EQ(shake_hands(&p), 0);
 	pair_close(&p);
 	tls_client_free(trusting);
 	tls_client_free(of_system);
 	tls_client_free(trusts_expired);
-	tls_client_free(careless);
+	tls_client_free(unchecking);
 	tls_server_unref(s);
 	tls_server_unref(s_expired);
 	identity_free(good);
