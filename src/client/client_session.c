@@ -132,6 +132,7 @@ static void session_closed(struct endpoint *e, const struct endpoint_end *end)
 {
 	struct client_session *s = session_of(e);
 	char why[END_TEXT];
+	bool is_over;
 
 	wheel_del(wheel_of(s), &s->heartbeat);
 	s->is_greeted = false;
@@ -142,9 +143,10 @@ static void session_closed(struct endpoint *e, const struct endpoint_end *end)
 		return;
 	}
 	session_format_end(s, end, why);
-	if (end->kind == ENDPOINT_END_CLOSED && end->code == WS_CODE_NORMAL && s->client->file) {
+	is_over = end->kind == ENDPOINT_END_CLOSED && close_code_find(end->code)->client_stops;
+	if (is_over && s->client->file) {
 		session_fail(s, "%s before the file was delivered", why);
-	} else if (end->kind == ENDPOINT_END_CLOSED && end->code == WS_CODE_NORMAL) {
+	} else if (is_over) {
 		session_say(s, "%s", why);
 		session_done(s, 0);
 	} else if (is_final(end)) {

@@ -205,8 +205,9 @@ static uint64_t check_heartbeat(struct conn *c, uint64_t now)
 	if (now >= expiry) {
 		METRIC_INC(c->env->metrics, heartbeat_expired);
 		conn_log(c, LOG_INFO, EV_HEARTBEAT_EXPIRED, "heartbeat_timeout",
-			 "gave no sign of life for heartbeat_timeout; closing with 4001");
-		conn_close(c, 4001, "heartbeat timeout");
+			 "gave no sign of life for heartbeat_timeout; "
+			 "closing with " WS_CODE_TEXT(HEARTBEAT_TIMEOUT));
+		conn_close(c, WS_CODE_HEARTBEAT_TIMEOUT, NULL);
 		return UINT64_MAX;
 	}
 	if (c->ping_ns && c->last_sign_ns >= c->ping_ns)
@@ -232,8 +233,9 @@ static uint64_t check_grant(struct conn *c, uint64_t now)
 	expires_ms = c->grant->expires_s * 1000;
 	if (wall_ms < expires_ms)
 		return now + (expires_ms - wall_ms) * NS_PER_MS;
-	conn_log(c, LOG_INFO, EV_AUTH_EXPIRED, NULL, "had a token until now; closing with 4003");
-	conn_close(c, CONN_CODE_EXPIRED, "authorization has expired");
+	conn_log(c, LOG_INFO, EV_AUTH_EXPIRED, NULL,
+		 "had a token until now; closing with " WS_CODE_TEXT(AUTH_EXPIRED));
+	conn_close(c, WS_CODE_AUTH_EXPIRED, NULL);
 	return UINT64_MAX;
 }
 
@@ -251,7 +253,8 @@ static uint64_t check_message_timeout(struct conn *c, uint64_t now)
 		return now + c->env->config->message_timeout;
 	}
 	conn_log(c, LOG_NOTICE, EV_LIMIT_EXCEEDED, "message_timeout",
-		 "did not complete a message within message_timeout; closing with 1008");
+		 "did not complete a message within message_timeout; "
+		 "closing with " WS_CODE_TEXT(POLICY));
 	conn_close(c, WS_CODE_POLICY, "message timeout");
 	return UINT64_MAX;
 }
@@ -366,22 +369,6 @@ void conn_abort(struct conn *c)
 	conn_step(c, IN_BROKEN);
 }
 
-/* The peer is at fault: what it sends from here on, its Close too, is not waited for. */
-static bool is_failure(uint16_t code)
-{
-	switch (code) {
-	case WS_CODE_PROTOCOL_ERROR:
-	case WS_CODE_UNSUPPORTED_DATA:
-	case WS_CODE_INVALID_DATA:
-	case WS_CODE_POLICY:
-	case WS_CODE_TOO_BIG:
-	case WS_CODE_TRY_AGAIN:
-		return true;
-	default:
-		return false;
-	}
-}
-
 void conn_close(struct conn *c, uint16_t code, const char *reason)
 {
 	uint8_t payload[WS_MAX_CONTROL];
@@ -390,9 +377,9 @@ void conn_close(struct conn *c, uint16_t code, const char *reason)
 	if (c->state != CONN_OPEN)
 		return;
 	c->close_code = code;
-	if (is_failure(code))
+	if (close_code_is_fault(code))
 		c->is_deaf = c->got_close = true;
-	if (code == WS_CODE_PROTOCOL_ERROR || code == WS_CODE_INVALID_DATA)
+	if (close_code_find(code)->by == CLOSE_BY_VIOLATION)
 		METRIC_INC(c->env->metrics, connection_errors);
 	conn_step(c, IN_CLOSE);
 	n = ws_format_close(payload, code, reason);

@@ -309,7 +309,7 @@ void conn_blocked(struct conn *c, ssize_t result);
 /**
  * conn_close() - end it politely
  * @code:   RFC 6455 section 7.4; sent to the peer
- * @reason: at most 123 bytes of UTF-8; sent to the peer
+ * @reason: at most 123 bytes of UTF-8; sent to the peer; NULL: that of the code's row
  *
  * Leaves all channels at once; Close goes after what is in transit and queued.
  * Does nothing unless the connection is open.

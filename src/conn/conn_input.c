@@ -95,7 +95,7 @@ static void enforce_reassembly(struct conn_env *env)
 		}
 		conn_log(most->conn, LOG_NOTICE, EV_LIMIT_EXCEEDED, "reassembly_memory",
 			 "holds most of the partly received messages, past reassembly_memory; "
-			 "closing with 1013");
+			 "closing with " WS_CODE_TEXT(TRY_AGAIN));
 		conn_close(most->conn, WS_CODE_TRY_AGAIN, "reassembly memory");
 		conn_drop_input(most->conn);
 	}
@@ -144,7 +144,7 @@ static void park(struct conn *c, const uint8_t *p, size_t n)
 	struct conn_input *in = conn_input_of(c);
 
 	if (!in || buf_append(&in->parked, p, n, BUF_NO_LIMIT))
-		conn_close(c, WS_CODE_INTERNAL_ERROR, "out of memory");
+		conn_close(c, WS_CODE_INTERNAL_ERROR, NULL);
 }
 
 /* --------------------------------------------------------------------- frames */
@@ -168,8 +168,8 @@ static bool may_process(struct conn *c, unsigned *budget)
 		METRIC_INC(c->env->metrics, throttles);
 		if (config->rate_limit_action == RATE_CLOSE) {
 			conn_log(c, LOG_NOTICE, EV_THROTTLED, "max_incoming_frames_per_second",
-				 "sends more than max_incoming_frames_per_second; closing with "
-				 "1008");
+				 "sends more than max_incoming_frames_per_second; "
+				 "closing with " WS_CODE_TEXT(POLICY));
 			conn_close(c, WS_CODE_POLICY, "too many frames");
 			return false;
 		}

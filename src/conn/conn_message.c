@@ -21,7 +21,8 @@ static void too_big(struct conn *c, const char *setting, uint64_t bytes)
 {
 	char text[160];
 
-	snprintf(text, sizeof(text), "sent %llu bytes, %s is smaller; closing with 1009",
+	snprintf(text, sizeof(text),
+		 "sent %llu bytes, %s is smaller; closing with " WS_CODE_TEXT(TOO_BIG),
 		 (unsigned long long)bytes, setting);
 	conn_log(c, LOG_NOTICE, EV_LIMIT_EXCEEDED, setting, text);
 	conn_close(c, WS_CODE_TOO_BIG, setting);
@@ -88,7 +89,8 @@ static bool check_data_frame(struct conn *c, const struct ws_piece *w)
 	if (w->opcode == WS_TEXT && !c->is_echo && config->text_messages == TEXT_REJECT) {
 		METRIC_INC(c->env->metrics, text_messages);
 		conn_log(c, LOG_NOTICE, EV_LIMIT_EXCEEDED, "text_messages",
-			 "sent a text message, text_messages is reject; closing with 1003");
+			 "sent a text message, text_messages is reject; "
+			 "closing with " WS_CODE_TEXT(UNSUPPORTED_DATA));
 		conn_close(c, WS_CODE_UNSUPPORTED_DATA, "text messages are not accepted");
 		return false;
 	}
@@ -137,7 +139,7 @@ static void end_inflating(struct conn *c, uint8_t opcode, size_t n, struct infla
 	else if (result == INFLATE_E_CORRUPT)
 		conn_broken(c, WS_CODE_INVALID_DATA, "compressed message is not valid");
 	else if (result)
-		conn_close(c, WS_CODE_INTERNAL_ERROR, "out of memory");
+		conn_close(c, WS_CODE_INTERNAL_ERROR, NULL);
 	else if (opcode != WS_TEXT ||
 		 check_text(c, utf8_valid(out->data, out->len) ? UTF8_ACCEPT : UTF8_REJECT))
 		deliver(c, opcode, out->data, out->len);
@@ -195,7 +197,7 @@ void conn_restart_inflating(struct conn *c)
 	if (z)
 		go_on_inflating(c, z);
 	else
-		conn_close(c, WS_CODE_INTERNAL_ERROR, "out of memory");
+		conn_close(c, WS_CODE_INTERNAL_ERROR, NULL);
 }
 
 /* A deflated message that lies in one piece in the read buffer. */
@@ -209,7 +211,7 @@ static void inflate_whole(struct conn *c, const struct ws_piece *w)
 	in = z ? conn_input_of(c) : NULL;
 	if (!in || buf_append(&in->message, w->data, w->len, BUF_NO_LIMIT)) {
 		inflater_free(z);
-		conn_close(c, WS_CODE_INTERNAL_ERROR, "out of memory");
+		conn_close(c, WS_CODE_INTERNAL_ERROR, NULL);
 		return;
 	}
 	in->opcode = w->opcode;
@@ -224,7 +226,7 @@ static void inflate_parts(struct conn *c, struct conn_input *in)
 	if (in->inflater)
 		conn_inflate(c);
 	else
-		conn_close(c, WS_CODE_INTERNAL_ERROR, "out of memory");
+		conn_close(c, WS_CODE_INTERNAL_ERROR, NULL);
 }
 
 /* ----------------------------------------------------------- putting together */
@@ -255,7 +257,7 @@ static void take_part(struct conn *c, const struct ws_piece *w)
 				      : in->message.len + (size_t)w->frame_bytes;
 	if (!in || (w->begins && buf_reserve(&in->message, ahead, in->grow_to)) ||
 	    buf_append(&in->message, w->data, w->len, in->grow_to)) {
-		conn_close(c, WS_CODE_INTERNAL_ERROR, "out of memory");
+		conn_close(c, WS_CODE_INTERNAL_ERROR, NULL);
 		return;
 	}
 	if (w->ends)

@@ -140,7 +140,7 @@ static void enqueue(struct conn *c, struct frame *f)
 void conn_send(struct conn *c, struct frame *f)
 {
 	if (!f) {
-		conn_close(c, WS_CODE_INTERNAL_ERROR, "out of memory");
+		conn_close(c, WS_CODE_INTERNAL_ERROR, NULL);
 		return;
 	}
 	if (c->state != CONN_OPEN)

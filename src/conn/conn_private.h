@@ -13,7 +13,6 @@
 #include "wire/ws.h"
 
 #define CONN_HEAD_LIMIT (8 * 1024) /* bytes of a request's head */
-#define CONN_CODE_EXPIRED 4003     /* of a Close: the authorization has ended */
 
 /* The second in which frames are counted. Times of 32 bits wrap: only differences count. */
 static inline uint64_t conn_rate_age_ms(const struct conn *c, uint64_t now_ns)

@@ -79,27 +79,14 @@ void metrics_hist_add(struct metrics_hist *h, uint64_t ns)
 void metrics_count_close(struct metrics *m, uint16_t code)
 {
 	switch (code) {
-#define CLOSE_CODE(number)                      \
-	case number:                            \
-		METRIC_INC(m, closed_##number); \
-		return;
-		CLOSE_CODE(1000)
-		CLOSE_CODE(1001)
-		CLOSE_CODE(1002)
-		CLOSE_CODE(1003)
-		CLOSE_CODE(1007)
-		CLOSE_CODE(1008)
-		CLOSE_CODE(1009)
-		CLOSE_CODE(1011)
-		CLOSE_CODE(1012)
-		CLOSE_CODE(1013)
-		CLOSE_CODE(4001)
-		CLOSE_CODE(4003)
-#undef CLOSE_CODE
-	case 0:
-	case 1006:
+#define CLOSE_CODE(name, counter, ...)  \
+	case WS_CODE_##name:            \
+		METRIC_INC(m, counter); \
+		break;
+#include "model/close_codes_table.h"
+	case 0: /* no code was ever set: the same end as 1006 */
 		METRIC_INC(m, closed_abnormal);
-		return;
+		break;
 	default:
 		METRIC_INC(m, closed_other);
 	}

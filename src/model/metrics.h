@@ -19,6 +19,7 @@
 #include <stdint.h>
 
 #include "base/base.h"
+#include "model/close_codes.h"
 
 struct buf;
 

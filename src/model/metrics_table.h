@@ -69,19 +69,9 @@ COUNTER(refused_proxy, NAME, "reason=\"proxy\"", HELP)
 
 #define NAME "websocket_closes_total"
 #define HELP "Connections ended, by close code; 1006 is an end without a Close frame."
-COUNTER(closed_1000, NAME, "code=\"1000\"", HELP)
-COUNTER(closed_1001, NAME, "code=\"1001\"", HELP)
-COUNTER(closed_1002, NAME, "code=\"1002\"", HELP)
-COUNTER(closed_1003, NAME, "code=\"1003\"", HELP)
-COUNTER(closed_abnormal, NAME, "code=\"1006\"", HELP)
-COUNTER(closed_1007, NAME, "code=\"1007\"", HELP)
-COUNTER(closed_1008, NAME, "code=\"1008\"", HELP)
-COUNTER(closed_1009, NAME, "code=\"1009\"", HELP)
-COUNTER(closed_1011, NAME, "code=\"1011\"", HELP)
-COUNTER(closed_1012, NAME, "code=\"1012\"", HELP)
-COUNTER(closed_1013, NAME, "code=\"1013\"", HELP)
-COUNTER(closed_4001, NAME, "code=\"4001\"", HELP)
-COUNTER(closed_4003, NAME, "code=\"4003\"", HELP)
+#define CLOSE_CODE(name, counter, ...) COUNTER(counter, NAME, "code=\"" WS_CODE_TEXT(name) "\"", HELP)
+#define CLOSE_CODE_UNCOUNTED(...)
+#include "model/close_codes_table.h"
 COUNTER(closed_other, NAME, "code=\"other\"", HELP)
 #undef NAME
 #undef HELP

@@ -199,7 +199,7 @@ static void disconnect_run(struct worker *w, struct worker_task *t)
 
 	if (c) {
 		q->is_found = true;
-		conn_close(c, 1000, "disconnected by the administrator");
+		conn_close(c, WS_CODE_NORMAL, "disconnected by the administrator");
 	}
 	worker_task_answer(w, t);
 }

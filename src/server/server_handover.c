@@ -162,8 +162,9 @@ void server_restore(struct server *s)
 			  s->report.failed);
 	if (r)
 		log_event(LOG_WARNING, EV_HANDOVER_FAILED, LOG_NO_FIELDS,
-			  "%zu connections are not taken over: %s; closing them with 1012", came,
-			  refusal(r));
+			  "%zu connections are not taken over: %s; "
+			  "closing them with " WS_CODE_TEXT(SERVICE_RESTART),
+			  came, refusal(r));
 	if (s->spool && spool_clean(s->spool))
 		log_line(LOG_WARNING, "no memory to look for files that nobody finishes");
 	(void)handover_dismiss(&h->clients, s->config->reconnect_window / NS_PER_MS);
@@ -212,7 +213,9 @@ void server_disinherit(struct server *s)
 	take_clients(h);
 	n = handover_dismiss(&h->clients, window_ms);
 	log_event(LOG_WARNING, EV_HANDOVER_FAILED, LOG_NO_FIELDS,
-		  "%zu connections of the process before are closed with 1012", n);
+		  "%zu connections of the process before are "
+		  "closed with " WS_CODE_TEXT(SERVICE_RESTART),
+		  n);
 	forget_heritage(h);
 }
 

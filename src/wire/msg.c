@@ -5,6 +5,7 @@
 
 #include "base/text.h"
 #include "containers/mem.h"
+#include "model/close_codes.h"
 
 #define RESERVED_USER "system"
 #define FIRST_SLOTS 4 /* of a repeated field */
@@ -391,9 +392,9 @@ uint16_t msg_result_close_code(enum msg_result result)
 	switch (result) {
 	case MSG_NOT_A_MESSAGE:
 	case MSG_BAD_UTF8:
-		return 1007;
+		return WS_CODE_INVALID_DATA;
 	case MSG_TOO_BIG:
-		return 1009;
+		return WS_CODE_TOO_BIG;
 	default:
 		return 0;
 	}

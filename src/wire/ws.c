@@ -391,10 +391,13 @@ enum ws_close_result ws_parse_close(const uint8_t *p, size_t n, uint16_t *ret_co
 
 size_t ws_format_close(uint8_t out[WS_MAX_CONTROL], uint16_t code, const char *reason)
 {
-	size_t n = strlen(reason);
+	size_t n;
 
 	if (!ws_close_code_is_valid(code))
 		return 0;
+	if (!reason)
+		reason = close_code_find(code)->reason;
+	n = strlen(reason);
 	if (n > WS_MAX_CONTROL - 2) {
 		n = WS_MAX_CONTROL - 2;
 		while (n > 0 && ((uint8_t)reason[n] & 0xc0) == 0x80)

@@ -25,6 +25,7 @@
  */
 
 #include "base/base.h"
+#include "model/close_codes.h"
 
 enum ws_opcode {
 	WS_CONTINUATION = 0,
@@ -48,22 +49,6 @@ enum ws_role {
 
 #define WS_MAX_HEAD 14     /* longest head of a frame [bytes] */
 #define WS_MAX_CONTROL 125 /* longest payload of a control frame [bytes] */
-
-/* Codes of close frames that wsbind itself sends (RFC 6455 section 7.4.1 and IANA). */
-enum ws_close_code {
-	WS_CODE_NORMAL = 1000,
-	WS_CODE_GOING_AWAY = 1001,
-	WS_CODE_PROTOCOL_ERROR = 1002,
-	WS_CODE_UNSUPPORTED_DATA = 1003,
-	WS_CODE_NO_STATUS = 1005, /* stands for a close frame without a code; never sent */
-	WS_CODE_ABNORMAL = 1006,  /* stands for an end without a close frame; never sent */
-	WS_CODE_INVALID_DATA = 1007,
-	WS_CODE_POLICY = 1008,
-	WS_CODE_TOO_BIG = 1009,
-	WS_CODE_INTERNAL_ERROR = 1011,
-	WS_CODE_SERVICE_RESTART = 1012,
-	WS_CODE_TRY_AGAIN = 1013,
-};
 
 /*
  * Part of one frame. The first has begins, the last ends; most frames are one
@@ -197,7 +182,8 @@ WB_ANY_THREAD enum ws_close_result ws_parse_close(const uint8_t *p, size_t n, ui
 /**
  * ws_format_close() - write the payload of a close frame
  * @code:       one that may not be sent (WS_CODE_NO_STATUS) gives an empty payload
- * @reason:     UTF-8; cut between characters when longer than 123 bytes
+ * @reason:     UTF-8; cut between characters when longer than 123 bytes; NULL: that of the
+ *              code's row in model/close_codes_table.h
  *
  * Return:  its length.
  * Thread:  any.

@@ -573,8 +573,8 @@ static bool close_members(struct channel *ch)
 
 		log_line_limited(LOG_ERR,
 				 "out of memory for the messages of a channel; its members "
-				 "are closed with 1011");
-		conn_close(c, 1011, "out of memory");
+				 "are closed with " WS_CODE_TEXT(INTERNAL_ERROR));
+		conn_close(c, WS_CODE_INTERNAL_ERROR, NULL);
 		if (ch->n_members > 0 && ch->members[0]->conn == c)
 			channel_leave(ch->members[0]);
 	}

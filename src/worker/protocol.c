@@ -402,7 +402,7 @@ void protocol_say_goodbye(struct conn *c)
 		msg_set_reconnect_after_ms(&b, (uint32_t)(random % (window_ms + 1)));
 		conn_send_msg(c, &b);
 	}
-	conn_close(c, WS_CODE_SERVICE_RESTART, "server is stopping");
+	conn_close(c, WS_CODE_SERVICE_RESTART, NULL);
 }
 
 /* ---------------------------------------------------------------------- control */

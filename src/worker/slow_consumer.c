@@ -38,7 +38,7 @@ static void disconnect(struct conn *c)
 {
 	METRIC_INC(c->env->metrics, slow_disconnects);
 	conn_drop_queue(c);
-	conn_close(c, 1013, "slow consumer");
+	conn_close(c, WS_CODE_TRY_AGAIN, NULL);
 }
 
 static uint64_t rest(uint64_t whole, uint64_t part)
@@ -76,7 +76,7 @@ static void act(struct conn *c, uint64_t bytes, uint64_t messages, const char *s
 	    skip(c, bytes, messages, setting))
 		return;
 	channel_backlog(c, &had_bytes, &had_messages);
-	log_slow(c, had_bytes, had_messages, setting, "closing with 1013");
+	log_slow(c, had_bytes, had_messages, setting, "closing with " WS_CODE_TEXT(TRY_AGAIN));
 	disconnect(c);
 }
 
@@ -153,7 +153,7 @@ static void meet(struct conn *c, uint64_t bytes)
 	/* A polite Close would keep what is in transit, which is most of it. */
 	log_slow(c, bytes, 1, "log_memory", "dropped");
 	METRIC_INC(c->env->metrics, slow_disconnects);
-	c->close_code = 1013;
+	c->close_code = WS_CODE_TRY_AGAIN;
 	conn_abort(c);
 }
 

@@ -101,7 +101,7 @@ void transfer_chunk(struct conn *c, const Websocket__WebSocketMessage *m)
 	    (spool_put_chunk(h->shared->spool, &job) || wait_for_room(h, c, &job)))
 		return;
 	free(job.data);
-	conn_close(c, WS_CODE_INTERNAL_ERROR, "out of memory");
+	conn_close(c, WS_CODE_INTERNAL_ERROR, NULL);
 }
 
 void transfer_room(struct hub *h)
@@ -157,10 +157,10 @@ void transfer_lost(struct hub *h)
 	struct transfer *t, *next;
 
 	HASH_ITER (hh, h->transfers, t, next) {
-		conn_log(
-			t->conn, LOG_ERR, EV_SPOOL_FAILED, NULL,
-			"sent a transfer whose end is not known: out of memory; closing with 1011");
-		conn_close(t->conn, WS_CODE_INTERNAL_ERROR, "out of memory");
+		conn_log(t->conn, LOG_ERR, EV_SPOOL_FAILED, NULL,
+			 "sent a transfer whose end is not known: out of memory; "
+			 "closing with " WS_CODE_TEXT(INTERNAL_ERROR));
+		conn_close(t->conn, WS_CODE_INTERNAL_ERROR, NULL);
 	}
 }
 
@@ -235,7 +235,7 @@ void transfer_resume_all(struct worker_pool *p, struct spool *spool)
 			WB_CLEANUP(ptr_freep) struct spool_unfinished *k = TAKE_PTR(t->kept);
 
 			if (k && spool_resume(spool, k))
-				conn_close(t->conn, WS_CODE_INTERNAL_ERROR, "out of memory");
+				conn_close(t->conn, WS_CODE_INTERNAL_ERROR, NULL);
 		}
 		transfer_room(h);
 	}
