@@ -322,12 +322,12 @@ static void conn_timer_due(struct wheel_timer *t)
 }
 
 void conn_init(struct conn *c, struct conn_env *env, const struct sock_peer *peer, uint64_t serial,
-	       uint16_t refuse)
+	       enum conn_refusal refusal)
 {
 	c->env = env;
 	c->peer = *peer;
 	c->serial = serial;
-	c->refuse_status = refuse;
+	c->refusal = (uint16_t)refusal;
 	c->can_write = true;
 	c->last_sign_ns = env->reactor->now_ns;
 	c->close_code = WS_CODE_ABNORMAL;

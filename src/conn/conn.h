@@ -61,6 +61,27 @@ enum conn_state {
 	CONN_N_STATES
 };
 
+/* Why a client that asks for the right thing is refused. */
+enum conn_refusal {
+	CONN_ADMITTED,         /* it isn't */
+	CONN_E_FULL,           /* max_connections */
+	CONN_E_ADDRESS_FULL,   /* max_connections_per_ip */
+	CONN_E_NO_CHANNEL,     /* max_channels, or no memory */
+	CONN_E_CHANNEL_DENIED, /* its grant does not allow the channel of its path */
+	CONN_N_REFUSALS
+};
+
+/* What comes of a refusal. */
+struct WB_FROZEN conn_refusal_row {
+	int status;          /* HTTP, of the answer */
+	size_t counter;      /* offset in struct metrics */
+	const char *setting; /* the key whose limit was reached, or NULL */
+	const char *why;     /* for the log alone, or NULL */
+};
+
+/* By enum conn_refusal; that of CONN_ADMITTED is all zero. */
+extern const struct conn_refusal_row conn_refusals[CONN_N_REFUSALS];
+
 /* One membership of a channel: an index into the log of this worker. Belongs to channel/channel. */
 struct WB_OWNER(worker) member {
 	struct channel *channel; /* NULL: not in use */
@@ -139,8 +160,8 @@ struct WB_OWNER(worker) conn {
 	uint64_t over_ns;        /* since when it is past its send limits; 0: it isn't */
 	uint32_t rate_second_ms; /* start of the second in which frames are counted; wraps */
 	uint32_t rate_frames;
-	uint16_t refuse_status; /* decided at accept: answer the handshake with it; 0: don't */
-	uint16_t close_code;    /* that the connection ended with */
+	uint16_t refusal;    /* enum conn_refusal, decided at accept */
+	uint16_t close_code; /* that the connection ended with */
 	uint16_t n_members;
 	uint16_t n_lagging;
 	struct sock_peer peer;
@@ -165,12 +186,13 @@ struct WB_OWNER(worker) conn {
 
 /* What a connection tells upward. All are called on the worker's thread. */
 struct WB_FROZEN conn_ops {
-	/* The handshake is right: 0 = may come in (is a member of its path's channel now), else
-	 * 503: max_channels, or 403: its grant does not allow the channel. */
-	int (*admit)(struct conn *c, const struct upgrade *u);
-	/* A proxy says that the client is @peer: 0 = so be it, else 429: too many of that address.
+	/*
+	 * The handshake is right. CONN_ADMITTED: it is a member of its path's channel now, else
+	 * CONN_E_NO_CHANNEL or CONN_E_CHANNEL_DENIED.
 	 */
-	int (*move)(struct conn *c, const struct sock_peer *peer);
+	enum conn_refusal (*admit)(struct conn *c, const struct upgrade *u);
+	/* A proxy names the client: CONN_ADMITTED: it is @peer now | CONN_E_ADDRESS_FULL. */
+	enum conn_refusal (*move)(struct conn *c, const struct sock_peer *peer);
 	/* The answer to the handshake is queued, the connection open. */
 	void (*opened)(struct conn *c);
 	/* A whole message; text is valid UTF-8. @p is the callee's to change, until it returns. */
@@ -226,12 +248,12 @@ void conn_env_fini(struct conn_env *env);
 /**
  * conn_init() - a connection that was just accepted
  * @c:      all-zero memory of the worker's slab
- * @refuse: HTTP status that the handshake is to be answered with, 0 for none
+ * @refusal: what the handshake is to be answered with, once it came
  *
  * Arms the handshake's deadline. c->transport is set by the caller before.
  */
 void conn_init(struct conn *c, struct conn_env *env, const struct sock_peer *peer, uint64_t serial,
-	       uint16_t refuse);
+	       enum conn_refusal refusal);
 
 /**
  * conn_feed() - bytes from the peer

@@ -7,6 +7,31 @@
 #include "wire/proxy.h"
 #include "wire/upgrade.h"
 
+/* clang-format off */
+const struct conn_refusal_row conn_refusals[CONN_N_REFUSALS] = {
+	[CONN_E_FULL]           = {503, offsetof(struct metrics, refused_max_connections),
+				   "max_connections", NULL},
+	[CONN_E_ADDRESS_FULL]   = {429, offsetof(struct metrics, refused_per_ip),
+				   "max_connections_per_ip", NULL},
+	[CONN_E_NO_CHANNEL]     = {503, offsetof(struct metrics, refused_max_channels),
+				   "max_channels", NULL},
+	[CONN_E_CHANNEL_DENIED] = {403, offsetof(struct metrics, refused_auth),
+				   NULL, "its token does not allow the channel"},
+};
+/* clang-format on */
+
+/* False: it was refused, and has its answer. */
+static bool pass_or_refuse(struct conn *c, enum conn_refusal refusal)
+{
+	const struct conn_refusal_row *row = &conn_refusals[refusal];
+
+	if (refusal == CONN_ADMITTED)
+		return true;
+	conn_refuse(c, row->status, metrics_counter(c->env->metrics, row->counter), row->setting,
+		    row->why);
+	return false;
+}
+
 /* Refuses a request for what it is; @request: NULL when it could not be read. */
 static void refuse_request(struct conn *c, int status, const struct http_request *request)
 {
@@ -28,32 +53,13 @@ static void refuse_request(struct conn *c, int status, const struct http_request
 /* False: it came as one too many, and was refused. */
 static bool has_place(struct conn *c)
 {
-	struct metrics *m = c->env->metrics;
-
-	if (c->refuse_status == 429 || c->is_too_many) {
-		conn_refuse(c, 429, &m->refused_per_ip, "max_connections_per_ip", NULL);
-		return false;
-	}
-	if (c->refuse_status) {
-		conn_refuse(c, c->refuse_status, &m->refused_max_connections, "max_connections",
-			    NULL);
-		return false;
-	}
-	return true;
+	return pass_or_refuse(c, c->is_too_many ? CONN_E_ADDRESS_FULL : c->refusal);
 }
 
 /* True when it is a member of its path's channel now; else it was refused. */
 static bool find_room(struct conn *c, const struct upgrade *u)
 {
-	struct metrics *m = c->env->metrics;
-	int status = c->env->ops->admit(c, u);
-
-	if (status == 403)
-		conn_refuse(c, status, &m->refused_auth, NULL,
-			    "its token does not allow the channel");
-	else if (status)
-		conn_refuse(c, status, &m->refused_max_channels, "max_channels", NULL);
-	return status == 0;
+	return pass_or_refuse(c, c->env->ops->admit(c, u));
 }
 
 /* ---------------------------------------------------------------- who it is */
@@ -73,7 +79,7 @@ static bool take_forwarded(struct conn *c, const struct http_request *request)
 	    (!c->peer.is_unix && !policy_trusts(policy, c->peer.ip)) ||
 	    !proxy_forwarded_for(&request->headers, is_trusted, policy, peer.ip))
 		return true;
-	c->is_too_many = c->env->ops->move(c, &peer) != 0;
+	c->is_too_many = c->env->ops->move(c, &peer) != CONN_ADMITTED;
 	return has_place(c);
 }
 
@@ -118,7 +124,7 @@ bool conn_take_proxy(struct conn *c)
 	memcpy(peer.ip, header.ip, sizeof(peer.ip));
 	peer.port = header.port;
 	/* Its handshake has to be read before it can be answered. */
-	c->is_too_many = !c->refuse_status && c->env->ops->move(c, &peer) != 0;
+	c->is_too_many = !c->refusal && c->env->ops->move(c, &peer) != CONN_ADMITTED;
 	return true;
 }
 

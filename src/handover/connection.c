@@ -200,7 +200,7 @@ Record__Connection *conn_save(const struct conn *c, uint64_t cookie, const struc
 	s->deadline_ns = c->timer.deadline_ns;
 	s->rate_second_ms = c->rate_second_ms;
 	s->rate_frames = c->rate_frames;
-	s->refuse_status = c->refuse_status;
+	s->refuse_status = (uint32_t)conn_refusals[c->refusal].status;
 	s->close_code = c->close_code;
 	s->caps = c->caps;
 	s->deflate_window = c->deflate_window;
@@ -383,10 +383,20 @@ static void restore_plain(struct conn *c, const Record__Connection *s)
 	restore_names(c, s);
 }
 
+/* What it was refused for at accept; CONN_N_REFUSALS: for nothing of that kind. */
+static enum conn_refusal refusal_of(const Record__Connection *s)
+{
+	enum conn_refusal r = CONN_ADMITTED;
+
+	while (r <= CONN_E_ADDRESS_FULL && (uint32_t)conn_refusals[r].status != s->refuse_status)
+		r++;
+	return r <= CONN_E_ADDRESS_FULL ? r : CONN_N_REFUSALS;
+}
+
 bool conn_saved_peer(const Record__Connection *s, struct sock_peer *ret)
 {
 	if (s->state >= CONN_DEAD || s->id.len != 16 || s->ip.len != 16 || s->port > UINT16_MAX ||
-	    (s->refuse_status != 0 && s->refuse_status != 429 && s->refuse_status != 503))
+	    refusal_of(s) == CONN_N_REFUSALS)
 		return false;
 	*ret = (struct sock_peer){.port = (uint16_t)s->port, .is_unix = s->flags & SAVED_UNIX};
 	memcpy(ret->ip, s->ip.data, sizeof(ret->ip));
@@ -400,7 +410,7 @@ int conn_restore(struct conn *c, struct conn_env *env, const Record__Connection 
 	int error;
 
 	WB_ASSERT(conn_saved_peer(s, &peer));
-	conn_init(c, env, &peer, s->serial, (uint16_t)s->refuse_status);
+	conn_init(c, env, &peer, s->serial, refusal_of(s));
 	restore_plain(c, s);
 	c->state = (uint8_t)s->state;
 	if (c->state == CONN_OPEN)

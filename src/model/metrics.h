@@ -105,6 +105,12 @@ static inline void metric_add(_Atomic uint64_t *counter, uint64_t n)
 	atomic_store_explicit(counter, now + n, memory_order_relaxed);
 }
 
+/* The counter at @offset of the struct, which a table of another module names. */
+static inline _Atomic uint64_t *metrics_counter(struct metrics *m, size_t offset)
+{
+	return (_Atomic uint64_t *)(void *)((char *)m + offset);
+}
+
 /**
  * metrics_hist_add() - count one duration in a histogram
  * @ns: [ns]; a bound belongs to the bucket below it

@@ -281,18 +281,18 @@ static bool is_echo_path(const struct conn *c, const struct upgrade *u)
 	return path[0] == '/' && strcmp(path + 1, u->channel) == 0;
 }
 
-int protocol_admit(struct conn *c, const struct upgrade *u)
+enum conn_refusal protocol_admit(struct conn *c, const struct upgrade *u)
 {
 	int r;
 
 	if (is_echo_path(c, u)) {
 		c->is_echo = true;
-		return 0;
+		return CONN_ADMITTED;
 	}
 	if (c->grant && !grant_allows(c->grant, u->channel))
-		return 403;
+		return CONN_E_CHANNEL_DENIED;
 	r = hub_join(hub_of(c), c, &c->path_member, u->channel, u->channel_len);
-	return r ? 503 : 0;
+	return r ? CONN_E_NO_CHANNEL : CONN_ADMITTED;
 }
 
 /* The welcome text with its placeholders filled in. */

@@ -17,8 +17,8 @@
 #include "io/log.h"
 #include "worker/hub.h"
 
-/* conn_ops.admit: joins the channel of its path, or says which status refuses it. */
-int protocol_admit(struct conn *c, const struct upgrade *u);
+/* conn_ops.admit: joins the channel of its path. */
+enum conn_refusal protocol_admit(struct conn *c, const struct upgrade *u);
 
 /* conn_ops.opened: welcome, configuration, notice to the others. */
 void protocol_opened(struct conn *c);

@@ -82,9 +82,9 @@ void worker_run_tasks(struct worker *w)
 
 /* ------------------------------------------------------------------ connections */
 
-static void leave(struct worker *w, const struct sock_peer *peer, uint16_t refuse)
+static void leave(struct worker *w, const struct sock_peer *peer, bool was_refused)
 {
-	if (refuse)
+	if (was_refused)
 		admission_leave_refused(&w->pool->shared.admission);
 	else
 		admission_leave(&w->pool->shared.admission, peer);
@@ -94,27 +94,27 @@ static void conn_free(struct conn *c)
 {
 	struct worker *w = CONTAINER_OF(c->env, struct worker, hub.env);
 
-	leave(w, &c->peer, c->refuse_status);
+	leave(w, &c->peer, c->refusal != CONN_ADMITTED);
 	slab_put(&w->conns, c);
 }
 
-static int conn_move(struct conn *c, const struct sock_peer *peer)
+static enum conn_refusal conn_move(struct conn *c, const struct sock_peer *peer)
 {
 	struct worker *w = CONTAINER_OF(c->env, struct worker, hub.env);
 
 	if (admission_move(&w->pool->shared.admission, &c->peer, peer,
 			   c->env->config->max_connections_per_ip))
-		return 429;
+		return CONN_E_ADDRESS_FULL;
 	c->peer = *peer;
-	return 0;
+	return CONN_ADMITTED;
 }
 
-static int conn_admit(struct conn *c, const struct upgrade *u)
+static enum conn_refusal conn_admit(struct conn *c, const struct upgrade *u)
 {
-	int r = protocol_admit(c, u);
+	enum conn_refusal r = protocol_admit(c, u);
 
 	/* What waits for an echo is never skipped: it may as well wait in the kernel. */
-	if (r == 0 && c->is_echo)
+	if (r == CONN_ADMITTED && c->is_echo)
 		sock_set_notsent_lowat(c->transport.fd, UINT32_MAX);
 	return r;
 }
@@ -131,22 +131,22 @@ static const struct conn_ops conn_ops = {
 	.dead = conn_free,
 };
 
-/* Refused by one too many to answer them all, or there is no memory for it (@refuse 0). */
-static void drop_unanswered(struct worker *w, uint16_t refuse)
+/* Refused by one too many to answer them all, or there is no memory for it (CONN_ADMITTED). */
+static void drop_unanswered(struct worker *w, enum conn_refusal refusal)
 {
+	const struct conn_refusal_row *row = &conn_refusals[refusal];
 	struct metrics *m = &w->metrics;
-	const char *setting = refuse == 429 ? "max_connections_per_ip" : "max_connections";
 
 	METRIC_INC(m, connection_errors);
-	if (!refuse) {
+	if (refusal == CONN_ADMITTED) {
 		METRIC_INC(m, accept_errors);
 		log_event_limited(LOG_WARNING, EV_ACCEPT_FAILED, LOG_FIELDS(LOG_ERRNO(-ENOMEM)),
 				  "no memory for another connection; it is dropped");
 		return;
 	}
-	metric_add(refuse == 429 ? &m->refused_per_ip : &m->refused_max_connections, 1);
-	log_event_limited(LOG_NOTICE, EV_REFUSED, LOG_FIELDS(LOG_TEXT("SETTING", setting)),
-			  "connections past %s are dropped without an answer", setting);
+	metric_add(metrics_counter(m, row->counter), 1);
+	log_event_limited(LOG_NOTICE, EV_REFUSED, LOG_FIELDS(LOG_TEXT("SETTING", row->setting)),
+			  "connections past %s are dropped without an answer", row->setting);
 }
 
 /* Of a proxy that may be believed: what it brings counts for whom it speaks for. */
@@ -160,33 +160,33 @@ struct conn *worker_accept_conn(struct worker *w, const struct transport *transp
 {
 	const struct config *config = w->hub.env.config;
 	struct admission *admission = &w->pool->shared.admission;
-	uint16_t refuse = 0;
+	enum conn_refusal refusal = CONN_ADMITTED;
 	struct conn *c = NULL;
 	bool has_entered;
 
 	switch (admission_enter(admission, peer, config->max_connections,
 				is_proxy(w, peer) ? 0 : config->max_connections_per_ip)) {
 	case ADMISSION_E_FULL:
-		refuse = 503;
+		refusal = CONN_E_FULL;
 		break;
 	case ADMISSION_E_PER_IP:
-		refuse = 429;
+		refusal = CONN_E_ADDRESS_FULL;
 		break;
 	default:
 		break;
 	}
-	has_entered = !refuse || admission_enter_refused(admission);
+	has_entered = refusal == CONN_ADMITTED || admission_enter_refused(admission);
 	if (has_entered)
 		c = slab_get(&w->conns);
 	if (!c) {
 		if (has_entered)
-			leave(w, peer, refuse);
-		drop_unanswered(w, refuse);
+			leave(w, peer, refusal != CONN_ADMITTED);
+		drop_unanswered(w, refusal);
 		return NULL;
 	}
 	c->transport = *transport;
 	conn_init(c, &w->hub.env, peer, (uint64_t)w->hub.index << SERIAL_BITS | ++w->next_serial,
-		  refuse);
+		  refusal);
 	return c;
 }
 
@@ -257,7 +257,7 @@ static void adopt_socket(struct worker *w, int fd, const struct sock_peer *peer,
 	}
 	sock_set_options(fd, &options);
 	if (init_transport(w, &transport, fd, is_tls && !awaits_proxy)) {
-		drop_unanswered(w, 0);
+		drop_unanswered(w, CONN_ADMITTED);
 		fd_closep(&fd);
 		return;
 	}
