@@ -18,7 +18,7 @@ prefix     ?= /usr/local
 bindir     ?= $(prefix)/bin
 mandir     ?= $(prefix)/share/man
 sysconfdir ?= /etc
-unitdir    ?= $(if $(filter /usr,$(prefix)),/lib/systemd/system,/etc/systemd/system)
+unitdir    ?= $(if $(filter /usr,$(prefix)),/usr/lib,/etc)/systemd/system
 catalogdir ?= $(if $(filter /usr,$(prefix)),/usr/lib,/etc)/systemd/catalog
 bashdir    ?= $(prefix)/share/bash-completion/completions
 zshdir     ?= $(prefix)/share/zsh/$(if $(filter /usr,$(prefix)),vendor-completions,site-functions)
@@ -38,7 +38,7 @@ PACKAGES_COVERAGE := gcovr
 PACKAGES_GUARD := valgrind libcmocka-dev python3
 PACKAGES_BENCH := python3 openssl nodejs node-ws nginx libnginx-mod-nchan nats-server libwebsockets-dev \
 	golang-go golang-github-gorilla-websocket-dev $(PACKAGES_MACHINE)
-PACKAGES_FUZZ := clang libclang-rt-14-dev libcmocka-dev
+PACKAGES_FUZZ := clang libclang-rt-dev libcmocka-dev
 
 # --------------------------------------------------------------------------- flags
 
@@ -76,7 +76,7 @@ $(O)/gen/%.proto: proto/%.proto proto/for-protobuf-c.sed
 
 $(O)/gen/%.pb-c.c $(O)/gen/%.pb-c.h &: $(O)/gen/%.proto
 	$(call say,GEN,$@)
-	$(Q)protoc-c --proto_path=$(O)/gen --c_out=$(O)/gen $<
+	$(Q)protoc --proto_path=$(O)/gen --c_out=$(O)/gen $<
 
 $(GEN:%=%.o): %.o: %.c
 	$(call say,CC,$<)
@@ -310,9 +310,14 @@ bench-guard: deps-build
 	$(Q)CC=$(CC) $(PYTHON) bench/guard.py $(O)/guard $(if $(UPDATE),--update)
 
 lint: $(O)/wsbind
-	$(Q)tests/lint/run.sh $(O)/wsbind
+	$(Q)CLANG_FORMAT_VERSION=$(CLANG_FORMAT_VERSION) tests/lint/run.sh $(O)/wsbind
+
+# Other versions lay some lines out in another way.
+CLANG_FORMAT_VERSION := 14
 
 format:
+	$(Q)clang-format --version | grep -q 'version $(CLANG_FORMAT_VERSION)\.' || { echo \
+		'make format: the code is laid out by clang-format $(CLANG_FORMAT_VERSION)' >&2; exit 1; }
 	$(Q)clang-format -i $(filter-out %_keys.h %_table.h %_events.h,$(wildcard src/*.[ch] src/*/*.[ch])) \
 		$(wildcard tests/unit/*.[ch] tests/fuzz/*.[ch] bench/*.c bench/servers/*.c)
 

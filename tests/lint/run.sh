@@ -129,10 +129,14 @@ if command -v systemd-analyze >/dev/null; then
 else
 	skip 'systemd units' 'systemd-analyze is not installed'
 fi
-if command -v clang-format >/dev/null; then
-	question format formatted
-else
+version=$(clang-format --version 2>/dev/null | sed -n 's/.*version \([0-9]*\).*/\1/p')
+wanted=${CLANG_FORMAT_VERSION:-$version}
+if [ -z "$version" ]; then
 	skip format 'clang-format is not installed'
+elif [ "$version" != "$wanted" ]; then
+	skip format "the code is laid out by clang-format $wanted, this is $version"
+else
+	question format formatted
 fi
 
 echo "1..$count"

@@ -69,6 +69,6 @@ check 'with the configuration as it was' conffile
 mkdir -p /var/lib/private/wsbind/transfers
 check 'purge' dpkg -P wsbind
 check 'nothing is left' none /etc/wsbind* /var/lib/wsbind /var/lib/private/wsbind /run/wsbind \
-	/usr/bin/wsbind /usr/lib/systemd/catalog/wsbind.catalog /lib/systemd/system/wsbind* \
+	/usr/bin/wsbind /usr/lib/systemd/catalog/wsbind.catalog /usr/lib/systemd/system/wsbind* \
 	/etc/systemd/system/*/wsbind* /usr/share/doc/wsbind
 exit $failed
