@@ -6,7 +6,7 @@
  * two or three helpers that C lacks. Nothing here has state.
  *
  * Ownership tags stand between `struct` and the name and say which thread may
- * touch an object (style: "Threads and who owns what"). clang keeps them as
+ * touch an object (.github/CONTRIBUTING.md, "Threads"). clang keeps them as
  * annotations; tests/lint/owners.awk refuses a struct in a header without one.
  *
  *   WB_OWNER(role)  only that thread
@@ -42,8 +42,7 @@
 #define WB_LIKELY(x) __builtin_expect(!!(x), 1)
 #define WB_UNLIKELY(x) __builtin_expect(!!(x), 0)
 
-/* What different threads write stands this far apart: two lines, since the prefetcher pairs them.
- */
+/* What different threads write stands this far apart: two cache lines, which are fetched as one. */
 #define WB_CACHELINE 128
 
 #define ARRAY_LEN(a) (sizeof(a) / sizeof((a)[0]))
@@ -91,10 +90,10 @@ WB_NORETURN void wb_assert_failed(const char *condition, const char *file, int l
 			wb_assert_failed(#condition, __FILE__, __LINE__); \
 	} while (0)
 
-/* For WB_CLEANUP: closes a descriptor that is not -1 and keeps errno. */
+/* For WB_CLEANUP: closes a descriptor that is not -1, makes it -1, and keeps errno. */
 void fd_closep(int *fd);
 
-/* For WB_CLEANUP: frees what a pointer points to. */
+/* For WB_CLEANUP: frees what a pointer points to. @p is the address of the pointer. */
 static inline void ptr_freep(void *p)
 {
 	free(*(void **)p);

@@ -14,10 +14,12 @@ int ip_parse(const char *text, size_t n, uint8_t ret[IP_BYTES])
 	char copy[INET6_ADDRSTRLEN];
 	uint8_t ip[IP_BYTES];
 
+	/* inet_pton() reads up to a NUL: one inside would hide what stands behind it. */
 	if (n >= sizeof(copy) || memchr(text, '\0', n))
 		return -EINVAL;
 	memcpy(copy, text, n);
 	copy[n] = '\0';
+	/* An IPv4 address fills the last four bytes; an IPv6 address overwrites the prefix, too. */
 	memcpy(ip, v4_mapped, sizeof(v4_mapped));
 	if (inet_pton(AF_INET, copy, ip + V4_OFFSET) != 1 && inet_pton(AF_INET6, copy, ip) != 1)
 		return -EINVAL;
@@ -55,6 +57,7 @@ int ip_prefix_parse(const char *text, size_t n, struct ip_prefix *ret)
 	prefix.bits = is_v4 ? 32 : 128;
 	if (slash && parse_bits(slash + 1, n - address_n - 1, prefix.bits, &prefix.bits) < 0)
 		return -EINVAL;
+	/* "10.0.0.0/8" is written in bits of IPv4, and compared in bits of the mapped form. */
 	if (is_v4)
 		prefix.bits = (uint8_t)(prefix.bits + 8 * V4_OFFSET);
 	*ret = prefix;
@@ -68,5 +71,6 @@ bool ip_prefix_has(const struct ip_prefix *prefix, const uint8_t ip[IP_BYTES])
 
 	if (memcmp(prefix->ip, ip, whole) != 0)
 		return false;
+	/* Of the byte in which the prefix ends, only the bits before its end have to agree. */
 	return rest == 0 || (prefix->ip[whole] ^ ip[whole]) >> (8 - rest) == 0;
 }

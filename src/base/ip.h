@@ -16,19 +16,23 @@ struct WB_VALUE ip_prefix {
 };
 
 /**
- * ip_parse() - an address in numbers
+ * ip_parse() - read an address in numbers
  * @text:   @n bytes: "192.0.2.1", "2001:db8::1"
+ * @ret:    the address, IPv4 in its mapped form
  *
  * Return:  0 | -EINVAL.
+ * Thread:  any.
  */
 WB_ANY_THREAD int ip_parse(const char *text, size_t n, uint8_t ret[IP_BYTES]) WB_NODISCARD;
 
 /**
- * ip_prefix_parse() - an address, or a prefix: "10.0.0.0/8", "2001:db8::/32"
+ * ip_prefix_parse() - read an address, or a prefix: "10.0.0.0/8", "2001:db8::/32"
+ * @text:   @n bytes; an address alone is a prefix of its full length
  *
  * Bits behind the prefix may be anything and are ignored.
  *
  * Return:  0 | -EINVAL.
+ * Thread:  any.
  */
 WB_ANY_THREAD int ip_prefix_parse(const char *text, size_t n, struct ip_prefix *ret) WB_NODISCARD;
 

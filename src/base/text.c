@@ -54,6 +54,7 @@ static bool is_ascii_step(const uint8_t *p)
 {
 	uint64_t a, b;
 
+	/* Copied, for @p is aligned to nothing; compilers make one load of it. */
 	memcpy(&a, p, sizeof(a));
 	memcpy(&b, p + sizeof(a), sizeof(b));
 	return !((a | b) & 0x8080808080808080ULL);
@@ -71,9 +72,14 @@ uint32_t utf8_feed(uint32_t state, const void *text, size_t n)
 			p += ASCII_STEP;
 			n -= ASCII_STEP;
 		}
+		/*
+		 * What isn't all ASCII goes byte by byte, and only then is looked at: a branch on
+		 * each byte would cost more than the bytes behind an error do.
+		 */
 		step = MIN(n, (size_t)ASCII_STEP);
 		for (size_t i = 0; i < step; i++)
 			s = utf8_row[p[i]] >> (s & STATE_MASK);
+		/* The upper bits are what is left of the row. */
 		s &= STATE_MASK;
 		if (WB_UNLIKELY(s == UTF8_REJECT))
 			break;
@@ -103,6 +109,7 @@ static size_t utf8_next(const uint8_t *p, size_t n, uint32_t *ret_code)
 	*ret_code = NOT_A_CHARACTER;
 	do {
 		state = (utf8_row[p[len]] >> state) & STATE_MASK;
+		/* The byte that cannot follow may begin a character of its own: it stays. */
 		if (state == UTF8_REJECT)
 			return MAX(len, (size_t)1);
 		len++;
@@ -110,6 +117,7 @@ static size_t utf8_next(const uint8_t *p, size_t n, uint32_t *ret_code)
 			return len;
 	} while (state != UTF8_ACCEPT);
 
+	/* The lead byte has as many ones as the character has bytes, and a zero behind them. */
 	code = len == 1 ? p[0] : p[0] & (0x7fu >> len);
 	for (size_t i = 1; i < len; i++)
 		code = code << 6 | (p[i] & 0x3fu);
@@ -171,6 +179,7 @@ int percent_decode(char *out, size_t cap, const char *in, size_t n, size_t *ret_
 	for (size_t i = 0; i < n; i++) {
 		int byte = (uint8_t)in[i];
 
+		/* @out may be @in: what is written never gets ahead of what was read. */
 		if (byte == '%') {
 			byte = n - i > 2 ? hex_byte(in + i + 1) : -1;
 			if (byte < 0)
@@ -185,7 +194,10 @@ int percent_decode(char *out, size_t cap, const char *in, size_t n, size_t *ret_
 	return 0;
 }
 
-/* Reads digits at *@s up to the first other character. 0, -EINVAL without a digit, -ERANGE. */
+/*
+ * Reads digits at *@s up to the first other character, where *@s is left; not by strtoull(3),
+ * which takes a sign, space and the locale's opinion. Return: 0 | -EINVAL no digit | -ERANGE.
+ */
 static int parse_digits(const char **s, uint64_t *ret_value)
 {
 	const char *at = *s;
@@ -229,7 +241,10 @@ static int parse_fraction(const char **s, struct fraction *ret)
 	return 0;
 }
 
-/* The rows stand in the order in which they are tried for output, the largest first. */
+/*
+ * The rows stand in the order in which they are tried for output, the largest first; what is
+ * read but never written stands behind them.
+ */
 struct unit {
 	const char *name;
 	uint64_t value;
@@ -255,7 +270,7 @@ static const struct unit *find_unit(const struct unit *units, size_t n, const ch
 	return NULL;
 }
 
-/* @n_shown units, of which the last is 1. */
+/* The largest of the first @n_shown units that divides @value; the last of them is 1. */
 static char *format_unit(char *out, size_t cap, const struct unit *units, size_t n_shown,
 			 uint64_t value)
 {
@@ -299,6 +314,7 @@ int text_parse_duration(const char *s, uint64_t *ret_ns)
 	unit = find_unit(duration_units, ARRAY_LEN(duration_units), s);
 	if (!unit)
 		return -EINVAL;
+	/* 10^18 of a day in nanoseconds need 107 bits. A part of one unit fits 64 again. */
 	part = (uint64_t)((unsigned __int128)f.digits * unit->value / f.scale);
 	if (__builtin_mul_overflow(value, unit->value, &value) ||
 	    __builtin_add_overflow(value, part, &value))
@@ -322,6 +338,7 @@ int text_parse_count(const char *s, uint64_t *ret_count)
 
 int text_parse_bool(const char *s, bool *ret_value)
 {
+	/* Each yes stands behind its no, at an odd index. */
 	static const char *const words[] = {"no", "yes", "false", "true", "off", "on", "0", "1"};
 
 	for (size_t i = 0; i < ARRAY_LEN(words); i++)
@@ -355,6 +372,7 @@ int text_parse_real(const char *s, double *ret_value)
 
 char *text_format_size(char *out, size_t cap, uint64_t bytes)
 {
+	/* Every unit divides 0, and "0T" would be right and odd: so the last one alone. */
 	return format_unit(out, cap, bytes ? size_units : &size_units[ARRAY_LEN(size_units) - 1],
 			   bytes ? ARRAY_LEN(size_units) : 1, bytes);
 }
@@ -367,7 +385,10 @@ char *text_format_duration(char *out, size_t cap, uint64_t ns)
 	return out;
 }
 
-/* Whether a character may stand in a line that people read. */
+/*
+ * Whether a character may stand in a line that people read: no control of either range, no
+ * backslash, which begins an escape, and nothing that ends a line or turns its direction.
+ */
 static bool is_printable(uint32_t code)
 {
 	return code != NOT_A_CHARACTER && code >= 0x20 && code != '\\' &&
@@ -410,6 +431,7 @@ size_t text_escape(char *out, size_t cap, const char *in, size_t n)
 					 : escape_bytes(piece, p + i, used);
 		if (len + 3 < cap)
 			cut = len;
+		/* No room: go back to where the dots fit, put them there, and end the walk. */
 		if (add >= cap - len) {
 			len = cut;
 			add = MIN(cap - 1 - len, (size_t)3);
@@ -430,9 +452,10 @@ static size_t json_piece(char out[8], uint32_t code, const uint8_t *p, size_t n)
 	const char *at;
 
 	if (code == NOT_A_CHARACTER) {
-		memcpy(out, "\xef\xbf\xbd", 3);
+		memcpy(out, "\xef\xbf\xbd", 3); /* U+FFFD */
 		return 3;
 	}
+	/* Not for 0, which strchr() finds at the end of any text. */
 	at = code && code < 0x80 ? strchr(plain, (int)code) : NULL;
 	if (at) {
 		out[0] = '\\';
@@ -462,6 +485,7 @@ size_t text_json(char *out, size_t cap, const char *in, size_t n)
 
 		used = utf8_next(p + i, n - i, &code);
 		add = json_piece(piece, code, p + i, used);
+		/* Half an escape would make the whole document unreadable. */
 		if (add >= cap - len)
 			break;
 		memcpy(out + len, piece, add);
@@ -480,8 +504,9 @@ void uuid4_format(char out[37], const uint8_t id[16])
 	const uint8_t *p = bytes;
 
 	memcpy(bytes, id, sizeof(bytes));
-	bytes[6] = (bytes[6] & 0x0f) | 0x40;
-	bytes[8] = (bytes[8] & 0x3f) | 0x80;
+	bytes[6] = (bytes[6] & 0x0f) | 0x40; /* version 4 */
+	bytes[8] = (bytes[8] & 0x3f) | 0x80; /* variant 10 */
+	/* hex_encode() ends each group with a NUL, where its hyphen goes. */
 	for (size_t i = 0; i < ARRAY_LEN(uuid_groups); i++) {
 		hex_encode(out, p, uuid_groups[i]);
 		p += uuid_groups[i];
@@ -499,6 +524,7 @@ int uuid_parse(const char *s, uint8_t ret_id[16])
 	for (size_t i = 0; i < ARRAY_LEN(uuid_groups); i++) {
 		char end = i + 1 < ARRAY_LEN(uuid_groups) ? '-' : '\0';
 
+		/* Stops at a NUL, so a text that is too short is never read past its end. */
 		if (hex_decode(p, s, uuid_groups[i]))
 			return -EINVAL;
 		p += uuid_groups[i];

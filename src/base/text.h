@@ -39,6 +39,8 @@ WB_ANY_THREAD int hex_value(char c);
 /**
  * hex_encode() - write bytes as lower-case hexadecimal digits
  * @out: 2 * @n digits and a NUL
+ *
+ * Thread: any.
  */
 WB_ANY_THREAD void hex_encode(char *out, const void *p, size_t n);
 
@@ -80,8 +82,8 @@ WB_ANY_THREAD int percent_decode(char *out, size_t cap, const char *in, size_t n
 WB_ANY_THREAD int text_parse_size(const char *s, uint64_t *ret_bytes) WB_NODISCARD;
 
 /*
- * "30", "0.5s", "1500ms", "2m", "1h", also "us", "ns" and "d": a bare number is seconds, a fraction
- * has as many digits as one likes and is cut to whole nanoseconds. Either case.
+ * "30", "0.5s", "1500ms", "2m", "1h", also "us", "ns" and "d": a bare number is seconds, a
+ * fraction has as many digits as one likes and is cut to whole nanoseconds. Either case.
  */
 WB_ANY_THREAD int text_parse_duration(const char *s, uint64_t *ret_ns) WB_NODISCARD;
 
@@ -146,8 +148,10 @@ WB_ANY_THREAD size_t text_escape(char *out, size_t cap, const char *in, size_t n
  */
 WB_ANY_THREAD size_t text_json(char *out, size_t cap, const char *in, size_t n);
 
-/* Random bytes as the text of a version-4 UUID: version and variant are set, the other 122 bits
- * are @id's. RFC 9562 section 5.4. */
+/*
+ * Random bytes as the text of a version-4 UUID: version and variant are set, the other 122 bits
+ * are @id's. RFC 9562 section 5.4.
+ */
 WB_ANY_THREAD void uuid4_format(char out[37], const uint8_t id[16]);
 
 /* 0, or -EINVAL when @s is not 8-4-4-4-12 hexadecimal digits. Any version, either case. */
@@ -155,8 +159,9 @@ WB_ANY_THREAD int uuid_parse(const char *s, uint8_t ret_id[16]) WB_NODISCARD;
 
 /**
  * text_next_word() - walk the words of a list that spaces or commas separate
- * @at:     moved behind the word
+ * @at: a place in a text that ends with NUL; moved behind the word
  *
- * Return:  the word's length, *@at - that being its beginning; 0: there are no more.
+ * Return: the word's length, *@at - that being its beginning; 0: there are no more.
+ * Thread: any.
  */
 WB_ANY_THREAD size_t text_next_word(const char **at);

@@ -13,6 +13,7 @@ int buf_reserve(struct buf *b, size_t extra, size_t limit)
 	size_t cap;
 	uint8_t *data;
 
+	/* A buffer may be longer than this call's limit: another one may have allowed more. */
 	if (b->len > limit || extra > limit - b->len)
 		return -EMSGSIZE;
 	if (extra <= b->cap - b->len)
@@ -54,11 +55,12 @@ int buf_vprintf(struct buf *b, const char *format, va_list args)
 	va_list again;
 	int n, r = 0;
 
+	/* Most texts fit behind what is there; only one that doesn't is formatted twice. */
 	va_copy(again, args);
 	n = vsnprintf(room ? (char *)b->data + b->len : NULL, room, format, args);
 	if (n < 0)
 		r = -EINVAL;
-	else if ((size_t)n >= room)
+	else if ((size_t)n >= room) /* the NUL wants room, too, though it is not queued */
 		r = buf_reserve(b, (size_t)n + 1, BUF_NO_LIMIT);
 	if (!r && (size_t)n >= room)
 		(void)vsnprintf((char *)b->data + b->len, (size_t)n + 1, format, again);

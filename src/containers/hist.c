@@ -8,6 +8,7 @@
 /* Low bits of a value that its bucket does not tell apart. */
 static unsigned value_shift(uint64_t value)
 {
+	/* The bit that is set keeps small values at a shift of 0, and 0 away from clz. */
 	unsigned width = 64 - (unsigned)__builtin_clzll(value | SUB_BUCKETS);
 
 	return width - HIST_SUB_BITS - 1;
@@ -39,6 +40,7 @@ void hist_init(struct hist *h)
 void hist_add(struct hist *h, uint64_t value)
 {
 	h->bucket[bucket_of(value)]++;
+	/* Beside the buckets these are exact, also where a value was cut to HIST_MAX. */
 	h->sum += value;
 	if (value > h->max)
 		h->max = value;
@@ -49,7 +51,7 @@ void hist_add(struct hist *h, uint64_t value)
 
 void hist_merge(struct hist *to, const struct hist *from)
 {
-	if (from->count == 0)
+	if (from->count == 0) /* its min says nothing */
 		return;
 	to->min = to->count ? MIN(to->min, from->min) : from->min;
 	to->max = MAX(to->max, from->max);
@@ -59,28 +61,30 @@ void hist_merge(struct hist *to, const struct hist *from)
 		to->bucket[i] += from->bucket[i];
 }
 
-/* How many values the smallest @percent of them are, rounded up. */
-static uint64_t hist_share(const struct hist *h, double percent)
+/* How many values the smallest @percent of them are, rounded up: the rank of the last of them. */
+static uint64_t hist_rank(const struct hist *h, double percent)
 {
-	double share = percent > 0 ? MIN(percent, 100.0) * (double)h->count / 100 : 0;
+	double rank = percent > 0 ? MIN(percent, 100.0) * (double)h->count / 100 : 0;
 	uint64_t whole;
 
 	/* 99.9 % of 1000 are 999, although 99.9 is a little more than that in binary. */
-	share *= 1 - 1e-14;
-	whole = (uint64_t)share;
-	return MIN(whole + ((double)whole < share), h->count);
+	rank *= 1 - 1e-14;
+	whole = (uint64_t)rank;
+	return MIN(whole + ((double)whole < rank), h->count);
 }
 
 uint64_t hist_percentile(const struct hist *h, double percent)
 {
-	uint64_t wanted = hist_share(h, percent), seen = 0;
+	uint64_t wanted = hist_rank(h, percent), seen = 0;
 
+	/* Both ends are known exactly, and need not be guessed from a bucket. */
 	if (wanted == 0)
 		return hist_min(h);
 	if (wanted == h->count)
 		return h->max;
 	for (size_t i = 0; i < HIST_BUCKETS; i++) {
 		seen += h->bucket[i];
+		/* The bucket's upper end: a percentile may be told too high, never too low. */
 		if (seen >= wanted)
 			return MIN(bucket_last(i), h->max);
 	}

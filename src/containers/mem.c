@@ -46,7 +46,7 @@ void slab_init(struct slab *s, size_t object_bytes, size_t objects_per_chunk)
 
 	WB_ASSERT(object_bytes > 0 && objects_per_chunk > 0);
 	WB_ASSERT(object_bytes < SIZE_MAX / 4 / objects_per_chunk);
-	object_bytes = ALIGN_UP(object_bytes, 8);
+	object_bytes = ALIGN_UP(object_bytes, 8); /* a free one holds a pointer */
 	*s = (struct slab){
 		.object_bytes = object_bytes,
 		.chunk_bytes = ALIGN_UP(SLAB_HEAD_BYTES + object_bytes * objects_per_chunk, page),
@@ -65,6 +65,7 @@ static bool slab_grow(struct slab *s)
 	 * has none, the call fails and there is nothing to forbid.
 	 */
 	(void)madvise(c, s->chunk_bytes, MADV_NOHUGEPAGE);
+	/* What was left of the chunk before was nothing: only then does a slab grow. */
 	c->next = s->chunks;
 	c->bytes = s->chunk_bytes;
 	s->chunks = c;
@@ -72,6 +73,7 @@ static bool slab_grow(struct slab *s)
 	s->fresh_end = s->fresh + slab_objects_per_chunk(s) * s->object_bytes;
 	mem_poison(s->fresh, (size_t)(s->fresh_end - s->fresh));
 #ifdef MEM_SANITIZED
+	/* It looks for pointers in the heap, and a chunk is none of that. */
 	__lsan_register_root_region(c, c->bytes);
 #endif
 	return true;
@@ -86,6 +88,7 @@ void *slab_get(struct slab *s)
 		s->free = *(void **)object;
 		memset(object, 0, s->object_bytes);
 	} else {
+		/* Zero as it came from the kernel, and without a page until it is touched. */
 		if (WB_UNLIKELY(s->fresh == s->fresh_end) && !slab_grow(s))
 			return NULL;
 		object = s->fresh;
@@ -118,7 +121,7 @@ void slab_fini(struct slab *s)
 #ifdef MEM_SANITIZED
 		__lsan_unregister_root_region(c, c->bytes);
 #endif
-		MEM_UNPOISON(c, c->bytes);
+		MEM_UNPOISON(c, c->bytes); /* its addresses may be handed to anyone next */
 		(void)munmap(c, c->bytes);
 	}
 	*s = (struct slab){0};
@@ -138,6 +141,7 @@ static bool slab_has(const struct slab *s, const uint8_t *object)
 {
 	for (const struct slab_chunk *c = s->chunks; c; c = c->next) {
 		const uint8_t *from = chunk_objects(c);
+		/* Of all chunks only the newest has objects that were never handed out. */
 		const uint8_t *to = c == s->chunks
 					    ? s->fresh
 					    : from + slab_objects_per_chunk(s) * s->object_bytes;
@@ -157,7 +161,7 @@ void slab_check(const struct slab *s)
 	known -= s->fresh == s->fresh_end ? 0 : (size_t)(s->fresh_end - s->fresh) / s->object_bytes;
 	for (void *object = s->free, *next; object; object = next) {
 		WB_ASSERT(slab_has(s, object));
-		WB_ASSERT(++n_free <= known);
+		WB_ASSERT(++n_free <= known); /* else the chain is a circle: one came twice */
 		MEM_UNPOISON(object, sizeof(next));
 		next = *(void **)object;
 		mem_poison(object, sizeof(next));
@@ -223,6 +227,7 @@ static uint8_t *arena_grow(struct arena *a, size_t n)
 		return NULL;
 	b->next = a->more;
 	a->more = b;
+	/* Doubling keeps the number of blocks small, however much a message unfolds into. */
 	if (!is_alone) {
 		a->block_bytes = MIN(2 * a->block_bytes, a->limit_bytes);
 		arena_use_block(a, b);
@@ -269,6 +274,7 @@ void *arena_alloc_slow(struct arena *a, size_t n)
 		arena_reset(a);
 	}
 	rounded = ALIGN_UP(n, 16);
+	/* It may fit after all: the first block was not there yet, or @n was 0. */
 	if (rounded <= (size_t)(a->end - a->next)) {
 		p = a->next;
 		a->next += rounded;
@@ -286,7 +292,7 @@ void arena_fini(struct arena *a)
 	if (!a)
 		return;
 	arena_free_more(a);
-	if (a->first)
+	if (a->first) /* malloc() wants its memory back as it gave it */
 		MEM_UNPOISON(block_start(a->first), a->first->bytes);
 	free(a->first);
 	*a = (struct arena){0};

@@ -82,8 +82,10 @@ static inline size_t slab_in_use(const struct slab *s)
 /* Bytes of address space the slab has; what was never used of it has no memory behind it. */
 size_t slab_bytes(const struct slab *s);
 
-/* Asserts the invariants: free objects lie in chunks, on object boundaries, and the counts agree.
- * O(free objects * chunks), for tests. */
+/*
+ * Asserts the invariants: free objects lie in chunks, on object boundaries, and the counts
+ * agree. O(free objects * chunks), for tests.
+ */
 void slab_check(const struct slab *s);
 
 struct arena_block;

@@ -9,9 +9,11 @@ int ring_init(struct ring *r, size_t slots)
 
 	WB_ASSERT(slots >= 2 && (slots & (slots - 1)) == 0);
 	WB_ASSERT(slots <= SIZE_MAX / 2 / sizeof(*cells));
+	/* No line of the cells is shared with anything else that happens to lie beside them. */
 	cells = aligned_alloc(WB_CACHELINE, MAX(slots * sizeof(*cells), (size_t)WB_CACHELINE));
 	if (!cells)
 		return -ENOMEM;
+	/* Each cell waits for the ticket of its own number: the first turn may be written. */
 	for (size_t i = 0; i < slots; i++) {
 		atomic_init(&cells[i].turn, i);
 		cells[i].item = NULL;
@@ -51,8 +53,10 @@ bool ring_push(struct ring *r, void *item)
 				break;
 			continue;
 		}
+		/* Signed, since tickets wrap. Behind: the item of a turn ago is still in there. */
 		if ((ptrdiff_t)(turn - ticket) < 0)
 			return false;
+		/* Ahead: another producer has had this ticket since it was read. */
 		ticket = atomic_load_explicit(&r->tail, memory_order_relaxed);
 	}
 	cell->item = item;
@@ -84,6 +88,7 @@ size_t ring_depth(struct ring *r)
 	size_t head = atomic_load_explicit(&r->head, memory_order_acquire);
 	size_t tail = atomic_load_explicit(&r->tail, memory_order_relaxed);
 
+	/* The head may be old by now, and the difference so more than there ever was. */
 	return MIN(tail - head, r->mask + 1);
 }
 

@@ -37,8 +37,10 @@ struct WB_SHARED ring {
  */
 int ring_init(struct ring *r, size_t slots) WB_NODISCARD;
 
-/* Frees the ring, not the items still in it. NULL and all zero are allowed. When no other thread
- * uses it any more. */
+/*
+ * Frees the ring, not the items still in it. NULL and all zero are allowed. To be called when
+ * no other thread uses it any more.
+ */
 void ring_fini(struct ring *r);
 
 /**
@@ -72,8 +74,10 @@ static inline bool ring_is_empty(struct ring *r)
 	       head + 1;
 }
 
-/* Items in the ring, those just being pushed too: exact when nothing moves, else an estimate from
- * 0 to the number of slots. */
+/*
+ * Items in the ring, those just being pushed too: exact when nothing moves, else an estimate
+ * from 0 to the number of slots.
+ */
 WB_ANY_THREAD size_t ring_depth(struct ring *r);
 
 /* Asserts the invariants while no other thread uses the ring, for tests. O(slots). */

@@ -76,6 +76,7 @@ void wheel_add(struct wheel *w, struct wheel_timer *t, uint64_t deadline_ns)
 	t->deadline_ns = deadline_ns;
 	tick = timer_tick(w, t);
 	i = SLOT_OF(tick);
+	/* What an empty slot's bound says is of timers that are gone. */
 	if (!slot_is_occupied(w, i)) {
 		slot_set_occupied(w, i);
 		w->slot_next[i] = tick;
@@ -96,7 +97,9 @@ void wheel_del(struct wheel *w, struct wheel_timer *t)
 
 	if (!wheel_is_armed(t))
 		return;
-	/* Alone beside its head, which tells the slot without computing the tick it was armed for.
+	/*
+	 * Alone in its list: its neighbour is the head, whose place tells the slot. The tick would
+	 * not: it is another one by now if the timer was overdue when it was armed.
 	 */
 	if (neighbour == t->node.prev && neighbour != &w->due)
 		slot_set_empty(w, (unsigned)(neighbour - w->slot));
@@ -106,14 +109,17 @@ void wheel_del(struct wheel *w, struct wheel_timer *t)
 		w->next_is_exact = false;
 }
 
-/* Distance from slot @i to the first occupied one at or behind it, around the end; @n if there is
- * none within @n slots. */
+/*
+ * Distance from slot @i to the first occupied one at or behind it, around the end; @n if there
+ * is none within @n slots.
+ */
 static unsigned slots_to_occupied(const struct wheel *w, unsigned i, unsigned n)
 {
 	unsigned distance = 0;
 
 	while (distance < n) {
 		unsigned at = (i + distance) % WHEEL_SLOTS;
+		/* 64 slots a look. The first word may be entered in its middle, the others not. */
 		uint64_t bits = w->occupied[at / 64] >> (at % 64);
 
 		if (bits)
@@ -138,6 +144,7 @@ static uint64_t slot_earliest(const struct wheel *w, unsigned i, uint64_t known)
 	return earliest;
 }
 
+/* Nothing fires here: a callback may change the very list that is walked. */
 static void slot_collect_due(struct wheel *w, unsigned i, uint64_t now)
 {
 	uint64_t earliest = UINT64_MAX;
@@ -160,6 +167,7 @@ static void slot_collect_due(struct wheel *w, unsigned i, uint64_t now)
 /* Takes what is due up to tick @now out of the slots that the wheel passes on its way there. */
 static void wheel_collect_due(struct wheel *w, uint64_t now)
 {
+	/* After a long sleep the wheel has turned more than once: each slot is passed once. */
 	unsigned left = (unsigned)MIN(now - w->tick, (uint64_t)WHEEL_SLOTS);
 	unsigned i = SLOT_OF(w->tick + 1);
 
@@ -188,6 +196,7 @@ void wheel_advance(struct wheel *w, uint64_t now_ns)
 		w->tick = now;
 		return;
 	}
+	/* The time is set before anything fires: what a callback arms counts from now. */
 	wheel_collect_due(w, now);
 	w->tick = now;
 	w->next = now + 1;
@@ -229,6 +238,10 @@ static bool wheel_find_slot(const struct wheel *w, unsigned *ret_slot)
 	return true;
 }
 
+/*
+ * Takes the slot of the smallest lower bound and makes that exact, until a bound that was exact
+ * already is the smallest: that is when the next timer is due.
+ */
 static void wheel_find_next(struct wheel *w)
 {
 	unsigned i;

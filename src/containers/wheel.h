@@ -25,8 +25,7 @@ struct wheel_timer;
 /* Called once for each time it was armed; the timer is disarmed by then. */
 typedef void wheel_fn(struct wheel_timer *t);
 
-/* Embedded in what it belongs to. All zero is a disarmed timer, but has to know its fn to be armed.
- */
+/* Embedded in what it belongs to. All zero is disarmed, and has no fn to be armed with. */
 struct WB_OWNER(worker) wheel_timer {
 	struct list node;
 	uint64_t deadline_ns; /* as given to wheel_add() */
@@ -68,8 +67,10 @@ void wheel_timer_init(struct wheel_timer *t, wheel_fn *fn);
  */
 void wheel_add(struct wheel *w, struct wheel_timer *t, uint64_t deadline_ns);
 
-/* Disarms a timer, if it is armed. Legal in any callback, also for another timer that is due now:
- * it does not fire then. O(1). */
+/*
+ * Disarms a timer, if it is armed. Legal in any callback, also for another timer that is due
+ * now: it does not fire then. O(1).
+ */
 void wheel_del(struct wheel *w, struct wheel_timer *t);
 
 /* Whether wheel_add() came last, and neither its firing nor wheel_del(). */
