@@ -90,7 +90,7 @@ struct WB_OWNER(main) handover_sockets {
 };
 
 /* Takes copies of what is in a parcel. Return: 0 | -errno. */
-int handover_take_parcel(struct handover_sockets *s, int end) WB_NODISCARD;
+int handover_open_parcel(struct handover_sockets *s, int end) WB_NODISCARD;
 
 /* So that they can be claimed. */
 void handover_sort(struct handover_sockets *s);
@@ -99,7 +99,7 @@ void handover_sort(struct handover_sockets *s);
  * Says goodbye to those that nobody claimed, as far as their marks allow, and closes them.
  * Return: how many.
  */
-size_t handover_dismiss(struct handover_sockets *s, uint64_t reconnect_window_ms);
+size_t handover_say_goodbye(struct handover_sockets *s, uint64_t reconnect_window_ms);
 
 void handover_sockets_fini(struct handover_sockets *s);
 

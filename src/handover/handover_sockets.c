@@ -71,7 +71,7 @@ static int take_one(void *ctx, int fd, uint8_t mark)
 	return 0;
 }
 
-int handover_take_parcel(struct handover_sockets *s, int end)
+int handover_open_parcel(struct handover_sockets *s, int end)
 {
 	return parcel_look(end, take_one, s);
 }
@@ -149,7 +149,7 @@ static void read_rest(int fd)
 			return;
 }
 
-size_t handover_dismiss(struct handover_sockets *s, uint64_t reconnect_window_ms)
+size_t handover_say_goodbye(struct handover_sockets *s, uint64_t reconnect_window_ms)
 {
 	uint8_t goodbye[512];
 	size_t n = 0;

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: MIT */
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -9,11 +10,9 @@
 #include "worker/client_list.h"
 #include "worker/protocol.h"
 
-#define STALLED_NS (5 * NS_PER_S)
-
 /* ---------------------------------------------------------- metrics and readiness */
 
-static int admin_metrics(void *ctx, struct buf *out)
+static int answer_metrics(void *ctx, struct buf *out)
 {
 	struct server *s = ctx;
 	const struct metrics *shards[DIRECTORY_MAX_WORKERS];
@@ -24,8 +23,8 @@ static int admin_metrics(void *ctx, struct buf *out)
 		.log_memory_bytes =
 			atomic_load_explicit(&s->pool->shared.frame_bytes, memory_order_relaxed),
 		.log_lines_dropped = log_dropped(),
-		.state_bytes = s->state_bytes,
-		.pause_ns = s->pause_ns,
+		.state_bytes = s->incoming.records_bytes,
+		.pause_ns = s->incoming.pause_ns,
 		.start_wall_ms = s->started_ms,
 		.version = WB_VERSION,
 		.ring_depth = depth,
@@ -43,14 +42,12 @@ static int admin_metrics(void *ctx, struct buf *out)
 	return metrics_render(shards, s->pool->n, &extra, out);
 }
 
-static bool admin_is_healthy(void *ctx, char *reason)
+static bool answer_health(void *ctx, char *reason)
 {
-	struct server *s = ctx;
+	const struct server *s = ctx;
 
 	for (unsigned i = 0; i < s->pool->n; i++) {
-		const struct server_ping *p = &s->pings[i];
-
-		if (!p->is_out || s->reactor.now_ns - p->since_ns < STALLED_NS)
+		if (!watchdog_is_stalled(&s->watchdog, i, s->reactor.now_ns))
 			continue;
 		snprintf(reason, ADMIN_REASON_MAX, "worker %u does not answer", i);
 		return false;
@@ -58,11 +55,11 @@ static bool admin_is_healthy(void *ctx, char *reason)
 	return true;
 }
 
-static bool admin_is_ready(void *ctx, char *reason)
+static bool answer_readiness(void *ctx, char *reason)
 {
-	struct server *s = ctx;
+	const struct server *s = ctx;
 
-	if (s->is_stopping) {
+	if (server_is_ending(s)) {
 		snprintf(reason, ADMIN_REASON_MAX, "stopping");
 		return false;
 	}
@@ -70,7 +67,7 @@ static bool admin_is_ready(void *ctx, char *reason)
 		snprintf(reason, ADMIN_REASON_MAX, "the disk of spool_dir does not answer");
 		return false;
 	}
-	return admin_is_healthy(ctx, reason);
+	return answer_health(ctx, reason);
 }
 
 /* ---------------------------------------------------------------------- clients */
@@ -100,6 +97,7 @@ static void clients_done(struct worker_task *t)
 {
 	struct clients_query *q = CONTAINER_OF(t, struct clients_query, task);
 
+	/* One worker after the other, so that @offset and @limit run on over all of them. */
 	if (++q->at < q->server->pool->n) {
 		worker_post(q->server->pool->workers[q->at], t);
 		return;
@@ -112,7 +110,7 @@ static void clients_done(struct worker_task *t)
 	free(q);
 }
 
-static void admin_clients(void *ctx, struct admin_request *req, uint64_t offset, uint64_t limit)
+static void answer_clients(void *ctx, struct admin_request *req, uint64_t offset, uint64_t limit)
 {
 	struct server *s = ctx;
 	struct clients_query *q = calloc(1, sizeof(*q));
@@ -126,7 +124,7 @@ static void admin_clients(void *ctx, struct admin_request *req, uint64_t offset,
 	q->req = req;
 	q->offset = offset;
 	q->limit = limit;
-	worker_post(server_first(s), &q->task);
+	worker_post(s->pool->workers[0], &q->task);
 }
 
 /* ---------------------------------------------------------------------- publish */
@@ -162,9 +160,10 @@ static void publish_done(struct worker_task *t)
 	free(q);
 }
 
-static void admin_publish(void *ctx, struct admin_request *req, const struct admin_publication *p)
+static void answer_publish(void *ctx, struct admin_request *req, const struct admin_publication *p)
 {
 	struct publish_query *q = calloc(1, sizeof(*q) + p->n);
+	struct server *s = ctx;
 
 	if (!q) {
 		admin_reply(req, 500, NULL, "out of memory\n");
@@ -177,7 +176,8 @@ static void admin_publish(void *ctx, struct admin_request *req, const struct adm
 	snprintf(q->channel, sizeof(q->channel), "%s", p->channel);
 	if (p->n > 0)
 		memcpy(q->body, p->body, p->n);
-	worker_post(server_first(ctx), &q->task);
+	/* Main has no hub of its own: the first worker publishes, any other would do as well. */
+	worker_post(s->pool->workers[0], &q->task);
 }
 
 /* ------------------------------------------------------------------- disconnect */
@@ -216,7 +216,7 @@ static void disconnect_done(struct worker_task *t)
 	free(q);
 }
 
-static void admin_disconnect(void *ctx, struct admin_request *req, const char *id)
+static void answer_disconnect(void *ctx, struct admin_request *req, const char *id)
 {
 	struct disconnect_query *q = calloc(1, sizeof(*q));
 	struct server *s = ctx;
@@ -229,20 +229,97 @@ static void admin_disconnect(void *ctx, struct admin_request *req, const char *i
 	q->task = (struct worker_task){.run = disconnect_run, .done = disconnect_done};
 	q->server = s;
 	q->req = req;
-	worker_post(server_first(s), &q->task);
+	worker_post(s->pool->workers[0], &q->task);
 }
 
-static void admin_reload(void *ctx, struct admin_request *req)
+static void answer_reload(void *ctx, struct admin_request *req)
 {
 	server_reload(ctx, req);
 }
 
-const struct admin_ops server_admin_ops = {
-	.metrics = admin_metrics,
-	.is_healthy = admin_is_healthy,
-	.is_ready = admin_is_ready,
-	.clients = admin_clients,
-	.reload = admin_reload,
-	.publish = admin_publish,
-	.disconnect = admin_disconnect,
+static const struct admin_ops endpoints = {
+	.metrics = answer_metrics,
+	.is_healthy = answer_health,
+	.is_ready = answer_readiness,
+	.clients = answer_clients,
+	.reload = answer_reload,
+	.publish = answer_publish,
+	.disconnect = answer_disconnect,
 };
+
+/* ------------------------------------------------------------------- the listeners */
+
+/* Runs again when the endpoints' next deadline is due. */
+static void arm_timer(struct server *s)
+{
+	struct server_admin *a = &s->admin;
+	int ms = a->http ? admin_timeout_ms(a->http) : -1;
+
+	if (ms < 0)
+		wheel_del(&s->reactor.wheel, &a->timer);
+	else
+		wheel_add(&s->reactor.wheel, &a->timer,
+			  s->reactor.now_ns + (uint64_t)ms * NS_PER_MS);
+}
+
+static void admin_timer_due(struct wheel_timer *t)
+{
+	admin_run(CONTAINER_OF(t, struct server, admin.timer)->admin.http);
+}
+
+static void admin_ready(struct reactor_source *source, uint32_t events)
+{
+	(void)events;
+	admin_run(CONTAINER_OF(source, struct server, admin.source)->admin.http);
+}
+
+void server_admin_work(struct server *s)
+{
+	struct server_admin *a = &s->admin;
+
+	/* What workers have answered in this turn goes out in this turn. */
+	if (a->http && admin_timeout_ms(a->http) == 0)
+		admin_run(a->http);
+	arm_timer(s);
+}
+
+void server_admin_stop(struct server *s)
+{
+	s->admin.http = admin_free(s->admin.http);
+}
+
+/* The key to blame for a listener that cannot be opened. */
+static const char *key_of_listener(enum admin_listener failed, int error)
+{
+	if (failed == ADMIN_CONTROL)
+		return "control_socket";
+	return error == -EINVAL || error == -EADDRNOTAVAIL ? "metrics_host" : "metrics_port";
+}
+
+int server_admin_start(struct server *s)
+{
+	struct server_admin *a = &s->admin;
+	struct admin_options options = {
+		.metrics_host = s->config->enable_metrics ? s->config->metrics_host : NULL,
+		.metrics_port = (uint16_t)s->config->metrics_port,
+		.max_body = s->config->max_message_size,
+		.ops = &endpoints,
+		.ctx = s,
+	};
+	enum admin_listener failed = ADMIN_METRICS;
+	int error;
+
+	wheel_timer_init(&a->timer, admin_timer_due);
+	error = config_control_socket_path(s->config, NULL, &a->control_path);
+	options.control_path = a->control_path;
+	if (error)
+		return server_log_failure(s, "control socket", NULL, error);
+	if (!options.metrics_host && !options.control_path)
+		return 0;
+	error = admin_new(&options, &failed, &a->http);
+	if (error)
+		return server_log_failure(s, failed == ADMIN_CONTROL ? "control socket" : "metrics",
+					  key_of_listener(failed, error), error);
+	error = reactor_add(&s->reactor, &a->source, admin_fd(a->http), EPOLLIN, admin_ready);
+	return error ? server_log_failure(s, "epoll", NULL, error) : 0;
+}

@@ -2,75 +2,91 @@
 #pragma once
 
 /*
- * The daemon's state on the main thread, shared by server.c (life),
- * server_admin.c (what the HTTP endpoints do), server_reload.c,
- * server_handover.c (from one process to the next) and server_execute.c (SIGUSR2:
- * the next is the same process).
+ * The daemon on the main thread: what its sources share. Each business has a struct of its own,
+ * with functions of its own (pool_task, watchdog, incoming, outgoing, exec_plan, program_check);
+ * here is what joins them, as a ladder, each source above those that it calls:
+ *
+ *   server_config.c    what the configuration says, and whether this machine can do it
+ *   server_spool.c     the thread that writes files
+ *   server_stop.c      the end, with a goodbye
+ *   server_reload.c    a new configuration for those who are there
+ *   server_handover.c  everything to the next process
+ *   server_admin.c     what the HTTP endpoints do
+ *   server_start.c     from nothing to serving
+ *   server.c           the loop, signals, and the order of all that
  */
 
-#include <limits.h>
-
 #include "handover/handover.h"
-#include "io/memfile.h"
 #include "io/reactor.h"
 #include "model/config.h"
+#include "server/exec_plan.h"
+#include "server/incoming.h"
+#include "server/outgoing.h"
+#include "server/pool_task.h"
+#include "server/program_check.h"
+#include "server/watchdog.h"
 #include "service/admin.h"
 #include "worker/spool_replies.h"
 #include "worker/worker.h"
 
-struct server;
-struct passing;
-
-/* One ping to each worker at a time: for the watchdog and /healthz. */
-struct WB_OWNER(main) server_ping {
-	struct worker_task task;
-	struct server *server;
-	bool is_out;       /* the worker has not answered yet */
-	uint64_t since_ns; /* when it went out */
+/*
+ * Where the daemon is in its life. Serving becomes either of the two others; a hand-over that
+ * fails goes back to serving, or on to stopping. The loop ends in HANDED_OVER and STOPPED.
+ */
+enum server_phase {
+	SERVER_SERVING,
+	SERVER_HANDING_OVER,
+	SERVER_HANDED_OVER, /* everything stays as it is, for the next process */
+	SERVER_STOPPING,    /* clients are told */
+	SERVER_STOPPED,
 };
 
-/* Names of descriptors, as the manager keeps them and as they come. */
-#define SERVER_NAME_STATE "wsbind-state"
-#define SERVER_NAME_PARCEL "wsbind-bag"
-extern const char *const server_listener_name[LISTENER_N_KINDS];
-
-#define SERVER_MAX_LISTENERS (WORKER_MAX_LISTENERS * DIRECTORY_MAX_WORKERS)
-
-/* What came from the process before, or from socket activation. */
-struct WB_OWNER(main) server_heritage {
-	struct worker_socket socket[SERVER_MAX_LISTENERS];
-	unsigned n_sockets;
-	int end[2 * PARCEL_MAX_PAIRS];
-	unsigned n_ends;
-	struct memfile state;
-	struct handover_sockets clients;
-	bool is_there; /* a state or a parcel, that is */
+/* Who takes over. */
+enum server_successor {
+	SERVER_TO_MANAGER, /* systemd keeps it until it starts the next process */
+	SERVER_TO_ITSELF,  /* by execve(2) */
 };
 
-/* What is left to the next process. */
-struct WB_OWNER(main) server_legacy {
-	struct worker_socket socket[SERVER_MAX_LISTENERS]; /* borrowed of the pool */
-	unsigned n_sockets;
-	struct parcel parcel;
-	struct memfile state;
+/* What is known of a SIGTERM before it comes. */
+enum server_notice {
+	SERVER_NOT_TOLD,
+	SERVER_TOLD_EARLY, /* nobody could say: systemd runs no ExecStop= at this time */
+	SERVER_TOLD_RESTART,
 };
 
-/* Who gets it. */
-enum server_handover {
-	SERVER_STAYS,
-	SERVER_LEAVES_TO_MANAGER, /* systemd keeps it until it starts the next process */
-	SERVER_LEAVES_TO_ITSELF,  /* by execve(2) */
+struct WB_OWNER(main) server_handover {
+	enum server_successor successor;
+	struct wheel_timer spool_timer; /* looks whether files are written */
+	uint64_t spool_deadline_ns;
+	struct pool_task pausing; /* steps of all workers, one after the other */
+	enum server_notice notice;
+	unsigned store_room; /* of SERVER_TOLD_RESTART: so many descriptors systemd keeps */
+	int pending_signal;  /* came meanwhile: for the program that is executed; 0: none */
 };
 
-/* A task that goes to all workers; @then runs when all have answered. */
-struct WB_OWNER(main) server_rounds {
-	struct server *server;
-	void (*then)(struct server *s);
-	unsigned open;
-	struct server_round_task {
-		struct worker_task task;
-		struct server_rounds *round;
-	} tasks[DIRECTORY_MAX_WORKERS];
+struct WB_OWNER(main) server_stop {
+	struct wheel_timer timer; /* shutdown_timeout */
+	struct pool_task leaving; /* steps of all workers, one after the other */
+};
+
+/* One reload at a time. */
+enum server_reload {
+	SERVER_NO_RELOAD,
+	SERVER_RELOADING,
+	SERVER_RELOADING_AGAIN, /* and SIGHUP came meanwhile: once more behind it */
+};
+
+struct WB_OWNER(main) server_admin {
+	struct admin *http; /* NULL: none */
+	char *control_path; /* NULL: none */
+	struct reactor_source source;
+	struct wheel_timer timer;
+};
+
+/* What the status line shows, as of its last time. */
+struct WB_OWNER(main) server_status {
+	struct wheel_timer tick;
+	uint64_t n_in, n_out; /* messages */
 };
 
 struct WB_OWNER(main) server {
@@ -81,54 +97,39 @@ struct WB_OWNER(main) server {
 	struct worker_pool *pool;
 	struct spool *spool;
 	struct spool_replies spool_replies;
-	struct admin *admin;
-	char *control_path; /* NULL: none */
 	struct reactor_source signal_source;
-	struct reactor_source admin_source;
 	int signal_fd;
-	struct wheel_timer tick; /* once a second */
-	struct wheel_timer admin_timer;
-	struct wheel_timer stop_timer;
-	struct server_ping pings[DIRECTORY_MAX_WORKERS];
-	struct server_rounds round; /* of stopping */
-	struct server_heritage heritage;
-	struct server_legacy left;
-	struct record_writer writer;   /* of left.state */
-	struct handover_report report; /* of what was taken over, or is left */
-	enum server_handover handover;
-	uint64_t state_bytes, pause_ns; /* of what was taken over; for metrics */
-	char **arguments;               /* behind "server"; borrowed */
-	char program[PATH_MAX];         /* that is executed again */
-	int program_fd;                 /* as it was at the start */
-	int check_fd;                   /* of the process that checks the configuration; -1: none */
-	struct reactor_source check_source;
-	struct wheel_timer check_timer;
-	struct wheel_timer spool_timer; /* looks whether files are written, before a hand-over */
-	uint64_t spool_deadline_ns;
-	struct passing *passing; /* to the program that is executed */
-	bool restart_announced;  /* a SIGTERM means a restart … */
-	unsigned restart_room;   /* … for which systemd keeps so many descriptors */
-	int signal_after;        /* to be raised for the program that is executed; 0: none */
+	uint64_t started_ms; /* wall clock */
+	enum server_phase phase;
 	int exit_status;
-	uint64_t watchdog_ns;       /* 0: none */
-	uint64_t started_ms;        /* wall clock */
-	uint64_t last_in, last_out; /* messages, at the last tick */
-	unsigned reloads;           /* under way: one at a time */
-	bool reload_again;          /* SIGHUP came meanwhile */
-	bool is_stopping;
-	bool was_told_early; /* SIGTERM came while systemd runs no ExecStop= */
-	bool has_taken_over;
-	size_t n_lost; /* of those that were left to it */
-	bool is_done;  /* the loop ends */
+	enum server_reload reload;
+	struct server_status status;
+	struct watchdog watchdog;
+	struct server_admin admin;
+	struct server_stop stop;
+	struct server_handover handover;
+	struct incoming incoming;
+	struct outgoing outgoing;
+	struct exec_plan exec_plan;
+	struct program_check program_check;
 };
 
-extern const struct admin_ops server_admin_ops;
+/* It will not serve again: clients are told, or were told. */
+static inline bool server_is_ending(const struct server *s)
+{
+	return s->phase >= SERVER_STOPPING;
+}
 
-/**
- * server_reload() - read the configuration again and give it to the workers
- * @req:    answered when the reload is done; NULL: nobody waits
+/* --------------------------------------------------------------- server_config.c */
+
+/* Reads the configuration, and the files that it names. Return: 0, or it has been logged. */
+int server_load(struct server *s) WB_NODISCARD;
+
+/*
+ * Says why it does not start: @what failed with -errno. @key: of the configuration, that is to
+ * blame, or NULL. Return: EXIT_FAILURE.
  */
-void server_reload(struct server *s, struct admin_request *req);
+int server_log_failure(const struct server *s, const char *what, const char *key, int error);
 
 /*
  * Raises the limit of open files as far as it goes; where that is too low, a warning, and
@@ -136,17 +137,46 @@ void server_reload(struct server *s, struct admin_request *req);
  */
 void server_fit_descriptors(struct config *config);
 
-/* The worker that main gives its own publications to; any would do. */
-static inline struct worker *server_first(struct server *s)
-{
-	return s->pool->workers[0];
-}
+/* How many workers the configuration and the processors make. */
+unsigned server_count_workers(const struct config *config);
+
+/* Warns of what an administrator may not have meant. */
+void server_warn(const struct server *s);
+
+/* ---------------------------------------------------------------- server_spool.c */
 
 /* Starts the thread that writes files, if spool_dir is set. Return: 0, or it has been logged. */
-int server_start_spool(struct server *s, bool keep) WB_NODISCARD;
+int server_spool_start(struct server *s, bool keep) WB_NODISCARD;
 
-/* Says goodbye to everybody, and ends. */
+/* Stops it, and leaves unfinished files to whoever comes next. The workers stand still. */
+void server_spool_hand_over(struct server *s);
+
+/* Nobody came: takes up what was left. Return: 0 | -errno | what server_spool_start() returns. */
+int server_spool_resume(struct server *s) WB_NODISCARD;
+
+/* ----------------------------------------------------------------- server_stop.c */
+
+/* Before the loop begins. */
+void server_stop_init(struct server *s);
+
+/*
+ * Says goodbye to everybody, and ends; told again, ends at once. During a hand-over there is
+ * nobody to stop: the signal is passed on to the program that is executed.
+ */
 void server_stop(struct server *s, const char *why);
+
+/* --------------------------------------------------------------- server_reload.c */
+
+/**
+ * server_reload() - read the configuration again and give it to the workers
+ * @req:    answered when the reload is done; NULL: nobody waits
+ */
+void server_reload(struct server *s, struct admin_request *req);
+
+/* ------------------------------------------------------------- server_handover.c */
+
+/* Before the loop begins. */
+void server_handover_init(struct server *s);
 
 /* A restart comes, for which systemd keeps @room descriptors. */
 void server_restart_announced(struct server *s, int room);
@@ -154,45 +184,37 @@ void server_restart_announced(struct server *s, int room);
 /* SIGTERM: hands over where a restart is meant, else stops. */
 void server_terminate(struct server *s, const char *why);
 
-/* Everything stops, and is left to the next process; where that fails, goes on or stops. */
-void server_hand_over(struct server *s, enum server_handover how, const char *why);
-
-/* All that server_execute() needs and that may fail. Return: 0 | -errno, nothing has changed. */
-int server_prepare_execution(struct server *s) WB_NODISCARD;
-
 /* SIGUSR2: executes the program again, once it has found its configuration right. */
 void server_reexecute(struct server *s);
 
-/* What main does when everything was left to itself. Returns when no program can be executed. */
-void server_execute(struct server *s);
+/* ---------------------------------------------------------------- server_admin.c */
 
-/* Remembers which program this is. */
-void server_find_program(struct server *s);
+/* Opens the endpoints that the configuration wants. Return: 0, or it has been logged. */
+int server_admin_start(struct server *s) WB_NODISCARD;
 
-/* Takes what was handed over, by systemd or by the process before. */
-void server_inherit(struct server *s);
+/* At the end of each turn, and whenever the endpoints' next deadline may have changed. */
+void server_admin_work(struct server *s);
 
-/* Where more channels are open from before than max_channels allows, that becomes what fits. */
-void server_fit_channels(struct server *s);
+/* Answers whoever still waits, and closes them. */
+void server_admin_stop(struct server *s);
 
-/* Fills the workers, which haven't started, with what the process before knew of its clients. */
-void server_restore(struct server *s);
+/* ---------------------------------------------------------------- server_start.c */
 
-/* Nothing of it is needed any more, neither here nor by the manager. */
-void server_forget_heritage(struct server *s);
-
-/* The workers go on: says so, and for how long they didn't. */
-void server_report_taken_over(struct server *s);
-
-/* This process does not start: those that were handed over are told. */
-void server_disinherit(struct server *s);
-
-/* Gives a task to every worker; @then runs when all have answered. */
-void server_round(struct server *s, worker_task_fn *run, void (*then)(struct server *s));
-
-/* Runs after anything that may have changed when the admin wants to run again. */
-void server_arm_admin(struct server *s);
+/* From a configuration to workers that serve. Return: 0, or it has been logged. */
+int server_start(struct server *s) WB_NODISCARD;
 
 /* Sums of the counters that status lines show. */
-uint64_t server_sum(const struct server *s, size_t offset);
+static inline uint64_t server_sum(const struct server *s, size_t offset)
+{
+	uint64_t sum = 0;
+
+	for (unsigned i = 0; i < s->pool->n; i++) {
+		const char *shard = (const char *)&s->pool->workers[i]->metrics;
+
+		sum += atomic_load_explicit(
+			(const _Atomic uint64_t *)(const void *)(shard + offset),
+			memory_order_relaxed);
+	}
+	return sum;
+}
 #define SERVER_SUM(s, field) server_sum((s), offsetof(struct metrics, field))

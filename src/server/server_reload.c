@@ -25,7 +25,7 @@ struct reload {
 };
 
 /* Adds a line to the answer; without memory the journal still has it. */
-WB_PRINTF(2, 3) static void report(struct reload *r, const char *fmt, ...)
+WB_PRINTF(2, 3) static void reload_report(struct reload *r, const char *fmt, ...)
 {
 	va_list args;
 
@@ -42,7 +42,7 @@ static void reload_free(struct reload *r)
 	free(r);
 }
 
-static void answer(struct reload *r, unsigned status)
+static void reload_answer(struct reload *r, unsigned status)
 {
 	if (r->is_cut)
 		log_line(LOG_WARNING, "out of memory; the answer to the reload is cut");
@@ -52,17 +52,17 @@ static void answer(struct reload *r, unsigned status)
 		admin_reply(r->req, 500, NULL, "out of memory\n");
 }
 
-static void failed(struct reload *r, const struct config_errors *errors, int error)
+static void reload_failed(struct reload *r, const struct config_errors *errors, int error)
 {
 	for (size_t i = 0; i < errors->n; i++) {
 		log_event(LOG_ERR, EV_RELOAD_FAILED, LOG_NO_FIELDS, "%s", errors->line[i]);
-		report(r, "%s\n", errors->line[i]);
+		reload_report(r, "%s\n", errors->line[i]);
 	}
 	if (errors->n == 0)
-		report(r, "%s\n", strerror(-error));
+		reload_report(r, "%s\n", strerror(-error));
 	log_event(LOG_ERR, EV_RELOAD_FAILED, LOG_NO_FIELDS,
 		  "not reloaded: going on with the settings as they were");
-	answer(r, error < 0 ? 500 : 422);
+	reload_answer(r, error < 0 ? 500 : 422);
 	reload_free(r);
 }
 
@@ -76,7 +76,7 @@ static void report_change(void *ctx, const struct config_key *key, const char *w
 	log_event(key->reload == RELOAD_RESTART ? LOG_WARNING : LOG_INFO, EV_RELOAD,
 		  LOG_FIELDS(LOG_TEXT("SETTING", key->name)), "%s: %s, was %s%s", key->name, is,
 		  was, when);
-	report(r, "%s: %s, was %s%s\n", key->name, is, was, when);
+	reload_report(r, "%s: %s, was %s%s\n", key->name, is, was, when);
 }
 
 static void configure_run(struct worker *w, struct worker_task *t)
@@ -87,6 +87,19 @@ static void configure_run(struct worker *w, struct worker_task *t)
 	worker_task_answer(w, t);
 }
 
+static void reload_is_over(struct server *s)
+{
+	bool again = s->reload == SERVER_RELOADING_AGAIN;
+
+	s->reload = SERVER_NO_RELOAD;
+	if (server_is_ending(s))
+		return;
+	(void)systemd_ready("Reloaded");
+	/* The files may have changed after this reload had read them. */
+	if (again)
+		server_reload(s, NULL);
+}
+
 static void configure_done(struct worker_task *t)
 {
 	struct reload *r = CONTAINER_OF(t, struct reload_task, task)->reload;
@@ -94,32 +107,33 @@ static void configure_done(struct worker_task *t)
 
 	if (--r->open > 0)
 		return;
+	/* Main takes it into use as the last one: what it still asked workers was of the old one.
+	 */
 	config_unref(s->config);
 	s->config = TAKE_PTR(r->config);
 	policy_unref(s->policy);
 	s->policy = TAKE_PTR(r->policy);
 	atomic_store(&log_level, s->config->log_level);
-	if (s->admin)
-		admin_set_max_body(s->admin, s->config->max_message_size);
+	if (s->admin.http)
+		admin_set_max_body(s->admin.http, s->config->max_message_size);
 	log_event(LOG_NOTICE, EV_RELOAD, LOG_NO_FIELDS, "configuration reloaded%s",
 		  r->report.len ? "" : ": nothing has changed");
 	if (r->report.len == 0)
-		report(r, "nothing has changed\n");
-	answer(r, 200);
-	if (--s->reloads == 0 && !s->is_stopping)
-		(void)systemd_ready("Reloaded");
+		reload_report(r, "nothing has changed\n");
+	reload_answer(r, 200);
 	reload_free(r);
-	if (s->reload_again && !s->is_stopping) {
-		s->reload_again = false;
-		server_reload(s, NULL);
-	}
+	reload_is_over(s);
 }
 
-static void distribute(struct reload *r)
+static void reload_distribute(struct reload *r)
 {
 	struct server *s = r->server;
 
 	r->open = s->pool->n;
+	/*
+	 * Each task carries a reference of its own: the worker keeps it, however long it takes for
+	 * the others to have theirs.
+	 */
 	for (unsigned i = 0; i < s->pool->n; i++) {
 		struct reload_task *t = &r->tasks[i];
 
@@ -142,19 +156,39 @@ static int reload_policy(struct reload *r, struct config_errors *errors)
 	return error == -EINVAL ? CONFIG_E_INVALID : error;
 }
 
+/* Reads all files, and compares. Nothing is in use of what it has read. Return: 0 | why not. */
+static int reload_read(struct reload *r, struct config_errors *errors)
+{
+	struct server *s = r->server;
+	int error = config_load(&s->source, &r->config, errors);
+
+	if (error)
+		return error;
+	server_fit_descriptors(r->config);
+	/* Compared as it was read: what needs a restart is told, and only then put back. */
+	error = config_diff(s->config, r->config, report_change, r);
+	if (!error)
+		error = config_keep_running(r->config, s->config);
+	return error ? error : reload_policy(r, errors);
+}
+
+static void refuse_reload(struct server *s, struct admin_request *req)
+{
+	if (req)
+		admin_reply(req, 503, NULL,
+			    server_is_ending(s) ? "stopping\n" : "another reload is under way\n");
+	else if (!server_is_ending(s))
+		s->reload = SERVER_RELOADING_AGAIN;
+}
+
 void server_reload(struct server *s, struct admin_request *req)
 {
 	struct config_errors errors = {0};
 	struct reload *r;
 	int error;
 
-	if (s->is_stopping || s->reloads > 0) {
-		if (req)
-			admin_reply(req, 503, NULL,
-				    s->is_stopping ? "stopping\n"
-						   : "another reload is under way\n");
-		else
-			s->reload_again = !s->is_stopping;
+	if (server_is_ending(s) || s->reload != SERVER_NO_RELOAD) {
+		refuse_reload(s, req);
 		return;
 	}
 	r = calloc(1, sizeof(*r));
@@ -168,21 +202,13 @@ void server_reload(struct server *s, struct admin_request *req)
 	r->server = s;
 	r->req = req;
 	(void)systemd_reloading();
-	error = config_load(&s->source, &r->config, &errors);
-	if (!error) {
-		server_fit_descriptors(r->config);
-		error = config_diff(s->config, r->config, report_change, r);
-	}
-	if (!error)
-		error = config_keep_running(r->config, s->config);
-	if (!error)
-		error = reload_policy(r, &errors);
+	error = reload_read(r, &errors);
 	if (error) {
-		failed(r, &errors, error);
+		reload_failed(r, &errors, error);
 		(void)systemd_ready("Reload failed: going on with the settings as they were");
 	} else {
-		s->reloads++;
-		distribute(r);
+		s->reload = SERVER_RELOADING;
+		reload_distribute(r);
 	}
 	config_errors_fini(&errors);
 }

@@ -1,0 +1,153 @@
+/* SPDX-License-Identifier: MIT */
+#include <errno.h>
+#include <inttypes.h>
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+
+#include "io/log.h"
+#include "server/server_private.h"
+
+#define SPARE_DESCRIPTORS 64 /* beside connections: listeners, epoll, admin, spool */
+#define BACKLOG_WANTED 1024
+
+/* ----------------------------------------------------------------------- loading */
+
+/* The files that the configuration names. */
+static int load_policy(struct server *s)
+{
+	char why[POLICY_WHY_MAX];
+	const char *key;
+	int r = policy_new(s->config, NULL, &s->policy, &key, why);
+
+	if (r)
+		log_event(LOG_ERR, EV_CONFIG_ERROR, LOG_FIELDS(LOG_TEXT("SETTING", key)),
+			  "not started: %s%s%s", key ? key : "", key ? ": " : "", why);
+	return r;
+}
+
+int server_load(struct server *s)
+{
+	struct config_errors errors = {0};
+	int r = config_load(&s->source, &s->config, &errors);
+
+	for (size_t i = 0; i < errors.n; i++)
+		log_event(LOG_ERR, EV_CONFIG_ERROR, LOG_NO_FIELDS, "%s", errors.line[i]);
+	if (r)
+		log_line(LOG_ERR, "not started: %s",
+			 r == CONFIG_E_INVALID ? "the configuration has errors" : strerror(-r));
+	config_errors_fini(&errors);
+	return r ? r : load_policy(s);
+}
+
+int server_log_failure(const struct server *s, const char *what, const char *name, int error)
+{
+	const struct config_key *key = name ? config_key_find(name, strlen(name)) : NULL;
+	WB_CLEANUP(ptr_freep) char *value = NULL;
+
+	if (key && config_format(s->config, key, &value) == 0)
+		log_event(LOG_ERR, EV_CONFIG_ERROR,
+			  LOG_FIELDS(LOG_TEXT("SETTING", name), LOG_ERRNO(error)),
+			  "not started: %s: %s; change %s = %s", what, strerror(-error), name,
+			  value);
+	else
+		log_line(LOG_ERR, "not started: %s: %s", what, strerror(-error));
+	return EXIT_FAILURE;
+}
+
+/* ------------------------------------------------------------- what the machine can do */
+
+unsigned server_count_workers(const struct config *config)
+{
+	cpu_set_t set;
+	int n;
+
+	if (config->worker_threads)
+		return (unsigned)config->worker_threads;
+	/* The processors that this process may use, not those of the machine: CPUAffinity=. */
+	if (sched_getaffinity(0, sizeof(set), &set) < 0)
+		return 1;
+	n = CPU_COUNT(&set);
+	return (unsigned)MIN(MAX(n, 1), DIRECTORY_MAX_WORKERS);
+}
+
+void server_fit_descriptors(struct config *config)
+{
+	uint64_t wanted = config->max_connections + SPARE_DESCRIPTORS;
+	uint64_t usable;
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+		return;
+	limit.rlim_cur = limit.rlim_max;
+	(void)setrlimit(RLIMIT_NOFILE, &limit);
+	/* Asked again: what counts is what we were given. */
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur >= wanted)
+		return;
+	usable = limit.rlim_cur > SPARE_DESCRIPTORS ? limit.rlim_cur - SPARE_DESCRIPTORS : 1;
+	log_event(LOG_WARNING, EV_LIMITS_LOW,
+		  LOG_FIELDS(LOG_TEXT("SETTING", "LimitNOFILE"), LOG_NUM("LIMIT", limit.rlim_cur)),
+		  "at most %llu files may be open, max_connections = %" PRIu64 " needs %" PRIu64
+		  "; continuing with max_connections = %" PRIu64 ", set LimitNOFILE=%" PRIu64
+		  " in the unit (or ulimit -n)",
+		  (unsigned long long)limit.rlim_cur, config->max_connections, wanted, usable,
+		  wanted);
+	config->max_connections = usable;
+}
+
+static void warn_of_backlog(void)
+{
+	WB_CLEANUP(ptr_freep) char *line = NULL;
+	FILE *f = fopen("/proc/sys/net/core/somaxconn", "re");
+	size_t cap = 0;
+
+	if (!f)
+		return; /* hidden by ProcSubset=pid: cannot be told */
+	if (getline(&line, &cap, f) > 0 && atoi(line) < BACKLOG_WANTED)
+		log_event(
+			LOG_WARNING, EV_LIMITS_LOW,
+			LOG_FIELDS(LOG_TEXT("SETTING", "net.core.somaxconn")),
+			"net.core.somaxconn is %d: many clients that connect at once are dropped; "
+			"continuing, set it with: sysctl -w net.core.somaxconn=4096",
+			atoi(line));
+	(void)fclose(f);
+}
+
+/* --------------------------------------------------------------- who may come in */
+
+static bool listens_on_every_address(const struct config *config)
+{
+	return strcmp(config->host, "0.0.0.0") == 0 || strcmp(config->host, "::") == 0;
+}
+
+static void warn_of_open_doors(const struct server *s)
+{
+	const struct config *config = s->config;
+	/* Clients come without TLS by port, or by a socket of the service manager's. */
+	bool is_plain = config->port != CONFIG_PORT_OFF || incoming_has_activated(&s->incoming);
+	bool asks_for_certificate = config->tls_client_ca[0];
+
+	if (config->auth != AUTH_NONE)
+		return;
+	if (asks_for_certificate && is_plain)
+		log_event(LOG_WARNING, EV_NO_CERTIFICATE_NEEDED,
+			  LOG_FIELDS(LOG_TEXT("SETTING", "tls_client_ca")),
+			  "tls_client_ca asks for certificates on tls_port alone: clients of port "
+			  "need none and may send with any user_id; set port = off or auth = jwt");
+	/* Any one of these keeps somebody out. */
+	if (!listens_on_every_address(config) || (asks_for_certificate && !is_plain) ||
+	    config->proxy_protocol || strcmp(config->allowed_origins, "*") != 0)
+		return;
+	log_event(
+		LOG_WARNING, EV_OPEN_TO_ALL, LOG_FIELDS(LOG_TEXT("SETTING", "host")),
+		"open to everyone: listening on every address (host = %s), without authentication "
+		"(auth = none), for pages of any origin (allowed_origins = *)",
+		config->host);
+}
+
+void server_warn(const struct server *s)
+{
+	warn_of_backlog();
+	warn_of_open_doors(s);
+}

@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: MIT */
+#include "server/server_private.h"
+#include "worker/transfer.h"
+
+int server_spool_start(struct server *s, bool keep)
+{
+	WB_CLEANUP(ptr_freep) char *dir = NULL;
+	int error;
+
+	if (!s->config->spool_dir[0])
+		return 0;
+	s->spool_replies.pool = s->pool;
+	error = config_path_state(s->config->spool_dir, &dir);
+	if (!error)
+		error = spool_new(dir, keep, &spool_replies_ops, &s->spool_replies, &s->spool);
+	if (error)
+		return server_log_failure(s, "spool", "spool_dir", error);
+	s->pool->shared.spool = s->spool;
+	return 0;
+}
+
+void server_spool_hand_over(struct server *s)
+{
+	/* Whoever looks for it from here on finds none: chunks wait with their connections. */
+	s->pool->shared.spool = NULL;
+	s->spool = spool_hand_over(s->spool, transfer_set_unfinished, s->pool);
+	/* Its last replies were posted to workers whose threads have ended. */
+	worker_pool_finish_tasks(s->pool);
+}
+
+int server_spool_resume(struct server *s)
+{
+	int r = server_spool_start(s, true);
+
+	if (r || !s->spool)
+		return r;
+	transfer_resume_all(s->pool, s->spool);
+	return spool_clean(s->spool);
+}

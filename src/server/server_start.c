@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: MIT */
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "io/log.h"
+#include "server/server_private.h"
+#include "service/systemd.h"
+#include "wire/upgrade.h"
+
+static int start_pool(struct server *s)
+{
+	struct incoming *in = &s->incoming;
+	const char *key;
+	int error;
+
+	error = worker_pool_new(s->policy, server_count_workers(s->config), in->listener,
+				in->n_listeners, &s->reactor, &s->pool, &key);
+	return error ? server_log_failure(s, "listening", key, error) : 0;
+}
+
+/* Where clients find it: "ws://0.0.0.0:8080/ wss://0.0.0.0:8443/". */
+static char *format_urls(const struct server *s, char *out, size_t cap)
+{
+	const char *host = s->config->host;
+	bool is_v6 = strchr(host, ':') != NULL;
+	const struct {
+		const char *scheme;
+		uint16_t port;
+	} url[] = {{"ws", s->pool->port}, {"wss", s->pool->tls_port}};
+	size_t n = 0;
+
+	out[0] = '\0';
+	for (size_t i = 0; i < ARRAY_LEN(url); i++)
+		if (url[i].port)
+			n += (size_t)snprintf(out + n, cap - n,
+					      is_v6 ? "%s%s://[%s]:%u/" : "%s%s://%s:%u/",
+					      n ? " " : "", url[i].scheme, host, url[i].port);
+	if (s->pool->unix_path)
+		snprintf(out + n, cap - n, "%sunix:%s", n ? " " : "", s->pool->unix_path);
+	return out;
+}
+
+static void announce(struct server *s)
+{
+	const struct config *config = s->config;
+	uint64_t bound = config->max_connections * sizeof(struct conn) + config->log_memory +
+			 config->reassembly_memory * s->pool->n;
+	char metrics[100] = "", urls[320];
+
+	if (s->admin.http && admin_port(s->admin.http))
+		snprintf(metrics, sizeof(metrics),
+			 strchr(config->metrics_host, ':') ? " metrics http://[%s]:%u/"
+							   : " metrics http://%s:%u/",
+			 config->metrics_host, admin_port(s->admin.http));
+	if (s->admin.control_path)
+		log_line(LOG_INFO, "control socket: %s", s->admin.control_path);
+	format_urls(s, urls, sizeof(urls));
+	log_event(LOG_INFO, EV_READY, LOG_FIELDS(LOG_NUM("PORT", s->pool->port)),
+		  "ready: %s%s workers %u, at most %" PRIu64 " MiB of memory", urls, metrics,
+		  s->pool->n, bound >> 20);
+	(void)systemd_ready("Listening on %s", urls);
+}
+
+static bool is_pending(int number)
+{
+	sigset_t set;
+
+	return sigpending(&set) == 0 && sigismember(&set, number) == 1;
+}
+
+/* What needs the loop, and makes it possible to fail with a line about the key to change. */
+static int open_everything(struct server *s)
+{
+	int error = start_pool(s);
+
+	/* Unfinished files of the process before stay until it is known whose they are. */
+	if (!error)
+		error = server_spool_start(s, s->incoming.state == INCOMING_WAITS);
+	if (!error)
+		error = server_admin_start(s);
+	return error;
+}
+
+int server_start(struct server *s)
+{
+	struct incoming *in = &s->incoming;
+	int error = open_everything(s);
+
+	if (error)
+		return error;
+	/*
+	 * The clients from before come first. Those who wait at listeners that are not used any
+	 * more have serials behind theirs; and once the workers serve, what was left to this
+	 * process is of the past.
+	 */
+	incoming_restore(in, s->pool, s->spool, s->config);
+	worker_pool_drain(s->pool, in->listener, in->n_listeners);
+	incoming_forget(in);
+	error = worker_pool_start(s->pool);
+	if (error)
+		return server_log_failure(s, "worker threads", NULL, error);
+	incoming_report(in);
+	watchdog_init(&s->watchdog, s->pool);
+	/* It came before the loop could look: systemd still believed us to be starting. */
+	if (is_pending(SIGTERM))
+		s->handover.notice = SERVER_TOLD_EARLY;
+	announce(s);
+	return 0;
+}
