@@ -199,7 +199,8 @@ static int config_parse_pair(struct config_parser *p, char *line)
 /* What inih would let pass, or would not tell from something else. NULL: nothing. */
 static const char *config_line_flaw(const char *line, size_t n)
 {
-	const char *text = line + strspn(line, " \t");
+	/* What isspace() takes for a blank: inih sees what stands behind it. */
+	const char *text = line + strspn(line, " \t\v\f\r");
 	size_t key_bytes = strcspn(text, "=:");
 
 	if (n > CONFIG_MAX_LINE_BYTES)

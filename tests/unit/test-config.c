@@ -1000,6 +1000,31 @@ TEST(config_diagnostics_are_cut)
 	}
 }
 
+/* inih passes over each of these before it looks for a section or a key. */
+TEST(config_blanks_of_all_kinds_may_begin_a_line)
+{
+	static const char *const wrong[] = {
+		"\v[=", "\f[a=1", "\r[", " \v[x=", "\v=", "\f\v= 1", "\rport"};
+	static const char *const right[] = {"\vport = 1", "\f\r port = 1", "\v", "\f# [", "\r;["};
+
+	for (size_t i = 0; i < ARRAY_LEN(wrong); i++) {
+		struct config_errors errors = {0};
+		struct config *c = NULL;
+
+		CHECK_EQ(config_parse_text("f", wrong[i], strlen(wrong[i]), &c, &errors),
+			 CONFIG_E_INVALID);
+		CHECK_EQ(errors.n, 1);
+		config_errors_fini(&errors);
+	}
+	for (size_t i = 0; i < ARRAY_LEN(right); i++) {
+		struct config_errors errors = {0};
+		struct config *c = NULL;
+
+		CHECK_EQ(config_parse_text("f", right[i], strlen(right[i]), &c, &errors), 0);
+		config_unref(c);
+	}
+}
+
 /* Any bytes end in a snapshot or in a diagnostic, and never in both. */
 TEST(config_survives_any_bytes)
 {
