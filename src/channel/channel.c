@@ -31,7 +31,7 @@ void channel_env_fini(struct channel_env *env)
 {
 	while (env->pool.n > 0)
 		free(env->pool.ring[--env->pool.n]);
-	for (size_t i = 0; i < CHANNEL_N_VARIANTS; i++)
+	for (size_t i = 0; i < FRAME_N_VARIANT_KEYS; i++)
 		free(env->batch[i].copy);
 }
 
@@ -281,21 +281,6 @@ static bool send_range(struct member *m, uint64_t to, size_t *share)
 
 /* ---------------------------------------------------------------------- batch */
 
-static unsigned class_of(const struct conn *c)
-{
-	return (c->caps / MSG_CAP_GZIP) % 8 * DEFLATE_N_WINDOWS + c->deflate_window;
-}
-
-static unsigned caps_of_class(unsigned class)
-{
-	return class / DEFLATE_N_WINDOWS * MSG_CAP_GZIP;
-}
-
-static enum deflate_window window_of_class(unsigned class)
-{
-	return (enum deflate_window)(class % DEFLATE_N_WINDOWS);
-}
-
 static void batch_join(struct batch *b)
 {
 	uint8_t *at;
@@ -315,9 +300,10 @@ static void batch_join(struct batch *b)
 	b->n_iov = 1;
 }
 
-static const struct batch *batch_for(struct channel *ch, unsigned class)
+/* What one round sends to all members that have this key. */
+static const struct batch *batch_for(struct channel *ch, unsigned key)
 {
-	struct batch *b = &ch->env->batch[class];
+	struct batch *b = &ch->env->batch[key];
 
 	if (b->round == ch->env->round)
 		return b;
@@ -326,8 +312,7 @@ static const struct batch *batch_for(struct channel *ch, unsigned class)
 	b->bytes = 0;
 	for (uint64_t seq = ch->flushed; seq < ch->round_to; seq++) {
 		const struct frame_bytes *bytes =
-			frame_variant_for(slot_of(ch, seq)->frame, caps_of_class(class),
-					  window_of_class(class), ch->env->maker);
+			frame_variant_for_key(slot_of(ch, seq)->frame, key, ch->env->maker);
 
 		if (!bytes)
 			continue;
@@ -402,7 +387,7 @@ static void visit(struct channel *ch, struct member *m, bool varies)
 		while (m->channel && m->next < ch->round_to && send_range(m, ch->round_to, &share))
 			;
 	} else {
-		b = batch_for(ch, varies ? class_of(c) : 0);
+		b = batch_for(ch, varies ? frame_variant_key(c->caps, c->deflate_window) : 0);
 		if (b->n_iov == 0)
 			m->next = ch->round_to;
 		else

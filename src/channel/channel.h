@@ -60,9 +60,6 @@ struct WB_OWNER(worker) batch {
 	uint8_t *copy; /* CHANNEL_COPY_BYTES, once it was needed */
 };
 
-/* Classes of members by what they read: MSG_CAP_GZIP, ZSTD and LZ4, and the window of deflate. */
-#define CHANNEL_N_VARIANTS (8 * DEFLATE_N_WINDOWS)
-
 /* What the channels of a worker share. */
 struct WB_OWNER(worker) channel_env {
 	struct conn_env *conn;
@@ -70,7 +67,7 @@ struct WB_OWNER(worker) channel_env {
 	struct list grown; /* channels that have something to flush */
 	struct channel_pool pool;
 	uint64_t round; /* number of the present one, of any channel */
-	struct batch batch[CHANNEL_N_VARIANTS];
+	struct batch batch[FRAME_N_VARIANT_KEYS];
 };
 
 struct WB_OWNER(worker) channel {

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/text.h"
+#include "wire/zip.h"
 
 #define SHOWN_MAX 4096 /* bytes of a text that are shown; the rest becomes "..." */
 
@@ -47,13 +48,12 @@ static void show_chat(FILE *out, const message *m)
 
 static void show_binary(FILE *out, const message *m)
 {
-	static const char *const packing[] = {"", ", gzip", ", zstd", ", lz4"};
 	const Websocket__BinaryData *b = m->binary;
-	unsigned kind = (unsigned)b->compression;
+	const char *codec = zip_kind_name((unsigned)b->compression);
 
-	fprintf(out, "* binary data: %zu bytes, chunk %" PRIu32 "%s%s%s\n", b->data.len,
-		b->sequence, b->is_last ? ", the last" : "",
-		kind < ARRAY_LEN(packing) ? packing[kind] : ", packed in an unknown way",
+	fprintf(out, "* binary data: %zu bytes, chunk %" PRIu32 "%s%s%s%s\n", b->data.len,
+		b->sequence, b->is_last ? ", the last" : "", codec && !codec[0] ? "" : ", ",
+		codec ? codec : "packed in an unknown way",
 		b->checksum[0] && !msg_checksum_matches(b->checksum,
 							msg_crc32(b->data.data, b->data.len))
 			? ", CHECKSUM WRONG"

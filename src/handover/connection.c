@@ -376,7 +376,7 @@ static void restore_plain(struct conn *c, const Record__Connection *s)
 	c->rate_second_ms = s->rate_second_ms;
 	c->rate_frames = s->rate_frames;
 	c->close_code = (uint16_t)s->close_code;
-	c->caps = (uint8_t)(s->caps & (MSG_CAP_ACK | MSG_CAP_GZIP | MSG_CAP_ZSTD | MSG_CAP_LZ4));
+	c->caps = (uint8_t)(s->caps & MSG_CAPS_ALL);
 	c->deflate_window =
 		s->deflate_window < DEFLATE_N_WINDOWS ? s->deflate_window & 3 : DEFLATE_NONE;
 	memcpy(c->id, s->id.data, sizeof(c->id));

@@ -392,7 +392,7 @@ static struct frame_bytes *make_packed(struct frame *f, size_t variant, struct f
 		     &m->scratch))
 		return &f->body;
 	msg_init_repack(&b, msg, m->scratch.data, m->scratch.len,
-			WEBSOCKET__COMPRESSION_TYPE__ZSTD);
+			(Websocket__CompressionType)ZIP_PREFERRED);
 	out = encode(f, &b, m->max_frame);
 	if (!out)
 		return &f->body;
@@ -516,10 +516,10 @@ const struct frame_bytes *frame_variant_for(struct frame *f, unsigned caps,
 	const struct frame_bytes *b = &f->body;
 
 	/* What is compressed already is not deflated on top of that. */
-	if (f->flags & FRAME_CAN_PACK && caps & MSG_CAP_ZSTD)
+	if (f->flags & FRAME_CAN_PACK && msg_caps_read(caps, ZIP_PREFERRED))
 		return variant_of(f, FRAME_VARIANT_PACKED, m, make_packed);
 	if (f->flags & FRAME_IS_PACKED) {
-		if (caps & (1u << f->packed_with))
+		if (msg_caps_read(caps, (enum zip_kind)f->packed_with))
 			return b;
 		b = variant_of(f, FRAME_VARIANT_UNPACKED, m, make_unpacked);
 		if (b == &broken)

@@ -29,6 +29,7 @@
 #include "containers/buf.h"
 #include "wire/deflate.h"
 #include "wire/msg.h"
+#include "wire/msg_caps.h"
 #include "wire/zip.h"
 
 /* Encodings of one message beside the one that was published. */
@@ -228,3 +229,23 @@ struct frame *frame_new_deflated(uint8_t opcode, const void *p, size_t n,
  */
 const struct frame_bytes *frame_variant_for(struct frame *f, unsigned caps,
 					    enum deflate_window window, struct frame_maker *m);
+
+/*
+ * Receivers that read alike get the same bytes of any frame. What they read is one number, the
+ * key, so that a channel chooses bytes once for each key and not for each member.
+ */
+#define FRAME_N_VARIANT_KEYS (MSG_N_CODEC_SETS * DEFLATE_N_WINDOWS)
+
+/* The key of a receiver; 0 of one that reads no codec and negotiated nothing. */
+static inline unsigned frame_variant_key(unsigned caps, enum deflate_window window)
+{
+	return msg_caps_codec_set(caps) * DEFLATE_N_WINDOWS + window;
+}
+
+/* frame_variant_for() any receiver that has this key. */
+static inline const struct frame_bytes *frame_variant_for_key(struct frame *f, unsigned key,
+							      struct frame_maker *m)
+{
+	return frame_variant_for(f, msg_caps_of_codec_set(key / DEFLATE_N_WINDOWS),
+				 (enum deflate_window)(key % DEFLATE_N_WINDOWS), m);
+}

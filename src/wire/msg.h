@@ -24,6 +24,7 @@
 
 #include "base/base.h"
 #include "message.pb-c.h"
+#include "wire/msg_caps.h"
 
 struct arena;
 
@@ -45,15 +46,6 @@ enum msg_result {
 	MSG_TOO_BIG,       /* the arena's limit is reached */
 	MSG_N_RESULTS
 };
-
-/* What a client can read, as bits. A compression's bit is 1u << its CompressionType. */
-enum msg_cap {
-	MSG_CAP_ACK = 1u << 0,
-	MSG_CAP_GZIP = 1u << WEBSOCKET__COMPRESSION_TYPE__GZIP,
-	MSG_CAP_ZSTD = 1u << WEBSOCKET__COMPRESSION_TYPE__ZSTD,
-	MSG_CAP_LZ4 = 1u << WEBSOCKET__COMPRESSION_TYPE__LZ4,
-};
-#define MSG_N_CAPS 4
 
 /* One message to send; `m.payload_case` says which of the union's members is in use. */
 struct WB_VALUE msg_builder {
@@ -114,12 +106,6 @@ WB_ANY_THREAD uint32_t msg_crc32(const void *p, size_t n);
 
 /* Compares as a number: leading zeros may be missing, case does not matter. Not hex: false. */
 WB_ANY_THREAD bool msg_checksum_matches(const char *hex, uint32_t crc);
-
-/* The known ones among @names as MSG_CAP_ bits; the others are passed over. */
-WB_ANY_THREAD unsigned msg_caps_parse(char *const *names, size_t n);
-
-/* Writes the names of @caps (at most @n) to @ret_names (constant texts). Return: how many. */
-WB_ANY_THREAD size_t msg_caps_names(unsigned caps, const char **ret_names, size_t n);
 
 /**
  * msg_channel_suffix() - the bytes which, appended to a message, name its channel

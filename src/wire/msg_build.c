@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Checksums, capability names and the building of messages; reading them is in msg.c. */
+/* Checksums and the building of messages; reading them is in msg.c. */
 #include "wire/msg.h"
 
 #include <libdeflate.h>
@@ -28,37 +28,6 @@ bool msg_checksum_matches(const char *hex, uint32_t crc)
 			return false;
 	}
 	return value == crc;
-}
-
-static const struct {
-	unsigned bit;
-	const char *name;
-} caps_table[MSG_N_CAPS] = {
-	{MSG_CAP_ZSTD, "zstd"},
-	{MSG_CAP_GZIP, "gzip"},
-	{MSG_CAP_LZ4, "lz4"},
-	{MSG_CAP_ACK, "ack"},
-};
-
-unsigned msg_caps_parse(char *const *names, size_t n)
-{
-	unsigned caps = 0;
-
-	for (size_t i = 0; i < n; i++)
-		for (size_t k = 0; k < MSG_N_CAPS; k++)
-			if (strcmp(names[i], caps_table[k].name) == 0)
-				caps |= caps_table[k].bit;
-	return caps;
-}
-
-size_t msg_caps_names(unsigned caps, const char **ret_names, size_t n)
-{
-	size_t count = 0;
-
-	for (size_t k = 0; k < MSG_N_CAPS && count < n; k++)
-		if (caps & caps_table[k].bit)
-			ret_names[count++] = caps_table[k].name;
-	return count;
 }
 
 size_t msg_channel_suffix(uint8_t *out, size_t cap, const char *channel, size_t n)

@@ -88,8 +88,8 @@ static int zstd_error(size_t code)
 	}
 }
 
-static int zstd_pack(struct zip *z, int level, const void *p, size_t n, size_t room,
-		     struct buf *out)
+static int zstd_pack_into(struct zip *z, int level, const void *p, size_t n, size_t room,
+			  struct buf *out)
 {
 	size_t packed;
 
@@ -111,15 +111,21 @@ int zip_pack(struct zip *z, int level, const void *p, size_t n, struct buf *out)
 {
 	if (n < 2)
 		return ZIP_E_NOT_SMALLER;
-	return zstd_pack(z, level, p, n, n - 1, out);
+	return zstd_pack_into(z, level, p, n, n - 1, out);
 }
 
-static int gzip_pack(int level, const void *p, size_t n, struct buf *out)
+static int zstd_pack(struct zip *z, int level, const void *p, size_t n, struct buf *out)
+{
+	return zstd_pack_into(z, level, p, n, ZSTD_compressBound(n), out);
+}
+
+static int gzip_pack(struct zip *z, int level, const void *p, size_t n, struct buf *out)
 {
 	z_stream zs = {.next_in = (Bytef *)(uintptr_t)p, .avail_in = (uInt)n};
 	size_t room;
 	int r;
 
+	(void)z;
 	if (n > INT_MAX || deflateInit2(&zs, MIN(MAX(level, 1), 9), Z_DEFLATED, GZIP_WINDOW, 8,
 					Z_DEFAULT_STRATEGY) != Z_OK)
 		return -ENOMEM;
@@ -137,7 +143,7 @@ static int gzip_pack(int level, const void *p, size_t n, struct buf *out)
 	return r == Z_STREAM_END ? 0 : -ENOMEM;
 }
 
-static int lz4_pack(int level, const void *p, size_t n, struct buf *out)
+static int lz4_pack(struct zip *z, int level, const void *p, size_t n, struct buf *out)
 {
 	const LZ4F_preferences_t prefs = {
 		.frameInfo = {.contentSize = n, .contentChecksumFlag = LZ4F_contentChecksumEnabled},
@@ -146,6 +152,7 @@ static int lz4_pack(int level, const void *p, size_t n, struct buf *out)
 	size_t room = LZ4F_compressFrameBound(n, &prefs);
 	size_t packed;
 
+	(void)z;
 	if (buf_reserve(out, room, BUF_NO_LIMIT) < 0)
 		return -ENOMEM;
 	packed = LZ4F_compressFrame(out->data + out->len, room, p, n, &prefs);
@@ -153,23 +160,6 @@ static int lz4_pack(int level, const void *p, size_t n, struct buf *out)
 		return -ENOMEM;
 	out->len += packed;
 	return 0;
-}
-
-int zip_pack_kind(struct zip *z, enum zip_kind kind, int level, const void *p, size_t n,
-		  struct buf *out)
-{
-	switch (kind) {
-	case ZIP_NONE:
-		return buf_append(out, p, n, BUF_NO_LIMIT);
-	case ZIP_GZIP:
-		return gzip_pack(level, p, n, out);
-	case ZIP_ZSTD:
-		return zstd_pack(z, level, p, n, ZSTD_compressBound(n), out);
-	case ZIP_LZ4:
-		return lz4_pack(level, p, n, out);
-	default:
-		return ZIP_E_CORRUPT;
-	}
 }
 
 /* A frame may want a window as large as what may come out of it, but need not be allowed more. */
@@ -320,37 +310,65 @@ static int lz4_unpack(struct zip *z, const void *p, size_t n, struct sink *s)
 	return 0;
 }
 
-static int copy(const void *p, size_t n, struct sink *s)
+static int none_pack(struct zip *z, int level, const void *p, size_t n, struct buf *out)
 {
+	(void)z;
+	(void)level;
+	return buf_append(out, p, n, BUF_NO_LIMIT);
+}
+
+static int none_unpack(struct zip *z, const void *p, size_t n, struct sink *s)
+{
+	(void)z;
 	if (n > s->limit)
 		return ZIP_E_TOO_BIG;
 	return buf_append(s->buf, p, n, BUF_NO_LIMIT);
+}
+
+/* ------------------------------------------------------------------------- choosing */
+
+static const struct codec {
+	const char *name;
+	int (*pack)(struct zip *z, int level, const void *p, size_t n, struct buf *out);
+	int (*unpack)(struct zip *z, const void *p, size_t n, struct sink *s);
+} codecs[ZIP_N_KINDS] = {[ZIP_NONE] = {"", none_pack, none_unpack},
+#define CODEC_ROW(NAME, name, number) [ZIP_##NAME] = {#name, name##_pack, name##_unpack},
+			 ZIP_CODECS(CODEC_ROW)};
+
+/* NULL for a number that no codec has: it may come from the wire. */
+static const struct codec *codec_find(unsigned kind)
+{
+	return kind < ZIP_N_KINDS ? &codecs[kind] : NULL;
+}
+
+const char *zip_kind_name(unsigned kind)
+{
+	const struct codec *c = codec_find(kind);
+
+	return c ? c->name : NULL;
+}
+
+int zip_pack_kind(struct zip *z, enum zip_kind kind, int level, const void *p, size_t n,
+		  struct buf *out)
+{
+	const struct codec *c = codec_find(kind);
+
+	return c ? c->pack(z, level, p, n, out) : ZIP_E_CORRUPT;
 }
 
 int zip_unpack(struct zip *z, enum zip_kind kind, const void *p, size_t n, size_t limit,
 	       struct buf *out)
 {
 	struct sink s = {.buf = out, .start = out->len, .limit = limit};
+	const struct codec *c = codec_find(kind);
 	int r;
 
+	if (!c)
+		return ZIP_E_CORRUPT;
 	if (n == 0)
-		return (unsigned)kind < ZIP_N_KINDS ? 0 : ZIP_E_CORRUPT;
-	switch (kind) {
-	case ZIP_NONE:
-		r = copy(p, n, &s);
-		break;
-	case ZIP_GZIP:
-		r = gzip_unpack(z, p, n, &s);
-		break;
-	case ZIP_ZSTD:
-		r = zstd_unpack(z, p, n, &s);
-		break;
-	case ZIP_LZ4:
-		r = lz4_unpack(z, p, n, &s);
-		break;
-	default:
-		r = ZIP_E_CORRUPT;
-	}
+		return 0;
+	r = c->unpack(z, p, n, &s);
+	/* What came out before the flaw is none of the caller's business. */
 	if (r != 0)
 		out->len = s.start;
 	return r;

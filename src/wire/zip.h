@@ -19,14 +19,34 @@ struct ZSTD_DCtx_s;
 struct LZ4F_dctx_s;
 struct z_stream_s;
 
-/* Numbered as CompressionType on the wire. */
-enum zip_kind {
-	ZIP_NONE = 0,
-	ZIP_GZIP = 1,
-	ZIP_ZSTD = 2,
-	ZIP_LZ4 = 3,
-	ZIP_N_KINDS, /* a number from the wire may be this or more */
-};
+/*
+ * The codecs, one row each: X(NAME, name, number). ZIP_NAME has the number that CompressionType
+ * has on the wire, which a hand-over carries, too; clients know it by its name, and zip.c has
+ * name_pack() and name_unpack(). Numbers follow each other from 1. In order of preference.
+ */
+#define ZIP_CODECS(X)    \
+	X(ZSTD, zstd, 2) \
+	X(GZIP, gzip, 1) \
+	X(LZ4, lz4, 3)
+
+#define ZIP_PREFERRED ZIP_ZSTD /* what the server packs with */
+
+#define ZIP_NUMBER(NAME, name, number) ZIP_##NAME = (number),
+#define ZIP_COUNT(NAME, name, number) +1
+
+enum zip_kind { ZIP_NONE = 0, ZIP_CODECS(ZIP_NUMBER) };
+
+/* A number from the wire may be this or more. */
+#define ZIP_N_KINDS (1 ZIP_CODECS(ZIP_COUNT))
+
+/* Whether a number from the wire is that of a codec. */
+static inline bool zip_is_codec(unsigned kind)
+{
+	return kind > ZIP_NONE && kind < ZIP_N_KINDS;
+}
+
+/* "gzip"; "" for ZIP_NONE, NULL for a number that no codec has. */
+WB_ANY_THREAD const char *zip_kind_name(unsigned kind);
 
 enum zip_outcome {
 	ZIP_E_CORRUPT = 1, /* not what it says it is, damaged, cut off, or of an unknown kind */
@@ -49,7 +69,7 @@ void zip_fini(struct zip *z);
 void zip_trim(struct zip *z);
 
 /**
- * zip_pack() - compress with zstd
+ * zip_pack() - compress with ZIP_PREFERRED
  * @level:  zstd's scale, 1 to 19; others are brought into that range
  * @out:    appended to; on failure its content is as before
  *

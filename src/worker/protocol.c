@@ -14,7 +14,6 @@
 #include "worker/transfer.h"
 
 #define LOG_LINES_A_SECOND 1000 /* about connections, all workers together */
-#define CAPS_ALL (MSG_CAP_ACK | MSG_CAP_GZIP | MSG_CAP_ZSTD | MSG_CAP_LZ4)
 
 typedef Websocket__WebSocketMessage message;
 
@@ -130,7 +129,7 @@ static void set_packing(struct frame *f, const struct config *config, const mess
 		if (config->enable_compression && n > 0 && n >= config->compression_threshold &&
 		    n <= config->compression_max_size)
 			f->flags |= FRAME_CAN_PACK;
-	} else if (m->binary->compression <= WEBSOCKET__COMPRESSION_TYPE__LZ4) {
+	} else if (zip_is_codec(m->binary->compression)) {
 		f->flags |= FRAME_IS_PACKED;
 		f->packed_with = (uint8_t)m->binary->compression;
 	}
@@ -342,7 +341,7 @@ static void send_config(struct conn *c, const char *id)
 	msg_init_control(&b, WEBSOCKET__CONTROL_TYPE__CONFIG);
 	msg_set_session_id(&b, id);
 	msg_set_max_size(&b, (int32_t)MIN(c->env->config->max_message_size, (uint64_t)INT32_MAX));
-	msg_set_capabilities(&b, CAPS_ALL);
+	msg_set_capabilities(&b, MSG_CAPS_ALL);
 	conn_send_msg(c, &b);
 }
 
@@ -418,7 +417,7 @@ static void take_connect(struct conn *c, const message *m)
 	}
 	conn_set_session_id(c, control->session_id);
 	c->caps = (uint8_t)(msg_caps_parse(control->capabilities, control->n_capabilities) &
-			    CAPS_ALL);
+			    MSG_CAPS_ALL);
 	msg_init_control(&b, WEBSOCKET__CONTROL_TYPE__ACKNOWLEDGE);
 	msg_set_request_of(&b, m);
 	msg_set_capabilities(&b, c->caps);

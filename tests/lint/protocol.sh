@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: MIT
 #
 # What is a row in the sources is described where people read: each close code that the
-# server sends of itself in wsbind-protocol(7), and none beside; no number in the journal's
-# catalog or in a log line that has no row.
+# server sends of itself and each capability in wsbind-protocol(7), and none beside; no number
+# in the journal's catalog or in a log line that has no row.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 bad=0
@@ -41,4 +41,12 @@ while read -r where code hint; do
 	echo "$where: $code ${hint:-is no close code}"
 	bad=1
 done < <(mentioned)
+
+# The last words of rows X(NAME, name, number), in the order in which CONFIG names them.
+capabilities() {
+	cat src/wire/zip.h src/wire/msg_caps.h |
+		sed -nE 's/^\tX\([A-Z0-9]+, ([a-z0-9]+), [0-9]+\).*/\1/p' | paste -sd, | sed 's/,/, /g'
+}
+grep -qF "capabilities are what the server understands: $(capabilities)." man/wsbind-protocol.7 ||
+	{ echo "wsbind-protocol(7) says nothing of these capabilities: $(capabilities)"; bad=1; }
 exit $bad

@@ -115,7 +115,7 @@ question 'headers compile alone' $lint/headers.sh "$(dirname "$wsbind")/gen"
 question 'metrics that were promised' $lint/spec-metrics.sh
 question 'keys of wsbind.conf(5) and conf/wsbind.conf' $lint/man-keys.sh "$wsbind"
 question scripts scripts
-question 'close codes in wsbind-protocol(7)' $lint/protocol.sh
+question 'close codes and capabilities in wsbind-protocol(7)' $lint/protocol.sh
 question "the journal's catalog" $lint/catalog.sh
 question completion $lint/completion.sh "$wsbind"
 if command -v mandoc >/dev/null; then

@@ -9,12 +9,12 @@
 #include "wire/frame.h"
 #include "wire/ws.h"
 
-#define ALL_CAPS (MSG_CAP_ACK | MSG_CAP_GZIP | MSG_CAP_ZSTD | MSG_CAP_LZ4)
 #define DATA_BYTES 20000
 
 static _Atomic size_t account;
 
-static const enum zip_kind packed_kinds[] = {ZIP_GZIP, ZIP_ZSTD, ZIP_LZ4};
+#define KIND_OF(NAME, name, number) ZIP_##NAME,
+static const enum zip_kind packed_kinds[] = {ZIP_CODECS(KIND_OF)};
 
 /* A worker's share of making variants. */
 struct rig {
@@ -162,7 +162,7 @@ TEST(frame_that_does_not_vary_is_the_same_for_all)
 	f = frame_from_msg(&b, 1000, &account);
 	CHECK(f != NULL);
 	CHECK(!frame_varies(f));
-	for (unsigned caps = 0; caps <= ALL_CAPS; caps++)
+	for (unsigned caps = 0; caps <= MSG_CAPS_ALL; caps++)
 		CHECK(frame_variant_for(f, caps, DEFLATE_NONE, NULL) == &f->body);
 	f = frame_unref(f);
 	CHECK_EQ(atomic_load(&account), 0);
@@ -182,14 +182,14 @@ TEST(frame_is_packed_once_and_only_for_those_who_read_zstd)
 		struct rig r;
 
 		rig_init(&r, cuts[k], sizeof(data));
-		for (unsigned caps = 0; caps <= ALL_CAPS; caps++)
+		for (unsigned caps = 0; caps <= MSG_CAPS_ALL; caps++)
 			if (!(caps & MSG_CAP_ZSTD))
 				CHECK(frame_variant_for(f, caps, DEFLATE_NONE, NULL) == &f->body);
 		packed = frame_variant_for(f, MSG_CAP_ZSTD, DEFLATE_NONE, &r.m);
 		CHECK(packed != NULL && packed != &f->body);
 		CHECK(packed->len < f->body.len * 3 / 4);
 		CHECK_EQ(atomic_load(&account), charged + sizeof(*packed) + packed->len);
-		CHECK(frame_variant_for(f, ALL_CAPS, DEFLATE_NONE, NULL) == packed);
+		CHECK(frame_variant_for(f, MSG_CAPS_ALL, DEFLATE_NONE, NULL) == packed);
 		CHECK_EQ(packed->piece == packed->len, cuts[k] == SIZE_MAX);
 		check_variant(packed, ZIP_ZSTD, data, sizeof(data));
 		check_variant(&f->body, ZIP_NONE, data, sizeof(data));
@@ -259,9 +259,9 @@ TEST(frame_is_unpacked_once_for_those_who_cannot_read_it)
 		struct rig r;
 
 		rig_init(&r, cut, sizeof(data));
-		plain = frame_variant_for(f, ALL_CAPS & ~(1u << kind), DEFLATE_NONE, &r.m);
+		plain = frame_variant_for(f, MSG_CAPS_ALL & ~(1u << kind), DEFLATE_NONE, &r.m);
 		CHECK(plain != NULL && plain != &f->body);
-		for (unsigned caps = 0; caps <= ALL_CAPS; caps++)
+		for (unsigned caps = 0; caps <= MSG_CAPS_ALL; caps++)
 			CHECK(frame_variant_for(f, caps, DEFLATE_NONE, NULL) ==
 			      (caps & 1u << kind ? &f->body : plain));
 		check_variant(plain, ZIP_NONE, data, sizeof(data));
@@ -299,9 +299,9 @@ TEST(frame_that_is_broken_goes_only_to_those_who_would_unpack_it_themselves)
 		struct rig r;
 
 		rig_init(&r, SIZE_MAX, sizeof(data));
-		CHECK(frame_variant_for(f, ALL_CAPS & ~bit, DEFLATE_NONE, &r.m) == NULL);
+		CHECK(frame_variant_for(f, MSG_CAPS_ALL & ~bit, DEFLATE_NONE, &r.m) == NULL);
 		CHECK_EQ(r.m.failures, 1);
-		for (unsigned caps = 0; caps <= ALL_CAPS; caps++)
+		for (unsigned caps = 0; caps <= MSG_CAPS_ALL; caps++)
 			CHECK(frame_variant_for(f, caps, DEFLATE_NONE, NULL) ==
 			      (caps & bit ? &f->body : NULL));
 		CHECK_EQ(r.m.unpack_in + r.m.unpack_out, 0);
@@ -345,8 +345,8 @@ TEST(frame_whose_message_does_not_fit_the_arena)
 	packed = packed_binary(ZIP_ZSTD, data, sizeof(data), 1000);
 	rig_init(&r, 1000, sizeof(data));
 	arena_init(&r.arena, 16, 16);
-	CHECK(frame_variant_for(plain, ALL_CAPS, DEFLATE_NONE, &r.m) == &plain->body);
-	CHECK(frame_variant_for(packed, ALL_CAPS, DEFLATE_NONE, &r.m) == &packed->body);
+	CHECK(frame_variant_for(plain, MSG_CAPS_ALL, DEFLATE_NONE, &r.m) == &plain->body);
+	CHECK(frame_variant_for(packed, MSG_CAPS_ALL, DEFLATE_NONE, &r.m) == &packed->body);
 	CHECK(frame_variant_for(packed, 0, DEFLATE_NONE, &r.m) == NULL);
 	plain = frame_unref(plain);
 	packed = frame_unref(packed);
@@ -419,13 +419,13 @@ TEST(frame_is_deflated_once_for_each_window)
 		struct frame *f = text_of(data, sizeof(data), max_frames[i]);
 
 		rig_init(&r, max_frames[i], 0);
-		CHECK(frame_variant_for(f, ALL_CAPS, DEFLATE_NONE, NULL) == &f->body);
+		CHECK(frame_variant_for(f, MSG_CAPS_ALL, DEFLATE_NONE, NULL) == &f->body);
 		for (enum deflate_window w = DEFLATE_512; w < DEFLATE_N_WINDOWS; w++) {
 			const struct frame_bytes *b = frame_variant_for(f, 0, w, &r.m);
 
 			CHECK(b != &f->body && b->len < f->body.len);
 			check_deflated(b, bits[w], data, sizeof(data));
-			CHECK(frame_variant_for(f, ALL_CAPS, w, NULL) == b);
+			CHECK(frame_variant_for(f, MSG_CAPS_ALL, w, NULL) == b);
 			CHECK_EQ(r.m.deflate_in, w * sizeof(data));
 		}
 		CHECK(r.m.deflate_out < r.m.deflate_in);
@@ -598,19 +598,22 @@ TEST(frame_form_is_one_for_all_threads_that_race_for_it)
 	fill(data, sizeof(data));
 	for (size_t i = 0; i < RACES; i++)
 		frames[i] = binary(data, sizeof(data), ZIP_NONE, 700);
-	run_race(frames, ALL_CAPS, DEFLATE_NONE, sizeof(data));
+	run_race(frames, MSG_CAPS_ALL, DEFLATE_NONE, sizeof(data));
 	fill_noise(noise, sizeof(noise));
 	for (size_t i = 0; i < RACES; i++)
 		frames[i] = binary(noise, sizeof(noise), ZIP_NONE, 700);
-	run_race(frames, ALL_CAPS, DEFLATE_NONE, sizeof(noise));
+	run_race(frames, MSG_CAPS_ALL, DEFLATE_NONE, sizeof(noise));
 	for (size_t i = 0; i < RACES; i++)
-		frames[i] = packed_binary(packed_kinds[i % 3], data, sizeof(data), 700);
+		frames[i] = packed_binary(packed_kinds[i % ARRAY_LEN(packed_kinds)], data,
+					  sizeof(data), 700);
 	run_race(frames, MSG_CAP_ACK, DEFLATE_NONE, sizeof(data));
 	for (size_t i = 0; i < RACES; i++)
-		frames[i] = packed_binary(packed_kinds[i % 3], data, sizeof(data), 700);
+		frames[i] = packed_binary(packed_kinds[i % ARRAY_LEN(packed_kinds)], data,
+					  sizeof(data), 700);
 	run_race(frames, MSG_CAP_ACK, DEFLATE_NONE, 0);
 	for (size_t i = 0; i < RACES; i++) {
-		frames[i] = i & 1 ? packed_binary(packed_kinds[i % 3], data, sizeof(data), 700)
+		frames[i] = i & 1 ? packed_binary(packed_kinds[i % ARRAY_LEN(packed_kinds)], data,
+						  sizeof(data), 700)
 				  : text_of(data, sizeof(data), 700);
 		frames[i]->flags |= FRAME_CAN_DEFLATE;
 	}

@@ -409,23 +409,6 @@ TEST(msg_checksum_is_compared_as_a_number)
 	CHECK(!msg_checksum_matches("ac", 0xab));
 }
 
-TEST(msg_capabilities_have_names_and_bits)
-{
-	char *names[] = {(char[]){"gzip"}, (char[]){"ZSTD"}, (char[]){"ack"}, (char[]){"new"},
-			 (char[]){"ack"}};
-	const char *out[MSG_N_CAPS];
-	const unsigned all = MSG_CAP_ACK | MSG_CAP_GZIP | MSG_CAP_LZ4 | MSG_CAP_ZSTD;
-
-	CHECK_EQ(msg_caps_parse(names, ARRAY_LEN(names)), MSG_CAP_GZIP | MSG_CAP_ACK);
-	CHECK_EQ(msg_caps_parse(NULL, 0), 0);
-	CHECK_EQ(msg_caps_names(all, out, 1), 1);
-	CHECK_EQ(msg_caps_names(0, out, MSG_N_CAPS), 0);
-	CHECK_EQ(msg_caps_names(MSG_CAP_LZ4, out, MSG_N_CAPS), 1);
-	CHECK_STR(out[0], "lz4");
-	CHECK_EQ(msg_caps_names(all | 1u << 20, out, MSG_N_CAPS), MSG_N_CAPS);
-	CHECK_EQ(1u << WEBSOCKET__COMPRESSION_TYPE__LZ4, MSG_CAP_LZ4);
-}
-
 TEST(msg_results_have_a_text_and_a_close_code)
 {
 	for (unsigned i = 0; i < MSG_N_RESULTS; i++)

@@ -10,7 +10,8 @@
 
 #define MIB ((size_t)1 << 20)
 
-static const enum zip_kind packed_kinds[] = {ZIP_GZIP, ZIP_ZSTD, ZIP_LZ4};
+#define KIND_OF(NAME, name, number) ZIP_##NAME,
+static const enum zip_kind packed_kinds[] = {ZIP_CODECS(KIND_OF)};
 
 /* Half of it random, half of it repetition: shrinks, but not to nothing. */
 static uint8_t *make_data(size_t n)
