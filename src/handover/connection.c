@@ -142,7 +142,7 @@ static bool save_output(const struct conn *c, Record__Connection *s, const struc
 
 static bool save_transfer(const struct conn *c, Record__Connection *s, struct arena *a)
 {
-	const struct spool_unfinished *k = transfer_unfinished(c);
+	const struct spool_unfinished *k = transfer_unfinished(&hub_of_const(c)->transfers, c);
 
 	if (!k)
 		return true;
@@ -161,7 +161,7 @@ static bool save_transfer(const struct conn *c, Record__Connection *s, struct ar
 
 static bool save_chunk(const struct conn *c, Record__Connection *s, struct arena *a)
 {
-	const struct spool_chunk *job = transfer_waiting_chunk(c);
+	const struct spool_chunk *job = transfer_waiting_chunk(&hub_of_const(c)->transfers, c);
 
 	if (!job)
 		return true;
@@ -333,7 +333,7 @@ static int restore_transfer(struct conn *c, const Record__Transfer *s)
 		memcpy(k.request_id, s->request_id.data, k.request_id_len);
 	snprintf(k.name, sizeof(k.name), "%s", s->name);
 	snprintf(k.part, sizeof(k.part), "%s", s->part);
-	return transfer_resume(c, &k);
+	return transfer_resume(&hub_of(c)->transfers, c, &k);
 }
 
 static int restore_chunk(struct conn *c, const Record__Chunk *s)
@@ -351,7 +351,7 @@ static int restore_chunk(struct conn *c, const Record__Chunk *s)
 	job.request_id_len = (uint8_t)s->request_id.len;
 	if (job.request_id_len > 0)
 		memcpy(job.request_id, s->request_id.data, job.request_id_len);
-	return transfer_resume_waiting(c, &job);
+	return transfer_resume_waiting(&hub_of(c)->transfers, c, &job);
 }
 
 static void restore_names(struct conn *c, const Record__Connection *s)

@@ -15,15 +15,15 @@ int server_spool_start(struct server *s, bool keep)
 		error = spool_new(dir, keep, &spool_replies_ops, &s->spool_replies, &s->spool);
 	if (error)
 		return server_log_failure(s, "spool", "spool_dir", error);
-	s->pool->shared.spool = s->spool;
+	s->pool->shared.transfers.spool = s->spool;
 	return 0;
 }
 
 void server_spool_hand_over(struct server *s)
 {
 	/* Whoever looks for it from here on finds none: chunks wait with their connections. */
-	s->pool->shared.spool = NULL;
-	s->spool = spool_hand_over(s->spool, transfer_set_unfinished, s->pool);
+	s->pool->shared.transfers.spool = NULL;
+	s->spool = spool_hand_over(s->spool, transfer_set_unfinished, &s->pool->shared.transfers);
 	/* Its last replies were posted to workers whose threads have ended. */
 	worker_pool_finish_tasks(s->pool);
 }
@@ -34,6 +34,6 @@ int server_spool_resume(struct server *s)
 
 	if (r || !s->spool)
 		return r;
-	transfer_resume_all(s->pool, s->spool);
+	transfers_resume_all(&s->pool->shared.transfers);
 	return spool_clean(s->spool);
 }

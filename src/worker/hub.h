@@ -24,12 +24,16 @@
 #include "conn/conn.h"
 #include "containers/mem.h"
 #include "containers/ring.h"
-#include "spool/spool.h"
 #include "worker/admission.h"
+#include "worker/connection_log.h"
+#include "worker/slow_consumer.h"
+#include "worker/transfer.h"
 
 #define HUB_INBOX_SLOTS 8192
 #define HUB_MEMBERS_PER_TURN 1024 /* that a turn sends to; the rest follows in the next */
 #define HUB_PENDING_NOTICES 1000
+
+static_assert(DIRECTORY_MAX_WORKERS <= 64, "a set of workers is an uint64_t");
 
 struct hub;
 
@@ -37,20 +41,31 @@ struct hub;
 struct WB_SHARED hub_shared {
 	struct directory directory;
 	struct admission admission;
+	struct transfer_shared transfers;
+	struct slow_consumer_lags lags;
 	alignas(WB_CACHELINE) _Atomic size_t frame_bytes; /* all frames that are alive */
-	alignas(WB_CACHELINE) _Atomic uint64_t
-		worst_lag[DIRECTORY_MAX_WORKERS]; /* bytes, while log_memory is exceeded */
 	struct hub *hubs[DIRECTORY_MAX_WORKERS] WB_FROZEN;
 	unsigned n_hubs WB_FROZEN;
-	struct spool *spool WB_FROZEN; /* NULL without spool_dir */
 };
 
 enum hub_result {
-	HUB_E_FULL = 1, /* max_channels */
-	HUB_E_MEMBER,   /* is a member already */
-	HUB_E_NOT_MEMBER,
+	HUB_E_FULL = 1,   /* max_channels */
+	HUB_E_TOO_MANY,   /* max_channels_per_client */
+	HUB_E_MEMBER,     /* is a member already */
 	HUB_E_CONGESTED,  /* try again later */
 	HUB_E_NO_CHANNEL, /* nobody is there */
+};
+
+/* Posts that found the ring of another worker full. */
+struct WB_OWNER(worker) hub_outbox {
+	struct frame *post[DIRECTORY_MAX_WORKERS]; /* one for each other worker, or NULL */
+	uint64_t set;                              /* bit i: post[i] is not NULL */
+};
+
+/* Notices that wait for the end of congestion. */
+struct WB_OWNER(worker) hub_notices {
+	struct list pending; /* oldest first */
+	size_t n;
 };
 
 struct WB_SHARED hub {
@@ -63,16 +78,11 @@ struct WB_SHARED hub {
 	struct hub_shared *shared WB_FROZEN;
 	struct channel *by_name;            /* uthash */
 	struct channel **by_slot WB_FROZEN; /* of the directory; entries are the worker's */
-	struct frame *outbox[DIRECTORY_MAX_WORKERS]; /* one post for each other worker, or NULL */
-	uint64_t outbox_set;                         /* bit i: outbox[i] is not empty */
-	struct list pending; /* notices that wait for the end of congestion */
-	size_t n_pending;
-	struct transfer *transfers; /* uthash; worker/transfer's */
-	struct list spool_waiting;  /* worker/transfer's */
-	uint64_t flush_at_ns;       /* when what flush_delay holds back is due; 0: nothing */
-	uint64_t log_window_ns;     /* worker/protocol's: lines about connections in this second */
-	uint64_t log_suppressed;
-	unsigned log_lines;
+	struct hub_outbox outbox;
+	struct hub_notices notices;
+	struct transfers transfers;
+	struct connection_log log;
+	uint64_t flush_at_ns; /* when what flush_delay holds back is due; 0: nothing */
 	unsigned index WB_FROZEN;
 	struct ring inbox; /* posts of the other workers */
 	alignas(WB_CACHELINE) _Atomic uint64_t
@@ -101,7 +111,7 @@ void hub_configure(struct hub *h);
  *
  * Others are told by hub_notice().
  *
- * Return: 0 | HUB_E_FULL | HUB_E_MEMBER | -ENOMEM.
+ * Return: 0 | HUB_E_MEMBER | HUB_E_TOO_MANY | HUB_E_FULL | -ENOMEM.
  */
 int hub_join(struct hub *h, struct conn *c, struct member *m, const char *name, size_t n)
 	WB_NODISCARD;
@@ -120,7 +130,7 @@ struct WB_OWNER(main) hub_log {
  *
  * Nobody is told. Before the worker starts.
  *
- * Return: as hub_join().
+ * Return: 0 | HUB_E_MEMBER | HUB_E_FULL | -ENOMEM.
  */
 int hub_rejoin(struct hub *h, struct conn *c, struct member *m, const struct hub_log *log,
 	       uint64_t next) WB_NODISCARD;

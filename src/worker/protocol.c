@@ -13,11 +13,7 @@
 #include "wire/ws.h"
 #include "worker/transfer.h"
 
-#define LOG_LINES_A_SECOND 1000 /* about connections, all workers together */
-
 typedef Websocket__WebSocketMessage message;
-
-#define JOIN_E_TOO_MANY (-EDQUOT) /* max_channels_per_client */
 
 /* -------------------------------------------------------------------- answering */
 
@@ -214,7 +210,7 @@ static void take_chat(struct conn *c, const message *m, const uint8_t *p, size_t
 static void take_binary(struct conn *c, const message *m, const uint8_t *p, size_t n)
 {
 	struct member *through = route(c, m);
-	bool is_spooled = hub_of(c)->shared->spool != NULL;
+	bool is_spooled = transfers_are_on(&hub_of(c)->transfers);
 	enum msg_result r;
 
 	if (!through)
@@ -227,7 +223,7 @@ static void take_binary(struct conn *c, const message *m, const uint8_t *p, size
 	if (!publish(c, m, through, p, n) || c->state != CONN_OPEN)
 		return;
 	if (is_spooled)
-		transfer_chunk(c, m);
+		transfer_take_chunk(&hub_of(c)->transfers, c, m);
 	if (c->state != CONN_OPEN)
 		return;
 	/* The last chunk of a file is acknowledged once the file is there. */
@@ -237,40 +233,11 @@ static void take_binary(struct conn *c, const message *m, const uint8_t *p, size
 
 /* ------------------------------------------------------------- coming and going */
 
-void protocol_tick(struct hub *h)
+static void log_connection(struct conn *c, enum log_event_id event, const char *text)
 {
-	uint64_t now = h->env.reactor->now_ns;
+	struct hub *h = hub_of(c);
 
-	if (now < h->log_window_ns + NS_PER_S)
-		return;
-	if (h->log_suppressed > 0)
-		log_line(LOG_INFO, "%llu more lines about connections left out in the last second",
-			 (unsigned long long)h->log_suppressed);
-	h->log_window_ns = now;
-	h->log_lines = h->log_suppressed = 0;
-}
-
-/* Lines about connections: no more than its share for each worker; what is more is counted. */
-static void log_connection(const struct conn *c, enum log_event_id event, const char *text)
-{
-	struct hub *h = CONTAINER_OF(c->env, struct hub, env);
-	char peer[SOCK_ADDRESS_MAX], id[37];
-
-	if (!c->env->config->log_connections)
-		return;
-	protocol_tick(h);
-	if (h->log_lines >= LOG_LINES_A_SECOND / h->shared->n_hubs) {
-		h->log_suppressed++;
-		return;
-	}
-	h->log_lines++;
-	uuid4_format(id, c->id);
-	log_event(LOG_INFO, event,
-		  LOG_FIELDS(LOG_TEXT("PEER", sock_format_peer(peer, &c->peer)),
-			     LOG_TEXT("CLIENT_ID", id),
-			     LOG_TEXT("CHANNEL", protocol_path_channel(c)),
-			     LOG_NUM("CLOSE_CODE", c->close_code)),
-		  "%s %s (client %s)", peer, text, id);
+	connection_log_write(&h->log, c, h->shared->n_hubs, event, text);
 }
 
 static bool is_echo_path(const struct conn *c, const struct upgrade *u)
@@ -379,7 +346,7 @@ void protocol_left(struct conn *c)
 		if (m != &c->path_member)
 			free(m);
 	}
-	transfer_drop(c);
+	transfer_drop(&hub_of(c)->transfers, c);
 }
 
 void protocol_say_goodbye(struct conn *c)
@@ -451,7 +418,7 @@ static bool check_allowed(struct conn *c, const message *m)
 	return true;
 }
 
-/* Return: 0, also when it is a member already | HUB_E_FULL | JOIN_E_TOO_MANY | -ENOMEM. */
+/* Return: 0, also when it is a member already; else as hub_join(). */
 static int join_one(struct conn *c, const char *name)
 {
 	struct member *m;
@@ -459,8 +426,6 @@ static int join_one(struct conn *c, const char *name)
 
 	if (hub_membership(hub_of(c), c, name, strlen(name)))
 		return 0;
-	if (c->n_members >= c->env->config->max_channels_per_client)
-		return JOIN_E_TOO_MANY;
 	m = calloc(1, sizeof(*m));
 	r = m ? hub_join(hub_of(c), c, m, name, strlen(name)) : -ENOMEM;
 	if (r)
@@ -491,7 +456,7 @@ static void take_subscribe(struct conn *c, const message *m)
 		/* The list is taken whole or not at all; new memberships stand first. */
 		while (c->members != before)
 			leave_one(c, c->members, false);
-		if (r == JOIN_E_TOO_MANY)
+		if (r == HUB_E_TOO_MANY)
 			refuse_for_limit(c, m, 429, "max_channels_per_client");
 		else if (r == HUB_E_FULL)
 			refuse_for_limit(c, m, 503, "max_channels");

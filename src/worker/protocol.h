@@ -32,9 +32,6 @@ void protocol_left(struct conn *c);
 /* Says goodbye because the daemon stops: DISCONNECT with when to come back, then Close 1012. */
 void protocol_say_goodbye(struct conn *c);
 
-/* Once a second: tells how many lines about connections were left out. */
-void protocol_tick(struct hub *h);
-
 /* What became of protocol_publish(). */
 struct WB_VALUE protocol_published {
 	unsigned status;    /* of HTTP: 200, 400, 404, 503 */

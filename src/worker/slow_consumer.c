@@ -11,6 +11,7 @@
 #define AT_ONCE 4           /* times a limit */
 #define ACTIONS_PER_TURN 16 /* of slow_consumer_enforce_memory() */
 
+/* Of bytes a single message may have more than the limit: it is what one is there to send. */
 static bool is_past(const struct config *config, uint64_t bytes, uint64_t messages, uint64_t times)
 {
 	return messages > times * config->message_queue_size ||
@@ -34,26 +35,28 @@ static void log_slow(const struct conn *c, uint64_t bytes, uint64_t messages, co
 			  conn_format_setting(value, sizeof(value), c, setting));
 }
 
-static void disconnect(struct conn *c)
+static void end_slow_consumer(struct conn *c)
 {
 	METRIC_INC(c->env->metrics, slow_disconnects);
+	/* Else its Close would stand behind what it doesn't read. */
 	conn_drop_queue(c);
 	conn_close(c, WS_CODE_TRY_AGAIN, NULL);
 }
 
-static uint64_t rest(uint64_t whole, uint64_t part)
+static uint64_t remainder_of(uint64_t whole, uint64_t part)
 {
 	return whole > part ? whole - part : 0;
 }
 
 /* Skips down to @bytes and @messages in all; false when that takes nothing away. */
-static bool skip(struct conn *c, uint64_t bytes, uint64_t messages, const char *setting)
+static bool skip_oldest(struct conn *c, uint64_t bytes, uint64_t messages, const char *setting)
 {
 	uint64_t had_bytes, had_messages, bytes_left, messages_left, skipped;
 
 	channel_backlog(c, &had_bytes, &had_messages);
-	skipped = channel_skip(c, rest(bytes, c->out->queue_bytes),
-			       rest(messages, c->out->queue_count));
+	/* What the private queue holds stays, so the channels get what is left of the limit. */
+	skipped = channel_skip(c, remainder_of(bytes, c->out->queue_bytes),
+			       remainder_of(messages, c->out->queue_count));
 	channel_backlog(c, &bytes_left, &messages_left);
 	if (bytes_left == had_bytes && messages_left == had_messages)
 		return false;
@@ -65,7 +68,7 @@ static bool skip(struct conn *c, uint64_t bytes, uint64_t messages, const char *
 }
 
 /* Brings a connection down to @bytes and @messages, or ends it. */
-static void act(struct conn *c, uint64_t bytes, uint64_t messages, const char *setting)
+static void bring_down(struct conn *c, uint64_t bytes, uint64_t messages, const char *setting)
 {
 	const struct config *config = c->env->config;
 	uint64_t had_bytes, had_messages;
@@ -73,11 +76,11 @@ static void act(struct conn *c, uint64_t bytes, uint64_t messages, const char *s
 	/* The private queue is never skipped: where it alone is too much, skipping doesn't help. */
 	if (config->slow_consumer == SLOW_SKIP &&
 	    !is_past(config, c->out->queue_bytes, c->out->queue_count, 1) &&
-	    skip(c, bytes, messages, setting))
+	    skip_oldest(c, bytes, messages, setting))
 		return;
 	channel_backlog(c, &had_bytes, &had_messages);
 	log_slow(c, had_bytes, had_messages, setting, "closing with " WS_CODE_TEXT(TRY_AGAIN));
-	disconnect(c);
+	end_slow_consumer(c);
 }
 
 void slow_consumer_check(struct conn *c)
@@ -96,6 +99,7 @@ void slow_consumer_check(struct conn *c)
 		c->over_ns = 0;
 		return;
 	}
+	/* The grace begins; the timer looks again at its end, should nothing else do it before. */
 	if (!c->over_ns) {
 		c->over_ns = now;
 		conn_arm(c, now + config->slow_consumer_grace);
@@ -103,8 +107,9 @@ void slow_consumer_check(struct conn *c)
 	if (now < c->over_ns + config->slow_consumer_grace &&
 	    !is_past(config, bytes, messages, AT_ONCE))
 		return;
-	act(c, config->max_send_buffer / 2, config->message_queue_size / 2,
-	    messages > config->message_queue_size ? "message_queue_size" : "max_send_buffer");
+	bring_down(c, config->max_send_buffer / 2, config->message_queue_size / 2,
+		   messages > config->message_queue_size ? "message_queue_size"
+							 : "max_send_buffer");
 }
 
 static size_t in_transit(const struct conn *c)
@@ -112,18 +117,19 @@ static size_t in_transit(const struct conn *c)
 	return c->out->transit ? c->out->transit_bytes->len : 0;
 }
 
-static struct conn *worst_of(struct hub *h, uint64_t *ret_bytes)
+static struct conn *worst_of(struct conn_env *env, uint64_t *ret_bytes)
 {
 	struct conn *worst = NULL;
 
 	*ret_bytes = 0;
-	LIST_FOREACH (node, &h->env.unsent) {
+	LIST_FOREACH (node, &env->unsent) {
 		struct conn *c = CONTAINER_OF(node, struct conn, unsent_node);
 		uint64_t bytes, messages;
 
 		if (c->state != CONN_OPEN)
 			continue;
 		channel_backlog_bound(c, &bytes, &messages);
+		/* It counts in no limit, but it does in memory. */
 		bytes += in_transit(c);
 		if (bytes > *ret_bytes) {
 			*ret_bytes = bytes;
@@ -133,21 +139,21 @@ static struct conn *worst_of(struct hub *h, uint64_t *ret_bytes)
 	return worst;
 }
 
-static bool is_worst_anywhere(struct hub *h, uint64_t bytes)
+/* Half of the worst is enough: numbers of others may be old, and each would wait for another. */
+static bool is_worst_anywhere(struct slow_consumer_lags *lags, unsigned worker, uint64_t bytes)
 {
-	for (unsigned i = 0; i < h->shared->n_hubs; i++)
-		if (i != h->index &&
-		    atomic_load_explicit(&h->shared->worst_lag[i], memory_order_relaxed) / 2 >
-			    bytes)
+	for (unsigned i = 0; i < ARRAY_LEN(lags->worst_bytes); i++)
+		if (i != worker &&
+		    atomic_load_explicit(&lags->worst_bytes[i], memory_order_relaxed) / 2 > bytes)
 			return false;
 	return true;
 }
 
 /* log_memory: the connection that @bytes wait for has to give some back. */
-static void meet(struct conn *c, uint64_t bytes)
+static void take_memory_back(struct conn *c, uint64_t bytes)
 {
 	if (in_transit(c) <= bytes / 2) {
-		act(c, bytes / 2 - in_transit(c), UINT64_MAX, "log_memory");
+		bring_down(c, bytes / 2 - in_transit(c), UINT64_MAX, "log_memory");
 		return;
 	}
 	/* A polite Close would keep what is in transit, which is most of it. */
@@ -157,23 +163,26 @@ static void meet(struct conn *c, uint64_t bytes)
 	conn_abort(c);
 }
 
-void slow_consumer_enforce_memory(struct hub *h)
+void slow_consumer_enforce_memory(struct conn_env *env, struct slow_consumer_lags *lags,
+				  unsigned worker)
 {
-	_Atomic uint64_t *mine = &h->shared->worst_lag[h->index];
+	_Atomic uint64_t *mine = &lags->worst_bytes[worker];
 	uint64_t bytes = 0;
 
 	for (int i = 0; i < ACTIONS_PER_TURN; i++) {
 		struct conn *c;
 
-		if (atomic_load_explicit(h->env.frame_account, memory_order_relaxed) <=
-		    h->env.config->log_memory)
+		if (atomic_load_explicit(env->frame_account, memory_order_relaxed) <=
+		    env->config->log_memory)
 			break;
-		c = worst_of(h, &bytes);
+		/* Said before it is compared, so that the others can compare with it, too. */
+		c = worst_of(env, &bytes);
 		atomic_store_explicit(mine, bytes, memory_order_relaxed);
-		if (!c || !is_worst_anywhere(h, bytes))
+		if (!c || !is_worst_anywhere(lags, worker, bytes))
 			return;
-		meet(c, bytes);
+		take_memory_back(c, bytes);
 	}
+	/* Enough, or enough for this turn: a number that stays would hold the others back. */
 	if (atomic_load_explicit(mine, memory_order_relaxed))
 		atomic_store_explicit(mine, 0, memory_order_relaxed);
 }

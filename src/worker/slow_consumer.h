@@ -15,10 +15,23 @@
  * is past a limit, the client is disconnected in either case.
  */
 
-#include "worker/hub.h"
+#include "channel/channel.h"
+#include "conn/conn.h"
+
+/* While log_memory is exceeded: what waits for the connection of each worker that lags most. */
+struct WB_SHARED slow_consumer_lags {
+	alignas(WB_CACHELINE) _Atomic uint64_t worst_bytes[DIRECTORY_MAX_WORKERS];
+};
 
 /* conn_ops.check_limits: looks at one connection's limits and acts. */
 void slow_consumer_check(struct conn *c);
 
-/* While all frames together exceed log_memory, those that lag most here meet slow_consumer. */
-void slow_consumer_enforce_memory(struct hub *h);
+/**
+ * slow_consumer_enforce_memory() - while all frames exceed log_memory, those that lag most give way
+ * @env:    of the worker whose index is @worker
+ *
+ * A worker acts only on a lag that is at least half of the worst of any worker, a few times a
+ * turn.
+ */
+void slow_consumer_enforce_memory(struct conn_env *env, struct slow_consumer_lags *lags,
+				  unsigned worker);

@@ -6,68 +6,71 @@
 #include "worker/transfer.h"
 
 /* How one transfer ended; frees itself. */
-struct letter {
+struct end_reply {
 	struct worker_task task;
 	struct spool_result result;
 	char name[SPOOL_NAME_MAX];
 };
 
-static void post_once(struct worker *w, struct spool_standing_reply *t, worker_task_fn *run)
+static void standing_post(struct worker *w, struct spool_standing_reply *r, worker_task_fn *run)
 {
-	if (atomic_exchange(&t->is_out, true))
-		return; /* what it is for is done when it runs */
-	t->task = (struct worker_task){.run = run};
-	worker_post(w, &t->task);
+	/* One that is on its way does for this, too: what it is for is looked up when it runs. */
+	if (atomic_exchange(&r->is_posted, true))
+		return;
+	r->task = (struct worker_task){.run = run};
+	worker_post(w, &r->task);
 }
 
-/* From here on it may be posted again. */
-static void take_out(struct worker_task *t)
+/* Before the work itself: what changes meanwhile is worth another post. */
+static void standing_begin(struct worker_task *t)
 {
-	atomic_store(&CONTAINER_OF(t, struct spool_standing_reply, task)->is_out, false);
+	atomic_store(&CONTAINER_OF(t, struct spool_standing_reply, task)->is_posted, false);
 }
 
-static void room_run(struct worker *w, struct worker_task *t)
+static void run_has_room(struct worker *w, struct worker_task *t)
 {
-	take_out(t);
-	transfer_room(&w->hub);
+	standing_begin(t);
+	transfers_hand_over_waiting(&w->hub.transfers);
 }
 
-static void lost_run(struct worker *w, struct worker_task *t)
+static void run_end_is_unknown(struct worker *w, struct worker_task *t)
 {
-	take_out(t);
-	transfer_lost(&w->hub);
+	standing_begin(t);
+	transfers_close_all(&w->hub.transfers);
 }
 
-static void letter_run(struct worker *w, struct worker_task *t)
+static void run_end(struct worker *w, struct worker_task *t)
 {
-	struct letter *l = CONTAINER_OF(t, struct letter, task);
+	struct end_reply *r = CONTAINER_OF(t, struct end_reply, task);
 
-	l->result.name = l->name;
-	transfer_done(&w->hub, &l->result);
-	free(l);
+	r->result.name = r->name;
+	transfer_answer(&w->hub.transfers, &r->result);
+	free(r);
 }
 
-static void mail_done(void *ctx, const struct spool_result *result)
+static void reply_end(void *ctx, const struct spool_result *result)
 {
-	struct spool_replies *mail = ctx;
-	struct worker *w = mail->pool->workers[result->owner.worker];
-	struct letter *l = calloc(1, sizeof(*l));
+	struct spool_replies *all = ctx;
+	struct worker *w = all->pool->workers[result->owner.worker];
+	struct end_reply *r = calloc(1, sizeof(*r));
 
-	if (!l) {
-		post_once(w, &mail->boxes[result->owner.worker].lost, lost_run);
+	if (!r) {
+		standing_post(w, &all->standing[result->owner.worker].end_is_unknown,
+			      run_end_is_unknown);
 		return;
 	}
-	l->task.run = letter_run;
-	l->result = *result;
-	snprintf(l->name, sizeof(l->name), "%s", result->name);
-	worker_post(w, &l->task);
+	r->task.run = run_end;
+	r->result = *result;
+	/* The spool's own name lasts no longer than this call. */
+	snprintf(r->name, sizeof(r->name), "%s", result->name);
+	worker_post(w, &r->task);
 }
 
-static void mail_room(void *ctx, unsigned worker)
+static void reply_has_room(void *ctx, unsigned worker)
 {
-	struct spool_replies *mail = ctx;
+	struct spool_replies *all = ctx;
 
-	post_once(mail->pool->workers[worker], &mail->boxes[worker].room, room_run);
+	standing_post(all->pool->workers[worker], &all->standing[worker].has_room, run_has_room);
 }
 
-const struct spool_ops spool_replies_ops = {.done = mail_done, .room = mail_room};
+const struct spool_ops spool_replies_ops = {.done = reply_end, .room = reply_has_room};

@@ -4,63 +4,93 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <uthash.h>
 
 #include "base/text.h"
 #include "io/log.h"
 #include "wire/ws.h"
-#include "worker/protocol.h"
-#include "worker/worker.h"
 
 /* A connection that has handed chunks to the spool. */
 struct transfer {
 	uint64_t serial;
 	struct conn *conn;
-	struct spool_job *end;         /* for spool_abort() */
-	struct spool_unfinished *kept; /* for the next process */
+	struct spool_job *abort_job; /* for spool_abort(), which may not fail for want of memory */
+	struct spool_unfinished *unfinished; /* for the next process */
 	UT_hash_handle hh;
 };
 
 /* A chunk for which the spool had no room; its connection is held meanwhile. */
-struct spool_wait {
+struct waiting_chunk {
 	struct list node;
 	struct conn *conn;
-	struct spool_chunk job;
+	struct spool_chunk chunk;
 };
 
-static struct spool_owner owner_of(const struct conn *c)
+void transfers_init(struct transfers *ts, struct transfer_shared *shared, unsigned worker,
+		    struct metrics *metrics)
 {
-	return (struct spool_owner){hub_of_const(c)->index, c->serial};
+	ts->shared = shared;
+	ts->worker = worker;
+	ts->metrics = metrics;
+	list_init(&ts->waiting);
+	shared->of_worker[worker] = ts;
+	shared->n_workers = MAX(shared->n_workers, worker + 1);
 }
 
-static bool fill_job(struct conn *c, const Websocket__WebSocketMessage *m, struct spool_chunk *job)
+static struct spool_owner owner_of(const struct transfers *ts, const struct conn *c)
+{
+	return (struct spool_owner){ts->worker, c->serial};
+}
+
+static struct transfer *transfer_of(const struct transfers *ts, uint64_t serial)
+{
+	struct transfer *t;
+
+	HASH_FIND(hh, ts->by_serial, &serial, sizeof(serial), t);
+	return t;
+}
+
+/* ------------------------------------------------------------------- on the way there */
+
+/* @p is copied: what a client sends lies in the worker's buffers. False: no memory. */
+static bool chunk_set_data(struct spool_chunk *chunk, const void *p, size_t n)
+{
+	chunk->n = n;
+	chunk->data = malloc(MAX(n, (size_t)1));
+	if (!chunk->data)
+		return false;
+	if (n > 0)
+		memcpy(chunk->data, p, n);
+	return true;
+}
+
+static bool chunk_fill(struct spool_chunk *chunk, struct transfers *ts, struct conn *c,
+		       const Websocket__WebSocketMessage *m)
 {
 	const Websocket__BinaryData *binary = m->binary;
 
-	*job = (struct spool_chunk){
-		.owner = owner_of(c),
+	*chunk = (struct spool_chunk){
+		.owner = owner_of(ts, c),
 		.sequence = binary->sequence,
 		.is_last = binary->is_last,
 		.kind = (enum zip_kind)binary->compression,
 		.unpack_limit = c->env->config->max_message_size,
-		.n = binary->data.len,
 	};
-	uuid4_format(job->client_id, c->id);
-	job->request_id_len = (uint8_t)MIN(m->request_id.len, (size_t)MSG_REQUEST_ID_MAX);
-	if (job->request_id_len > 0)
-		memcpy(job->request_id, m->request_id.data, job->request_id_len);
-	job->data = malloc(MAX(job->n, (size_t)1));
-	if (!job->data)
-		return false;
-	if (job->n > 0)
-		memcpy(job->data, binary->data.data, job->n);
-	return true;
+	uuid4_format(chunk->client_id, c->id);
+	chunk->request_id_len = (uint8_t)MIN(m->request_id.len, (size_t)MSG_REQUEST_ID_MAX);
+	if (chunk->request_id_len > 0)
+		memcpy(chunk->request_id, m->request_id.data, chunk->request_id_len);
+	return chunk_set_data(chunk, binary->data.data, binary->data.len);
 }
 
-static bool note(struct hub *h, struct conn *c)
+/*
+ * From the first chunk on the connection is known here, so that its end is told to the spool.
+ * What that takes is allocated now: an end cannot be refused for want of memory.
+ */
+static bool transfer_track(struct transfers *ts, struct conn *c)
 {
-	struct transfer *t;
+	struct transfer *t = transfer_of(ts, c->serial);
 
-	HASH_FIND(hh, h->transfers, &c->serial, sizeof(c->serial), t);
 	if (t)
 		return true;
 	t = calloc(1, sizeof(*t));
@@ -68,49 +98,54 @@ static bool note(struct hub *h, struct conn *c)
 		return false;
 	t->serial = c->serial;
 	t->conn = c;
-	t->end = spool_job_new();
-	if (t->end)
-		HASH_ADD(hh, h->transfers, serial, sizeof(t->serial), t);
-	if (t->hh.tbl)
+	t->abort_job = spool_job_new();
+	if (t->abort_job)
+		HASH_ADD(hh, ts->by_serial, serial, sizeof(t->serial), t);
+	if (t->hh.tbl) /* uthash leaves it NULL when it had no memory */
 		return true;
-	spool_job_free(t->end);
+	spool_job_free(t->abort_job);
 	free(t);
 	return false;
 }
 
 /* The spool has no room: the client isn't read until its chunk was taken. */
-static bool wait_for_room(struct hub *h, struct conn *c, const struct spool_chunk *job)
+static bool wait_for_room(struct transfers *ts, struct conn *c, const struct spool_chunk *chunk)
 {
-	struct spool_wait *w = calloc(1, sizeof(*w));
+	struct waiting_chunk *w = calloc(1, sizeof(*w));
 
 	if (!w)
 		return false;
 	w->conn = c;
-	w->job = *job;
-	list_add_tail(&h->spool_waiting, &w->node);
+	w->chunk = *chunk;
+	list_add_tail(&ts->waiting, &w->node);
 	c->awaits_spool = true;
 	return true;
 }
 
-void transfer_chunk(struct conn *c, const Websocket__WebSocketMessage *m)
+/* False: there is no memory, and @chunk is the caller's as before. */
+static bool hand_over(struct transfers *ts, struct conn *c, struct spool_chunk *chunk)
 {
-	struct hub *h = hub_of(c);
-	struct spool_chunk job = {0};
+	return spool_put_chunk(ts->shared->spool, chunk) || wait_for_room(ts, c, chunk);
+}
 
-	if (note(h, c) && fill_job(c, m, &job) &&
-	    (spool_put_chunk(h->shared->spool, &job) || wait_for_room(h, c, &job)))
+void transfer_take_chunk(struct transfers *ts, struct conn *c, const Websocket__WebSocketMessage *m)
+{
+	struct spool_chunk chunk = {0};
+
+	if (transfer_track(ts, c) && chunk_fill(&chunk, ts, c, m) && hand_over(ts, c, &chunk))
 		return;
-	free(job.data);
+	free(chunk.data);
 	conn_close(c, WS_CODE_INTERNAL_ERROR, NULL);
 }
 
-void transfer_room(struct hub *h)
+void transfers_hand_over_waiting(struct transfers *ts)
 {
-	LIST_FOREACH_SAFE (node, next, &h->spool_waiting) {
-		struct spool_wait *w = CONTAINER_OF(node, struct spool_wait, node);
+	LIST_FOREACH_SAFE (node, next, &ts->waiting) {
+		struct waiting_chunk *w = CONTAINER_OF(node, struct waiting_chunk, node);
 
-		if (!h->shared->spool || !spool_put_chunk(h->shared->spool, &w->job))
-			return; /* it will tell again */
+		/* The order of the clients stays: who waits longest goes first, or nobody. */
+		if (!ts->shared->spool || !spool_put_chunk(ts->shared->spool, &w->chunk))
+			return; /* the spool says so again when there is room */
 		w->conn->awaits_spool = false;
 		conn_want_read(w->conn);
 		list_del(&w->node);
@@ -118,20 +153,40 @@ void transfer_room(struct hub *h)
 	}
 }
 
-void transfer_done(struct hub *h, const struct spool_result *result)
+/* ------------------------------------------------------------------ on the way back */
+
+/* ACKNOWLEDGE with the request of the last chunk, or ERROR with that of the one that broke it. */
+static void send_answer(struct conn *c, const struct spool_result *result)
 {
-	struct transfer *t;
+	bool is_done = result->error == 0;
 	struct msg_builder b;
+
+	msg_init_control(&b, is_done ? WEBSOCKET__CONTROL_TYPE__ACKNOWLEDGE
+				     : WEBSOCKET__CONTROL_TYPE__ERROR);
+	msg_set_request_id(&b, result->request_id, result->request_id_len);
+	if (is_done) {
+		METRIC_INC(c->env->metrics, acks_sent);
+	} else {
+		METRIC_INC(c->env->metrics, errors_sent);
+		msg_set_code(&b, 422);
+		msg_set_reason(&b, result->reason);
+	}
+	conn_send_msg(c, &b);
+}
+
+void transfer_answer(struct transfers *ts, const struct spool_result *result)
+{
+	struct transfer *t = transfer_of(ts, result->owner.serial);
 	bool is_done = result->error == 0;
 	char text[256];
 
+	/* The file is there whether or not its client still is: it counts in either case. */
 	if (is_done) {
-		METRIC_INC(h->env.metrics, spool_files);
-		METRIC_ADD(h->env.metrics, spool_bytes, result->bytes);
+		METRIC_INC(ts->metrics, spool_files);
+		METRIC_ADD(ts->metrics, spool_bytes, result->bytes);
 	} else {
-		METRIC_INC(h->env.metrics, spool_errors);
+		METRIC_INC(ts->metrics, spool_errors);
 	}
-	HASH_FIND(hh, h->transfers, &result->owner.serial, sizeof(result->owner.serial), t);
 	if (!t)
 		return;
 	snprintf(text, sizeof(text),
@@ -139,24 +194,15 @@ void transfer_done(struct hub *h, const struct spool_result *result)
 		 is_done ? result->name : result->reason);
 	conn_log(t->conn, is_done ? LOG_INFO : LOG_NOTICE, is_done ? EV_SPOOLED : EV_SPOOL_FAILED,
 		 NULL, text);
-	msg_init_control(&b, is_done ? WEBSOCKET__CONTROL_TYPE__ACKNOWLEDGE
-				     : WEBSOCKET__CONTROL_TYPE__ERROR);
-	msg_set_request_id(&b, result->request_id, result->request_id_len);
-	if (is_done) {
-		METRIC_INC(h->env.metrics, acks_sent);
-	} else {
-		METRIC_INC(h->env.metrics, errors_sent);
-		msg_set_code(&b, 422);
-		msg_set_reason(&b, result->reason);
-	}
-	conn_send_msg(t->conn, &b);
+	send_answer(t->conn, result);
 }
 
-void transfer_lost(struct hub *h)
+void transfers_close_all(struct transfers *ts)
 {
 	struct transfer *t, *next;
 
-	HASH_ITER (hh, h->transfers, t, next) {
+	/* Closing a connection drops its transfer: the next one is known before. */
+	HASH_ITER (hh, ts->by_serial, t, next) {
 		conn_log(t->conn, LOG_ERR, EV_SPOOL_FAILED, NULL,
 			 "sent a transfer whose end is not known: out of memory; "
 			 "closing with " WS_CODE_TEXT(INTERNAL_ERROR));
@@ -164,132 +210,122 @@ void transfer_lost(struct hub *h)
 	}
 }
 
-void transfer_drop(struct conn *c)
+void transfer_drop(struct transfers *ts, struct conn *c)
 {
-	struct hub *h = hub_of(c);
-	struct transfer *t;
+	struct transfer *t = transfer_of(ts, c->serial);
 
-	LIST_FOREACH_SAFE (node, next, &h->spool_waiting) {
-		struct spool_wait *w = CONTAINER_OF(node, struct spool_wait, node);
+	LIST_FOREACH_SAFE (node, next, &ts->waiting) {
+		struct waiting_chunk *w = CONTAINER_OF(node, struct waiting_chunk, node);
 
 		if (w->conn != c)
 			continue;
 		list_del(&w->node);
-		free(w->job.data);
+		free(w->chunk.data);
 		free(w);
 	}
-	HASH_FIND(hh, h->transfers, &c->serial, sizeof(c->serial), t);
 	if (!t)
 		return;
-	HASH_DELETE(hh, h->transfers, t);
-	if (h->shared->spool)
-		spool_abort(h->shared->spool, owner_of(c), t->end);
+	HASH_DELETE(hh, ts->by_serial, t);
+	/* The job is the spool's from here on; before a hand-over there is none to take it. */
+	if (ts->shared->spool)
+		spool_abort(ts->shared->spool, owner_of(ts, c), t->abort_job);
 	else
-		spool_job_free(t->end);
-	free(t->kept);
+		spool_job_free(t->abort_job);
+	free(t->unfinished);
 	free(t);
 }
 
 /* ------------------------------------------------------- from one process to the next */
 
-void transfer_set_unfinished(void *pool, const struct spool_unfinished *k)
+void transfer_set_unfinished(void *shared, const struct spool_unfinished *u)
 {
-	struct worker_pool *p = pool;
-	struct transfer *t;
+	struct transfer_shared *all = shared;
+	struct transfer *t = transfer_of(all->of_worker[u->owner.worker], u->owner.serial);
 
-	HASH_FIND(hh, p->workers[k->owner.worker]->hub.transfers, &k->owner.serial,
-		  sizeof(k->owner.serial), t);
 	if (!t)
-		return;
-	t->kept = malloc(sizeof(*k));
-	if (t->kept)
-		*t->kept = *k;
+		return; /* the connection ended meanwhile, so nobody goes on with it */
+	t->unfinished = malloc(sizeof(*u));
+	if (t->unfinished)
+		*t->unfinished = *u;
 }
 
-const struct spool_unfinished *transfer_unfinished(const struct conn *c)
+const struct spool_unfinished *transfer_unfinished(const struct transfers *ts, const struct conn *c)
 {
-	struct transfer *t;
+	const struct transfer *t = transfer_of(ts, c->serial);
 
-	HASH_FIND(hh, hub_of_const(c)->transfers, &c->serial, sizeof(c->serial), t);
-	return t ? t->kept : NULL;
+	return t ? t->unfinished : NULL;
 }
 
-const struct spool_chunk *transfer_waiting_chunk(const struct conn *c)
+const struct spool_chunk *transfer_waiting_chunk(const struct transfers *ts, const struct conn *c)
 {
-	LIST_FOREACH (node, &hub_of_const(c)->spool_waiting) {
-		const struct spool_wait *w = CONTAINER_OF(node, struct spool_wait, node);
+	LIST_FOREACH (node, &ts->waiting) {
+		const struct waiting_chunk *w = CONTAINER_OF(node, struct waiting_chunk, node);
 
 		if (w->conn == c)
-			return &w->job;
+			return &w->chunk;
 	}
 	return NULL;
 }
 
-void transfer_resume_all(struct worker_pool *p, struct spool *spool)
+void transfers_resume_all(struct transfer_shared *shared)
 {
-	for (unsigned i = 0; i < p->n; i++) {
-		struct hub *h = &p->workers[i]->hub;
+	for (unsigned i = 0; i < shared->n_workers; i++) {
+		struct transfers *ts = shared->of_worker[i];
 		struct transfer *t, *next;
 
-		HASH_ITER (hh, h->transfers, t, next) {
-			WB_CLEANUP(ptr_freep) struct spool_unfinished *k = TAKE_PTR(t->kept);
+		/* First what the spool had written, then the chunk that follows it. */
+		HASH_ITER (hh, ts->by_serial, t, next) {
+			WB_CLEANUP(ptr_freep) struct spool_unfinished *u = TAKE_PTR(t->unfinished);
 
-			if (k && spool_resume(spool, k))
+			if (u && spool_resume(shared->spool, u))
 				conn_close(t->conn, WS_CODE_INTERNAL_ERROR, NULL);
 		}
-		transfer_room(h);
+		transfers_hand_over_waiting(ts);
 	}
 }
 
-/* A transfer of the process before, and this one has no spool. Said once. */
-static int lose(struct hub *h, struct conn *c)
+/* A transfer of the process before, and this one has no spool. Its client is told once. */
+static int fail_without_spool(struct transfers *ts, struct conn *c)
 {
-	const struct spool_result lost = {
-		.owner = owner_of(c),
+	const struct spool_result failed = {
+		.owner = owner_of(ts, c),
 		.error = -ECANCELED,
 		.reason = "the server writes no files any more",
 		.name = "",
 	};
-	struct transfer *t;
 
-	HASH_FIND(hh, h->transfers, &c->serial, sizeof(c->serial), t);
-	if (t)
+	if (transfer_of(ts, c->serial))
 		return 0;
-	if (!note(h, c))
+	if (!transfer_track(ts, c))
 		return -ENOMEM;
-	transfer_done(h, &lost);
+	transfer_answer(ts, &failed);
 	return 0;
 }
 
-int transfer_resume(struct conn *c, const struct spool_unfinished *k)
+int transfer_resume(struct transfers *ts, struct conn *c, const struct spool_unfinished *u)
 {
-	struct hub *h = hub_of(c);
-	struct spool_unfinished mine = *k;
+	struct spool_unfinished mine = *u;
 
-	if (!h->shared->spool)
-		return lose(h, c);
-	if (!note(h, c))
+	if (!ts->shared->spool)
+		return fail_without_spool(ts, c);
+	if (!transfer_track(ts, c))
 		return -ENOMEM;
-	mine.owner = owner_of(c);
-	return spool_resume(h->shared->spool, &mine);
+	mine.owner = owner_of(ts, c);
+	return spool_resume(ts->shared->spool, &mine);
 }
 
-int transfer_resume_waiting(struct conn *c, const struct spool_chunk *like)
+int transfer_resume_waiting(struct transfers *ts, struct conn *c, const struct spool_chunk *like)
 {
-	struct hub *h = hub_of(c);
-	struct spool_chunk job = *like;
+	struct spool_chunk chunk = *like;
 
-	if (!h->shared->spool)
-		return lose(h, c);
-	job.owner = owner_of(c);
-	job.unpack_limit = c->env->config->max_message_size;
-	uuid4_format(job.client_id, c->id);
-	job.data = malloc(MAX(job.n, (size_t)1));
-	if (job.data && job.n > 0)
-		memcpy(job.data, like->data, job.n);
-	if (job.data && note(h, c) &&
-	    (spool_put_chunk(h->shared->spool, &job) || wait_for_room(h, c, &job)))
+	if (!ts->shared->spool)
+		return fail_without_spool(ts, c);
+	chunk.owner = owner_of(ts, c);
+	chunk.unpack_limit = c->env->config->max_message_size;
+	uuid4_format(chunk.client_id, c->id);
+	if (chunk_set_data(&chunk, like->data, like->n) && transfer_track(ts, c) &&
+	    hand_over(ts, c, &chunk))
 		return 0;
-	free(job.data);
+	free(chunk.data);
 	return -ENOMEM;
 }

@@ -393,7 +393,7 @@ void worker_task_freeze(struct worker *w, struct worker_task *t)
 
 void worker_task_spool_room(struct worker *w, struct worker_task *t)
 {
-	transfer_room(&w->hub);
+	transfers_hand_over_waiting(&w->hub.transfers);
 	worker_task_answer(w, t);
 }
 
@@ -542,7 +542,7 @@ static void tick_due(struct wheel_timer *t)
 	}
 	atomic_store_explicit(&w->metrics.queue_bytes, bytes, memory_order_relaxed);
 	atomic_store_explicit(&w->metrics.queue_messages, messages, memory_order_relaxed);
-	protocol_tick(&w->hub);
+	connection_log_tick(&w->hub.log, w->reactor.now_ns);
 	wheel_add(&w->reactor.wheel, t, w->reactor.now_ns + NS_PER_S);
 }
 

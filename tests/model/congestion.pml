@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * src/worker/hub.c: hubs that publish to each other over rings that are full at once. A full ring
+ * src/worker/hub_post.c: hubs that publish to each other over rings that are full at once. A full ring
  * is never waited for: the post goes to the outbox, the hub marks itself as waiting and reads no
  * client until the outbox is empty; who has drained wakes those who wait. What is shown: all
  * messages arrive, in order, an outbox never holds two, and nobody sleeps for ever. (That sleep
@@ -23,7 +23,7 @@ inline wake(whom)
 	wakes[whom] = true
 }
 
-/* outbox_flush(): tries to hand over, wakes the consumer. */
+/* outbox_push(): tries to hand over, wakes the consumer. */
 inline flush(theirs)
 {
 	atomic {

@@ -246,7 +246,7 @@ static void abandon_pool(struct rig *r)
 			c->transport.ops = &nothing_ops;
 		}
 	}
-	r->pool->shared.spool = NULL;
+	r->pool->shared.transfers.spool = NULL;
 	for (unsigned i = 0; i < r->n; i++) {
 		LIST_FOREACH_SAFE (node, next, &r->w[i]->hub.env.all)
 			conn_abort(CONTAINER_OF(node, struct conn, node));
@@ -337,7 +337,7 @@ static void check_empty(struct worker *w)
 	CHECK(list_is_empty(&h->env.partial_inputs) && list_is_empty(&h->env.stalled));
 	CHECK_EQ(h->env.reassembly_bytes, 0);
 	CHECK_EQ(slab_in_use(&w->conns), 0);
-	CHECK(!h->by_name && h->outbox_set == 0 && h->n_pending == 0);
+	CHECK(!h->by_name && h->outbox.set == 0 && h->notices.n == 0);
 }
 
 void rig_free(struct rig *r)
@@ -425,7 +425,7 @@ void rig_check(struct rig *r)
 		for (const struct channel *ch = h->by_name; ch; ch = ch->hh.next)
 			channel_check(ch);
 		CHECK_EQ(list_check(&h->env.all), h->env.n_all);
-		CHECK_EQ(list_check(&h->pending), h->n_pending);
+		CHECK_EQ(list_check(&h->notices.pending), h->notices.n);
 	}
 }
 

@@ -138,15 +138,15 @@ TEST(hub_keeps_notices_back_and_tells_each_once)
 	jam_init(&j);
 	a = jam_come(&j, "/room");
 	b = jam_come(&j, "/room");
-	CHECK_EQ(j.h->n_pending, 2);
+	CHECK_EQ(j.h->notices.n, 2);
 	memcpy(old, j.sender->conn->id, sizeof(old));
 	conn_abort(j.sender->conn);
-	CHECK_EQ(j.h->n_pending, 3);
+	CHECK_EQ(j.h->notices.n, 3);
 	/* Who came and went before anybody was told, wasn't there. */
 	conn_abort(a->conn);
-	CHECK_EQ(j.h->n_pending, 2);
+	CHECK_EQ(j.h->notices.n, 2);
 	rig_settle(j.r);
-	CHECK_EQ(j.h->n_pending, 0);
+	CHECK_EQ(j.h->notices.n, 0);
 	expect_notice(j.far, CAME, b->conn->id, "room");
 	expect_notice(j.far, WENT, old, "room");
 	expect_quiet(j.far);
@@ -165,7 +165,7 @@ TEST(hub_forgets_a_notice_of_somebody_who_is_gone)
 	jam_init(&j);
 	first = jam_come(&j, "/else");
 	second = jam_come(&j, "/else");
-	CHECK_EQ(j.h->n_pending, 1);
+	CHECK_EQ(j.h->notices.n, 1);
 	conn_abort(first->conn);
 	conn_abort(second->conn);
 	third = jam_come(&j, "/else");
@@ -190,12 +190,12 @@ TEST(hub_leave_and_return_cancel_each_other)
 	CHECK_EQ(hub_join(h, a->conn, &m, "room", 4), 0);
 	j.h->env.is_congested = true;
 	hub_leave(h, &m, true);
-	CHECK_EQ(h->n_pending, 1);
+	CHECK_EQ(h->notices.n, 1);
 	CHECK_EQ(hub_join(h, a->conn, &m, "room", 4), 0);
 	hub_notice_joined(h, &m);
-	CHECK_EQ(h->n_pending, 0);
+	CHECK_EQ(h->notices.n, 0);
 	hub_leave(h, &m, true);
-	CHECK_EQ(h->n_pending, 1);
+	CHECK_EQ(h->notices.n, 1);
 	rig_settle(j.r);
 	expect_notice(j.far, WENT, a->conn->id, "room");
 	expect_quiet(j.far);
@@ -214,10 +214,10 @@ TEST(hub_keeps_a_bounded_number_of_notices_back)
 		/* Past notice_limit nobody is told anyway: the lobby's neighbours stay few. */
 		if (i % 2)
 			conn_abort(g->conn);
-		CHECK(j.h->n_pending <= HUB_PENDING_NOTICES);
+		CHECK(j.h->notices.n <= HUB_PENDING_NOTICES);
 	}
 	rig_settle(j.r);
-	CHECK_EQ(j.h->n_pending, 0);
+	CHECK_EQ(j.h->notices.n, 0);
 	rig_free(j.r);
 }
 

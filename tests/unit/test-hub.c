@@ -14,11 +14,11 @@ TEST(hub_full_ring_pauses_the_publishers_and_loses_nothing)
 	struct hub *h = &r->w[0]->hub;
 
 	guest_send_numbers(sender, 0, HUB_INBOX_SLOTS);
-	CHECK(!h->env.is_congested && h->outbox_set == 0);
+	CHECK(!h->env.is_congested && h->outbox.set == 0);
 	guest_send_numbers(sender, HUB_INBOX_SLOTS, HUB_INBOX_SLOTS + 1);
 	CHECK(h->env.is_congested);
-	CHECK_EQ(h->outbox_set, 1u << 1);
-	CHECK(h->outbox[1] != NULL);
+	CHECK_EQ(h->outbox.set, 1u << 1);
+	CHECK(h->outbox.post[1] != NULL);
 	CHECK_EQ(r->w[1]->hub.waiting, 1u << 0);
 	CHECK_EQ(RIG_SUM(r, ring_overflows), 1);
 	/* From now on nobody of this worker is read. */
@@ -33,7 +33,7 @@ TEST(hub_full_ring_pauses_the_publishers_and_loses_nothing)
 	rig_turn_one(r, 1);
 	CHECK_EQ(r->w[1]->hub.waiting, 0);
 	rig_turn_one(r, 0);
-	CHECK(!h->env.is_congested && h->outbox_set == 0);
+	CHECK(!h->env.is_congested && h->outbox.set == 0);
 	CHECK(list_is_empty(&h->env.stalled));
 	rig_settle(r);
 	CHECK_EQ(pinger->calls, 1);

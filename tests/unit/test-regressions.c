@@ -136,7 +136,7 @@ static void congest(struct rig *r, struct guest *sender)
 	struct hub *h = &r->w[0]->hub;
 
 	guest_send_numbers(sender, 0, HUB_INBOX_SLOTS + 1);
-	CHECK(h->env.is_congested && h->outbox_set != 0);
+	CHECK(h->env.is_congested && h->outbox.set != 0);
 	for (int i = 0; i < 3; i++)
 		rig_turn_one(r, 0);
 	CHECK(h->env.is_congested);
@@ -158,7 +158,7 @@ TEST(hub_has_work_once_its_mark_was_taken)
 	CHECK(h->env.is_congested);
 	CHECK(hub_has_work(h));
 	run_who_has_work(r);
-	CHECK(!h->env.is_congested && h->outbox_set == 0);
+	CHECK(!h->env.is_congested && h->outbox.set == 0);
 	CHECK(list_is_empty(&h->env.stalled));
 	guest_expect_numbers(far, 0, HUB_INBOX_SLOTS + 2);
 	rig_free(r);
@@ -173,11 +173,11 @@ TEST(hub_has_work_while_one_of_its_posts_can_go)
 	struct hub *h = &r->w[0]->hub;
 
 	congest(r, sender);
-	CHECK_EQ(h->outbox_set, 1u << 1 | 1u << 2);
+	CHECK_EQ(h->outbox.set, 1u << 1 | 1u << 2);
 	rig_turn_one(r, 2);
 	CHECK(hub_has_work(h));
 	rig_turn_one(r, 0);
-	CHECK_EQ(h->outbox_set, 1u << 1);
+	CHECK_EQ(h->outbox.set, 1u << 1);
 	CHECK(h->env.is_congested && !hub_has_work(h));
 	run_who_has_work(r);
 	CHECK(!h->env.is_congested);

@@ -395,13 +395,13 @@ TEST(slow_log_memory_spares_the_smaller_lag_of_another_worker)
 	lagger_init(&b, r, 1, "/b");
 	lagger_wait(&b, 900);
 	/* What worker 1 says of itself while there is too much. */
-	atomic_store(&r->pool->shared.worst_lag[1], 900 * 1024);
+	atomic_store(&r->pool->shared.lags.worst_bytes[1], 900 * 1024);
 	lagger_wait(&a, 200);
 	CHECK_EQ(a.slow->conn->state, CONN_OPEN);
 	CHECK_EQ(b.slow->conn->state, CONN_CLOSING);
 	rig_turn(r);
 	CHECK_EQ(a.slow->conn->state, CONN_OPEN);
 	CHECK(frame_bytes(r) <= 1024 * 1024);
-	CHECK_EQ(r->pool->shared.worst_lag[1], 0);
+	CHECK_EQ(r->pool->shared.lags.worst_bytes[1], 0);
 	rig_free(r);
 }

@@ -1,0 +1,181 @@
+/* SPDX-License-Identifier: MIT */
+#include "worker/hub_private.h"
+
+/*
+ * Puts a message into the log of this worker. Where it cannot be kept, its number
+ * stays a gap that nothing fills: the members here are closed at the end of the
+ * turn, from where no other work on them is under way.
+ */
+static void append_to_log(struct channel *ch, struct frame *f)
+{
+	if (ch->is_lost || channel_append(ch, f) == 0)
+		return;
+	ch->is_lost = true;
+	if (list_is_empty(&ch->grown_node))
+		list_add_tail(&ch->env->grown, &ch->grown_node);
+}
+
+/* ---------------------------------------------------------------- posts to others */
+
+static bool outbox_push(struct hub *h, unsigned to)
+{
+	struct hub *target = h->shared->hubs[to];
+
+	if (!ring_push(&target->inbox, h->outbox.post[to]))
+		return false;
+	h->outbox.post[to] = NULL;
+	h->outbox.set &= ~(1ULL << to);
+	reactor_wake(target->env.reactor);
+	return true;
+}
+
+/*
+ * Says that this hub waits for room, and tries once more. Pairs with the exchange
+ * in wake_waiting(): of the two one comes first. If it is this one, the consumer
+ * sees the mark and wakes; if it is the consumer's, what it drained before is seen
+ * here, and the second try finds room.
+ */
+static void mark_waiting(struct hub *h, unsigned to)
+{
+	struct hub *target = h->shared->hubs[to];
+
+	atomic_fetch_or_explicit(&target->waiting, 1ULL << h->index, memory_order_acq_rel);
+	(void)outbox_push(h, to);
+}
+
+/* The ring's owner holds a reference of its own from here on. */
+static void post_to(struct hub *h, unsigned to, struct frame *f)
+{
+	struct hub *target = h->shared->hubs[to];
+
+	METRIC_INC(h->env.metrics, ring_posts);
+	if (ring_push(&target->inbox, frame_ref(f))) {
+		reactor_wake(target->env.reactor);
+		return;
+	}
+	WB_ASSERT(!h->outbox.post[to]); /* a congested hub publishes nothing */
+	METRIC_INC(h->env.metrics, ring_overflows);
+	h->outbox.post[to] = f;
+	h->outbox.set |= 1ULL << to;
+	/* Before the mark: should the second try succeed, the next turn ends the congestion. */
+	h->env.is_congested = true;
+	mark_waiting(h, to);
+}
+
+void hub_publish(struct hub *h, struct directory_entry *e, struct frame *f, struct member *sender)
+{
+	uint64_t workers;
+	struct channel *ch;
+
+	/*
+	 * The frame is complete before the first post: from there on other threads read it. The
+	 * set of workers is read behind the number, never before: see directory_take().
+	 */
+	f->slot = e->slot;
+	f->generation = e->generation;
+	f->sender = sender ? sender->conn->serial : 0;
+	f->received_ns = h->env.reactor->now_ns;
+	f->seq = directory_take(e, &workers);
+	if (sender)
+		sender->last_own = f->seq + 1;
+	workers &= ~(1ULL << h->index);
+	while (workers) {
+		unsigned to = (unsigned)__builtin_ctzll(workers);
+
+		workers &= workers - 1;
+		post_to(h, to, f);
+	}
+	/* This worker may have no members: the administrator publishes on any. */
+	ch = hub_channel_at(h, e->slot, e->generation);
+	if (ch)
+		append_to_log(ch, f);
+	frame_unref(f);
+}
+
+int hub_publish_name(struct hub *h, const char *name, size_t n, struct frame *f,
+		     uint32_t *ret_members)
+{
+	struct directory_entry *e;
+
+	if (h->env.is_congested)
+		return HUB_E_CONGESTED;
+	e = directory_pin(&h->shared->directory, name, n);
+	if (!e)
+		return HUB_E_NO_CHANNEL;
+	*ret_members = atomic_load_explicit(&e->members, memory_order_relaxed);
+	hub_publish(h, e, f, NULL);
+	directory_unpin(&h->shared->directory, e);
+	return 0;
+}
+
+/*
+ * Congested, and it may be over: the consumer has taken our mark, so there is room
+ * and a wake-up is behind us that found this loop awake.
+ */
+bool hub_outbox_may_go(const struct hub *h)
+{
+	uint64_t left = h->outbox.set;
+
+	if (!h->env.is_congested)
+		return false;
+	while (left) {
+		struct hub *target = h->shared->hubs[__builtin_ctzll(left)];
+
+		left &= left - 1;
+		if (!(atomic_load_explicit(&target->waiting, memory_order_acquire) &
+		      1ULL << h->index))
+			return true;
+	}
+	return h->outbox.set == 0;
+}
+
+bool hub_outbox_send(struct hub *h)
+{
+	uint64_t left = h->outbox.set;
+
+	while (left) {
+		unsigned to = (unsigned)__builtin_ctzll(left);
+
+		left &= left - 1;
+		/* Still full: the mark may have been taken by a wake-up that came too early. */
+		if (!outbox_push(h, to))
+			mark_waiting(h, to);
+	}
+	return h->outbox.set == 0;
+}
+
+/* -------------------------------------------------------------- posts from others */
+
+/* Tells producers that found the inbox full that there is room again. */
+static void wake_waiting(struct hub *h)
+{
+	/* Always an exchange, also where nobody waits: see mark_waiting(). */
+	uint64_t waiting = atomic_exchange_explicit(&h->waiting, 0, memory_order_acq_rel);
+
+	while (waiting) {
+		struct hub *producer = h->shared->hubs[__builtin_ctzll(waiting)];
+
+		waiting &= waiting - 1;
+		reactor_wake(producer->env.reactor);
+	}
+}
+
+bool hub_take_posts(struct hub *h)
+{
+	struct frame *f;
+	unsigned n = 0;
+
+	/* Once around the ring is enough for a turn: producers may be as fast as this loop. */
+	while (n < HUB_INBOX_SLOTS && (f = ring_pop(&h->inbox))) {
+		/* A channel that went meanwhile, or is another one's slot now, gets nothing. */
+		struct channel *ch = hub_channel_at(h, f->slot, f->generation);
+
+		if (ch)
+			append_to_log(ch, f);
+		frame_unref(f);
+		n++;
+	}
+	if (n > 0)
+		wake_waiting(h);
+	return n > 0;
+}

@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+
+/*
+ * What the sources of a hub share. They form a ladder: hub_channels.c (which channels
+ * this worker has, and who is in them), hub_post.c (publishing, and the rings between
+ * the workers), hub_notice.c (who is told of those that come and go), hub.c (all of it
+ * in the order of a loop turn). Nobody else includes it.
+ */
+
+#include "worker/hub.h"
+
+/* The channel of this worker that an entry of the directory stands for, or NULL. */
+static inline struct channel *hub_channel_at(struct hub *h, uint32_t slot, uint32_t generation)
+{
+	struct channel *ch = h->by_slot[slot];
+
+	return ch && ch->generation == generation ? ch : NULL;
+}
+
+/* Address space for every slot of the directory; a slot costs memory once it is used. */
+int hub_channels_init(struct hub *h) WB_NODISCARD;
+void hub_channels_fini(struct hub *h);
+
+/* The channel goes when its last member has, but not while it is being flushed. */
+void hub_close_channel_if_empty(struct hub *h, struct channel *ch);
+
+/* Takes what others posted into the logs, and wakes who waits for room. True: there was any. */
+bool hub_take_posts(struct hub *h);
+
+/* Whether a hub that is congested may find room now. */
+bool hub_outbox_may_go(const struct hub *h);
+
+/* Hands over what the outbox has. True: it is empty now. */
+bool hub_outbox_send(struct hub *h);
+
+/* Sends the notices that waited for the end of congestion, until there is congestion again. */
+void hub_notices_send(struct hub *h);
+void hub_notices_fini(struct hub *h);
