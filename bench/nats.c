@@ -10,7 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "client/bench_private.h"
+#include "client/bench.h"
 
 #define SUBJECT "room"
 

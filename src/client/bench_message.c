@@ -11,7 +11,7 @@
 
 enum wire_type { VARINT = 0, FIXED64 = 1, LENGTH = 2, FIXED32 = 5 };
 
-static bool take_varint(const uint8_t **p, const uint8_t *end, uint64_t *ret)
+static bool varint_take(const uint8_t **p, const uint8_t *end, uint64_t *ret)
 {
 	uint64_t value = 0;
 
@@ -29,17 +29,17 @@ static bool take_varint(const uint8_t **p, const uint8_t *end, uint64_t *ret)
 
 /* Moves past the value of a field; @ret_n: how long a LENGTH one was, so that it began that far
  * back. */
-static bool skip_value(const uint8_t **p, const uint8_t *end, unsigned type, size_t *ret_n)
+static bool field_skip_value(const uint8_t **p, const uint8_t *end, unsigned type, size_t *ret_n)
 {
 	uint64_t n = 0;
 
 	if (type == VARINT)
-		return take_varint(p, end, &n);
+		return varint_take(p, end, &n);
 	if (type == FIXED64)
 		n = 8;
 	else if (type == FIXED32)
 		n = 4;
-	else if (type != LENGTH || !take_varint(p, end, &n))
+	else if (type != LENGTH || !varint_take(p, end, &n))
 		return false;
 	if (n > (uint64_t)(end - *p))
 		return false;
@@ -49,7 +49,7 @@ static bool skip_value(const uint8_t **p, const uint8_t *end, unsigned type, siz
 }
 
 /* The first field with this number, which has to be of type LENGTH. */
-static bool find_field(const uint8_t *p, size_t n, uint64_t field, const uint8_t **ret,
+static bool field_find(const uint8_t *p, size_t n, uint64_t field, const uint8_t **ret,
 		       size_t *ret_n)
 {
 	const uint8_t *end = p + n;
@@ -58,7 +58,7 @@ static bool find_field(const uint8_t *p, size_t n, uint64_t field, const uint8_t
 	while (p < end) {
 		size_t length = 0;
 
-		if (!take_varint(&p, end, &tag) || !skip_value(&p, end, tag & 7, &length))
+		if (!varint_take(&p, end, &tag) || !field_skip_value(&p, end, tag & 7, &length))
 			return false;
 		if (tag == (field << 3 | LENGTH)) {
 			*ret = p - length;
@@ -74,11 +74,11 @@ bool bench_scan(const uint8_t *p, size_t n, const uint8_t **ret, size_t *ret_n)
 	const uint8_t *binary;
 	size_t binary_n;
 
-	return find_field(p, n, FIELD_BINARY, &binary, &binary_n) &&
-	       find_field(binary, binary_n, FIELD_DATA, ret, ret_n);
+	return field_find(p, n, FIELD_BINARY, &binary, &binary_n) &&
+	       field_find(binary, binary_n, FIELD_DATA, ret, ret_n);
 }
 
-static void fill_noise(uint8_t *p, size_t n, uint64_t seed)
+static void noise_fill(uint8_t *p, size_t n, uint64_t seed)
 {
 	uint64_t x = seed | 1;
 
@@ -101,7 +101,7 @@ int bench_template_init(struct bench_template *t, size_t size, uint64_t seed)
 	*t = (struct bench_template){0};
 	if (!data)
 		return -ENOMEM;
-	fill_noise(data, size, seed);
+	noise_fill(data, size, seed);
 	msg_init_binary(&b, data, size, 0, true, WEBSOCKET__COMPRESSION_TYPE__NONE);
 	b.checksum[0] = '\0'; /* is left out then: it would differ for each message */
 	r = buf_reserve(&t->message, msg_size(&b), BUF_NO_LIMIT);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-#include "client/bench_private.h"
+#include "client/bench.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -13,13 +13,13 @@ uint64_t bench_expected(const struct bench *b)
 	return b->sent * b->receivers;
 }
 
-static uint64_t lost(const struct bench *b)
+static uint64_t bench_lost(const struct bench *b)
 {
 	return bench_expected(b) - b->stats.delivered;
 }
 
 /* 0 when it cannot be told. */
-static uint64_t orders(const struct bench *b)
+static uint64_t bench_orders(const struct bench *b)
 {
 	uint64_t n;
 
@@ -30,38 +30,38 @@ static uint64_t orders(const struct bench *b)
 
 bool bench_is_clean(const struct bench *b)
 {
-	return !b->has_failed && b->sent == b->options.messages && lost(b) == 0 &&
-	       b->stats.duplicated == 0 && b->stats.late == 0 && orders(b) == 1;
+	return !b->has_failed && b->sent == b->options.messages && bench_lost(b) == 0 &&
+	       b->stats.duplicated == 0 && b->stats.late == 0 && bench_orders(b) == 1;
 }
 
-static double seconds(const struct bench *b)
+static double bench_seconds(const struct bench *b)
 {
 	return b->last_ns > b->began_ns ? (double)(b->last_ns - b->began_ns) / NS_PER_S : 0;
 }
 
-static double per_second(const struct bench *b, double n)
+static double bench_per_second(const struct bench *b, double n)
 {
-	double s = seconds(b);
+	double s = bench_seconds(b);
 
 	return s > 0 ? n / s : 0;
 }
 
 /* What the server used; 0 where it was not to be measured, or could not be. */
-static double connecting_ns(const struct bench *b)
+static double bench_connecting_ns(const struct bench *b)
 {
 	return b->usage.open_ns > b->usage.before_ns
 		       ? (double)(b->usage.open_ns - b->usage.before_ns)
 		       : 0;
 }
 
-static double running_ns(const struct bench *b)
+static double bench_running_ns(const struct bench *b)
 {
 	return b->usage.end_ns > b->usage.open_ns ? (double)(b->usage.end_ns - b->usage.open_ns)
 						  : 0;
 }
 
 /* Data only: heads of frames and messages are not counted. */
-static double megabytes(const struct bench *b)
+static double bench_megabytes(const struct bench *b)
 {
 	return (double)b->stats.delivered * (double)b->options.message_size / 1e6;
 }
@@ -99,7 +99,7 @@ void bench_report_progress(struct bench *b)
 
 /* ------------------------------------------------------------------------ results */
 
-static void report_words(const struct bench *b)
+static void bench_report_words(const struct bench *b)
 {
 	const struct bench_options *o = &b->options;
 
@@ -111,13 +111,13 @@ static void report_words(const struct bench *b)
 	fprintf(b->out, "delivered: %" PRIu64 " of %" PRIu64 "\n", b->stats.delivered,
 		bench_expected(b));
 	fprintf(b->out, "lost: %" PRIu64 "\nduplicated: %" PRIu64 "\nout of order: %" PRIu64 "\n",
-		lost(b), b->stats.duplicated, b->stats.late);
+		bench_lost(b), b->stats.duplicated, b->stats.late);
 	if (!o->is_echo)
-		fprintf(b->out, "orders: %" PRIu64 "\n", orders(b));
-	fprintf(b->out, "total time: %.3f s\n", seconds(b));
+		fprintf(b->out, "orders: %" PRIu64 "\n", bench_orders(b));
+	fprintf(b->out, "total time: %.3f s\n", bench_seconds(b));
 	fprintf(b->out, "throughput: %.0f messages/s delivered, %.1f MB/s; %.0f messages/s sent\n",
-		per_second(b, (double)b->stats.delivered), per_second(b, megabytes(b)),
-		per_second(b, (double)b->sent));
+		bench_per_second(b, (double)b->stats.delivered),
+		bench_per_second(b, bench_megabytes(b)), bench_per_second(b, (double)b->sent));
 	fprintf(b->out, "latency: mean %.3f ms", hist_mean(&b->latency) / NS_PER_MS);
 	for (size_t i = 0; i < ARRAY_LEN(percents); i++)
 		fprintf(b->out, ", p%g %.3f ms", percents[i],
@@ -129,11 +129,12 @@ static void report_words(const struct bench *b)
 		fprintf(b->out,
 			"server: %.1f us of processor time for each connection, "
 			"%.3f us for each delivery\n",
-			connecting_ns(b) / (double)o->clients / NS_PER_US,
-			running_ns(b) / (double)MAX(b->stats.delivered + b->own, 1ULL) / NS_PER_US);
+			bench_connecting_ns(b) / (double)o->clients / NS_PER_US,
+			bench_running_ns(b) / (double)MAX(b->stats.delivered + b->own, 1ULL) /
+				NS_PER_US);
 }
 
-static void report_json_latency(const struct bench *b)
+static void bench_report_json_latency(const struct bench *b)
 {
 	fprintf(b->out, "\"latency_ms\":{\"mean\":%.6f", hist_mean(&b->latency) / NS_PER_MS);
 	for (size_t i = 0; i < ARRAY_LEN(percents); i++)
@@ -142,7 +143,7 @@ static void report_json_latency(const struct bench *b)
 	fprintf(b->out, ",\"max\":%.6f}", (double)hist_max(&b->latency) / NS_PER_MS);
 }
 
-static void report_json(const struct bench *b)
+static void bench_report_json(const struct bench *b)
 {
 	const struct bench_options *o = &b->options;
 	char problem[TEXT_JSON_CAP(sizeof(b->problem))];
@@ -157,17 +158,17 @@ static void report_json(const struct bench *b)
 		"\"sent\":%" PRIu64 ",\"delivered\":%" PRIu64 ",\"expected\":%" PRIu64
 		",\"lost\":%" PRIu64 ",\"duplicated\":%" PRIu64 ",\"out_of_order\":%" PRIu64
 		",\"orders\":%" PRIu64 ",\"own\":%" PRIu64 ",",
-		b->sent, b->stats.delivered, bench_expected(b), lost(b), b->stats.duplicated,
-		b->stats.late, orders(b), b->own);
+		b->sent, b->stats.delivered, bench_expected(b), bench_lost(b), b->stats.duplicated,
+		b->stats.late, bench_orders(b), b->own);
 	fprintf(b->out,
 		"\"seconds\":%.6f,\"messages_per_second\":%.1f,\"mb_per_second\":%.3f"
 		",\"sent_per_second\":%.1f,",
-		seconds(b), per_second(b, (double)b->stats.delivered), per_second(b, megabytes(b)),
-		per_second(b, (double)b->sent));
-	report_json_latency(b);
+		bench_seconds(b), bench_per_second(b, (double)b->stats.delivered),
+		bench_per_second(b, bench_megabytes(b)), bench_per_second(b, (double)b->sent));
+	bench_report_json_latency(b);
 	if (o->server_pid)
 		fprintf(b->out, ",\"server_seconds\":{\"connecting\":%.9f,\"running\":%.9f}",
-			connecting_ns(b) / NS_PER_S, running_ns(b) / NS_PER_S);
+			bench_connecting_ns(b) / NS_PER_S, bench_running_ns(b) / NS_PER_S);
 	text_json(problem, sizeof(problem), b->problem, strlen(b->problem));
 	fprintf(b->out, ",\"ok\":%s,\"error\":", bench_is_clean(b) ? "true" : "false");
 	fprintf(b->out, b->has_failed ? "\"%s\"}\n" : "null}\n", problem);
@@ -176,7 +177,7 @@ static void report_json(const struct bench *b)
 void bench_report(const struct bench *b)
 {
 	if (b->options.is_json)
-		report_json(b);
+		bench_report_json(b);
 	else if (b->sent > 0)
-		report_words(b);
+		bench_report_words(b);
 }

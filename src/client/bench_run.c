@@ -6,14 +6,14 @@
  * has been seen by everyone (or was passed over, and so is lost). What limits the run is
  * then the way to the slowest member, and no queue grows without bound.
  */
-#include "client/bench_private.h"
+#include "client/bench.h"
 
 #include <errno.h>
 #include <inttypes.h>
 #include <stdarg.h>
 #include <string.h>
 
-#include "base/text.h"
+#include "client/system.h"
 
 #define WATCH_NS (250 * NS_PER_MS)
 #define PROGRESS_NS (250 * NS_PER_MS)
@@ -28,7 +28,7 @@ uint64_t bench_process_ns(uint64_t pid)
 	return (uint64_t)t.tv_sec * NS_PER_S + (uint64_t)t.tv_nsec;
 }
 
-static uint64_t server_ns(const struct bench *b)
+static uint64_t bench_server_ns(const struct bench *b)
 {
 	return b->options.server_pid ? bench_process_ns(b->options.server_pid) : 0;
 }
@@ -41,7 +41,7 @@ static struct bench_member *member_of(struct endpoint *e)
 static void bench_close_all(struct bench *b)
 {
 	if (b->phase == BENCH_RUNNING)
-		b->usage.end_ns = server_ns(b);
+		b->usage.end_ns = bench_server_ns(b);
 	b->phase = BENCH_CLOSING;
 	for (uint64_t i = 0; i < b->options.clients; i++)
 		endpoint_close(&b->members[i].endpoint, WS_CODE_NORMAL, "");
@@ -77,7 +77,7 @@ static void bench_fail_echo(struct bench *b, const char *what)
 
 /* ----------------------------------------------------------------------- sending */
 
-static uint32_t *pending_of(struct bench *b, uint32_t publisher, uint32_t number)
+static uint32_t *bench_pending(struct bench *b, uint32_t publisher, uint32_t number)
 {
 	return &b->pending[publisher * b->options.window + number % b->options.window];
 }
@@ -93,7 +93,7 @@ static bool bench_send_one(struct bench *b, struct bench_member *m, uint64_t sen
 	};
 	int r;
 
-	if (m->sent >= m->share || *pending_of(b, m->index, m->sent) > 0)
+	if (m->sent >= m->quota || *bench_pending(b, m->index, m->sent) > 0)
 		return false;
 	bench_template_set(&b->template, &head);
 	r = endpoint_send(&m->endpoint, WS_BINARY, b->template.message.data,
@@ -102,7 +102,7 @@ static bool bench_send_one(struct bench *b, struct bench_member *m, uint64_t sen
 		bench_fail(b, "%s", strerror(-r));
 	if (r != 0)
 		return false;
-	*pending_of(b, m->index, m->sent) = b->receivers;
+	*bench_pending(b, m->index, m->sent) = b->receivers;
 	m->sent++;
 	b->sent++;
 	return true;
@@ -154,9 +154,9 @@ static bool bench_is_complete(const struct bench *b)
 }
 
 /* Members that need not be waited for: one message was seen, or was passed over. */
-static void bench_settle_one(struct bench *b, uint32_t publisher, uint32_t number)
+static void bench_release(struct bench *b, uint32_t publisher, uint32_t number)
 {
-	uint32_t *pending = pending_of(b, publisher, number);
+	uint32_t *pending = bench_pending(b, publisher, number);
 
 	if (*pending > 0 && --*pending == 0)
 		bench_send(b, &b->members[publisher]);
@@ -179,8 +179,8 @@ static void bench_take(struct bench *b, struct bench_member *m, const struct ben
 	hist_add(&b->latency, now > head->sent_ns ? now - head->sent_ns : 0);
 	if (seen == BENCH_NEW) {
 		for (uint32_t i = passed; i < head->number; i++)
-			bench_settle_one(b, head->publisher, i);
-		bench_settle_one(b, head->publisher, head->number);
+			bench_release(b, head->publisher, i);
+		bench_release(b, head->publisher, head->number);
 	}
 	if (b->phase == BENCH_RUNNING && bench_is_complete(b))
 		bench_close_all(b);
@@ -242,7 +242,7 @@ static void bench_message(struct endpoint *e, uint8_t opcode, uint8_t *data, siz
 static void bench_start(struct bench *b)
 {
 	b->phase = BENCH_RUNNING;
-	b->usage.open_ns = server_ns(b);
+	b->usage.open_ns = bench_server_ns(b);
 	b->began_ns = clock_now_ns();
 	b->last_ns = b->began_ns;
 	b->shown_ns = b->began_ns;
@@ -258,9 +258,9 @@ static void bench_opened(struct endpoint *e)
 		b->dialect->opened(member_of(e));
 	if (++b->n_open < b->options.clients || b->phase != BENCH_CONNECTING)
 		return;
-	b->phase = BENCH_SETTLING;
+	b->phase = BENCH_AWAITING_SILENCE;
 	b->began_ns = b->heard_ns = clock_now_ns();
-	wheel_add(&b->loop.reactor.wheel, &b->watch, b->began_ns + BENCH_SETTLE_NS);
+	wheel_add(&b->loop.reactor.wheel, &b->watch, b->began_ns + BENCH_SILENCE_NS);
 }
 
 static void bench_writable(struct endpoint *e)
@@ -281,7 +281,7 @@ static void bench_closed(struct endpoint *e, const struct endpoint_end *end)
 		   endpoint_end_format(why, sizeof(why), end));
 }
 
-static bool has_passed(uint64_t now, uint64_t since, uint64_t ns)
+static bool time_has_passed(uint64_t now, uint64_t since, uint64_t ns)
 {
 	return now > since && now - since >= ns;
 }
@@ -293,16 +293,18 @@ static void bench_watch_due(struct wheel_timer *t)
 	uint64_t now = clock_now_ns();
 	bool is_echo_due = b->options.is_echo && b->stats.delivered == 0;
 
-	if (b->phase == BENCH_SETTLING && (has_passed(now, b->heard_ns, BENCH_SETTLE_NS) ||
-					   has_passed(now, b->began_ns, BENCH_SETTLE_MAX_NS)))
+	if (b->phase == BENCH_AWAITING_SILENCE &&
+	    (time_has_passed(now, b->heard_ns, BENCH_SILENCE_NS) ||
+	     time_has_passed(now, b->began_ns, BENCH_SILENCE_MAX_NS)))
 		bench_start(b);
-	if (b->phase == BENCH_RUNNING && is_echo_due && has_passed(now, b->began_ns, BENCH_ECHO_NS))
+	if (b->phase == BENCH_RUNNING && is_echo_due &&
+	    time_has_passed(now, b->began_ns, BENCH_ECHO_NS))
 		bench_fail_echo(b, "no echo within 5 s");
-	if (b->phase == BENCH_RUNNING && has_passed(now, b->last_ns, BENCH_STALL_NS))
+	if (b->phase == BENCH_RUNNING && time_has_passed(now, b->last_ns, BENCH_STALL_NS))
 		bench_fail(b, "nothing arrived for 10 s; %" PRIu64 " deliveries are missing",
 			   bench_expected(b) - b->stats.delivered);
 	wheel_add(&b->loop.reactor.wheel, t,
-		  now + (b->phase == BENCH_SETTLING ? BENCH_SETTLE_NS : WATCH_NS));
+		  now + (b->phase == BENCH_AWAITING_SILENCE ? BENCH_SILENCE_NS : WATCH_NS));
 }
 
 static void bench_progress_due(struct wheel_timer *t)
@@ -313,7 +315,7 @@ static void bench_progress_due(struct wheel_timer *t)
 	wheel_add(&b->loop.reactor.wheel, t, clock_now_ns() + PROGRESS_NS);
 }
 
-static void bench_told_to_stop(struct endpoint_loop *l)
+static void bench_signalled(struct endpoint_loop *l)
 {
 	bench_fail(CONTAINER_OF(l, struct bench, loop), "interrupted");
 }
@@ -331,13 +333,13 @@ static int bench_prepare(struct bench *b)
 	int r = endpoint_loop_init(&b->loop, &b->target, &limits);
 
 	if (r == 0)
-		r = endpoint_loop_on_signal(&b->loop, bench_told_to_stop);
-	system_random(&b->run, sizeof(b->run));
+		r = endpoint_loop_on_signal(&b->loop, bench_signalled);
+	system_random_bytes(&b->run, sizeof(b->run));
 	if (r == 0)
 		r = b->dialect->make(&b->template, (size_t)o->message_size, b->run);
 	if (r == 0)
 		r = bench_stats_init(&b->stats, (uint32_t)o->clients, (uint32_t)o->publishers,
-				     bench_share(o->messages, (uint32_t)o->publishers, 0));
+				     bench_quota(o->messages, (uint32_t)o->publishers, 0));
 	b->pending = calloc((size_t)(o->publishers * o->window), sizeof(*b->pending));
 	b->members = calloc((size_t)o->clients, sizeof(*b->members));
 	if (r == 0 && (!b->pending || !b->members))
@@ -357,7 +359,7 @@ static void bench_connect(struct bench *b)
 	};
 	const struct bench_options *o = &b->options;
 
-	b->usage.before_ns = server_ns(b);
+	b->usage.before_ns = bench_server_ns(b);
 	b->receivers = o->is_echo ? 1 : (uint32_t)o->clients - 1;
 	for (uint32_t i = 0; i < o->clients; i++) {
 		struct bench_member *m = &b->members[i];
@@ -365,7 +367,7 @@ static void bench_connect(struct bench *b)
 		m->bench = b;
 		m->index = i;
 		if (i < o->publishers)
-			m->share = bench_share(o->messages, (uint32_t)o->publishers, i);
+			m->quota = bench_quota(o->messages, (uint32_t)o->publishers, i);
 		endpoint_init(&m->endpoint, &b->loop, &ops);
 		endpoint_connect(&m->endpoint);
 	}

@@ -28,30 +28,31 @@ void bench_stats_fini(struct bench_stats *s)
 }
 
 /* Any change of order changes it: each step depends on all before it. */
-static uint64_t order_add(uint64_t hash, uint32_t publisher, uint32_t number)
+static uint64_t order_hash_add(uint64_t hash, uint32_t publisher, uint32_t number)
 {
 	hash ^= ((uint64_t)publisher << 32 | number) + 0x9e3779b97f4a7c15;
 	hash *= 0xff51afd7ed558ccd;
 	return hash ^ hash >> 29;
 }
 
-static void order_take(struct bench_stats *s, uint32_t member, uint32_t publisher, uint32_t number)
+static void bench_stats_add_order(struct bench_stats *s, uint32_t member, uint32_t publisher,
+				  uint32_t number)
 {
 	uint32_t reference = s->n_members - 1;
 
 	if (member != reference) {
 		if (publisher != reference)
-			s->order[member] = order_add(s->order[member], publisher, number);
+			s->order[member] = order_hash_add(s->order[member], publisher, number);
 		return;
 	}
-	s->reference_all = order_add(s->reference_all, publisher, number);
+	s->reference_all = order_hash_add(s->reference_all, publisher, number);
 	for (uint32_t i = 0; i < s->n_publishers; i++)
 		if (i != publisher)
-			s->reference[i] = order_add(s->reference[i], publisher, number);
+			s->reference[i] = order_hash_add(s->reference[i], publisher, number);
 }
 
 /* Notes as missing what lies between the number expected and the one that came. */
-static bool note_gap(struct bench_stats *s, struct bench_track *t, uint32_t number)
+static bool bench_track_mark_gap(struct bench_stats *s, struct bench_track *t, uint32_t number)
 {
 	if (!t->missing)
 		t->missing = calloc((size_t)s->per_publisher / 8 + 1, 1);
@@ -64,7 +65,8 @@ static bool note_gap(struct bench_stats *s, struct bench_track *t, uint32_t numb
 }
 
 /* A number below the one expected: was it missing? */
-static enum bench_seen take_again(struct bench_stats *s, struct bench_track *t, uint32_t number)
+static enum bench_seen bench_track_take_old(struct bench_stats *s, struct bench_track *t,
+					    uint32_t number)
 {
 	uint8_t bit = (uint8_t)(1u << number % 8);
 
@@ -87,12 +89,12 @@ enum bench_seen bench_stats_take(struct bench_stats *s, uint32_t member, uint32_
 	*ret_passed = number;
 	if (WB_UNLIKELY(number > t->next)) {
 		*ret_passed = t->next;
-		if (!note_gap(s, t, number))
+		if (!bench_track_mark_gap(s, t, number))
 			return BENCH_NO_MEMORY;
 	}
-	order_take(s, member, publisher, number);
+	bench_stats_add_order(s, member, publisher, number);
 	if (WB_UNLIKELY(number < t->next))
-		return take_again(s, t, number);
+		return bench_track_take_old(s, t, number);
 	t->next = number + 1;
 	s->delivered++;
 	return BENCH_NEW;

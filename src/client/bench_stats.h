@@ -80,7 +80,7 @@ enum bench_seen bench_stats_take(struct bench_stats *s, uint32_t member, uint32_
 int bench_stats_orders(const struct bench_stats *s, uint64_t *ret) WB_NODISCARD;
 
 /* How many of @total messages member @i of @n sends, so that all send the same or one more. */
-static inline uint32_t bench_share(uint64_t total, uint32_t n, uint32_t i)
+static inline uint32_t bench_quota(uint64_t total, uint32_t n, uint32_t i)
 {
 	return (uint32_t)(total / n + (i < total % n));
 }

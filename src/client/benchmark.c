@@ -4,10 +4,12 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/text.h"
-#include "client/bench_private.h"
+#include "client/bench.h"
+#include "client/system.h"
 
 #define DEFAULT_URL "ws://127.0.0.1:8080"
 #define PREPARED_HELP (-1)
@@ -15,52 +17,48 @@
 #define MAX_MESSAGES UINT32_MAX /* of all publishers: a number has 32 bits */
 #define PID_LIMIT (4 << 20)     /* of Linux on 64 bits: proc(5), pid_max */
 
-static const char usage[] =
-	"usage: wsbind benchmark [-u URL] [-m MESSAGES] [-c CLIENTS] [--message-size BYTES]\n"
-	"                        [--mode fanout|echo] [--publishers N] [--window N] [--rate N]\n"
-	"                        [--server-pid PID] [--ca FILE] [--insecure]\n"
-	"                        [--token-file FILE] [--json] [--config FILE] [--KEY=VALUE ...]\n"
-	"\n"
-	"fanout: clients in one channel, some of them publish, all count what arrives.\n"
-	"echo:   every client sends to the server's echo_path and awaits its own.\n"
-	"\n"
-	"  -u, --url URL          server; " DEFAULT_URL ". Without a path, fanout uses a\n"
-	"                         channel of its own\n"
-	"  -m, --messages N       messages sent by all together; 10000\n"
-	"  -c, --clients N        connections; 10\n"
-	"      --message-size N   bytes of data in each; 1024\n"
-	"      --mode MODE        fanout or echo; fanout\n"
-	"      --publishers N     clients that publish; 8, or one less than there are clients\n"
-	"      --window N         messages of one publisher on their way; so many that all\n"
-	"                         together are 64 and 512K at most\n"
-	"      --rate N           messages a second of all together; as fast as the window lets\n"
-	"      --server-pid PID   process of the server on this host: what it uses is "
-	"measured\n" TARGET_SECURITY_USAGE
-	"      --json             print the result as one JSON object\n"
-	"      --help             print this text\n"
-	"\n"
-	"Exit status: 0 everything arrived once and in order; 1 not so, or no server;\n"
-	"2 usage; 78 configuration. See wsbind-benchmark(1).\n";
-
-#define MEMBER(name) offsetof(struct bench_options, name)
+/* clang-format off */
+#define OPTION(...) OPTION_ROW(struct bench_options, __VA_ARGS__)
 static const struct option_row rows[] = {
-	{'u', "url", OPTION_TEXT, MEMBER(url), 0, 0},
-	{'m', "messages", OPTION_COUNT, MEMBER(messages), 1, MAX_MESSAGES},
-	{'c', "clients", OPTION_COUNT, MEMBER(clients), 1, 1000000},
-	{0, "message-size", OPTION_SIZE, MEMBER(message_size), BENCH_MIN_SIZE, MAX_SIZE},
-	{0, "mode", OPTION_TEXT, MEMBER(mode), 0, 0},
-	{0, "publishers", OPTION_COUNT, MEMBER(publishers), 1, 1000000},
-	{0, "window", OPTION_COUNT, MEMBER(window), 1, 1000000},
-	{0, "rate", OPTION_COUNT, MEMBER(rate), 1, 100000000},
-	{0, "server-pid", OPTION_COUNT, MEMBER(server_pid), 1, PID_LIMIT},
-	TARGET_SECURITY_OPTIONS(MEMBER(security)),
-	{0, "json", OPTION_FLAG, MEMBER(is_json), 0, 0},
+	OPTION('u', "url", TEXT, url, 0, 0, "URL", NULL,
+	       "server; " DEFAULT_URL ". Without a path, fanout uses a\n"
+	       "channel of its own"),
+	OPTION('m', "messages", COUNT, messages, 1, MAX_MESSAGES, "N", "[-m MESSAGES]",
+	       "messages sent by all together; 10000"),
+	OPTION('c', "clients", COUNT, clients, 1, 1000000, "N", "[-c CLIENTS]",
+	       "connections; 10"),
+	OPTION(0, "message-size", SIZE, message_size, BENCH_MIN_SIZE, MAX_SIZE, "N",
+	       "[--message-size BYTES]",
+	       "bytes of data in each; 1024"),
+	OPTION(0, "mode", TEXT, mode, 0, 0, "MODE", "[--mode fanout|echo]",
+	       "fanout or echo; fanout"),
+	OPTION(0, "publishers", COUNT, publishers, 1, 1000000, "N", NULL,
+	       "clients that publish; 8, or one less than there are clients"),
+	OPTION(0, "window", COUNT, window, 1, 1000000, "N", NULL,
+	       "messages of one publisher on their way; so many that all\n"
+	       "together are 64 and 512K at most"),
+	OPTION(0, "rate", COUNT, rate, 1, 100000000, "N", NULL,
+	       "messages a second of all together; as fast as the window lets"),
+	OPTION(0, "server-pid", COUNT, server_pid, 1, PID_LIMIT, "PID", NULL,
+	       "process of the server on this host: what it uses is measured"),
+	TARGET_OPTIONS(struct bench_options, security),
+	OPTION(0, "json", FLAG, is_json, 0, 0, NULL, NULL,
+	       "print the result as one JSON object"),
 };
-#undef MEMBER
+#undef OPTION
+/* clang-format on */
 
-const struct option_table bench_option_table = {"benchmark", usage, rows, ARRAY_LEN(rows)};
+const struct option_table bench_option_table = {
+	.command = "benchmark",
+	.about = "fanout: clients in one channel, some of them publish, all count what arrives.\n"
+		 "echo:   every client sends to the server's echo_path and awaits its own.\n",
+	.ending = "Exit status: 0 everything arrived once and in order; 1 not so, or no server;\n"
+		  "2 usage; 78 configuration. See wsbind-benchmark(1).\n",
+	.rows = rows,
+	.n_rows = ARRAY_LEN(rows),
+};
 
-static bool WB_PRINTF(2, 3) say(FILE *err, const char *format, ...)
+static bool WB_PRINTF(2, 3) bench_complain(FILE *err, const char *format, ...)
 {
 	va_list args;
 
@@ -73,7 +71,7 @@ static bool WB_PRINTF(2, 3) say(FILE *err, const char *format, ...)
 }
 
 /* So many that the queues of the server's clients fill neither by number nor by size. */
-static uint64_t default_window(const struct bench_options *o, const struct config *config)
+static uint64_t bench_default_window(const struct bench_options *o, const struct config *config)
 {
 	uint64_t messages = MIN(BENCH_FLIGHT_MESSAGES, config->message_queue_size / 2);
 	uint64_t bytes = MIN(BENCH_FLIGHT_BYTES, config->max_send_buffer / 2);
@@ -86,14 +84,16 @@ bool bench_complete_options(struct bench_options *o, const struct config *config
 {
 	o->is_echo = strcmp(o->mode, "echo") == 0;
 	if (!o->is_echo && strcmp(o->mode, "fanout") != 0)
-		return say(err, "--mode %s: it is fanout or echo", o->mode);
+		return bench_complain(err, "--mode %s: it is fanout or echo", o->mode);
 	if (!o->is_echo && o->clients < 2)
-		return say(err, "fanout needs two clients: nobody gets what he sends himself");
+		return bench_complain(
+			err, "fanout needs two clients: nobody gets what he sends himself");
 	if (o->is_echo && o->publishers && o->publishers != o->clients)
-		return say(err, "--publishers: in echo mode every client sends");
+		return bench_complain(err, "--publishers: in echo mode every client sends");
 	if (o->publishers > o->clients)
-		return say(err, "--publishers %" PRIu64 ": there are only %" PRIu64 " clients",
-			   o->publishers, o->clients);
+		return bench_complain(
+			err, "--publishers %" PRIu64 ": there are only %" PRIu64 " clients",
+			o->publishers, o->clients);
 	if (o->is_echo)
 		o->publishers = o->clients;
 	else if (!o->publishers)
@@ -102,61 +102,63 @@ bool bench_complete_options(struct bench_options *o, const struct config *config
 	if (!o->is_echo)
 		o->publishers = MIN(o->publishers, o->messages);
 	if (!o->window)
-		o->window = default_window(o, config);
+		o->window = bench_default_window(o, config);
 	return true;
 }
 
 /* A channel of its own, unless the URL names one: so that a run disturbs nobody. */
-static bool own_channel(const struct bench *b, struct ws_url *url)
+static bool bench_choose_channel(const struct bench *b, struct ws_url *url)
 {
 	char name[32] = "bench-";
 	uint8_t random[8];
 
 	if (b->options.is_echo || (url->path[1] != '\0' && url->path[1] != '?'))
 		return true;
-	system_random(random, sizeof(random));
+	system_random_bytes(random, sizeof(random));
 	hex_encode(name + strlen(name), random, sizeof(random));
 	return ws_url_set_channel(url, name) == 0;
 }
 
-static int find_target(struct bench *b)
+static int bench_find_target(struct bench *b)
 {
 	struct ws_url url;
 	const char *why;
 	int r;
 
-	if (ws_url_parse(b->options.url, &url) < 0 || !own_channel(b, &url)) {
-		(void)say(stderr, "%s: not a URL like ws://HOST:PORT/CHANNEL", b->options.url);
+	if (ws_url_parse(b->options.url, &url) < 0 || !bench_choose_channel(b, &url)) {
+		(void)bench_complain(stderr, "%s: not a URL like ws://HOST:PORT/CHANNEL",
+				     b->options.url);
 		return OPTIONS_EXIT_USAGE;
 	}
 	r = target_init(&b->target, &url, &why);
 	if (r < 0)
-		(void)say(stderr, "%s: %s", b->options.url, why);
+		(void)bench_complain(stderr, "%s: %s", b->options.url, why);
 	if (r == 0 && target_secure(&b->target, &b->options.security, "benchmark", stderr) < 0)
 		return EXIT_FAILURE;
 	return r == 0 ? 0 : r == -EINVAL ? OPTIONS_EXIT_USAGE : EXIT_FAILURE;
 }
 
-static int check_descriptors(const struct bench *b)
+static int bench_check_descriptors(const struct bench *b)
 {
 	size_t possible = system_raise_descriptors(b->options.clients);
 
 	if (possible >= b->options.clients)
 		return 0;
-	(void)say(stderr,
-		  "%" PRIu64 " clients need more open files than are allowed; possible are %zu "
-		  "(ulimit -Hn)",
-		  b->options.clients, possible);
+	(void)bench_complain(stderr,
+			     "%" PRIu64
+			     " clients need more open files than are allowed; possible are %zu "
+			     "(ulimit -Hn)",
+			     b->options.clients, possible);
 	return EXIT_FAILURE;
 }
 
-static int prepare(struct bench *b, char **argv)
+static int bench_prepare_command(struct bench *b, char **argv)
 {
 	struct config_source source = {0};
 	int r = options_parse(&bench_option_table, argv, &b->options, &source, stderr);
 
 	if (r == OPTIONS_E_HELP) {
-		fputs(usage, stdout);
+		options_print_help(&bench_option_table, stdout);
 		return PREPARED_HELP;
 	}
 	if (r != 0)
@@ -167,12 +169,12 @@ static int prepare(struct bench *b, char **argv)
 	if (!bench_complete_options(&b->options, b->config, stderr))
 		return OPTIONS_EXIT_USAGE;
 	if (b->options.server_pid && bench_process_ns(b->options.server_pid) == 0) {
-		(void)say(stderr, "--server-pid %" PRIu64 ": there is no such process",
-			  b->options.server_pid);
+		(void)bench_complain(stderr, "--server-pid %" PRIu64 ": there is no such process",
+				     b->options.server_pid);
 		return EXIT_FAILURE;
 	}
-	r = find_target(b);
-	return r ? r : check_descriptors(b);
+	r = bench_find_target(b);
+	return r ? r : bench_check_descriptors(b);
 }
 
 bool bench_is_throttled(const struct bench *b, uint64_t limit)
@@ -185,7 +187,7 @@ bool bench_is_throttled(const struct bench *b, uint64_t limit)
 }
 
 /* The server may have its limit by default, or one that this configuration names. */
-static void hint_at_throttle(const struct bench *b)
+static void bench_hint_at_throttle(const struct bench *b)
 {
 	uint64_t limit = b->config->max_incoming_frames_per_second, usual = 0;
 
@@ -194,10 +196,11 @@ static void hint_at_throttle(const struct bench *b)
 	if (!bench_is_throttled(b, limit))
 		limit = bench_is_throttled(b, usual) ? usual : 0;
 	if (limit > 0)
-		(void)say(stderr,
-			  "each publisher came to about %" PRIu64 " messages a second, as if held "
-			  "back: set max_incoming_frames_per_second = 0 at the server",
-			  limit);
+		(void)bench_complain(stderr,
+				     "each publisher came to about %" PRIu64
+				     " messages a second, as if held "
+				     "back: set max_incoming_frames_per_second = 0 at the server",
+				     limit);
 }
 
 int bench_command(char **argv, const struct bench_dialect *dialect)
@@ -214,12 +217,12 @@ int bench_command(char **argv, const struct bench_dialect *dialect)
 		.clients = 10,
 		.message_size = 1024,
 	};
-	status = prepare(b, argv);
+	status = bench_prepare_command(b, argv);
 	if (status == 0)
 		status = bench_run(b);
 	if (status == 0) {
 		bench_report(b);
-		hint_at_throttle(b);
+		bench_hint_at_throttle(b);
 		status = bench_is_clean(b) && fflush(stdout) == 0 ? 0 : EXIT_FAILURE;
 	}
 	bench_fini(b);

@@ -1,23 +1,15 @@
 /* SPDX-License-Identifier: MIT */
-/*
- * Sending a file: chunks of 16 KiB, each with a request_id that ends in its number,
- * and not more of them on their way than CLIENT_WINDOW.
- *
- * What moves the window is the server's ACKNOWLEDGE of a chunk, or its pong to a ping
- * that follows every quarter of a window: a server that answers only the transfer as a
- * whole is paced by that, since it pongs when it has taken what came before. Done is
- * the file only with the ACKNOWLEDGE of the last chunk, which a server that spools
- * sends once the file stands under its name.
- */
-#include "client/client_private.h"
+#include "client/client_file.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 
 #include "base/text.h"
+#include "client/system.h"
 
 #define PING_EVERY (CLIENT_WINDOW / 4)
 #define PROGRESS_NS (200 * NS_PER_MS)
@@ -68,26 +60,26 @@ int client_file_open(const char *path, struct client_file **ret)
 	return 0;
 }
 
-void client_file_start(struct client_file *f, struct client_session *s)
+void client_file_start(struct client_file *f, struct session *s)
 {
 	f->next = 0;
 	f->taken = 0;
 	f->started_ns = clock_now_ns();
-	system_random(f->id, ID_PREFIX);
+	system_random_bytes(f->id, ID_PREFIX);
 	f->id[6] = (f->id[6] & 0x0f) | 0x40; /* a version-4 UUID but for its last four bytes */
 	f->id[8] = (f->id[8] & 0x3f) | 0x80;
-	client_file_go_on(f, s);
+	client_file_send(f, s);
 }
 
-static void file_number_id(struct client_file *f, uint32_t chunk)
+static void client_file_set_id(struct client_file *f, uint32_t chunk)
 {
 	for (size_t i = 0; i < 4; i++)
 		f->id[ID_PREFIX + i] = (uint8_t)(chunk >> 8 * (3 - i));
 }
 
 /* The chunk that an answer is about, or false when it is about something else. */
-static bool file_chunk_of(const struct client_file *f, const Websocket__WebSocketMessage *m,
-			  uint32_t *ret)
+static bool client_file_find_chunk(const struct client_file *f,
+				   const Websocket__WebSocketMessage *m, uint32_t *ret)
 {
 	const uint8_t *id = m->request_id.data;
 
@@ -98,7 +90,7 @@ static bool file_chunk_of(const struct client_file *f, const Websocket__WebSocke
 }
 
 /* 0 | -errno | -ENODATA: the file is shorter than it was. */
-static int file_read(struct client_file *f, uint32_t chunk, size_t *ret_n)
+static int client_file_read(struct client_file *f, uint32_t chunk, size_t *ret_n)
 {
 	uint64_t at = (uint64_t)chunk * CLIENT_CHUNK;
 	size_t want = (size_t)MIN(f->bytes - at, (uint64_t)CLIENT_CHUNK), have = 0;
@@ -116,7 +108,7 @@ static int file_read(struct client_file *f, uint32_t chunk, size_t *ret_n)
 	return 0;
 }
 
-static void file_show_progress(struct client_file *f, bool is_end)
+static void client_file_show_progress(struct client_file *f, bool is_end)
 {
 	uint64_t now = clock_now_ns();
 	uint64_t done = MIN((uint64_t)f->taken * CLIENT_CHUNK, f->bytes);
@@ -132,31 +124,31 @@ static void file_show_progress(struct client_file *f, bool is_end)
 	f->has_progress = !is_end;
 }
 
-static void file_fail(struct client_file *f, struct client_session *s, const char *why)
+static void client_file_fail(struct client_file *f, struct session *s, const char *why)
 {
 	if (f->has_progress)
-		file_show_progress(f, true);
+		client_file_show_progress(f, true);
 	session_fail(s, "%s: %s", f->path, why);
 }
 
 /* Sends the next chunk. False when it has to wait, or all is over. */
-static bool file_send_chunk(struct client_file *f, struct client_session *s)
+static bool client_file_send_chunk(struct client_file *f, struct session *s)
 {
 	struct msg_builder b;
 	size_t n = 0;
-	int r = file_read(f, f->next, &n);
+	int r = client_file_read(f, f->next, &n);
 
 	if (r < 0) {
-		file_fail(f, s, r == -ENODATA ? "the file became shorter" : strerror(-r));
+		client_file_fail(f, s, r == -ENODATA ? "the file became shorter" : strerror(-r));
 		return false;
 	}
 	msg_init_binary(&b, f->chunk, n, f->next, f->next + 1 == f->n_chunks,
 			WEBSOCKET__COMPRESSION_TYPE__NONE);
-	file_number_id(f, f->next);
+	client_file_set_id(f, f->next);
 	msg_set_request_id(&b, f->id, sizeof(f->id));
 	r = endpoint_send_msg(&s->endpoint, &b);
 	if (r < 0)
-		file_fail(f, s, strerror(-r));
+		client_file_fail(f, s, strerror(-r));
 	if (r != 0)
 		return false; /* writable() or another connection goes on */
 	f->next++;
@@ -165,65 +157,65 @@ static bool file_send_chunk(struct client_file *f, struct client_session *s)
 	return r == 0;
 }
 
-void client_file_go_on(struct client_file *f, struct client_session *s)
+void client_file_send(struct client_file *f, struct session *s)
 {
 	while (f->next < f->n_chunks && f->next - f->taken < CLIENT_WINDOW &&
-	       file_send_chunk(f, s)) {
+	       client_file_send_chunk(f, s)) {
 	}
 }
 
-static void file_taken(struct client_file *f, struct client_session *s, uint32_t taken)
+static void client_file_advance(struct client_file *f, struct session *s, uint32_t taken)
 {
 	if (taken <= f->taken || taken > f->next)
 		return;
 	f->taken = taken;
-	file_show_progress(f, false);
-	client_file_go_on(f, s);
+	client_file_show_progress(f, false);
+	client_file_send(f, s);
 }
 
-void client_file_pong(struct client_file *f, struct client_session *s, const uint8_t *data,
-		      size_t n)
+void client_file_take_pong(struct client_file *f, struct session *s, const uint8_t *data, size_t n)
 {
 	uint32_t taken;
 
 	if (n != sizeof(taken))
 		return;
 	memcpy(&taken, data, sizeof(taken));
-	file_taken(f, s, taken);
+	client_file_advance(f, s, taken);
 }
 
-static void file_finish(struct client_file *f, struct client_session *s)
+static void client_file_finish(struct client_file *f, struct session *s)
 {
 	double seconds = (double)(clock_now_ns() - f->started_ns) / NS_PER_S;
 
 	f->taken = f->n_chunks;
 	f->is_done = true;
 	if (f->has_progress)
-		file_show_progress(f, true);
+		client_file_show_progress(f, true);
 	printf("%s: %" PRIu64 " bytes in %.3f s, %.1f MB/s\n", f->path, f->bytes, seconds,
 	       seconds > 0 ? (double)f->bytes / 1e6 / seconds : 0.0);
 	session_stop(s);
 }
 
-bool client_file_answer(struct client_file *f, struct client_session *s,
-			const Websocket__WebSocketMessage *m)
+void client_file_take_answer(struct client_file *f, struct session *s,
+			     const Websocket__WebSocketMessage *m)
 {
 	char reason[512], text[640];
 	uint32_t chunk;
 
-	if (f->is_done || !file_chunk_of(f, m, &chunk))
-		return false;
+	if (f->is_done || !client_file_find_chunk(f, m, &chunk))
+		return;
 	if (m->control->type == WEBSOCKET__CONTROL_TYPE__ERROR) {
 		text_escape(reason, sizeof(reason), m->control->reason, strlen(m->control->reason));
 		snprintf(text, sizeof(text), "the server refuses chunk %" PRIu32 ": %s", chunk,
 			 reason[0] ? reason : "no reason given");
-		file_fail(f, s, text);
-	} else if (chunk + 1 == f->n_chunks && f->next == f->n_chunks) {
-		file_finish(f, s);
-	} else {
-		file_taken(f, s, chunk + 1);
+		client_file_fail(f, s, text);
+		return;
 	}
-	return true;
+	/* An answer to the last chunk that came before it was sent is one to another attempt. */
+	if (chunk + 1 == f->n_chunks && f->next == f->n_chunks)
+		client_file_finish(f, s);
+	else
+		client_file_advance(f, s, chunk + 1);
 }
 
 bool client_file_is_done(const struct client_file *f)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-#include "client/client_private.h"
+#include "client/client_show.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -103,7 +103,7 @@ static void show_notice(FILE *out, const message *m, const char *what)
 	fputc('\n', out);
 }
 
-bool client_is_dismissal(const message *m, const char *own_id)
+bool client_is_own_disconnect(const message *m, const char *own_id)
 {
 	return m->type == WEBSOCKET__MESSAGE_TYPE__CONTROL &&
 	       m->control->type == WEBSOCKET__CONTROL_TYPE__DISCONNECT &&
@@ -117,7 +117,7 @@ static void show_control(FILE *out, const message *m, const char *own_id)
 		show_notice(out, m, "joined");
 		break;
 	case WEBSOCKET__CONTROL_TYPE__DISCONNECT:
-		if (client_is_dismissal(m, own_id))
+		if (client_is_own_disconnect(m, own_id))
 			show_with_reason(out, "the server says goodbye", m->control);
 		else
 			show_notice(out, m, "left");

@@ -1,90 +1,33 @@
 /* SPDX-License-Identifier: MIT */
-/* The life of a connection: its turn, TCP, handshake, end. Frames are in the other two files. */
+/* The life of a connection: its turn to connect, TCP, handshake, reading, a polite end. */
 #include "client/endpoint.h"
 
 #include <errno.h>
-#include <signal.h>
+#include <netdb.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/signalfd.h>
+#include <sys/socket.h>
 
 #include "client/endpoint_private.h"
+#include "client/system.h"
 #include "io/sock.h"
 
 #define READS_PER_TURN 4
 #define ANSWER_MAX (ENDPOINT_READ_BYTES + 16384) /* of the handshake, with the frames behind it */
 
-static struct endpoint_loop *loop_of(struct reactor *r)
-{
-	return CONTAINER_OF(r, struct endpoint_loop, reactor);
-}
-
-static bool is_opening(const struct endpoint *e)
-{
-	return e->state == ENDPOINT_CONNECTING || e->state == ENDPOINT_HANDSHAKE;
-}
-
-static void endpoint_tell_end(struct reactor_deferred *d)
-{
-	struct endpoint *e = CONTAINER_OF(d, struct endpoint, ending);
-	const struct endpoint_end end =
-		e->end; /* closed() may connect anew, or free the endpoint */
-
-	e->state = ENDPOINT_IDLE;
-	buf_fini(&e->in);
-	buf_fini(&e->out);
-	e->out_sent = 0;
-	e->ops->closed(e, &end);
-}
-
-void endpoint_end(struct endpoint *e, enum endpoint_end_kind kind, int error)
-{
-	if (e->state == ENDPOINT_IDLE || e->state == ENDPOINT_ENDED)
-		return;
-	e->end.kind = kind;
-	e->end.error = error;
-	e->end.was_open = e->state == ENDPOINT_OPEN || e->state == ENDPOINT_CLOSING;
-	e->loop->opening -= is_opening(e);
-	e->state = ENDPOINT_ENDED;
-	list_del(&e->in_unsent);
-	list_del(&e->in_unread);
-	list_del(&e->in_waiting);
-	wheel_del(&e->loop->reactor.wheel, &e->timer);
-	if (e->transport.fd >= 0) {
-		reactor_del(&e->loop->reactor, &e->source, e->transport.fd);
-		transport_close(&e->transport, kind == ENDPOINT_END_TIMEOUT);
-	}
-	reactor_defer(&e->loop->reactor, &e->ending, endpoint_tell_end);
-}
-
-void endpoint_keep_failure(struct endpoint *e)
-{
-	snprintf(e->end.reason, sizeof(e->end.reason), "%s", tls_failure());
-}
-
-void endpoint_violation(struct endpoint *e, uint16_t code, const char *reason)
-{
-	uint8_t payload[WS_MAX_CONTROL];
-
-	e->end.code = code;
-	strcpy(e->end.reason, reason);
-	if (e->state == ENDPOINT_OPEN)
-		endpoint_queue_control(e, WS_CLOSE, payload,
-				       ws_format_close(payload, code, reason));
-	endpoint_flush(e);
-	endpoint_end(e, ENDPOINT_END_VIOLATION, 0);
-}
-
 /* -------------------------------------------------------------------- handshake */
 
 static void endpoint_opened(struct endpoint *e, size_t head_bytes)
 {
+	/* From here on e->in is for messages; what came with the answer is fed to it below. */
 	struct buf answer = e->in;
 
 	e->in = (struct buf){0};
 	e->loop->opening--;
 	e->state = ENDPOINT_OPEN;
 	wheel_del(&e->loop->reactor.wheel, &e->timer);
+	/* The owner hears that it is open before the first message, which may lie behind the head.
+	 */
 	if (e->ops->opened)
 		e->ops->opened(e);
 	if (e->state != ENDPOINT_ENDED && answer.len > head_bytes)
@@ -99,6 +42,7 @@ static void endpoint_take_refusal(struct endpoint *e)
 	const char *text = memmem(begin, e->in.len, "\r\n\r\n", 4);
 	size_t n = 0, left;
 
+	/* A proxy's page in HTML says nothing that fits a line. */
 	if (!text || !memmem(begin, (size_t)(text - begin), "text/plain", 10))
 		return;
 	text += 4;
@@ -141,11 +85,11 @@ static void endpoint_send_request(struct endpoint *e)
 	int r;
 
 	sock_set_options(e->transport.fd, &options);
-	system_random(random, sizeof(random));
+	system_random_bytes(random, sizeof(random));
 	upgrade_format_key(e->key, random);
 	n = upgrade_format_request(request, sizeof(request), target->host, target->request_path,
 				   e->key, target->headers);
-	WB_ASSERT(n > 0);
+	WB_ASSERT(n > 0); /* @request has room for the longest of all its parts */
 	e->state = ENDPOINT_HANDSHAKE;
 	r = endpoint_queue(e, request, n);
 	if (r < 0)
@@ -154,7 +98,7 @@ static void endpoint_send_request(struct endpoint *e)
 
 /* ---------------------------------------------------------------------- reading */
 
-static void endpoint_take(struct endpoint *e, uint8_t *bytes, size_t n)
+static void endpoint_take_bytes(struct endpoint *e, uint8_t *bytes, size_t n)
 {
 	if (e->state == ENDPOINT_HANDSHAKE)
 		endpoint_take_answer(e, bytes, n);
@@ -162,19 +106,15 @@ static void endpoint_take(struct endpoint *e, uint8_t *bytes, size_t n)
 		endpoint_feed(e, bytes, n);
 }
 
-/* Of TLS, the words are those of the call that failed just now, or were kept then. */
-static void endpoint_lost(struct endpoint *e, int error)
+/* Of TLS, the words are those of the call that failed just now, or were saved then. */
+static void endpoint_end_lost(struct endpoint *e, int error)
 {
 	if (error == -EPROTO && !e->end.reason[0])
-		endpoint_keep_failure(e);
+		endpoint_save_tls_failure(e);
 	endpoint_end(e, error == -EPROTO ? ENDPOINT_END_TLS : ENDPOINT_END_LOST, error);
 }
 
-/*
- * Reports are edge-triggered: all has to be read, which a read that leaves room in
- * the buffer shows, unless the other's end is to be read as well.
- */
-static void endpoint_read(struct endpoint *e, bool to_the_end)
+void endpoint_read(struct endpoint *e, bool to_the_end)
 {
 	struct endpoint_loop *l = e->loop;
 
@@ -184,18 +124,28 @@ static void endpoint_read(struct endpoint *e, bool to_the_end)
 		if (got == -EAGAIN && !e->send_error)
 			return;
 		if (got <= 0) {
-			endpoint_lost(e,
-				      e->send_error && got >= -EAGAIN ? e->send_error : (int)got);
+			/* A send that failed knows more than a read that found only the end. */
+			endpoint_end_lost(e, e->send_error && got >= -EAGAIN ? e->send_error
+									     : (int)got);
 			return;
 		}
+		/* One look at the clock serves all messages of a read: latencies are counted from
+		 * it. */
 		l->read_ns = clock_now_ns();
 		e->last_read_ns = l->read_ns;
-		endpoint_take(e, l->read_buffer, (size_t)got);
-		if (e->state == ENDPOINT_ENDED ||
-		    ((size_t)got < ENDPOINT_READ_BYTES && !to_the_end &&
-		     !transport_has_more(&e->transport)))
+		endpoint_take_bytes(e, l->read_buffer, (size_t)got);
+		if (e->state == ENDPOINT_ENDED)
+			return;
+		/*
+		 * Reports are edge-triggered: all has to be read, which a read that leaves room in
+		 * the buffer shows, unless the other's end is to be read as well, or TLS holds
+		 * more.
+		 */
+		if ((size_t)got < ENDPOINT_READ_BYTES && !to_the_end &&
+		    !transport_has_more(&e->transport))
 			return;
 	}
+	/* So much comes that others have to have their turn first. */
 	if (list_is_empty(&e->in_unread))
 		list_add_tail(&l->unread, &e->in_unread);
 }
@@ -205,7 +155,7 @@ static void endpoint_read(struct endpoint *e, bool to_the_end)
 static bool endpoint_try_address(struct endpoint *e);
 
 /* The address didn't answer: the next one, or the end. */
-static void endpoint_unreachable(struct endpoint *e, int error)
+static void endpoint_address_failed(struct endpoint *e, int error)
 {
 	if (e->transport.fd >= 0) {
 		reactor_del(&e->loop->reactor, &e->source, e->transport.fd);
@@ -221,11 +171,13 @@ static void endpoint_ready(struct reactor_source *s, uint32_t events)
 {
 	struct endpoint *e = CONTAINER_OF(s, struct endpoint, source);
 
+	/* The first report of a socket that connects says how that went, whatever the events are.
+	 */
 	if (e->state == ENDPOINT_CONNECTING) {
 		int error = sock_error(e->transport.fd);
 
 		if (error) {
-			endpoint_unreachable(e, error);
+			endpoint_address_failed(e, error);
 			return;
 		}
 		endpoint_send_request(e);
@@ -242,6 +194,7 @@ static void endpoint_ready(struct reactor_source *s, uint32_t events)
 		endpoint_read(e, events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR));
 }
 
+/* The connection over @fd belongs to the loop from here on; after a failure it is to be closed. */
 static int endpoint_watch(struct endpoint *e, int fd)
 {
 	const struct target *target = e->loop->target;
@@ -249,7 +202,8 @@ static int endpoint_watch(struct endpoint *e, int fd)
 	if (!target->tls) {
 		transport_init_plain(&e->transport, fd);
 	} else if (transport_init_tls_client(&e->transport, fd, target->tls, target->name)) {
-		transport_init_plain(&e->transport, fd); /* to be closed */
+		/* Without TLS it must not be used, but a transport is what closes a descriptor. */
+		transport_init_plain(&e->transport, fd);
 		return -ENOMEM;
 	}
 	return reactor_add(&e->loop->reactor, &e->source, fd,
@@ -285,6 +239,7 @@ static bool endpoint_prepare(struct endpoint *e)
 {
 	int r = 0;
 
+	/* Counted as opening before anything can fail, since its end counts it down. */
 	e->state = ENDPOINT_CONNECTING;
 	e->loop->opening++;
 	if (!e->decoder)
@@ -295,11 +250,12 @@ static bool endpoint_prepare(struct endpoint *e)
 		endpoint_end(e, ENDPOINT_END_UNREACHABLE, -ENOMEM);
 		return false;
 	}
+	/* One deadline for all addresses and the handshake together. */
 	wheel_add(&e->loop->reactor.wheel, &e->timer, clock_now_ns() + ENDPOINT_HANDSHAKE_NS);
 	return true;
 }
 
-/* All about the last connection is forgotten. */
+/* All about the last connection is forgotten; what it owned went when its end was reported. */
 static void endpoint_clear(struct endpoint *e)
 {
 	WB_ASSERT(e->state == ENDPOINT_IDLE);
@@ -317,8 +273,15 @@ void endpoint_connect(struct endpoint *e)
 {
 	reactor_assert_here(&e->loop->reactor);
 	endpoint_clear(e);
+	/* The loop calls endpoint_begin() once fewer than ENDPOINT_MAX_OPENING shake hands. */
 	e->state = ENDPOINT_WAITING;
 	list_add_tail(&e->loop->waiting, &e->in_waiting);
+}
+
+void endpoint_begin(struct endpoint *e)
+{
+	if (endpoint_prepare(e) && !endpoint_try_address(e))
+		endpoint_end(e, ENDPOINT_END_UNREACHABLE, e->end.error);
 }
 
 void endpoint_connect_fd(struct endpoint *e, int fd)
@@ -338,6 +301,8 @@ void endpoint_connect_fd(struct endpoint *e, int fd)
 		endpoint_send_request(e);
 }
 
+/* ------------------------------------------------------------------- from outside */
+
 void endpoint_close(struct endpoint *e, uint16_t code, const char *reason)
 {
 	uint8_t payload[WS_MAX_CONTROL];
@@ -347,7 +312,8 @@ void endpoint_close(struct endpoint *e, uint16_t code, const char *reason)
 				       ws_format_close(payload, code, reason));
 		e->state = ENDPOINT_CLOSING;
 		wheel_add(&e->loop->reactor.wheel, &e->timer, clock_now_ns() + ENDPOINT_CLOSE_NS);
-	} else if (e->state == ENDPOINT_WAITING || is_opening(e)) {
+	} else if (e->state == ENDPOINT_WAITING || endpoint_is_opening(e)) {
+		/* There is nobody yet to agree with: it ends as if both had. */
 		e->end.code = code;
 		endpoint_end(e, ENDPOINT_END_CLOSED, 0);
 	}
@@ -377,100 +343,21 @@ void endpoint_fini(struct endpoint *e)
 	buf_fini(&e->out);
 }
 
-/* ------------------------------------------------------------------------- loop */
-
-static bool endpoint_loop_has_work(struct reactor *r)
+char *endpoint_format_local(char out[TARGET_ADDRESS_TEXT + 8], const struct endpoint *e)
 {
-	const struct endpoint_loop *l = loop_of(r);
+	struct sockaddr_storage addr = {0};
+	socklen_t len = sizeof(addr);
+	char host[TARGET_ADDRESS_TEXT], port[8];
 
-	return !list_is_empty(&l->unread) || !list_is_empty(&l->unsent) ||
-	       (!list_is_empty(&l->waiting) && l->opening < ENDPOINT_MAX_OPENING);
-}
-
-static void endpoint_loop_work(struct reactor *r)
-{
-	struct endpoint_loop *l = loop_of(r);
-	struct list unread, *node;
-
-	list_init(&unread);
-	list_splice_tail(&unread, &l->unread); /* what goes on unread is for the next turn */
-	while ((node = list_pop(&unread)))
-		endpoint_read(CONTAINER_OF(node, struct endpoint, in_unread), true);
-	while (l->opening < ENDPOINT_MAX_OPENING && (node = list_pop(&l->waiting))) {
-		struct endpoint *e = CONTAINER_OF(node, struct endpoint, in_waiting);
-
-		if (endpoint_prepare(e) && !endpoint_try_address(e))
-			endpoint_end(e, ENDPOINT_END_UNREACHABLE, e->end.error);
-	}
-	while ((node = list_pop(&l->unsent)))
-		endpoint_flush(CONTAINER_OF(node, struct endpoint, in_unsent));
-}
-
-int endpoint_loop_init(struct endpoint_loop *l, const struct target *target,
-		       const struct endpoint_limits *limits)
-{
-	static const struct reactor_ops ops = {
-		.has_work = endpoint_loop_has_work,
-		.work = endpoint_loop_work,
-	};
-	int r;
-
-	list_init(&l->unsent);
-	list_init(&l->unread);
-	list_init(&l->waiting);
-	l->signal_fd = -1;
-	l->target = target;
-	l->limits = *limits;
-	l->read_buffer = malloc(ENDPOINT_READ_BYTES);
-	if (!l->read_buffer)
-		return -ENOMEM;
-	r = reactor_init(&l->reactor, &ops);
-	if (r < 0) {
-		ptr_freep(&l->read_buffer);
-		l->read_buffer = NULL;
-		return r;
-	}
-	reactor_own(&l->reactor);
-	return 0;
-}
-
-static void signal_ready(struct reactor_source *source, uint32_t events)
-{
-	struct endpoint_loop *l = CONTAINER_OF(source, struct endpoint_loop, signal_source);
-	struct signalfd_siginfo info;
-
-	(void)events;
-	if (read(l->signal_fd, &info, sizeof(info)) == (ssize_t)sizeof(info))
-		l->on_signal(l);
-}
-
-int endpoint_loop_on_signal(struct endpoint_loop *l, void (*fn)(struct endpoint_loop *l))
-{
-	sigset_t set;
-
-	sigemptyset(&set);
-	sigaddset(&set, SIGINT);
-	sigaddset(&set, SIGTERM);
-	sigaddset(&set, SIGHUP);
-	(void)signal(SIGPIPE, SIG_IGN);
-	l->on_signal = fn;
-	l->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-	if (l->signal_fd < 0 || sigprocmask(SIG_BLOCK, &set, NULL) < 0)
-		return -errno;
-	return reactor_add(&l->reactor, &l->signal_source, l->signal_fd, EPOLLIN, signal_ready);
-}
-
-void endpoint_loop_fini(struct endpoint_loop *l)
-{
-	if (!l->read_buffer)
-		return;
-	fd_closep(&l->signal_fd);
-	reactor_fini(&l->reactor);
-	ptr_freep(&l->read_buffer);
-	l->read_buffer = NULL;
-}
-
-int endpoint_loop_turn(struct endpoint_loop *l, uint64_t longest_ns)
-{
-	return reactor_turn(&l->reactor, longest_ns);
+	out[0] = '\0';
+	/* Over a unix socket, or a pair in a test, there is no address that a server would name. */
+	if (e->transport.fd < 0 ||
+	    getsockname(e->transport.fd, (struct sockaddr *)&addr, &len) < 0 ||
+	    (addr.ss_family != AF_INET && addr.ss_family != AF_INET6) ||
+	    getnameinfo((struct sockaddr *)&addr, len, host, sizeof(host), port, sizeof(port),
+			NI_NUMERICHOST | NI_NUMERICSERV) != 0)
+		return out;
+	snprintf(out, TARGET_ADDRESS_TEXT + 8, addr.ss_family == AF_INET6 ? "[%s]:%s" : "%s:%s",
+		 host, port);
+	return out;
 }

@@ -20,22 +20,16 @@
  * handshake and a close by ENDPOINT_HANDSHAKE_NS and ENDPOINT_CLOSE_NS.
  */
 
-#include <stdio.h>
-
 #include "base/base.h"
-#include "client/ws_url.h"
+#include "client/target.h"
 #include "containers/buf.h"
 #include "containers/list.h"
 #include "io/reactor.h"
-#include "io/tls.h"
 #include "io/transport.h"
 #include "wire/msg.h"
-#include "wire/token.h"
 #include "wire/upgrade.h"
 #include "wire/ws.h"
 
-#define TARGET_MAX_ADDRESSES 8
-#define TARGET_ADDRESS_TEXT 64   /* an address in numbers, with its NUL */
 #define ENDPOINT_MAX_OPENING 128 /* connections that shake hands at a time */
 #define ENDPOINT_READ_BYTES ((size_t)256 << 10)
 #define ENDPOINT_KEY_BYTES 4096
@@ -99,42 +93,6 @@ struct WB_FROZEN endpoint_ops {
 	void (*closed)(struct endpoint *e, const struct endpoint_end *end);
 };
 
-/* Where to connect to. */
-struct WB_FROZEN target {
-	char request_path[sizeof(((struct ws_url *)0)->path)];
-	char host[300]; /* value of the Host header */
-	char address[TARGET_MAX_ADDRESSES][TARGET_ADDRESS_TEXT];
-	unsigned n_addresses; /* tried one after another */
-	uint16_t port;
-	bool is_secure;               /* wss */
-	char name[256];               /* that the server's certificate has to be for */
-	struct tls_client *tls;       /* NULL: plain */
-	char headers[TOKEN_MAX + 64]; /* more lines of the request, each with its CRLF */
-};
-
-/* What the command line says of TLS and authentication. */
-struct WB_FROZEN target_security {
-	const char *ca;         /* PEM file of who signs certificates; NULL: as the system has it */
-	const char *token_file; /* NULL: no token */
-	bool accepts_any_certificate; /* any certificate will do */
-};
-
-/* For the table of a command's options; @at: offset of its struct target_security. */
-#define TARGET_SECURITY_OPTIONS(at)                                                            \
-	{0, "ca", OPTION_TEXT, (at) + offsetof(struct target_security, ca), 0, 0},             \
-		{0,           "token-file",                                                    \
-		 OPTION_TEXT, (at) + offsetof(struct target_security, token_file),             \
-		 0,           0},                                                              \
-	{                                                                                      \
-		0, "insecure", OPTION_FLAG,                                                    \
-			(at) + offsetof(struct target_security, accepts_any_certificate), 0, 0 \
-	}
-
-#define TARGET_SECURITY_USAGE                                                             \
-	"      --ca FILE        PEM file of who may sign a wss:// server's certificate\n" \
-	"      --insecure       take any certificate\n"                                   \
-	"      --token-file FILE send the token in it\n"
-
 struct WB_VALUE endpoint_limits {
 	size_t queue_bytes; /* of frames that wait to be sent; control frames may exceed it a little
 			     */
@@ -186,39 +144,6 @@ struct WB_OWNER(loop) endpoint {
 	struct endpoint_end end;
 	uint64_t last_read_ns;
 };
-
-/**
- * target_init() - find out where a URL leads
- * @ret_why: on failure a text that says what is wrong, constant
- *
- * Resolves the name, once: a server that moves is found again only by a new start.
- *
- * Return:  0 | -EINVAL a path too long | -EHOSTUNREACH no such name.
- * Thread:  any; blocks while the name is resolved.
- */
-int target_init(struct target *t, const struct ws_url *url, const char **ret_why) WB_NODISCARD;
-
-/**
- * target_secure() - read what TLS and authentication need
- * @command: "client": for a warning to @err, and for what is wrong
- *
- * Return:  0 | -EINVAL | -ENOMEM, said to @err.
- * Owns:    @t, until target_fini().
- */
-int target_secure(struct target *t, const struct target_security *security, const char *command,
-		  FILE *err) WB_NODISCARD;
-void target_fini(struct target *t);
-
-/**
- * system_raise_descriptors() - allow as many connections as may be
- * @wanted: connections
- *
- * Raises the soft limit of open files to the hard one where that is needed.
- *
- * Return:  connections that are possible, @wanted or fewer.
- * Thread:  any.
- */
-size_t system_raise_descriptors(size_t wanted) WB_NODISCARD;
 
 /**
  * endpoint_loop_init() - make a loop without connections
@@ -307,6 +232,3 @@ char *endpoint_format_local(char out[TARGET_ADDRESS_TEXT + 8], const struct endp
  * Return:  @out.
  */
 char *endpoint_end_format(char *out, size_t cap, const struct endpoint_end *end);
-
-/* Random bytes from the system; ends the process with a message when there are none. */
-void system_random(void *out, size_t n);

@@ -3,13 +3,16 @@
 #include "client/endpoint_private.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
+
+#include "client/system.h"
 
 /* RFC 6455 section 5.3 wants keys that nobody can predict; one system call serves a thousand. */
 static const uint8_t *endpoint_next_key(struct endpoint_loop *l)
 {
 	if (l->keys_left < 4) {
-		system_random(l->keys, sizeof(l->keys));
+		system_random_bytes(l->keys, sizeof(l->keys));
 		l->keys_left = sizeof(l->keys);
 	}
 	l->keys_left -= 4;
@@ -112,6 +115,11 @@ void endpoint_queue_control(struct endpoint *e, uint8_t opcode, const void *data
 	endpoint_end_frame(e, n, key);
 }
 
+void endpoint_save_tls_failure(struct endpoint *e)
+{
+	snprintf(e->end.reason, sizeof(e->end.reason), "%s", tls_failure());
+}
+
 /*
  * The other may have sent a Close that says why before it stopped to listen: the end
  * is left to the reading, which finds that first.
@@ -120,7 +128,7 @@ static void endpoint_send_failed(struct endpoint *e, int error)
 {
 	e->send_error = error;
 	if (error == -EPROTO)
-		endpoint_keep_failure(e);
+		endpoint_save_tls_failure(e);
 	e->is_send_blocked = true;
 	buf_clear(&e->out);
 	e->out_sent = 0;

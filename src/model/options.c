@@ -7,6 +7,9 @@
 
 #include "base/text.h"
 
+#define SYNOPSIS_WIDTH 86
+#define HELP_GAP 2 /* between the longest option and what is said of it */
+
 /* What is being parsed, so that the helpers can say what is wrong with it. */
 struct options_call {
 	const struct option_table *table;
@@ -14,7 +17,7 @@ struct options_call {
 	FILE *err;
 };
 
-static void *member_of(const struct options_call *c, const struct option_row *row)
+static void *options_member(const struct options_call *c, const struct option_row *row)
 {
 	return (char *)c->into + row->offset;
 }
@@ -32,18 +35,23 @@ static int options_store_number(const struct options_call *c, const struct optio
 			c->table->command, row->name, value, row->min, row->max);
 		return OPTIONS_E_USAGE;
 	}
-	*(uint64_t *)member_of(c, row) = n;
+	*(uint64_t *)options_member(c, row) = n;
 	return 0;
 }
 
 static int options_store(const struct options_call *c, const struct option_row *row,
 			 const char *value)
 {
-	if (row->kind == OPTION_TEXT) {
-		*(const char **)member_of(c, row) = value;
+	switch (row->kind) {
+	case OPTION_FLAG:
+		*(bool *)options_member(c, row) = true;
 		return 0;
+	case OPTION_TEXT:
+		*(const char **)options_member(c, row) = value;
+		return 0;
+	default:
+		return options_store_number(c, row, value);
 	}
-	return options_store_number(c, row, value);
 }
 
 /* The row that an argument names, and the value that is part of the same argument, or NULL. */
@@ -71,58 +79,63 @@ static const struct option_row *options_find(const struct option_table *t, const
 	return NULL;
 }
 
-static int options_complain(const struct options_call *c, const char *arg, const char *what)
+enum option_outcome options_take(const struct option_table *table, char *const argv[], int *i,
+				 void *into, struct config_source *source, FILE *err)
 {
-	fprintf(c->err, "wsbind %s: %s: %s; see wsbind %s --help\n", c->table->command, arg, what,
-		c->table->command);
-	return OPTIONS_E_USAGE;
-}
+	const struct options_call c = {.table = table, .into = into, .err = err};
+	const char *arg = argv[*i], *value;
+	const struct option_row *row;
+	int r;
 
-/* One option of the table; @i moves past it. */
-static int options_take(const struct options_call *c, const struct option_row *row,
-			const char *value, char *const argv[], int *i)
-{
-	const char *arg = argv[(*i)++];
-
-	if (row->kind == OPTION_FLAG) {
-		if (value)
-			return options_complain(c, arg, "takes no value");
-		*(bool *)member_of(c, row) = true;
-		return 0;
+	if (strcmp(arg, "-h") == 0 || strcmp(arg, "--help") == 0)
+		return OPTION_IS_HELP;
+	if (arg[0] != '-' || !arg[1])
+		return OPTION_IS_OPERAND;
+	row = options_find(table, arg, &value);
+	/* The command's own options come first: a key of the configuration can't hide them. */
+	if (!row) {
+		r = config_source_take(source, argv, i);
+		return r == 0                ? OPTION_TAKEN
+		       : r == CONFIG_E_USAGE ? OPTION_LACKS_VALUE
+					     : OPTION_IS_UNKNOWN;
 	}
-	if (!value)
-		value = argv[*i] ? argv[(*i)++] : NULL;
-	if (!value)
-		return options_complain(c, arg, "its value is missing");
-	return options_store(c, row, value);
+	if (row->kind == OPTION_FLAG && value)
+		return OPTION_TAKES_NO_VALUE;
+	if (row->kind != OPTION_FLAG && !value) {
+		value = argv[*i + 1];
+		if (!value)
+			return OPTION_LACKS_VALUE;
+		(*i)++;
+	}
+	(*i)++;
+	return options_store(&c, row, value) == 0 ? OPTION_TAKEN : OPTION_IS_WRONG;
 }
 
 int options_parse(const struct option_table *table, char *const argv[], void *into,
 		  struct config_source *source, FILE *err)
 {
-	const struct options_call c = {.table = table, .into = into, .err = err};
-	int i = 1, r = 0;
+	static const char *const words[] = {
+		[OPTION_IS_OPERAND] = "an argument is not expected",
+		[OPTION_IS_UNKNOWN] = "no such option",
+		[OPTION_LACKS_VALUE] = "its value is missing",
+		[OPTION_TAKES_NO_VALUE] = "takes no value",
+	};
+	int i = 1;
 
-	while (r == 0 && argv[i]) {
-		const char *arg = argv[i], *value;
-		const struct option_row *row;
+	while (argv[i]) {
+		const char *arg = argv[i];
+		enum option_outcome r = options_take(table, argv, &i, into, source, err);
 
-		if (strcmp(arg, "-h") == 0 || strcmp(arg, "--help") == 0)
-			return OPTIONS_E_HELP;
-		if (arg[0] != '-' || !arg[1])
-			return options_complain(&c, arg, "an argument is not expected");
-		row = options_find(table, arg, &value);
-		if (row) {
-			r = options_take(&c, row, value, argv, &i);
+		if (r == OPTION_TAKEN)
 			continue;
-		}
-		r = config_source_take(source, argv, &i);
-		if (r != 0)
-			return options_complain(&c, arg,
-						r == CONFIG_E_USAGE ? "its value is missing"
-								    : "no such option");
+		if (r == OPTION_IS_HELP)
+			return OPTIONS_E_HELP;
+		if (r != OPTION_IS_WRONG)
+			fprintf(err, "wsbind %s: %s: %s; see wsbind %s --help\n", table->command,
+				arg, words[r], table->command);
+		return OPTIONS_E_USAGE;
 	}
-	return r;
+	return 0;
 }
 
 int options_load(const struct option_table *table, const struct config_source *source, FILE *err,
@@ -148,4 +161,93 @@ int options_load(const struct option_table *table, const struct config_source *s
 	if (r < 0)
 		fprintf(err, "wsbind %s: %s\n", table->command, strerror(-r));
 	return r == 0 ? 0 : r < 0 ? EXIT_FAILURE : OPTIONS_EXIT_CONFIG;
+}
+
+/* ------------------------------------------------------------------------- help */
+
+static void option_row_format_synopsis(const struct option_row *row, char *out, size_t cap)
+{
+	if (row->synopsis)
+		snprintf(out, cap, "%s", row->synopsis);
+	else if (row->letter && row->value)
+		snprintf(out, cap, "[-%c %s]", row->letter, row->value);
+	else
+		snprintf(out, cap, "[--%s%s%s]", row->name, row->value ? " " : "",
+			 row->value ? row->value : "");
+}
+
+/* Writes a part of the synopsis, on a line below the first part where it doesn't fit. */
+static void synopsis_add(FILE *out, const char *part, int indent, int *column)
+{
+	int n = (int)strlen(part) + 1;
+
+	if (*column + n > SYNOPSIS_WIDTH) {
+		fprintf(out, "\n%*s", indent, "");
+		*column = indent;
+	}
+	*column += n;
+	fprintf(out, " %s", part);
+}
+
+void options_print_synopsis(const struct option_table *table, FILE *out)
+{
+	int indent = fprintf(out, "usage: wsbind %s", table->command);
+	int column = indent;
+	char part[80];
+
+	for (size_t i = 0; i < table->n_rows; i++) {
+		option_row_format_synopsis(&table->rows[i], part, sizeof(part));
+		synopsis_add(out, part, indent, &column);
+	}
+	if (table->operand)
+		synopsis_add(out, table->operand, indent, &column);
+	synopsis_add(out, "[--config FILE]", indent, &column);
+	synopsis_add(out, "[--KEY=VALUE ...]", indent, &column);
+	fputc('\n', out);
+}
+
+static void option_row_format_name(const struct option_row *row, char *out, size_t cap)
+{
+	char letter[4] = "   ";
+
+	if (row->letter)
+		snprintf(letter, sizeof(letter), "-%c,", row->letter);
+	snprintf(out, cap, "  %s --%s%s%s", letter, row->name, row->value ? " " : "",
+		 row->value ? row->value : "");
+}
+
+/* The lines of one row: its name, and from @column on what it is. */
+static void option_row_print(const struct option_row *row, int column, FILE *out)
+{
+	char name[80];
+	const char *line = row->help;
+
+	option_row_format_name(row, name, sizeof(name));
+	while (line) {
+		int n = (int)strcspn(line, "\n");
+
+		fprintf(out, "%-*s%.*s\n", column, name, n, line);
+		name[0] = '\0'; /* other lines have nothing before the column */
+		line = line[n] ? line + n + 1 : NULL;
+	}
+}
+
+void options_print_help(const struct option_table *table, FILE *out)
+{
+	static const struct option_row help = {.name = "help", .help = "print this text"};
+	char name[80];
+	int column = 0;
+
+	options_print_synopsis(table, out);
+	if (table->about)
+		fprintf(out, "\n%s\n", table->about);
+	for (size_t i = 0; i < table->n_rows; i++) {
+		option_row_format_name(&table->rows[i], name, sizeof(name));
+		column = MAX(column, (int)strlen(name) + HELP_GAP);
+	}
+	for (size_t i = 0; i < table->n_rows; i++)
+		option_row_print(&table->rows[i], column, out);
+	option_row_print(&help, column, out);
+	if (table->ending)
+		fprintf(out, "\n%s", table->ending);
 }

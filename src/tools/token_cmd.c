@@ -11,44 +11,42 @@
 
 #define DEFAULT_EXP "1h"
 
-static const char usage[] =
-	"usage: wsbind token --sub SUBJECT [--channels PATTERN,...] [--exp DURATION]\n"
-	"                    [--receive-only] [--key [KID=]FILE] [--config FILE] [--KEY=VALUE "
-	"...]\n"
-	"\n"
-	"Prints a JSON Web Token signed with the first key of jwt_key_file.\n"
-	"\n"
-	"      --sub SUBJECT        the user id of who comes with it\n"
-	"      --channels PATTERNS  channels that it allows, commas between: room/*, a/**; all\n"
-	"      --exp DURATION       how long it is good; " DEFAULT_EXP ", 0 for ever\n"
-	"      --receive-only       it does not allow to publish\n"
-	"      --key [KID=]FILE     sign with this secret or PEM private key\n"
-	"      --help               print this text\n";
-
 struct token_options {
 	const char *sub, *channels, *exp, *key;
 	bool is_receive_only;
 };
 
-#define MEMBER(name) offsetof(struct token_options, name)
+/* clang-format off */
+#define OPTION(...) OPTION_ROW(struct token_options, __VA_ARGS__)
 static const struct option_row rows[] = {
-	{0, "sub", OPTION_TEXT, MEMBER(sub), 0, 0},
-	{0, "channels", OPTION_TEXT, MEMBER(channels), 0, 0},
-	{0, "exp", OPTION_TEXT, MEMBER(exp), 0, 0},
-	{0, "receive-only", OPTION_FLAG, MEMBER(is_receive_only), 0, 0},
-	{0, "key", OPTION_TEXT, MEMBER(key), 0, 0},
+	OPTION(0, "sub", TEXT, sub, 0, 0, "SUBJECT", "--sub SUBJECT",
+	       "the user id of who comes with it"),
+	OPTION(0, "channels", TEXT, channels, 0, 0, "PATTERNS", "[--channels PATTERN,...]",
+	       "channels that it allows, commas between: room/*, a/**; all"),
+	OPTION(0, "exp", TEXT, exp, 0, 0, "DURATION", NULL,
+	       "how long it is good; " DEFAULT_EXP ", 0 for ever"),
+	OPTION(0, "receive-only", FLAG, is_receive_only, 0, 0, NULL, NULL,
+	       "it does not allow to publish"),
+	OPTION(0, "key", TEXT, key, 0, 0, "[KID=]FILE", NULL,
+	       "sign with this secret or PEM private key"),
 };
-#undef MEMBER
+#undef OPTION
+/* clang-format on */
 
-static const struct option_table table = {"token", usage, rows, ARRAY_LEN(rows)};
+static const struct option_table token_option_table = {
+	.command = "token",
+	.about = "Prints a JSON Web Token signed with the first key of jwt_key_file.\n",
+	.rows = rows,
+	.n_rows = ARRAY_LEN(rows),
+};
 
-static int fail(const char *what, const char *detail)
+static int token_fail(const char *what, const char *detail)
 {
 	fprintf(stderr, "wsbind token: %s%s\n", what, detail);
 	return EXIT_FAILURE;
 }
 
-static int print(const struct token_options *o, const char *files)
+static int token_print(const struct token_options *o, const char *files)
 {
 	struct token_claims claims = {
 		.sub = o->sub, .channels = o->channels, .may_publish = !o->is_receive_only};
@@ -58,19 +56,19 @@ static int print(const struct token_options *o, const char *files)
 	char *token;
 
 	if (text_parse_duration(o->exp, &lifetime_ns) < 0) {
-		fail("--exp: not a duration: ", o->exp);
+		token_fail("--exp: not a duration: ", o->exp);
 		return OPTIONS_EXIT_USAGE;
 	}
 	if (lifetime_ns)
 		claims.expires_s = clock_wall_ms() / 1000 + lifetime_ns / NS_PER_S;
 	if (!files[0])
-		return fail("no key: set jwt_key_file, or use --key", "");
+		return token_fail("no key: set jwt_key_file, or use --key", "");
 	if (token_keys_new(files, &keys, why) < 0)
-		return fail(why, "");
+		return token_fail(why, "");
 	token = token_make(keys, &claims);
 	token_keys_free(keys);
 	if (!token)
-		return fail("the key has no private part to sign with: ", files);
+		return token_fail("the key has no private part to sign with: ", files);
 	puts(token);
 	free(token);
 	return fflush(stdout) == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
@@ -84,21 +82,21 @@ int token_main(int argc, char **argv)
 	int r;
 
 	(void)argc;
-	r = options_parse(&table, argv, &o, &source, stderr);
+	r = options_parse(&token_option_table, argv, &o, &source, stderr);
 	if (r == OPTIONS_E_HELP) {
-		fputs(usage, stdout);
+		options_print_help(&token_option_table, stdout);
 		return EXIT_SUCCESS;
 	}
 	if (r == 0 && (!o.sub || !o.sub[0])) {
-		fail("--sub is missing", "");
+		token_fail("--sub is missing", "");
 		r = OPTIONS_E_USAGE;
 	}
 	if (r != 0)
 		return OPTIONS_EXIT_USAGE;
-	r = options_load(&table, &source, stderr, &config);
+	r = options_load(&token_option_table, &source, stderr, &config);
 	if (r != 0)
 		return r;
-	r = print(&o, o.key ? o.key : config->jwt_key_file);
+	r = token_print(&o, o.key ? o.key : config->jwt_key_file);
 	config_unref(config);
 	return r;
 }

@@ -3,7 +3,7 @@
 
 #include <stdio.h>
 
-#include "client/bench_private.h"
+#include "client/bench.h"
 #include "containers/mem.h"
 #include "test.h"
 #include "wire/msg.h"
@@ -186,16 +186,16 @@ TEST(bench_stats_compare_orders_where_everyone_publishes)
 	bench_stats_fini(&s);
 }
 
-TEST(bench_shares_add_up)
+TEST(bench_quotas_add_up)
 {
 	for (uint32_t n = 1; n < 20; n++) {
 		for (uint64_t total = 0; total < 100; total++) {
 			uint64_t sum = 0;
 
 			for (uint32_t i = 0; i < n; i++) {
-				sum += bench_share(total, n, i);
-				CHECK(bench_share(total, n, i) <= bench_share(total, n, 0));
-				CHECK(bench_share(total, n, i) + 1 >= bench_share(total, n, 0));
+				sum += bench_quota(total, n, i);
+				CHECK(bench_quota(total, n, i) <= bench_quota(total, n, 0));
+				CHECK(bench_quota(total, n, i) + 1 >= bench_quota(total, n, 0));
 			}
 			CHECK_EQ(sum, total);
 		}

@@ -7,6 +7,7 @@
 
 #include "base/text.h"
 #include "client/client_private.h"
+#include "client/client_show.h"
 #include "far.h"
 
 #define OWN_ID "11111111-2222-4333-8444-555555555555"
@@ -80,13 +81,13 @@ TEST(client_shows_control_events_in_words)
 	msg_init_control(&b, WEBSOCKET__CONTROL_TYPE__DISCONNECT);
 	msg_set_session_id(&b, OTHER_ID);
 	CHECK_STR(shown(&b), "* " OTHER_ID " left\n");
-	CHECK(!client_is_dismissal(&b.m, OWN_ID));
+	CHECK(!client_is_own_disconnect(&b.m, OWN_ID));
 	msg_set_session_id(&b, OWN_ID);
 	msg_set_reason(&b, "server is stopping");
 	msg_set_reconnect_after_ms(&b, 1500);
 	CHECK_STR(shown(&b),
 		  "* the server says goodbye: server is stopping; come back after 1.5 s\n");
-	CHECK(client_is_dismissal(&b.m, OWN_ID));
+	CHECK(client_is_own_disconnect(&b.m, OWN_ID));
 
 	msg_init_control(&b, WEBSOCKET__CONTROL_TYPE__CONFIG);
 	msg_set_session_id(&b, OWN_ID);
@@ -125,7 +126,7 @@ TEST(client_shows_binary_data_by_size_and_checks_it)
 /* A command with one session, as client_main() would make it, over a socket pair. */
 struct set {
 	struct client client;
-	struct client_session session;
+	struct session session;
 	struct far far;
 	char path[64];
 };
@@ -147,7 +148,7 @@ static struct set *set_new(enum client_mode mode)
 	CHECK_EQ(ws_url_parse("ws://127.0.0.1:1/", &url), 0);
 	CHECK_EQ(target_init(&c->target, &url, &why), 0);
 	CHECK_EQ(endpoint_loop_init(&c->loop, &c->target, &limits), 0);
-	arena_init(&c->arena, 65536, 4 << 20);
+	client_init_group(c, 1 << 20);
 	return s;
 }
 
@@ -172,9 +173,9 @@ static void set_file(struct set *s, size_t n)
 /* Connects over the socket pair instead of TCP. */
 static void set_open(struct set *s)
 {
-	session_start(&s->session, &s->client, 1);
-	endpoint_abort(&s->session.endpoint,
-		       0); /* the connection by TCP that session_start() began */
+	session_start(&s->session, &s->client.group, 1);
+	/* The connection by TCP that session_start() began. */
+	endpoint_abort(&s->session.endpoint, 0);
 	s->session.is_done = false;
 	far_turn(&s->client.loop);
 	wheel_del(&s->client.loop.reactor.wheel, &s->session.retry);
@@ -184,10 +185,10 @@ static void set_open(struct set *s)
 static void set_free(struct set *s)
 {
 	endpoint_abort(&s->session.endpoint, 0);
-	s->client.is_stopping = true;
+	s->session.is_stopping = true;
 	far_turn(&s->client.loop);
 	session_fini(&s->session);
-	arena_fini(&s->client.arena);
+	arena_fini(&s->client.group.arena);
 	client_file_free(s->client.file);
 	config_unref(s->client.config);
 	endpoint_loop_fini(&s->client.loop);
@@ -241,7 +242,7 @@ TEST(client_session_greets_and_chats)
 	Websocket__WebSocketMessage *m;
 	uint8_t id[16];
 
-	s->client.options.user = "ann";
+	s->client.group.user = "ann";
 	set_open(s);
 	greet(s, 0);
 	CHECK_EQ(session_chat(&s->session, "hello"), 0);
@@ -261,7 +262,7 @@ TEST(client_session_sends_heartbeats_and_pings_into_silence)
 
 	set_open(s);
 	greet(s, 0);
-	for (int i = 0; i < 1000 && !s->session.is_greeted; i++)
+	for (int i = 0; i < 1000 && !s->session.is_accepted; i++)
 		far_turn(&s->client.loop);
 	clock_set_for_test(now + 31 * NS_PER_S);
 	CHECK_EQ(next(s)->type, WEBSOCKET__MESSAGE_TYPE__HEARTBEAT);
@@ -332,10 +333,10 @@ TEST(client_session_gives_up_after_its_attempts)
 {
 	struct set *s = set_new(CLIENT_INTERVAL);
 
-	s->client.config->reconnect_attempts = 2;
-	s->client.config->reconnect_delay_ms = 1;
+	s->client.group.backoff.max_attempts = 2;
+	s->client.group.backoff.first_ns = NS_PER_MS;
 	s->far.fd = -1;
-	session_start(&s->session, &s->client, 1);
+	session_start(&s->session, &s->client.group, 1);
 	turn_until_done(s);
 	CHECK_EQ(s->client.status, 1);
 	CHECK_EQ(s->session.backoff.attempts, 2);

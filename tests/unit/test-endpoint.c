@@ -680,41 +680,6 @@ TEST(endpoint_loop_lets_not_too_many_connect_at_a_time)
 	fd_closep(&listener);
 }
 
-TEST(target_knows_numbers_and_refuses_tls)
-{
-	static const struct {
-		const char *url, *address, *host;
-		uint16_t port;
-	} table[] = {
-		{"ws://127.0.0.1:9000/a?b", "127.0.0.1", "127.0.0.1:9000", 9000},
-		{"ws://[::1]:81", "::1", "[::1]:81", 81},
-	};
-	struct target target;
-	const char *why = NULL;
-	struct ws_url u;
-
-	for (size_t i = 0; i < ARRAY_LEN(table); i++) {
-		CHECK_EQ(ws_url_parse(table[i].url, &u), 0);
-		CHECK_EQ(target_init(&target, &u, &why), 0);
-		CHECK_EQ(target.n_addresses, 1);
-		CHECK_STR(target.address[0], table[i].address);
-		CHECK_STR(target.host, table[i].host);
-		CHECK_EQ(target.port, table[i].port);
-		CHECK_STR(target.request_path, u.path);
-	}
-	CHECK(!target.is_secure);
-	CHECK_EQ(ws_url_parse("wss://127.0.0.1/", &u), 0);
-	CHECK_EQ(target_init(&target, &u, &why), 0);
-	CHECK(target.is_secure && target.port == 443);
-	CHECK_STR(target.name, "127.0.0.1");
-}
-
-TEST(endpoint_descriptors_have_an_end)
-{
-	CHECK_EQ(system_raise_descriptors(1), 1);
-	CHECK(system_raise_descriptors((size_t)1 << 40) < (size_t)1 << 40);
-}
-
 TEST(endpoint_end_has_words_for_everything)
 {
 	static const struct {

@@ -12,14 +12,23 @@ struct values {
 	uint64_t count, size;
 };
 
+#define OPTION(...) OPTION_ROW(struct values, __VA_ARGS__)
 static const struct option_row rows[] = {
-	{'f', "flag", OPTION_FLAG, offsetof(struct values, flag), 0, 0},
-	{'t', "text", OPTION_TEXT, offsetof(struct values, text), 0, 0},
-	{'c', "count", OPTION_COUNT, offsetof(struct values, count), 2, 10},
-	{0, "size", OPTION_SIZE, offsetof(struct values, size), 0, 1 << 20},
+	OPTION('f', "flag", FLAG, flag, 0, 0, NULL, NULL, "says yes"),
+	OPTION('t', "text", TEXT, text, 0, 0, "WORD", NULL, "a word\nor none"),
+	OPTION('c', "count", COUNT, count, 2, 10, "N", "-c COUNT", "how many"),
+	OPTION(0, "size", SIZE, size, 0, 1 << 20, "BYTES", NULL, "how large"),
 };
+#undef OPTION
 
-static const struct option_table table = {"thing", "usage\n", rows, ARRAY_LEN(rows)};
+static const struct option_table table = {
+	.command = "thing",
+	.operand = "[FILE]",
+	.about = "Does things.\n",
+	.ending = "That is all.\n",
+	.rows = rows,
+	.n_rows = ARRAY_LEN(rows),
+};
 
 struct parsed {
 	struct values v;
@@ -156,5 +165,57 @@ TEST(options_load_refuses_what_is_wrong_and_says_so)
 		CHECK(strstr(said, "wsbind thing: "));
 		CHECK(!strstr(said, "\xff"));
 		CHECK(!c);
+	}
+}
+
+TEST(options_help_is_made_of_the_rows)
+{
+	char text[1024] = "";
+	FILE *out = fmemopen(text, sizeof(text), "w");
+
+	options_print_help(&table, out);
+	fclose(out);
+	CHECK_STR(text, "usage: wsbind thing [--flag] [-t WORD] -c COUNT [--size BYTES] [FILE] "
+			"[--config FILE]\n"
+			"                    [--KEY=VALUE ...]\n"
+			"\n"
+			"Does things.\n"
+			"\n"
+			"  -f, --flag        says yes\n"
+			"  -t, --text WORD   a word\n"
+			"                    or none\n"
+			"  -c, --count N     how many\n"
+			"      --size BYTES  how large\n"
+			"      --help        print this text\n"
+			"\n"
+			"That is all.\n");
+}
+
+TEST(options_are_taken_one_by_one_for_who_words_it_himself)
+{
+	static const struct {
+		const char *arg;
+		enum option_outcome outcome;
+		int taken;
+	} cases[] = {
+		{"-f", OPTION_TAKEN, 1},           {"--port=1", OPTION_TAKEN, 1},
+		{"-h", OPTION_IS_HELP, 0},         {"file", OPTION_IS_OPERAND, 0},
+		{"-", OPTION_IS_OPERAND, 0},       {"--no-such-option", OPTION_IS_UNKNOWN, 0},
+		{"--text", OPTION_LACKS_VALUE, 0}, {"--flag=1", OPTION_TAKES_NO_VALUE, 0},
+		{"-c1", OPTION_IS_WRONG, 1},
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		char *const argv[] = {(char *)(uintptr_t)cases[i].arg, NULL};
+		struct config_source source = {0};
+		struct values v = {0};
+		char said[256] = "";
+		FILE *err = fmemopen(said, sizeof(said), "w");
+		int at = 0;
+
+		CHECK_EQ(options_take(&table, argv, &at, &v, &source, err), cases[i].outcome);
+		fclose(err);
+		CHECK_EQ(at, cases[i].taken);
+		CHECK_EQ(said[0] != '\0', cases[i].outcome == OPTION_IS_WRONG);
 	}
 }

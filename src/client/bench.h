@@ -1,7 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
 
-/* What the parts of `wsbind benchmark` share; for them and their tests alone. */
+/*
+ * A run of a benchmark: who takes part, what is counted, and how a kind of server is spoken to.
+ * benchmark.c reads the command line, bench_run.c runs, bench_report.c tells; each uses those
+ * behind it.
+ */
 
 #include <stdio.h>
 
@@ -11,8 +15,8 @@
 #include "containers/hist.h"
 #include "model/options.h"
 
-#define BENCH_SETTLE_NS (100 * NS_PER_MS) /* of silence before the first message */
-#define BENCH_SETTLE_MAX_NS (10 * NS_PER_S)
+#define BENCH_SILENCE_NS (100 * NS_PER_MS) /* of silence before the first message */
+#define BENCH_SILENCE_MAX_NS (10 * NS_PER_S)
 #define BENCH_ECHO_NS (5 * NS_PER_S)   /* for the first echo */
 #define BENCH_STALL_NS (10 * NS_PER_S) /* without a delivery, after which the run is over */
 #define BENCH_FLIGHT_MESSAGES 64ULL    /* of all publishers together, by default */
@@ -34,13 +38,12 @@ extern const struct option_table bench_option_table;
 
 enum bench_phase {
 	BENCH_CONNECTING,
-	BENCH_SETTLING, /* all are connected; greetings and notices arrive */
+	BENCH_AWAITING_SILENCE, /* all are connected; greetings and notices arrive */
 	BENCH_RUNNING,
 	BENCH_CLOSING,
 };
 
 struct bench;
-
 struct bench_member;
 
 /* How a kind of server is spoken to. */
@@ -68,7 +71,8 @@ struct WB_OWNER(loop) bench_member {
 	struct endpoint endpoint;
 	struct bench *bench;
 	uint32_t index;
-	uint32_t sent, share; /* messages; share is 0 for who only receives */
+	uint32_t sent;  /* messages */
+	uint32_t quota; /* that it is to send; 0 for who only receives */
 };
 
 struct WB_OWNER(loop) bench {
@@ -123,7 +127,7 @@ bool bench_is_throttled(const struct bench *b, uint64_t limit);
  */
 int bench_command(char **argv, const struct bench_dialect *dialect) WB_NODISCARD;
 
-/* bench_run.c */
+/* --------------------------------------------------------------------- bench_run.c */
 
 /**
  * bench_run() - connect, measure, close
@@ -146,7 +150,7 @@ void bench_fini(struct bench *b);
  */
 bool bench_arrived(struct bench_member *m, const uint8_t *data, size_t n);
 
-/* bench_report.c */
+/* ------------------------------------------------------------------ bench_report.c */
 
 /* Deliveries that there should have been of what was sent. */
 uint64_t bench_expected(const struct bench *b);

@@ -1,0 +1,356 @@
+/* SPDX-License-Identifier: MIT */
+#include "client/session.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/text.h"
+#include "client/client_show.h"
+#include "client/system.h"
+
+#define HEARTBEAT_NS (30 * NS_PER_S)
+#define SILENCE_NS (35 * NS_PER_S) /* then the server is pinged: its own pings are due by then */
+#define DEAD_NS (95 * NS_PER_S)    /* silence after which the connection is given up */
+#define END_TEXT 640
+
+typedef Websocket__WebSocketMessage message;
+
+static struct session *session_of(struct endpoint *e)
+{
+	return CONTAINER_OF(e, struct session, endpoint);
+}
+
+static struct wheel *session_wheel(struct session *s)
+{
+	return &s->group->loop->reactor.wheel;
+}
+
+/* ------------------------------------------------------------------------ words */
+
+static void WB_PRINTF(2, 0) session_print(const struct session *s, const char *format, va_list args)
+{
+	(void)fflush(stdout); /* so that both streams keep their order on a terminal */
+	fputs("wsbind client: ", stderr);
+	if (s->group->n > 1)
+		fprintf(stderr, "client %u: ", s->index);
+	vfprintf(stderr, format, args);
+	fputc('\n', stderr);
+}
+
+void session_report(struct session *s, const char *format, ...)
+{
+	struct session_group *g = s->group;
+	uint64_t now = clock_now_ns();
+	va_list args;
+
+	/* When the server of a thousand sessions goes, ten lines say it as well as a thousand. */
+	if (now - g->lines_since_ns >= NS_PER_S) {
+		g->lines_since_ns = now;
+		g->lines = 0;
+	}
+	if (g->lines++ >= SESSION_LINES)
+		return;
+	va_start(args, format);
+	session_print(s, format, args);
+	va_end(args);
+}
+
+/* ------------------------------------------------------------------------- ends */
+
+static void session_finish(struct session *s, int status)
+{
+	if (s->is_done)
+		return;
+	s->is_done = true;
+	wheel_del(session_wheel(s), &s->retry);
+	wheel_del(session_wheel(s), &s->heartbeat);
+	s->group->ops->done(s, status);
+}
+
+void session_stop(struct session *s)
+{
+	s->is_stopping = true;
+	if (s->endpoint.state == ENDPOINT_IDLE)
+		session_finish(s, 0);
+	else
+		endpoint_close(&s->endpoint, WS_CODE_NORMAL, "");
+}
+
+void session_fail(struct session *s, const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	session_print(s, format, args);
+	va_end(args);
+	/* Done before the connection is: what its end says can no longer turn this into a success.
+	 */
+	session_finish(s, 1);
+	if (s->endpoint.state != ENDPOINT_IDLE)
+		endpoint_close(&s->endpoint, WS_CODE_NORMAL, "");
+}
+
+/* Whether trying again cannot help: the request itself is refused. */
+static bool session_end_is_final(const struct endpoint_end *end)
+{
+	return end->kind == ENDPOINT_END_REFUSED && end->status >= 400 && end->status < 500 &&
+	       end->status != 408 && end->status != 425 && end->status != 429;
+}
+
+static void session_retry(struct session *s, const char *why)
+{
+	uint64_t delay_ns;
+	uint32_t random;
+
+	system_random_bytes(&random, sizeof(random));
+	if (!backoff_next(&s->backoff, random, &delay_ns)) {
+		session_fail(s, "%s; giving up after %" PRIu64 " more attempt%s", why,
+			     s->backoff.max_attempts, s->backoff.max_attempts == 1 ? "" : "s");
+		return;
+	}
+	/* The server knows when it is back; but no server keeps us away for more than the maximum.
+	 */
+	delay_ns = MIN(MAX(delay_ns, s->stay_away_ns), BACKOFF_MAX_NS);
+	s->stay_away_ns = 0;
+	session_report(s, "%s; attempt %" PRIu64 " of %" PRIu64 " in %.1f s", why,
+		       s->backoff.attempts, s->backoff.max_attempts, (double)delay_ns / NS_PER_S);
+	wheel_add(session_wheel(s), &s->retry, clock_now_ns() + delay_ns);
+}
+
+/* The address is the target's, of which an end knows nothing. */
+static void session_format_end(const struct session *s, const struct endpoint_end *end,
+			       char why[END_TEXT])
+{
+	if (end->kind == ENDPOINT_END_UNREACHABLE)
+		snprintf(why, END_TEXT, "cannot connect to %s: %s", s->group->loop->target->host,
+			 strerror(-end->error));
+	else
+		endpoint_end_format(why, END_TEXT, end);
+}
+
+static void session_closed(struct endpoint *e, const struct endpoint_end *end)
+{
+	struct session *s = session_of(e);
+	bool is_over = end->kind == ENDPOINT_END_CLOSED && close_code_find(end->code)->client_stops;
+	char why[END_TEXT];
+
+	wheel_del(session_wheel(s), &s->heartbeat);
+	s->is_accepted = false;
+	s->group->ops->closed(s);
+	/* Whoever wanted the end does not ask how it came about. */
+	if (s->is_done || s->is_stopping) {
+		session_finish(s, 0);
+		return;
+	}
+	session_format_end(s, end, why);
+	if (is_over && s->group->delivers_file) {
+		session_fail(s, "%s before the file was delivered", why);
+	} else if (is_over) {
+		session_report(s, "%s", why);
+		session_finish(s, 0);
+	} else if (session_end_is_final(end)) {
+		session_fail(s, "%s", why);
+	} else {
+		session_retry(s, why);
+	}
+}
+
+static void session_retry_due(struct wheel_timer *t)
+{
+	struct session *s = CONTAINER_OF(t, struct session, retry);
+
+	endpoint_connect(&s->endpoint);
+}
+
+/* ----------------------------------------------------------------------- sending */
+
+static void session_heartbeat_due(struct wheel_timer *t)
+{
+	struct session *s = CONTAINER_OF(t, struct session, heartbeat);
+	uint64_t now = clock_now_ns(), silent_ns = now - s->endpoint.last_read_ns;
+	struct msg_builder b;
+
+	if (silent_ns >= DEAD_NS) {
+		endpoint_abort(&s->endpoint, -ETIMEDOUT);
+		return;
+	}
+	msg_init_heartbeat(&b);
+	/* A full queue is a sign of life that waits already. */
+	(void)!endpoint_send_msg(&s->endpoint, &b);
+	if (silent_ns >= SILENCE_NS)
+		(void)!endpoint_send(&s->endpoint, WS_PING, NULL, 0);
+	wheel_add(session_wheel(s), t, now + HEARTBEAT_NS);
+}
+
+static void session_new_uuid(char out[SESSION_UUID_TEXT])
+{
+	uint8_t random[16];
+
+	system_random_bytes(random, sizeof(random));
+	uuid4_format(out, random);
+}
+
+int session_chat(struct session *s, const char *text)
+{
+	char id[SESSION_UUID_TEXT];
+	struct msg_builder b;
+	int r;
+
+	session_new_uuid(id);
+	msg_init_chat(&b, id, s->user, text, (int64_t)(clock_wall_ms() / 1000));
+	r = endpoint_send_msg(&s->endpoint, &b);
+	if (r == 0) {
+		s->sent++;
+		s->group->sent++;
+	}
+	return r;
+}
+
+/* The first message: who we are, and what we want acknowledged. */
+static void session_send_connect(struct session *s)
+{
+	char session_id[SESSION_UUID_TEXT], text[SESSION_UUID_TEXT];
+	struct msg_builder b;
+
+	session_new_uuid(session_id);
+	session_new_uuid(text);
+	(void)!uuid_parse(text, s->connect_id); /* it is one */
+	msg_init_control(&b, WEBSOCKET__CONTROL_TYPE__CONNECT);
+	msg_set_request_id(&b, s->connect_id, sizeof(s->connect_id));
+	msg_set_session_id(&b, session_id);
+	msg_set_capabilities(&b, s->group->delivers_file ? MSG_CAP_ACK : 0);
+	if (endpoint_send_msg(&s->endpoint, &b) < 0)
+		session_fail(s, "out of memory");
+}
+
+static void session_opened(struct endpoint *e)
+{
+	struct session *s = session_of(e);
+	char address[TARGET_ADDRESS_TEXT + 8];
+	const char *name = s->group->user;
+
+	backoff_reset(&s->backoff);
+	s->stay_away_ns = 0;
+	s->own_id[0] = '\0';
+	/* Several sessions under one name would look like one to everybody else. */
+	if (name && s->group->n > 1)
+		snprintf(s->user, sizeof(s->user), "%s-%u", name, s->index);
+	else if (name)
+		snprintf(s->user, sizeof(s->user), "%s", name);
+	else
+		snprintf(s->user, sizeof(s->user), "user-%s", endpoint_format_local(address, e));
+	session_send_connect(s);
+	wheel_add(session_wheel(s), &s->heartbeat, clock_now_ns() + HEARTBEAT_NS);
+	s->group->ops->opened(s);
+}
+
+/* ---------------------------------------------------------------------- receiving */
+
+/* The answer to our CONNECT: a file needs a server that acknowledges. */
+static void session_take_connect_answer(struct session *s, const Websocket__ControlMessage *control)
+{
+	unsigned caps = msg_caps_parse(control->capabilities, control->n_capabilities);
+	bool is_refused = control->type == WEBSOCKET__CONTROL_TYPE__ERROR;
+
+	/* Chat needs nothing of CONNECT, so it goes on where the server refuses that. */
+	if (is_refused && s->group->delivers_file) {
+		session_fail(s, "the server refuses CONNECT");
+	} else if (s->group->delivers_file && !(caps & MSG_CAP_ACK)) {
+		session_fail(s, "the server does not acknowledge messages (capability \"ack\"), "
+				"which sending a file needs");
+	} else {
+		s->is_accepted = true;
+		s->group->ops->accepted(s);
+	}
+}
+
+static bool session_is_answer_to(const message *m, const uint8_t id[16])
+{
+	return m->request_id.len == 16 && memcmp(m->request_id.data, id, 16) == 0;
+}
+
+static void session_take_control(struct session *s, const message *m)
+{
+	const Websocket__ControlMessage *control = m->control;
+	bool is_answer = control->type == WEBSOCKET__CONTROL_TYPE__ACKNOWLEDGE ||
+			 control->type == WEBSOCKET__CONTROL_TYPE__ERROR;
+
+	if (control->type == WEBSOCKET__CONTROL_TYPE__CONFIG)
+		snprintf(s->own_id, sizeof(s->own_id), "%s", control->session_id);
+	else if (client_is_own_disconnect(m, s->own_id))
+		s->stay_away_ns = control->reconnect_after_ms * NS_PER_MS;
+	else if (is_answer && !s->is_accepted && session_is_answer_to(m, s->connect_id))
+		session_take_connect_answer(s, control);
+	else if (is_answer)
+		s->group->ops->answered(s, m);
+}
+
+static void session_message(struct endpoint *e, uint8_t opcode, uint8_t *data, size_t n)
+{
+	struct session *s = session_of(e);
+	struct session_group *g = s->group;
+	enum msg_result r;
+	message *m;
+
+	g->received++;
+	if (opcode == WS_TEXT) {
+		if (g->shows_messages)
+			client_show_text(stdout, (const char *)data, n);
+		return;
+	}
+	/* Nobody keeps a message beyond this call: the next one is decoded into the same memory. */
+	arena_reset(&g->arena);
+	r = msg_decode(&g->arena, data, n, &m);
+	if (r != MSG_OK) {
+		session_report(s, "a message of %zu bytes is not understood: %s", n,
+			       msg_result_text(r));
+		return;
+	}
+	if (g->shows_messages)
+		client_show(stdout, m, s->own_id);
+	if (m->type == WEBSOCKET__MESSAGE_TYPE__CONTROL)
+		session_take_control(s, m);
+}
+
+static void session_pong(struct endpoint *e, const uint8_t *data, size_t n)
+{
+	struct session *s = session_of(e);
+
+	if (s->is_accepted)
+		s->group->ops->pong(s, data, n);
+}
+
+static void session_writable(struct endpoint *e)
+{
+	struct session *s = session_of(e);
+
+	if (s->is_accepted)
+		s->group->ops->writable(s);
+}
+
+void session_start(struct session *s, struct session_group *group, unsigned index)
+{
+	static const struct endpoint_ops ops = {
+		.opened = session_opened,
+		.message = session_message,
+		.pong = session_pong,
+		.writable = session_writable,
+		.closed = session_closed,
+	};
+
+	s->group = group;
+	s->index = index;
+	s->backoff = group->backoff;
+	wheel_timer_init(&s->retry, session_retry_due);
+	wheel_timer_init(&s->heartbeat, session_heartbeat_due);
+	endpoint_init(&s->endpoint, group->loop, &ops);
+	endpoint_connect(&s->endpoint);
+}
+
+void session_fini(struct session *s)
+{
+	endpoint_fini(&s->endpoint);
+}

@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+
+/*
+ * One client of `wsbind client`: its connections one after another. A session connects, sends
+ * CONNECT, keeps alive, and connects again with backoff, until its attempts are used up, the
+ * server closes with 1000, or it is stopped. Each ends in exactly one call of done().
+ *
+ * What the client is for is the command's: it hears of what happens through session_ops.
+ */
+
+#include "base/base.h"
+#include "client/backoff.h"
+#include "client/endpoint.h"
+#include "containers/mem.h"
+#include "io/reactor.h"
+#include "wire/msg.h"
+
+#define SESSION_UUID_TEXT 37
+#define SESSION_USER_TEXT 128
+
+struct session;
+
+/* What a session tells the command; all are required. Any may call any function of this file. */
+struct WB_FROZEN session_ops {
+	/* A connection is open, CONNECT is queued. */
+	void (*opened)(struct session *s);
+	/* The server answered CONNECT, and can what session_group asks for. */
+	void (*accepted)(struct session *s);
+	/* An ACKNOWLEDGE or ERROR that is no answer to CONNECT. */
+	void (*answered)(struct session *s, const Websocket__WebSocketMessage *m);
+	/* A pong to a ping that the command sent; not before accepted(). */
+	void (*pong)(struct session *s, const uint8_t *data, size_t n);
+	/* There is room again after ENDPOINT_E_FULL; not before accepted(). */
+	void (*writable)(struct session *s);
+	/* The connection is gone; another one may follow. */
+	void (*closed)(struct session *s);
+	/* The last call. @status: exit status that the command owes to this session. */
+	void (*done)(struct session *s, int status);
+};
+
+/* What the sessions of a command share, filled in before the first one starts. */
+struct WB_OWNER(loop) session_group {
+	struct endpoint_loop *loop;
+	const struct session_ops *ops WB_FROZEN;
+	const char *user WB_FROZEN;       /* NULL: user-ADDRESS:PORT */
+	struct backoff backoff WB_FROZEN; /* as each session begins */
+	size_t n WB_FROZEN;               /* sessions */
+	bool shows_messages WB_FROZEN;    /* prints what arrives */
+	/* The server has to acknowledge, and a Close before session_stop() is a failure. */
+	bool delivers_file WB_FROZEN;
+	struct arena arena;      /* of the message that is being looked at */
+	uint64_t sent, received; /* messages, since who shows them set them to 0 */
+	uint64_t lines_since_ns; /* when the second began in which lines were reported */
+	unsigned lines;          /* in that second */
+};
+
+struct WB_OWNER(loop) session {
+	struct endpoint endpoint;
+	struct session_group *group;
+	unsigned index; /* from 1 */
+	bool is_done;
+	bool is_stopping; /* the next end of a connection is a good one */
+	bool is_accepted; /* the server answered our CONNECT */
+	struct backoff backoff;
+	struct wheel_timer retry, heartbeat;
+	uint64_t stay_away_ns;          /* how long the server asks for; 0: it doesn't */
+	uint64_t sent;                  /* messages, for their text */
+	uint8_t connect_id[16];         /* request_id of our CONNECT */
+	char own_id[SESSION_UUID_TEXT]; /* as the server's CONFIG says; "" before */
+	char user[SESSION_USER_TEXT];
+};
+
+/* Starts a session (all-zero memory): it connects. */
+void session_start(struct session *s, struct session_group *group, unsigned index);
+
+/* Closes politely, or ends the waiting for another attempt; done() says 0 then. */
+void session_stop(struct session *s);
+
+/* Ends for good with a message and exit status 1. */
+void session_fail(struct session *s, const char *format, ...) WB_PRINTF(2, 3);
+
+/* Frees what an ended session has. */
+void session_fini(struct session *s);
+
+/* Sends a chat message. Return: as endpoint_send(). */
+int session_chat(struct session *s, const char *text) WB_NODISCARD;
+
+/*
+ * Prints a line to standard error, with the session's number if there are several; more than
+ * SESSION_LINES in a second are left out.
+ */
+#define SESSION_LINES 10
+void session_report(struct session *s, const char *format, ...) WB_PRINTF(2, 3);
