@@ -50,9 +50,9 @@ struct WB_VALUE protocol_published {
 struct protocol_published protocol_publish(struct hub *h, const char *channel, bool is_text,
 					   const uint8_t *p, size_t n);
 
-/* Queues an ERROR; @request may be NULL. For worker/transfer too. */
-void protocol_error(struct conn *c, const Websocket__WebSocketMessage *request, uint32_t code,
-		    const char *reason);
+/* Queues an ERROR; @request may be NULL. */
+void protocol_send_error(struct conn *c, const Websocket__WebSocketMessage *request, uint32_t code,
+			 const char *reason);
 
 /* Name of the channel of its path, NULL for an echo connection; conn's until it changes. */
 const char *protocol_path_channel(const struct conn *c);

@@ -437,7 +437,7 @@ TEST(slow_private_queue_counts_with_what_lags)
 	rig_settle(r);
 	for (int i = 0; i < 4; i++) {
 		CHECK_EQ(slow->conn->over_ns, 0);
-		protocol_error(slow->conn, NULL, 400, "test");
+		protocol_send_error(slow->conn, NULL, 400, "test");
 		rig_settle(r);
 	}
 	CHECK(slow->conn->over_ns != 0);

@@ -229,7 +229,7 @@ TEST(slow_skip_takes_the_oldest_of_all_channels)
 static void queue_errors(struct guest *g, unsigned n)
 {
 	for (; n > 0; n--)
-		protocol_error(g->conn, NULL, 400, "test");
+		protocol_send_error(g->conn, NULL, 400, "test");
 	rig_turn(g->rig);
 }
 
@@ -377,7 +377,7 @@ TEST(slow_log_memory_skips_until_it_fits)
 
 		memset(text, 'e', sizeof(text));
 		text[1023] = '\0';
-		protocol_error(b.slow->conn, NULL, 400, text);
+		protocol_send_error(b.slow->conn, NULL, 400, text);
 		rig_turn(r);
 	}
 	CHECK_EQ(b.slow->conn->state, CONN_CLOSING);

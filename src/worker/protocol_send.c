@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: MIT */
+#include <stdio.h>
+#include <string.h>
+#include <systemd/sd-id128.h>
+
+#include "base/text.h"
+#include "io/log.h"
+#include "worker/protocol_private.h"
+
+#define WELCOME_MAX 2048 /* with its placeholders filled in */
+
+/* ---------------------------------------------------------------------- at first */
+
+/* The welcome text with its placeholders filled in. */
+static void format_welcome(char *out, size_t cap, const char *text, const char *user,
+			   const char *id)
+{
+	size_t n = 0;
+
+	while (*text && n + 1 < cap) {
+		const char *value = strncmp(text, "{user}", 6) == 0 ? user
+				    : strncmp(text, "{id}", 4) == 0 ? id
+								    : NULL;
+		int put;
+
+		if (!value) {
+			out[n++] = *text++;
+			continue;
+		}
+		put = snprintf(out + n, cap - n, "%s", value);
+		n += MIN((size_t)put, cap - n - 1);
+		text += value == user ? 6 : 4;
+	}
+	out[n] = '\0';
+}
+
+void protocol_send_welcome(struct conn *c, const char *id)
+{
+	char user[CONN_USER_MAX], content[WELCOME_MAX], message_id[37];
+	struct msg_builder b;
+	sd_id128_t random;
+
+	if (!c->env->config->welcome[0])
+		return;
+	format_welcome(content, sizeof(content), c->env->config->welcome, conn_format_user(user, c),
+		       id);
+	/* Nobody refers to the welcome by its id: without random numbers it has a bad one. */
+	if (sd_id128_randomize(&random) < 0)
+		random = SD_ID128_NULL;
+	uuid4_format(message_id, random.bytes);
+	msg_init_chat(&b, message_id, "system", content, (int64_t)(clock_wall_ms() / 1000));
+	conn_send_msg(c, &b);
+}
+
+void protocol_send_config(struct conn *c, const char *id)
+{
+	struct msg_builder b;
+
+	msg_init_control(&b, WEBSOCKET__CONTROL_TYPE__CONFIG);
+	msg_set_session_id(&b, id);
+	msg_set_max_size(&b, (int32_t)MIN(c->env->config->max_message_size, (uint64_t)INT32_MAX));
+	msg_set_capabilities(&b, MSG_CAPS_ALL);
+	conn_send_msg(c, &b);
+}
+
+/* --------------------------------------------------------------------- as answers */
+
+void protocol_send_ack(struct conn *c, const message *request)
+{
+	struct msg_builder b;
+
+	msg_init_control(&b, WEBSOCKET__CONTROL_TYPE__ACKNOWLEDGE);
+	msg_set_request_of(&b, request);
+	METRIC_INC(c->env->metrics, acks_sent);
+	conn_send_msg(c, &b);
+}
+
+void protocol_send_capabilities(struct conn *c, const message *request)
+{
+	struct msg_builder b;
+
+	msg_init_control(&b, WEBSOCKET__CONTROL_TYPE__ACKNOWLEDGE);
+	msg_set_request_of(&b, request);
+	msg_set_capabilities(&b, c->caps);
+	METRIC_INC(c->env->metrics, acks_sent);
+	conn_send_msg(c, &b);
+}
+
+void protocol_send_error(struct conn *c, const message *request, uint32_t code, const char *reason)
+{
+	struct msg_builder b;
+
+	msg_init_control(&b, WEBSOCKET__CONTROL_TYPE__ERROR);
+	if (request)
+		msg_set_request_of(&b, request);
+	msg_set_code(&b, code);
+	msg_set_reason(&b, reason);
+	METRIC_INC(c->env->metrics, errors_sent);
+	conn_send_msg(c, &b);
+}
+
+/* Counted, and in the log under the event that an administrator looks for. */
+static void report_refusal(struct conn *c, enum log_event_id event, const char *setting,
+			   const char *what, const char *reason)
+{
+	char text[160];
+
+	METRIC_INC(c->env->metrics, message_errors);
+	snprintf(text, sizeof(text), "sent a message that is %s: %s", what, reason);
+	conn_log(c, LOG_INFO, event, setting, text);
+}
+
+void protocol_refuse(struct conn *c, const message *m, uint32_t code, const char *reason)
+{
+	report_refusal(c, EV_MESSAGE_ERROR, NULL, "refused", reason);
+	protocol_send_error(c, m, code, reason);
+}
+
+void protocol_refuse_result(struct conn *c, const message *m, uint32_t code, enum msg_result r)
+{
+	uint16_t close_code = msg_result_close_code(r);
+
+	report_refusal(c, EV_MESSAGE_ERROR, NULL, "not valid", msg_result_text(r));
+	/* The reason goes out before the Close: a Close has no room for the request it is about. */
+	protocol_send_error(c, m, code, msg_result_text(r));
+	if (close_code)
+		conn_close(c, close_code, msg_result_text(r));
+}
+
+void protocol_refuse_for_limit(struct conn *c, const message *m, uint32_t code, const char *setting)
+{
+	char reason[64];
+
+	/* The client learns the setting's name; the log says the same about the client. */
+	snprintf(reason, sizeof(reason), "past %s", setting);
+	report_refusal(c, EV_LIMIT_EXCEEDED, setting, "refused", reason);
+	protocol_send_error(c, m, code, reason);
+}
+
+/* ------------------------------------------------------------------------ at last */
+
+void protocol_say_goodbye(struct conn *c)
+{
+	uint64_t spread_ms = c->env->config->reconnect_window / NS_PER_MS;
+	struct msg_builder b;
+	uint32_t random = 0;
+	char id[37];
+
+	/* An echo connection understands WebSocket only: the Close says it all. */
+	if (!c->is_echo) {
+		sd_id128_t bits;
+
+		/* Each client at another time, or all of them would be back at once. */
+		if (spread_ms && sd_id128_randomize(&bits) >= 0)
+			memcpy(&random, bits.bytes, sizeof(random));
+		uuid4_format(id, c->id);
+		msg_init_control(&b, WEBSOCKET__CONTROL_TYPE__DISCONNECT);
+		msg_set_session_id(&b, id);
+		msg_set_reason(&b, "server is stopping");
+		msg_set_reconnect_after_ms(&b, (uint32_t)(random % (spread_ms + 1)));
+		conn_send_msg(c, &b);
+	}
+	conn_close(c, WS_CODE_SERVICE_RESTART, NULL);
+}
