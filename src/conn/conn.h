@@ -42,6 +42,7 @@
 #include "model/config.h"
 #include "model/metrics.h"
 #include "wire/frame.h"
+#include "wire/grant.h"
 
 struct channel;
 struct conn;
@@ -379,6 +380,6 @@ const char *conn_left_path_channel(const struct conn *c);
 void conn_set_left_path_channel(struct conn *c, const char *channel);
 
 /* Its user id: who its grant says it is, else "user-ADDR:PORT". @out has CONN_USER_MAX bytes. */
-#define CONN_USER_MAX (TOKEN_USER_MAX + 1)
+#define CONN_USER_MAX (GRANT_USER_MAX + 1)
 static_assert(CONN_USER_MAX >= SOCK_ADDRESS_MAX + 8, "either fits");
 char *conn_format_user(char *out, const struct conn *c);

@@ -5,6 +5,7 @@
 
 #include "conn/conn_private.h"
 #include "wire/proxy.h"
+#include "wire/token.h"
 #include "wire/upgrade.h"
 
 /* clang-format off */
@@ -176,9 +177,9 @@ static bool authorize(struct conn *c, const struct http_request *request, struct
 	char name[TLS_NAME_MAX];
 
 	if (transport_is_tls(&c->transport) && config->tls_client_ca[0]) {
-		if (!transport_client_name(&c->transport, name) || !token_is_user_id(name))
+		if (!transport_client_name(&c->transport, name) || !grant_is_user_id(name))
 			return refuse_auth(c, "its certificate has no name that can be used");
-		c->grant = grant_new(name);
+		c->grant = grant_new(name, 0, 0);
 		if (!c->grant)
 			return refuse_auth(c, "out of memory");
 	}

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/text.h"
+#include "io/file.h"
 
 /* ------------------------------------------------------------------------- making */
 
@@ -95,7 +96,7 @@ int policy_new(struct config *config, const struct policy *before, struct policy
 		r = read_pairs(p, before, ret_key, why);
 	if (r == 0 && config->auth == AUTH_JWT) {
 		*ret_key = "jwt_key_file";
-		r = token_keys_new(config->jwt_key_file, &p->keys, why);
+		r = token_keys_new(config->jwt_key_file, file_read, &p->keys, why);
 	}
 	if (r) {
 		policy_unref(p);

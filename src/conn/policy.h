@@ -12,7 +12,7 @@
 #include "io/tls.h"
 #include "model/config.h"
 #include "wire/http.h"
-#include "wire/token.h"
+#include "wire/token_keys.h"
 
 #define POLICY_WHY_MAX (TLS_WHY_MAX + 100)
 

@@ -6,6 +6,7 @@
 
 #include "base/clock.h"
 #include "base/text.h"
+#include "io/file.h"
 #include "model/options.h"
 #include "wire/token.h"
 
@@ -51,7 +52,7 @@ static int token_print(const struct token_options *o, const char *files)
 	struct token_claims claims = {
 		.sub = o->sub, .channels = o->channels, .may_publish = !o->is_receive_only};
 	struct token_keys *keys;
-	char why[TOKEN_WHY_MAX];
+	char why[TOKEN_KEYS_WHY_MAX];
 	uint64_t lifetime_ns;
 	char *token;
 
@@ -63,7 +64,7 @@ static int token_print(const struct token_options *o, const char *files)
 		claims.expires_s = clock_wall_ms() / 1000 + lifetime_ns / NS_PER_S;
 	if (!files[0])
 		return token_fail("no key: set jwt_key_file, or use --key", "");
-	if (token_keys_new(files, &keys, why) < 0)
+	if (token_keys_new(files, file_read, &keys, why) < 0)
 		return token_fail(why, "");
 	token = token_make(keys, &claims);
 	token_keys_free(keys);

@@ -2,68 +2,30 @@
 /* Tokens: what is granted by good ones, and every way in which bad ones are tried. */
 #include "wire/token.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <jansson.h>
 #include <openssl/evp.h>
 #include <openssl/hmac.h>
-#include <openssl/pem.h>
-#include <openssl/pkcs12.h>
-#include <openssl/x509.h>
 #include <stdio.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
+#include "io/file.h"
+#include "key-file.h"
 #include "test.h"
 
 #define NOW 1700000000ULL
 #define SECRET "0123456789abcdef0123456789abcdef"
 
-/* A file in memory, with a path that others can open. */
-struct file {
-	int fd;
-	char path[64];
-};
-
-static struct file file_of(const void *content, size_t n)
-{
-	struct file f = {.fd = memfd_create("key", MFD_CLOEXEC)};
-
-	CHECK(f.fd >= 0);
-	CHECK_EQ(write(f.fd, content, n), n);
-	snprintf(f.path, sizeof(f.path), "/proc/self/fd/%d", f.fd);
-	return f;
-}
-
-static struct file file_of_key(EVP_PKEY *pkey, bool is_private)
-{
-	BIO *bio = BIO_new(BIO_s_mem());
-	struct file f;
-	char *text;
-	long n;
-
-	CHECK_EQ(is_private ? PEM_write_bio_PrivateKey(bio, pkey, NULL, NULL, 0, NULL, NULL)
-			    : PEM_write_bio_PUBKEY(bio, pkey),
-		 1);
-	n = BIO_get_mem_data(bio, &text);
-	f = file_of(text, (size_t)n);
-	BIO_free(bio);
-	return f;
-}
-
 static struct token_keys *keys_of(const char *files)
 {
-	char why[TOKEN_WHY_MAX];
+	char why[TOKEN_KEYS_WHY_MAX];
 	struct token_keys *keys = NULL;
 
-	if (token_keys_new(files, &keys, why))
+	if (token_keys_new(files, file_read, &keys, why))
 		fail_msg("%s", why);
 	return keys;
 }
 
 static struct token_keys *keys_of_secret(void)
 {
-	struct file f = file_of(SECRET "\n", strlen(SECRET) + 1);
+	struct key_file f = key_file_of(SECRET "\n", strlen(SECRET) + 1);
 	struct token_keys *keys = keys_of(f.path);
 
 	close(f.fd);
@@ -175,8 +137,8 @@ TEST(token_that_wsbind_makes_is_good_for_each_kind_of_key)
 			     EVP_PKEY_Q_keygen(NULL, NULL, "ED25519")};
 
 	for (size_t i = 0; i < ARRAY_LEN(pkeys); i++) {
-		struct file private = file_of_key(pkeys[i], true);
-		struct file public = file_of_key(pkeys[i], false);
+		struct key_file private = key_file_of_pkey(pkeys[i], true);
+		struct key_file public = key_file_of_pkey(pkeys[i], false);
 		struct token_keys *signing = keys_of(private.path);
 		struct token_keys *verifying = keys_of(public.path);
 		const struct token_claims claims = {.sub = "alice", .expires_s = NOW + 10};
@@ -202,7 +164,7 @@ TEST(token_that_wsbind_makes_is_good_for_each_kind_of_key)
 TEST(token_of_another_algorithm_than_the_keys_is_refused)
 {
 	EVP_PKEY *rsa = EVP_RSA_gen(2048);
-	struct file public = file_of_key(rsa, false);
+	struct key_file public = key_file_of_pkey(rsa, false);
 	struct token_keys *keys = keys_of(public.path), *secret = keys_of_secret();
 	char pem[2048];
 	ssize_t n = pread(public.fd, pem, sizeof(pem), 0);
@@ -312,29 +274,11 @@ TEST(token_with_claims_that_mean_nothing_is_refused)
 	CHECK_EQ(judge(keys, sign("{\"sub\":\"a\",\"sub\":\"b\"}")), TOKEN_E_MALFORMED);
 	CHECK_EQ(judge(keys, sign("{\"sub\":\"a\\u0000b\"}")), TOKEN_E_MALFORMED);
 	CHECK_EQ(judge(keys, sign("not JSON")), TOKEN_E_MALFORMED);
-	snprintf(claims, sizeof(claims), "{\"sub\":\"%0*d\"}", TOKEN_USER_MAX, 0);
+	snprintf(claims, sizeof(claims), "{\"sub\":\"%0*d\"}", GRANT_USER_MAX, 0);
 	CHECK_EQ(judge(keys, sign(claims)), TOKEN_OK);
-	snprintf(claims, sizeof(claims), "{\"sub\":\"%0*d\"}", TOKEN_USER_MAX + 1, 0);
+	snprintf(claims, sizeof(claims), "{\"sub\":\"%0*d\"}", GRANT_USER_MAX + 1, 0);
 	CHECK_EQ(judge(keys, sign(claims)), TOKEN_E_CLAIMS);
 	token_keys_free(keys);
-}
-
-TEST(token_user_ids)
-{
-	static const char *const good[] = {"a",       "alice",  "Alice B.",
-					   "system2", "System", "\xc3\xa4"};
-	static const char *const wrong[] = {"",        "system", "\n",    "alice\n", "a\tb",
-					    "\x1b[2J", "a\r\nb", "a\x7f", "\x01"};
-	char text[TOKEN_USER_MAX + 2] = "";
-
-	for (size_t i = 0; i < ARRAY_LEN(good); i++)
-		CHECK(token_is_user_id(good[i]));
-	for (size_t i = 0; i < ARRAY_LEN(wrong); i++)
-		CHECK(!token_is_user_id(wrong[i]));
-	memset(text, 'x', TOKEN_USER_MAX);
-	CHECK(token_is_user_id(text));
-	text[TOKEN_USER_MAX] = 'x';
-	CHECK(!token_is_user_id(text));
 }
 
 TEST(token_with_a_header_that_means_nothing_is_refused)
@@ -379,7 +323,8 @@ TEST(token_past_its_size_is_refused)
 
 TEST(token_names_its_key_where_there_are_several)
 {
-	struct file a = file_of(SECRET, 32), b = file_of("fedcba9876543210fedcba9876543210", 32);
+	struct key_file a = key_file_of(SECRET, 32),
+			b = key_file_of("fedcba9876543210fedcba9876543210", 32);
 	char files[200];
 	struct token_keys *keys, *one;
 	static const char *const tricks[] = {"c", "", "a b", "../../dev/null", "a\\u0000", "A"};
@@ -410,273 +355,4 @@ TEST(token_names_its_key_where_there_are_several)
 	token_keys_free(one);
 	close(a.fd);
 	close(b.fd);
-}
-
-TEST(token_keys_that_are_no_good_are_named)
-{
-	EVP_PKEY *weak = EVP_RSA_gen(1024), *curve = EVP_EC_gen("P-384");
-	struct file files[] = {file_of("short", 5), file_of("", 0), file_of_key(weak, false),
-			       file_of_key(curve, false),
-			       file_of("-----BEGIN PUBLIC KEY-----\nno\n", 30)};
-	struct token_keys *keys = NULL;
-	char why[TOKEN_WHY_MAX], both[200];
-
-	for (size_t i = 0; i < ARRAY_LEN(files); i++) {
-		CHECK_EQ(token_keys_new(files[i].path, &keys, why), -EINVAL);
-		CHECK(strncmp(why, files[i].path, strlen(files[i].path)) == 0);
-	}
-	CHECK_EQ(token_keys_new("/no/such/file", &keys, why), -EINVAL);
-	CHECK_STR(why, "/no/such/file: No such file or directory");
-	CHECK_EQ(token_keys_new("  ", &keys, why), -EINVAL);
-	CHECK_EQ(write(files[0].fd, SECRET, 32), 32);
-	snprintf(both, sizeof(both), "a=%s a=%s", files[0].path, files[0].path);
-	CHECK_EQ(token_keys_new(both, &keys, why), -EINVAL);
-	CHECK(strstr(why, "another key has this kid"));
-	for (size_t i = 0; i < ARRAY_LEN(files); i++)
-		close(files[i].fd);
-	EVP_PKEY_free(weak);
-	EVP_PKEY_free(curve);
-}
-
-/* ------------------------------------------------------------------- forms of keys */
-
-static int load_file(const void *content, size_t n, char why[TOKEN_WHY_MAX])
-{
-	struct file f = file_of(content, n);
-	struct token_keys *keys = NULL;
-	int r = token_keys_new(f.path, &keys, why);
-
-	CHECK_EQ(r == 0, keys != NULL);
-	token_keys_free(keys);
-	close(f.fd);
-	return r;
-}
-
-static void check_form(const void *content, size_t n, const char *form)
-{
-	char why[TOKEN_WHY_MAX], words[100];
-
-	snprintf(words, sizeof(words),
-		 ": a key in another form (%s): PEM is expected, or a raw secret", form);
-	CHECK_EQ(load_file(content, n, why), -EINVAL);
-	if (!strstr(why, words))
-		fail_msg("%s has no %s", why, words);
-}
-
-/* What OpenSSL wrote to *@p, which is freed: as it is, with a newline behind it, in base64. */
-static void check_der(uint8_t **p, int n)
-{
-	uint8_t *der = *p;
-	uint8_t *text = malloc((size_t)n * 2 + 10), *lines = malloc((size_t)n * 2 + 100);
-	EVP_ENCODE_CTX *ctx = EVP_ENCODE_CTX_new();
-	int len, rest;
-
-	CHECK(n > 0 && text && lines);
-	check_form(der, (size_t)n, "DER");
-	memcpy(text, der, (size_t)n);
-	text[n] = '\n';
-	check_form(text, (size_t)n + 1, "DER");
-	len = EVP_EncodeBlock(text, der, n);
-	check_form(text, (size_t)len, "DER in base64");
-	EVP_EncodeInit(ctx);
-	CHECK_EQ(EVP_EncodeUpdate(ctx, lines, &len, der, n), 1);
-	EVP_EncodeFinal(ctx, lines + len, &rest);
-	check_form(lines, (size_t)len + (size_t)rest, "DER in base64");
-	EVP_ENCODE_CTX_free(ctx);
-	free(text);
-	free(lines);
-	OPENSSL_free(der);
-	*p = NULL;
-}
-
-static X509 *certificate_of(EVP_PKEY *pkey)
-{
-	X509 *x = X509_new();
-
-	X509_set_version(x, 2);
-	ASN1_INTEGER_set(X509_get_serialNumber(x), 1);
-	X509_gmtime_adj(X509_getm_notBefore(x), 0);
-	X509_gmtime_adj(X509_getm_notAfter(x), 86400);
-	X509_set_pubkey(x, pkey);
-	X509_NAME_add_entry_by_txt(X509_get_subject_name(x), "CN", MBSTRING_UTF8,
-				   (const uint8_t *)"issuer", -1, -1, 0);
-	X509_set_issuer_name(x, X509_get_subject_name(x));
-	CHECK(X509_sign(x, pkey, EVP_PKEY_is_a(pkey, "ED25519") ? NULL : EVP_sha256()) > 0);
-	return x;
-}
-
-TEST(token_keys_in_der_are_no_secrets)
-{
-	EVP_PKEY *pkeys[] = {EVP_RSA_gen(2048), EVP_EC_gen("P-256"), EVP_EC_gen("P-521"),
-			     EVP_PKEY_Q_keygen(NULL, NULL, "ED25519")};
-
-	for (size_t i = 0; i < ARRAY_LEN(pkeys); i++) {
-		PKCS8_PRIV_KEY_INFO *info = EVP_PKEY2PKCS8(pkeys[i]);
-		X509_SIG *locked =
-			PKCS8_encrypt(-1, EVP_aes_256_cbc(), "pass", 4, NULL, 0, 0, info);
-		X509 *certificate = certificate_of(pkeys[i]);
-		uint8_t *der = NULL;
-
-		check_der(&der, i2d_PUBKEY(pkeys[i], &der));
-		check_der(&der, i2d_X509(certificate, &der));
-		check_der(&der, i2d_PKCS8_PRIV_KEY_INFO(info, &der));
-		check_der(&der, i2d_X509_SIG(locked, &der));
-		check_der(&der, i2d_PrivateKey(pkeys[i], &der)); /* of its own type */
-		if (i == 0)
-			check_der(&der, i2d_PublicKey(pkeys[i], &der)); /* PKCS #1 */
-		X509_SIG_free(locked);
-		PKCS8_PRIV_KEY_INFO_free(info);
-		X509_free(certificate);
-		EVP_PKEY_free(pkeys[i]);
-	}
-}
-
-TEST(token_keys_in_json_and_of_ssh_are_no_secrets)
-{
-	static const char *const json[] = {
-		"{\"kty\":\"RSA\",\"n\":\"public-public-public\",\"e\":\"AQAB\"}",
-		"{\"keys\":[{\"kty\":\"EC\",\"crv\":\"P-256\",\"x\":\"AA\",\"y\":\"AA\"}]}\n",
-		" \r\n\t{ \"kty\" : \"OKP\", \"crv\" : \"Ed25519\", \"x\" : \"AAAA\" }\n\n",
-		"[{\"kty\":\"oct\",\"k\":\"0123456789abcdef0123456789abcdef\"}]",
-		"\xef\xbb\xbf{\"keys\":[{\"kty\":\"RSA\",\"n\":\"AA\",\"e\":\"AQAB\"}]}",
-		"{\"kty\":\"RSA\",\"n\":\"AA\",\"e\":\"AQAB\"}\n{\"kty\":\"RSA\",\"n\":\"BB\"}\n",
-	};
-	static const char *const ssh[] = {
-		"ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAABgQC7 alice@example.org\n",
-		"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ0k\n",
-		"\nssh-dss AAAAB3NzaC1kc3MAAACBAKF\n",
-		"ecdsa-sha2-nistp256 AAAAE2VjZHNhLXNoYTItbmlzdHAyNTYAAAAI alice\n",
-		"sk-ssh-ed25519@openssh.com AAAAGnNrLXNzaC1lZDI1NTE5QG9w\n",
-		"---- BEGIN SSH2 PUBLIC KEY ----\nAAAAB3NzaC1yc2E\n---- END SSH2 PUBLIC KEY ----\n",
-	};
-
-	for (size_t i = 0; i < ARRAY_LEN(json); i++)
-		check_form(json[i], strlen(json[i]), "JSON");
-	for (size_t i = 0; i < ARRAY_LEN(ssh); i++)
-		check_form(ssh[i], strlen(ssh[i]), "that of SSH");
-}
-
-static void check_secret(const void *content, size_t n)
-{
-	char why[TOKEN_WHY_MAX];
-
-	if (load_file(content, n, why))
-		fail_msg("%s", why);
-}
-
-TEST(token_secrets_that_only_look_like_keys_are_secrets)
-{
-	static const char *const text[] = {
-		"{0123456789abcdef0123456789abcdef}",
-		"{}0123456789abcdef0123456789abcdef",
-		"[]0123456789abcdef0123456789abcdef",
-		"[1,2]3456789abcdef0123456789abcdef",
-		"\"0123456789abcdef0123456789abcdef\"",
-		"ssh-0123456789abcdef0123456789abcdef",
-		"ecdsa-and-ssh-have-nothing-to-do-with-it",
-		"secret AAAA0123456789abcdef0123456789",
-		"----BEGIN 0123456789abcdef0123456789",
-		"MIIB0123456789abcdef0123456789abcdef",
-		"MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE",
-		"dGhpcyBpcyBhIHNlY3JldCBpbiBiYXNlNjQgYXMgb3BlbnNzbCByYW5kIG1ha2VzIGl0",
-		"000000000000000000000000000000000000000000000000000000000000",
-		"                                                                ",
-		"\x30\x22\x04\x10 2 octet strings\x04\x0e" /* fills its SEQUENCE, but is no key */
-		"0123456789abcd",
-		"\x30\x27\x30\x25 one alone is no key either, so there",
-	};
-	static const uint8_t zeros[64];
-	uint64_t seed = 1; /* the same ones each time: one of millions may well be DER */
-
-	for (size_t i = 0; i < ARRAY_LEN(text); i++)
-		check_secret(text[i], strlen(text[i]));
-	check_secret(zeros, sizeof(zeros));
-	for (int round = 0; round < 3000; round++) {
-		uint8_t random[100];
-
-		for (size_t i = 0; i < sizeof(random); i++)
-			random[i] = (uint8_t)(test_random(&seed) >> 32);
-		random[0] = round % 2 ? 0x30 : random[0];
-		check_secret(random, TOKEN_SECRET_MIN + 1 + (size_t)round % 68); /* perhaps \n */
-	}
-}
-
-/* ----------------------------------------------------------------------- patterns */
-
-static bool allows(const char *pattern, const char *channel)
-{
-	char claims[300];
-	struct grant *g;
-	bool r;
-
-	snprintf(claims, sizeof(claims), "{\"sub\":\"a\",\"channels\":[\"%s\"]}", pattern);
-	g = granted(claims);
-	r = grant_allows(g, channel);
-	free(g);
-	return r;
-}
-
-TEST(token_patterns)
-{
-	static const struct {
-		const char *pattern, *yes, *no;
-	} row[] = {
-		{"", "", "a"},
-		{"*", "room", "a/b"},
-		{"*", "", "/"},
-		{"**", "a/b/c", NULL},
-		{"room/*", "room/7", "room/7/8"},
-		{"room/*", "room/", "room"},
-		{"room/**", "room/7/8", "rooms"},
-		{"*/7", "room/7", "a/room/7"},
-		{"**/7", "a/room/7", "7"},
-		{"a*c", "abbc", "ab/c"},
-		{"a**c", "ab/c", "ab/d"},
-		{"a*b*c", "a1b2b3c", "a1c2b"},
-		{"**a*", "x/y/ab", "x/a/b"},
-		{"**/a/*", "x/a/b/a/c", "x/a/b/c"},
-		{"*a*a*a*", "bababa", "baba"},
-		{"room.7", "room.7", "roomx7"},
-	};
-
-	for (size_t i = 0; i < ARRAY_LEN(row); i++) {
-		CHECK(allows(row[i].pattern, row[i].yes));
-		CHECK(!row[i].no || !allows(row[i].pattern, row[i].no));
-	}
-}
-
-/* The same by trying everything. */
-static bool naive(const char *p, const char *t)
-{
-	bool is_wide = p[0] == '*' && p[1] == '*';
-
-	if (!*p)
-		return !*t;
-	if (*p != '*')
-		return *p == *t && naive(p + 1, t + 1);
-	for (;; t++) {
-		if (naive(p + 1 + is_wide, t))
-			return true;
-		if (!*t || (!is_wide && *t == '/'))
-			return false;
-	}
-}
-
-TEST(token_patterns_agree_with_trying_everything)
-{
-	uint64_t seed = test_seed();
-
-	for (int round = 0; round < 3000; round++) {
-		char pattern[9] = "", text[9] = "";
-		size_t p = test_random(&seed) % 8, t = test_random(&seed) % 8;
-
-		for (size_t i = 0; i < p; i++)
-			pattern[i] = "ab/**"[test_random(&seed) % 5];
-		for (size_t i = 0; i < t; i++)
-			text[i] = "ab/"[test_random(&seed) % 3];
-		/* Three stars in a row are a wide one and a narrow one: as the matcher reads them.
-		 */
-		if (allows(pattern, text) != naive(pattern, text))
-			fail_msg("pattern %s, channel %s", pattern, text);
-	}
 }

@@ -1,0 +1,327 @@
+/* SPDX-License-Identifier: MIT */
+#include "wire/token_key.h"
+
+#include <ctype.h>
+#include <jansson.h>
+#include <openssl/asn1.h>
+#include <openssl/bio.h>
+#include <openssl/core_names.h>
+#include <openssl/crypto.h>
+#include <openssl/ec.h>
+#include <openssl/err.h>
+#include <openssl/evp.h>
+#include <openssl/hmac.h>
+#include <openssl/pem.h>
+#include <string.h>
+
+#define RSA_MIN_BITS 2048
+#define ES256_PART 32 /* bytes of r, and of s: RFC 7518 section 3.4 */
+#define HS256_BYTES 32
+
+/* ------------------------------------------------------------------------ PEM keys */
+
+static bool pkey_is_on_p256(const EVP_PKEY *pkey)
+{
+	char group[64] = "";
+
+	return EVP_PKEY_get_utf8_string_param(pkey, OSSL_PKEY_PARAM_GROUP_NAME, group,
+					      sizeof(group), NULL) == 1 &&
+	       strcmp(group, "prime256v1") == 0;
+}
+
+/* A private key has its public one in it: `wsbind token` signs with it, the server verifies. */
+static EVP_PKEY *pkey_read_pem(const uint8_t *p, size_t n)
+{
+	BIO *bio = BIO_new_mem_buf(p, (int)n);
+	EVP_PKEY *pkey;
+
+	if (!bio)
+		return NULL;
+	pkey = PEM_read_bio_PUBKEY(bio, NULL, NULL, NULL);
+	if (!pkey) {
+		(void)BIO_reset(bio);
+		pkey = PEM_read_bio_PrivateKey(bio, NULL, NULL, NULL);
+	}
+	BIO_free(bio);
+	return pkey;
+}
+
+/* The type of the key decides the algorithm, once and for all. */
+static enum token_key_result key_load_pem(struct token_key *k, const uint8_t *p, size_t n)
+{
+	k->pkey = pkey_read_pem(p, n);
+	if (!k->pkey)
+		return TOKEN_KEY_E_PEM;
+	if (EVP_PKEY_is_a(k->pkey, "RSA")) {
+		k->algorithm = TOKEN_RS256;
+		return EVP_PKEY_get_bits(k->pkey) < RSA_MIN_BITS ? TOKEN_KEY_E_RSA_BITS
+								 : TOKEN_KEY_OK;
+	}
+	if (EVP_PKEY_is_a(k->pkey, "EC")) {
+		k->algorithm = TOKEN_ES256;
+		return pkey_is_on_p256(k->pkey) ? TOKEN_KEY_OK : TOKEN_KEY_E_CURVE;
+	}
+	k->algorithm = TOKEN_EDDSA;
+	return EVP_PKEY_is_a(k->pkey, "ED25519") ? TOKEN_KEY_OK : TOKEN_KEY_E_ALGORITHM;
+}
+
+/* ------------------------------------------------------------------------- secrets */
+
+/* A SEQUENCE that begins with another or with a number: so do keys, certificates, bundles. */
+static bool is_der(const uint8_t *p, size_t n)
+{
+	ASN1_SEQUENCE_ANY *parts = d2i_ASN1_SEQUENCE_ANY(NULL, &p, (long)n);
+	int first = V_ASN1_UNDEF;
+
+	if (sk_ASN1_TYPE_num(parts) > 1)
+		first = sk_ASN1_TYPE_value(parts, 0)->type;
+	sk_ASN1_TYPE_pop_free(parts, ASN1_TYPE_free);
+	ERR_clear_error();
+	return first == V_ASN1_SEQUENCE || first == V_ASN1_INTEGER;
+}
+
+/* What is left of PEM without its first and last line. */
+static bool is_base64_of_der(const uint8_t *p, size_t n)
+{
+	EVP_ENCODE_CTX *ctx = EVP_ENCODE_CTX_new();
+	uint8_t *der = malloc(n + 1);
+	int len = 0, rest = 0;
+	bool is_one = false;
+
+	if (ctx && der) {
+		EVP_DecodeInit(ctx);
+		is_one = EVP_DecodeUpdate(ctx, der, &len, p, (int)n) >= 0 &&
+			 EVP_DecodeFinal(ctx, der + len, &rest) == 1 &&
+			 is_der(der, (size_t)len + (size_t)rest);
+	}
+	/* It may be a secret after all, that only looked like base64. */
+	if (der)
+		OPENSSL_cleanse(der, n + 1);
+	free(der);
+	EVP_ENCODE_CTX_free(ctx);
+	return is_one;
+}
+
+/* A JSON Web Key (RFC 7517), a set of them or a list. */
+static bool is_json(const uint8_t *p, size_t n)
+{
+	json_t *v = json_loadb((const char *)p, n, JSON_DISABLE_EOF_CHECK, NULL);
+	bool is_one = json_object_size(v) > 0 || json_object_size(json_array_get(v, 0)) > 0;
+
+	json_decref(v);
+	return is_one;
+}
+
+static bool begins_with(const uint8_t *p, size_t n, const char *word)
+{
+	return n >= strlen(word) && memcmp(p, word, strlen(word)) == 0;
+}
+
+/* A public key of SSH: a line of OpenSSH ("ssh-rsa AAAA…"), or RFC 4716. */
+static bool is_ssh(const uint8_t *p, size_t n)
+{
+	return begins_with(p, n, "---- BEGIN ") ||
+	       ((begins_with(p, n, "ssh-") || begins_with(p, n, "ecdsa-") ||
+		 begins_with(p, n, "sk-")) &&
+		memmem(p, n, " AAAA", 5));
+}
+
+/* Whether it is a key in another form than PEM, which others may know. TOKEN_KEY_OK: no. */
+static enum token_key_result key_other_form(const uint8_t *p, size_t n)
+{
+	static const char byte_order_mark[] = "\xef\xbb\xbf";
+
+	if (is_der(p, n))
+		return TOKEN_KEY_E_DER;
+	/* Text may have something in front that its readers pass over. */
+	if (begins_with(p, n, byte_order_mark)) {
+		p += strlen(byte_order_mark);
+		n -= strlen(byte_order_mark);
+	}
+	while (n > 0 && isspace(*p)) {
+		p++;
+		n--;
+	}
+	if (is_base64_of_der(p, n))
+		return TOKEN_KEY_E_DER_BASE64;
+	if (is_json(p, n))
+		return TOKEN_KEY_E_JSON;
+	return is_ssh(p, n) ? TOKEN_KEY_E_SSH : TOKEN_KEY_OK;
+}
+
+static enum token_key_result key_load_secret(struct token_key *k, const uint8_t *p, size_t n)
+{
+	enum token_key_result r = key_other_form(p, n);
+
+	if (r != TOKEN_KEY_OK)
+		return r;
+	/* Editors and echo(1) leave one; who wants it in the secret writes two. */
+	if (n > 0 && p[n - 1] == '\n')
+		n--;
+	if (n < TOKEN_KEY_SECRET_MIN)
+		return TOKEN_KEY_E_SHORT;
+	k->algorithm = TOKEN_HS256;
+	k->secret = malloc(n);
+	if (!k->secret)
+		return TOKEN_KEY_E_MEMORY;
+	memcpy(k->secret, p, n);
+	k->secret_n = n;
+	return TOKEN_KEY_OK;
+}
+
+/* ------------------------------------------------------------------------- the key */
+
+enum token_key_result token_key_load(struct token_key *k, const uint8_t *p, size_t n)
+{
+	static const char pem[] = "-----BEGIN ";
+	enum token_key_result r;
+
+	if (n > 0 && memmem(p, n, pem, strlen(pem)))
+		r = key_load_pem(k, p, n);
+	else
+		r = key_load_secret(k, p, n);
+	/* What OpenSSL complained of would be taken for the failure of something later. */
+	ERR_clear_error();
+	return r;
+}
+
+void token_key_fini(struct token_key *k)
+{
+	EVP_PKEY_free(k->pkey);
+	if (k->secret)
+		OPENSSL_cleanse(k->secret, k->secret_n);
+	free(k->secret);
+	*k = (struct token_key){0};
+}
+
+const char *token_key_result_text(enum token_key_result r)
+{
+#define OTHER_FORM(name) "a key in another form (" name "): PEM is expected, or a raw secret"
+	static const char *const text[TOKEN_KEY_N_RESULTS] = {
+		[TOKEN_KEY_OK] = "a key",
+		[TOKEN_KEY_E_PEM] = "no PEM key that can be read",
+		[TOKEN_KEY_E_RSA_BITS] = "an RSA key needs 2048 bits",
+		[TOKEN_KEY_E_CURVE] = "an EC key has to be on the curve P-256",
+		[TOKEN_KEY_E_ALGORITHM] = "not a key for RS256, ES256 or EdDSA",
+		[TOKEN_KEY_E_DER] = OTHER_FORM("DER"),
+		[TOKEN_KEY_E_DER_BASE64] = OTHER_FORM("DER in base64"),
+		[TOKEN_KEY_E_JSON] = OTHER_FORM("JSON"),
+		[TOKEN_KEY_E_SSH] = OTHER_FORM("that of SSH"),
+		[TOKEN_KEY_E_SHORT] = "a secret needs 32 bytes",
+		[TOKEN_KEY_E_MEMORY] = "out of memory",
+	};
+
+	return text[r];
+}
+
+const char *token_key_algorithm(const struct token_key *k)
+{
+	static const char *const name[TOKEN_N_ALGORITHMS] = {
+		[TOKEN_HS256] = "HS256",
+		[TOKEN_RS256] = "RS256",
+		[TOKEN_ES256] = "ES256",
+		[TOKEN_EDDSA] = "EdDSA",
+	};
+
+	return name[k->algorithm];
+}
+
+/* ---------------------------------------------------------------------- signatures */
+
+/* ES256 has two numbers side by side where OpenSSL wants DER, and the other way round. */
+static int es256_to_der(const uint8_t *raw, uint8_t **ret)
+{
+	ECDSA_SIG *sig = ECDSA_SIG_new();
+	BIGNUM *r = BN_bin2bn(raw, ES256_PART, NULL);
+	BIGNUM *s = BN_bin2bn(raw + ES256_PART, ES256_PART, NULL);
+	int n = -1;
+
+	/* The signature takes both numbers, or neither. */
+	if (sig && r && s && ECDSA_SIG_set0(sig, r, s) == 1) {
+		n = i2d_ECDSA_SIG(sig, ret);
+	} else {
+		BN_free(r);
+		BN_free(s);
+	}
+	ECDSA_SIG_free(sig);
+	return n;
+}
+
+static bool es256_from_der(const uint8_t *der, size_t n, uint8_t raw[2 * ES256_PART])
+{
+	ECDSA_SIG *sig = d2i_ECDSA_SIG(NULL, &der, (long)n);
+	bool is_good =
+		sig && BN_bn2binpad(ECDSA_SIG_get0_r(sig), raw, ES256_PART) == ES256_PART &&
+		BN_bn2binpad(ECDSA_SIG_get0_s(sig), raw + ES256_PART, ES256_PART) == ES256_PART;
+
+	ECDSA_SIG_free(sig);
+	return is_good;
+}
+
+/* Ed25519 hashes by itself (RFC 8032 section 5.1); the others sign a digest. */
+static const EVP_MD *key_digest(const struct token_key *k)
+{
+	return k->algorithm == TOKEN_EDDSA ? NULL : EVP_sha256();
+}
+
+static bool key_verify_pkey(const struct token_key *k, const char *text, size_t n,
+			    const uint8_t *sig, size_t sig_n)
+{
+	EVP_MD_CTX *ctx = EVP_MD_CTX_new();
+	bool is_good = ctx && EVP_DigestVerifyInit(ctx, NULL, key_digest(k), NULL, k->pkey) == 1 &&
+		       EVP_DigestVerify(ctx, sig, sig_n, (const uint8_t *)text, n) == 1;
+
+	EVP_MD_CTX_free(ctx);
+	ERR_clear_error();
+	return is_good;
+}
+
+bool token_key_verify(const struct token_key *k, const char *text, size_t n, const uint8_t *sig,
+		      size_t sig_n)
+{
+	uint8_t mac[HS256_BYTES], *der = NULL;
+	unsigned mac_n = sizeof(mac);
+	bool is_good;
+	int der_n;
+
+	/* In a time that doesn't tell how much of a guess was right. */
+	if (k->algorithm == TOKEN_HS256)
+		return sig_n == sizeof(mac) &&
+		       HMAC(EVP_sha256(), k->secret, (int)k->secret_n, (const uint8_t *)text, n,
+			    mac, &mac_n) &&
+		       CRYPTO_memcmp(mac, sig, sizeof(mac)) == 0;
+	if (k->algorithm != TOKEN_ES256)
+		return key_verify_pkey(k, text, n, sig, sig_n);
+	if (sig_n != 2 * (size_t)ES256_PART)
+		return false;
+	der_n = es256_to_der(sig, &der);
+	is_good = der_n > 0 && key_verify_pkey(k, text, n, der, (size_t)der_n);
+	OPENSSL_free(der);
+	return is_good;
+}
+
+size_t token_key_sign(const struct token_key *k, const uint8_t *text, size_t n,
+		      uint8_t out[TOKEN_KEY_SIGNATURE_MAX])
+{
+	size_t len = TOKEN_KEY_SIGNATURE_MAX;
+	unsigned mac_n = TOKEN_KEY_SIGNATURE_MAX;
+	uint8_t sig[TOKEN_KEY_SIGNATURE_MAX];
+	EVP_MD_CTX *ctx;
+	bool is_good;
+
+	if (k->algorithm == TOKEN_HS256)
+		return HMAC(EVP_sha256(), k->secret, (int)k->secret_n, text, n, out, &mac_n) ? mac_n
+											     : 0;
+	/* Of a public key alone it fails, and OpenSSL says so in a queue that nobody reads. */
+	ctx = EVP_MD_CTX_new();
+	is_good = ctx && EVP_DigestSignInit(ctx, NULL, key_digest(k), NULL, k->pkey) == 1 &&
+		  EVP_DigestSign(ctx, sig, &len, text, n) == 1;
+	EVP_MD_CTX_free(ctx);
+	ERR_clear_error();
+	if (!is_good)
+		return 0;
+	if (k->algorithm == TOKEN_ES256)
+		return es256_from_der(sig, len, out) ? 2 * (size_t)ES256_PART : 0;
+	memcpy(out, sig, len);
+	return len;
+}
