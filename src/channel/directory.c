@@ -161,7 +161,7 @@ int directory_restore(struct directory *d, const char *name, size_t n, uint64_t 
 	int r;
 
 	pthread_mutex_lock(&d->mutex);
-	r = find(d, name, n) ? -EEXIST : create(d, name, n, &e);
+	r = find(d, name, n) ? DIRECTORY_E_EXISTS : create(d, name, n, &e);
 	if (r == 0) {
 		e->pins++;
 		atomic_store_explicit(&e->seq, seq, memory_order_seq_cst);

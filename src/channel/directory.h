@@ -31,6 +31,7 @@
 
 enum directory_result {
 	DIRECTORY_E_FULL = 1, /* max_channels exist already */
+	DIRECTORY_E_EXISTS,   /* one of that name */
 };
 
 /* One cache line, so that busy channels don't disturb their neighbours. */
@@ -99,7 +100,7 @@ WB_ANY_THREAD void directory_unpin(struct directory *d, struct directory_entry *
  * directory_restore() - make a channel that had messages before
  * @seq:    number of its next message
  *
- * Return:  as directory_join(); -EEXIST: there is one of that name.
+ * Return:  0 | DIRECTORY_E_FULL | DIRECTORY_E_EXISTS | -ENOMEM.
  * Owns:    the entry is held until directory_unpin().
  * Thread:  main, before any worker starts.
  */

@@ -1,26 +1,35 @@
 /* SPDX-License-Identifier: MIT */
+#include "handover/connection.h"
+
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "base/text.h"
 #include "conn/conn_private.h"
-#include "handover/handover_private.h"
 #include "worker/hub.h"
 #include "worker/transfer.h"
 
-/* Of Record__Connection.flags: never renumbered. */
-enum conn_saved {
-	SAVED_UNIX = 1 << 0,
-	SAVED_ECHO = 1 << 1,
-	SAVED_DEAF = 1 << 2,
-	SAVED_GOT_CLOSE = 1 << 3,
-	SAVED_WAS_OPEN = 1 << 4,
-	SAVED_THROTTLED = 1 << 5,
-	SAVED_AWAITS_PROXY = 1 << 6,
-	SAVED_AWAITS_TLS = 1 << 7,
-	SAVED_TOO_MANY = 1 << 8,
-	SAVED_HUP = 1 << 9,
+/*
+ * Flags of a connection that travel: name, bit of Record__Connection.flags, member of struct
+ * conn. A bit is never used for anything else, not even when its row has gone.
+ */
+#define SAVED_FLAGS(X)                   \
+	X(UNIX, 0, peer.is_unix)         \
+	X(ECHO, 1, is_echo)              \
+	X(DEAF, 2, is_deaf)              \
+	X(GOT_CLOSE, 3, got_close)       \
+	X(WAS_OPEN, 4, was_open)         \
+	X(THROTTLED, 5, is_throttled)    \
+	X(AWAITS_PROXY, 6, awaits_proxy) \
+	X(AWAITS_TLS, 7, awaits_tls)     \
+	X(TOO_MANY, 8, is_too_many)      \
+	X(HUP, 9, has_hup)
+
+enum saved_flag {
+#define SAVED_FLAG(name, bit, member) SAVED_##name = 1u << (bit),
+	SAVED_FLAGS(SAVED_FLAG)
+#undef SAVED_FLAG
 };
 
 /* The generated initializers cast a const away, their functions do it out of sight. */
@@ -46,16 +55,16 @@ static ProtobufCBinaryData text_of(const char *text)
 
 static uint32_t flags_of(const struct conn *c)
 {
-	return (c->peer.is_unix ? SAVED_UNIX : 0u) | (c->is_echo ? SAVED_ECHO : 0u) |
-	       (c->is_deaf ? SAVED_DEAF : 0u) | (c->got_close ? SAVED_GOT_CLOSE : 0u) |
-	       (c->was_open ? SAVED_WAS_OPEN : 0u) | (c->is_throttled ? SAVED_THROTTLED : 0u) |
-	       (c->awaits_proxy ? SAVED_AWAITS_PROXY : 0u) |
-	       (c->awaits_tls ? SAVED_AWAITS_TLS : 0u) | (c->is_too_many ? SAVED_TOO_MANY : 0u) |
-	       (c->has_hup ? SAVED_HUP : 0u);
+	uint32_t flags = 0;
+
+#define SAVED_FLAG(name, bit, member) flags |= c->member ? SAVED_##name : 0;
+	SAVED_FLAGS(SAVED_FLAG)
+#undef SAVED_FLAG
+	return flags;
 }
 
-static bool save_members(const struct conn *c, Record__Connection *s, const struct numbers *numbers,
-			 struct arena *a)
+static bool save_members(const struct conn *c, Record__Connection *s,
+			 const struct channels_out *channels, struct arena *a)
 {
 	size_t n = 0;
 
@@ -65,7 +74,7 @@ static bool save_members(const struct conn *c, Record__Connection *s, const stru
 	if (!s->channel || !s->next || !s->own)
 		return false;
 	for (const struct member *m = c->members; m; m = m->sibling, n++) {
-		s->channel[n] = numbers->channel[m->channel->entry->slot];
+		s->channel[n] = channels->id_by_slot[m->channel->entry->slot];
 		s->next[n] = m->next;
 		s->own[n] = m->last_own;
 		if (m == &c->path_member)
@@ -114,7 +123,7 @@ static bool save_queue(const struct conn *c, Record__Output *out, struct arena *
 	if (!out->queue)
 		return false;
 	for (const struct frame *f = c->out->queue; f; f = f->next) {
-		Record__Frame *record = frame_record(f, 0, a);
+		Record__Frame *record = frame_to_record(f, 0, a);
 
 		if (!record)
 			return false;
@@ -123,8 +132,8 @@ static bool save_queue(const struct conn *c, Record__Output *out, struct arena *
 	return true;
 }
 
-static bool save_output(const struct conn *c, Record__Connection *s, const struct numbers *numbers,
-			struct arena *a)
+static bool save_output(const struct conn *c, Record__Connection *s,
+			const struct frames_out *frames, struct arena *a)
 {
 	const struct conn_output *out = c->out;
 
@@ -133,8 +142,8 @@ static bool save_output(const struct conn *c, Record__Connection *s, const struc
 		return false;
 	s->output->head_sent = out->head_sent;
 	if (out->transit) {
-		s->output->transit = numbers_find(numbers, out->transit)->number;
-		s->output->transit_variant = frame_variant_of(out->transit, out->transit_bytes);
+		s->output->transit = frames_out_id(frames, out->transit);
+		s->output->transit_variant = frame_variant_id(out->transit, out->transit_bytes);
 		s->output->transit_at = out->transit_at;
 	}
 	return true;
@@ -142,49 +151,58 @@ static bool save_output(const struct conn *c, Record__Connection *s, const struc
 
 static bool save_transfer(const struct conn *c, Record__Connection *s, struct arena *a)
 {
-	const struct spool_unfinished *k = transfer_unfinished(&hub_of_const(c)->transfers, c);
+	const struct spool_unfinished *u = transfer_unfinished(&hub_of_const(c)->transfers, c);
 
-	if (!k)
+	if (!u)
 		return true;
 	s->transfer = NEW_RECORD(a, Record__Transfer, record__transfer__init);
 	if (!s->transfer)
 		return false;
-	s->transfer->next_sequence = k->next_sequence;
-	s->transfer->is_broken = k->is_broken;
-	s->transfer->bytes = k->bytes;
-	s->transfer->name = (char *)(uintptr_t)k->name;
-	s->transfer->part = (char *)(uintptr_t)k->part;
-	s->transfer->sequence = k->sequence;
-	s->transfer->request_id = bytes_of(k->request_id, k->request_id_len);
+	s->transfer->next_sequence = u->next_sequence;
+	s->transfer->is_broken = u->is_broken;
+	s->transfer->bytes = u->bytes;
+	s->transfer->name = (char *)(uintptr_t)u->name;
+	s->transfer->part = (char *)(uintptr_t)u->part;
+	s->transfer->sequence = u->sequence;
+	s->transfer->request_id = bytes_of(u->request_id, u->request_id_len);
 	return true;
 }
 
 static bool save_chunk(const struct conn *c, Record__Connection *s, struct arena *a)
 {
-	const struct spool_chunk *job = transfer_waiting_chunk(&hub_of_const(c)->transfers, c);
+	const struct spool_chunk *chunk = transfer_waiting_chunk(&hub_of_const(c)->transfers, c);
 
-	if (!job)
+	if (!chunk)
 		return true;
 	s->chunk = NEW_RECORD(a, Record__Chunk, record__chunk__init);
 	if (!s->chunk)
 		return false;
-	s->chunk->sequence = job->sequence;
-	s->chunk->is_last = job->is_last;
-	s->chunk->compression = (uint32_t)job->kind;
-	s->chunk->data = bytes_of(job->data, job->n);
-	s->chunk->request_id = bytes_of(job->request_id, job->request_id_len);
+	s->chunk->sequence = chunk->sequence;
+	s->chunk->is_last = chunk->is_last;
+	s->chunk->compression = (uint32_t)chunk->kind;
+	s->chunk->data = bytes_of(chunk->data, chunk->n);
+	s->chunk->request_id = bytes_of(chunk->request_id, chunk->request_id_len);
 	return true;
 }
 
-Record__Connection *conn_save(const struct conn *c, uint64_t cookie, const struct numbers *numbers,
-			      struct arena *a)
+/* All that hangs off a connection, as far as there is any. */
+static bool save_parts(const struct conn *c, Record__Connection *s,
+		       const struct channels_out *channels, const struct frames_out *frames,
+		       struct arena *a)
+{
+	return save_members(c, s, channels, a) && (!c->grant || save_grant(c, s, a)) &&
+	       (!c->input || save_input(c, s, a)) &&
+	       (c->out == &conn_no_output || save_output(c, s, frames, a)) &&
+	       save_transfer(c, s, a) && save_chunk(c, s, a);
+}
+
+Record__Connection *connection_to_record(const struct conn *c, uint64_t cookie,
+					 const struct channels_out *channels,
+					 const struct frames_out *frames, struct arena *a)
 {
 	Record__Connection *s = NEW_RECORD(a, Record__Connection, record__connection__init);
 
-	if (!s || !save_members(c, s, numbers, a) || (c->grant && !save_grant(c, s, a)) ||
-	    (c->input && !save_input(c, s, a)) ||
-	    (c->out != &conn_no_output && !save_output(c, s, numbers, a)) ||
-	    !save_transfer(c, s, a) || !save_chunk(c, s, a))
+	if (!s || !save_parts(c, s, channels, frames, a))
 		return NULL;
 	s->cookie = cookie;
 	s->serial = c->serial;
@@ -212,15 +230,9 @@ Record__Connection *conn_save(const struct conn *c, uint64_t cookie, const struc
 
 static void restore_flags(struct conn *c, uint32_t flags)
 {
-	c->is_echo = flags & SAVED_ECHO;
-	c->is_deaf = flags & SAVED_DEAF;
-	c->got_close = flags & SAVED_GOT_CLOSE;
-	c->was_open = flags & SAVED_WAS_OPEN;
-	c->is_throttled = flags & SAVED_THROTTLED;
-	c->awaits_proxy = flags & SAVED_AWAITS_PROXY;
-	c->awaits_tls = flags & SAVED_AWAITS_TLS;
-	c->is_too_many = flags & SAVED_TOO_MANY;
-	c->has_hup = flags & SAVED_HUP;
+#define SAVED_FLAG(name, bit, member) c->member = flags & SAVED_##name;
+	SAVED_FLAGS(SAVED_FLAG)
+#undef SAVED_FLAG
 }
 
 static int restore_grant(struct conn *c, const Record__Grant *s)
@@ -238,7 +250,7 @@ static int restore_grant(struct conn *c, const Record__Grant *s)
 	return c->grant ? 0 : -ENOMEM;
 }
 
-/* A name that a client gave: text without NUL. NULL: it has none, or no memory. */
+/* A name that a client gave, to be freed: text without NUL. NULL: it has none, or no memory. */
 static char *restore_text(const ProtobufCBinaryData *s, size_t max)
 {
 	if (s->len == 0 || s->len > max || !utf8_valid(s->data, s->len) ||
@@ -247,98 +259,110 @@ static char *restore_text(const ProtobufCBinaryData *s, size_t max)
 	return strndup((const char *)s->data, s->len);
 }
 
+static void restore_session_id(struct conn *c, const ProtobufCBinaryData *s)
+{
+	WB_CLEANUP(ptr_freep) char *id = restore_text(s, CONN_SESSION_MAX);
+
+	if (id)
+		conn_set_session_id(c, id);
+}
+
+static void restore_left_path_channel(struct conn *c, const ProtobufCBinaryData *s)
+{
+	WB_CLEANUP(ptr_freep) char *name = restore_text(s, DIRECTORY_NAME_MAX);
+
+	if (name)
+		conn_set_left_path_channel(c, name);
+}
+
 /* One membership, whose channel and log the hub may have to make first. */
 static int restore_member(struct conn *c, const Record__Connection *s, size_t i,
-			  const struct restored *r)
+			  const struct channels_in *channels)
 {
 	const struct hub_log *log;
 	bool is_path = s->path_member == i + 1;
 	struct member *m = &c->path_member;
-	int error;
+	int error = channels_in_get(channels, s->channel[i], &log);
 
-	if (s->channel[i] == 0 || s->channel[i] > r->n_channels)
-		return -EINVAL;
-	log = &r->channel[s->channel[i] - 1];
-	if (!log->entry)
-		return -ENOMEM;
+	if (error)
+		return error;
 	if (!is_path)
 		m = calloc(1, sizeof(*m));
 	error = m ? hub_rejoin(hub_of(c), c, m, log, s->next[i]) : -ENOMEM;
-	/* What it says of the future would be looked for in the log. */
+	/*
+	 * The last message of its own is looked for in the log, so it has to be one that was: a
+	 * number of the future would never be found.
+	 */
 	if (error == 0)
 		m->last_own = MIN(s->own[i], directory_next_seq(log->entry));
 	else if (!is_path)
 		free(m);
-	return error > 0 ? -EINVAL : error;
+	return error > 0 ? RESTORE_E_UNFIT : error;
 }
 
-static int restore_members(struct conn *c, const Record__Connection *s, const struct restored *r)
+static int restore_members(struct conn *c, const Record__Connection *s,
+			   const struct channels_in *channels)
 {
 	int error = 0;
 
 	if (s->n_next != s->n_channel || s->n_own != s->n_channel ||
 	    s->path_member > s->n_channel || s->n_channel > UINT16_MAX ||
 	    (s->n_channel > 0 && (c->state != CONN_OPEN || c->is_echo)))
-		return -EINVAL;
+		return RESTORE_E_UNFIT;
 	/* The latest stands first in the record, and is the last to join. */
 	for (size_t i = s->n_channel; i-- > 0 && error == 0;)
-		error = restore_member(c, s, i, r);
+		error = restore_member(c, s, i, channels);
+	if (!error && !c->path_member.channel)
+		restore_left_path_channel(c, &s->path_channel);
 	return error;
 }
 
-static const struct frame_bytes *variant_of(const struct frame *f, uint32_t variant)
-{
-	if (variant == 0)
-		return &f->body;
-	return variant <= FRAME_N_VARIANTS
-		       ? atomic_load_explicit(&f->variant[variant - 1], memory_order_relaxed)
-		       : NULL;
-}
-
-static int restore_output(struct conn *c, const Record__Output *s, const struct restored *r)
+static int restore_output(struct conn *c, const Record__Output *s, const struct frames_in *frames)
 {
 	const struct frame_bytes *bytes = NULL;
 	struct frame *transit = NULL;
 
 	for (size_t i = 0; i < s->n_queue; i++) {
-		struct frame *f = frame_of_record(s->queue[i], c->env->frame_account);
+		struct frame *f = frame_from_record(s->queue[i], c->env->frame_account);
 
 		if (!f || !conn_restore_queued(c, f))
 			return -ENOMEM;
 	}
-	if (s->transit > r->n_frames)
-		return -EINVAL;
+	/* The rest of what it has a part of must come from the same bytes, or it would read noise.
+	 */
 	if (s->transit) {
-		transit = r->frame[s->transit - 1];
-		bytes = transit ? variant_of(transit, s->transit_variant) : NULL;
+		transit = frames_in_get(frames, s->transit);
+		bytes = transit ? frame_variant_of_id(transit, s->transit_variant) : NULL;
 		if (!bytes)
-			return -EINVAL;
+			return RESTORE_E_UNFIT;
 	}
-	return conn_restore_output(c, s->head_sent, transit, bytes, s->transit_at) ? 0 : -EINVAL;
+	return conn_restore_output(c, s->head_sent, transit, bytes, s->transit_at)
+		       ? 0
+		       : RESTORE_E_UNFIT;
 }
 
 static int restore_transfer(struct conn *c, const Record__Transfer *s)
 {
-	struct spool_unfinished k = {
+	struct spool_unfinished u = {
 		.next_sequence = s->next_sequence,
 		.is_broken = s->is_broken,
 		.bytes = s->bytes,
 		.sequence = s->sequence,
 	};
 
-	if (c->state != CONN_OPEN || s->request_id.len > sizeof(k.request_id))
-		return -EINVAL;
-	k.request_id_len = (uint8_t)s->request_id.len;
-	if (k.request_id_len > 0)
-		memcpy(k.request_id, s->request_id.data, k.request_id_len);
-	snprintf(k.name, sizeof(k.name), "%s", s->name);
-	snprintf(k.part, sizeof(k.part), "%s", s->part);
-	return transfer_resume(&hub_of(c)->transfers, c, &k);
+	if (c->state != CONN_OPEN || s->request_id.len > sizeof(u.request_id))
+		return RESTORE_E_UNFIT;
+	u.request_id_len = (uint8_t)s->request_id.len;
+	if (u.request_id_len > 0)
+		memcpy(u.request_id, s->request_id.data, u.request_id_len);
+	snprintf(u.name, sizeof(u.name), "%s", s->name);
+	snprintf(u.part, sizeof(u.part), "%s", s->part);
+	return transfer_resume(&hub_of(c)->transfers, c, &u);
 }
 
 static int restore_chunk(struct conn *c, const Record__Chunk *s)
 {
-	struct spool_chunk job = {
+	struct spool_chunk chunk = {
 		.sequence = s->sequence,
 		.is_last = s->is_last,
 		.kind = (enum zip_kind)s->compression,
@@ -346,23 +370,12 @@ static int restore_chunk(struct conn *c, const Record__Chunk *s)
 		.n = s->data.len,
 	};
 
-	if (c->state != CONN_OPEN || s->request_id.len > sizeof(job.request_id))
-		return -EINVAL;
-	job.request_id_len = (uint8_t)s->request_id.len;
-	if (job.request_id_len > 0)
-		memcpy(job.request_id, s->request_id.data, job.request_id_len);
-	return transfer_resume_waiting(&hub_of(c)->transfers, c, &job);
-}
-
-static void restore_names(struct conn *c, const Record__Connection *s)
-{
-	WB_CLEANUP(ptr_freep) char *session_id = restore_text(&s->session_id, CONN_SESSION_MAX);
-	WB_CLEANUP(ptr_freep) char *left = restore_text(&s->path_channel, DIRECTORY_NAME_MAX);
-
-	if (session_id)
-		conn_set_session_id(c, session_id);
-	if (left)
-		conn_set_left_path_channel(c, left);
+	if (c->state != CONN_OPEN || s->request_id.len > sizeof(chunk.request_id))
+		return RESTORE_E_UNFIT;
+	chunk.request_id_len = (uint8_t)s->request_id.len;
+	if (chunk.request_id_len > 0)
+		memcpy(chunk.request_id, s->request_id.data, chunk.request_id_len);
+	return transfer_resume_waiting(&hub_of(c)->transfers, c, &chunk);
 }
 
 static void restore_plain(struct conn *c, const Record__Connection *s)
@@ -380,7 +393,7 @@ static void restore_plain(struct conn *c, const Record__Connection *s)
 	c->deflate_window =
 		s->deflate_window < DEFLATE_N_WINDOWS ? s->deflate_window & 3 : DEFLATE_NONE;
 	memcpy(c->id, s->id.data, sizeof(c->id));
-	restore_names(c, s);
+	restore_session_id(c, &s->session_id);
 }
 
 /* What it was refused for at accept; CONN_N_REFUSALS: for nothing of that kind. */
@@ -393,7 +406,7 @@ static enum conn_refusal refusal_of(const Record__Connection *s)
 	return r <= CONN_E_ADDRESS_FULL ? r : CONN_N_REFUSALS;
 }
 
-bool conn_saved_peer(const Record__Connection *s, struct sock_peer *ret)
+bool connection_peer(const Record__Connection *s, struct sock_peer *ret)
 {
 	if (s->state >= CONN_DEAD || s->id.len != 16 || s->ip.len != 16 || s->port > UINT16_MAX ||
 	    refusal_of(s) == CONN_N_REFUSALS)
@@ -403,34 +416,45 @@ bool conn_saved_peer(const Record__Connection *s, struct sock_peer *ret)
 	return true;
 }
 
-int conn_restore(struct conn *c, struct conn_env *env, const Record__Connection *s,
-		 const struct restored *r)
+/* All that hangs off a connection. What comes later may need what came before. */
+static int restore_parts(struct conn *c, const Record__Connection *s,
+			 const struct channels_in *channels, const struct frames_in *frames)
+{
+	int error = s->grant ? restore_grant(c, s->grant) : 0;
+
+	if (!error)
+		error = restore_members(c, s, channels);
+	if (!error && s->input)
+		error = conn_restore_input(c, s->input);
+	if (!error && s->output)
+		error = restore_output(c, s->output, frames);
+	if (!error && s->transfer)
+		error = restore_transfer(c, s->transfer);
+	/* Behind the file that it is a part of. */
+	if (!error && s->chunk)
+		error = restore_chunk(c, s->chunk);
+	return error;
+}
+
+int connection_restore(struct conn *c, struct conn_env *env, const Record__Connection *s,
+		       const struct channels_in *channels, const struct frames_in *frames)
 {
 	struct sock_peer peer;
 	int error;
 
-	WB_ASSERT(conn_saved_peer(s, &peer));
+	WB_ASSERT(connection_peer(s, &peer));
 	conn_init(c, env, &peer, s->serial, refusal_of(s));
 	restore_plain(c, s);
+	/* Its state is set before its parts, which are right in some states only. */
 	c->state = (uint8_t)s->state;
 	if (c->state == CONN_OPEN)
 		METRIC_INC(env->metrics, connections_active);
 	if (c->awaits_tls && !env->policy->tls)
-		return -EINVAL;
-	error = s->grant ? restore_grant(c, s->grant) : 0;
-	if (!error)
-		error = restore_members(c, s, r);
-	if (!error && s->input)
-		error = conn_restore_input(c, s->input);
-	if (!error && s->output)
-		error = restore_output(c, s->output, r);
-	if (!error && s->transfer)
-		error = restore_transfer(c, s->transfer);
-	if (!error && s->chunk)
-		error = restore_chunk(c, s->chunk);
+		return RESTORE_E_UNFIT;
+	error = restore_parts(c, s, channels, frames);
 	if (error)
 		return error;
-	/* The timer of an open one looks at all its deadlines. */
+	/* The timer of an open one looks at all its deadlines, and arms itself for the next. */
 	conn_arm(c, c->state == CONN_OPEN ? env->reactor->now_ns : s->deadline_ns);
 	if (c->n_lagging > 0)
 		conn_want_write(c);

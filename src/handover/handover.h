@@ -74,10 +74,10 @@ int handover_save(struct worker_pool *p, const struct handover_ops *ops, void *c
  * Return:  0 | RECORD_E_FORMAT | RECORD_E_BROKEN: nothing was done.
  */
 int handover_restore(struct worker_pool *p, const struct handover_ops *ops, void *ctx,
-		     const uint8_t *state, size_t n, struct handover_report *ret) WB_NODISCARD;
+		     const uint8_t *records, size_t n, struct handover_report *ret) WB_NODISCARD;
 
 /* How many channels a state has, by its own account; 0: it cannot be read. */
-uint32_t handover_count_channels(const uint8_t *state, size_t n);
+uint32_t handover_count_channels(const uint8_t *records, size_t n);
 
 /* With real sockets: cookies are SO_COOKIE, @ctx is a struct handover_sockets for claiming. */
 extern const struct handover_ops handover_ops;
@@ -93,7 +93,7 @@ struct WB_OWNER(main) handover_sockets {
 int handover_open_parcel(struct handover_sockets *s, int end) WB_NODISCARD;
 
 /* So that they can be claimed. */
-void handover_sort(struct handover_sockets *s);
+void handover_sort_sockets(struct handover_sockets *s);
 
 /*
  * Says goodbye to those that nobody claimed, as far as their marks allow, and closes them.

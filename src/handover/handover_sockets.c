@@ -5,7 +5,8 @@
 #include <sys/socket.h>
 
 #include "conn/conn_private.h"
-#include "handover/handover_private.h"
+#include "handover/handover.h"
+#include "wire/ws.h"
 
 #define FIRST_CAP ((size_t)256)
 #define LEFTOVER_READS 64 /* of unread bytes, 64 KiB each, before a goodbye */
@@ -19,7 +20,7 @@ struct handover_socket {
 
 /* ------------------------------------------------------------------ into the parcel */
 
-static uint64_t real_cookie(void *ctx, const struct conn *c)
+static uint64_t socket_cookie(void *ctx, const struct conn *c)
 {
 	(void)ctx;
 	return transport_is_tls(&c->transport) ? 0 : sock_cookie(c->transport.fd);
@@ -40,7 +41,7 @@ int handover_fill_parcel(struct worker_pool *p, struct parcel *parcel)
 			const struct conn *c = CONTAINER_OF(node, struct conn, node);
 			int r;
 
-			if (c->state == CONN_DEAD || real_cookie(NULL, c) == 0)
+			if (c->state == CONN_DEAD || socket_cookie(NULL, c) == 0)
 				continue;
 			r = parcel_put(parcel, c->transport.fd, mark_of(c));
 			if (r)
@@ -52,7 +53,7 @@ int handover_fill_parcel(struct worker_pool *p, struct parcel *parcel)
 
 /* ---------------------------------------------------------------- out of the parcel */
 
-static int take_one(void *ctx, int fd, uint8_t mark)
+static int add_socket(void *ctx, int fd, uint8_t mark)
 {
 	struct handover_sockets *s = ctx;
 
@@ -73,28 +74,28 @@ static int take_one(void *ctx, int fd, uint8_t mark)
 
 int handover_open_parcel(struct handover_sockets *s, int end)
 {
-	return parcel_look(end, take_one, s);
+	return parcel_look(end, add_socket, s);
 }
 
-static int compare(const void *a, const void *b)
+static int compare_cookies(const void *a, const void *b)
 {
 	const struct handover_socket *x = a, *y = b;
 
 	return (x->cookie > y->cookie) - (x->cookie < y->cookie);
 }
 
-void handover_sort(struct handover_sockets *s)
+void handover_sort_sockets(struct handover_sockets *s)
 {
 	if (s->n > 0)
-		qsort(s->socket, s->n, sizeof(*s->socket), compare);
+		qsort(s->socket, s->n, sizeof(*s->socket), compare_cookies);
 }
 
-static bool real_claim(void *ctx, uint64_t cookie, struct transport *ret)
+static bool socket_claim(void *ctx, uint64_t cookie, struct transport *ret)
 {
 	const struct handover_sockets *s = ctx;
 	const struct handover_socket key = {.cookie = cookie};
 	struct handover_socket *found =
-		s->n ? bsearch(&key, s->socket, s->n, sizeof(key), compare) : NULL;
+		s->n ? bsearch(&key, s->socket, s->n, sizeof(key), compare_cookies) : NULL;
 
 	if (!found || found->fd < 0)
 		return false;
@@ -102,16 +103,16 @@ static bool real_claim(void *ctx, uint64_t cookie, struct transport *ret)
 	return true;
 }
 
-static int real_attach(void *ctx, struct worker *w, struct conn *c)
+static int socket_attach(void *ctx, struct worker *w, struct conn *c)
 {
 	(void)ctx;
 	return worker_attach(w, c);
 }
 
 const struct handover_ops handover_ops = {
-	.cookie = real_cookie,
-	.claim = real_claim,
-	.attach = real_attach,
+	.cookie = socket_cookie,
+	.claim = socket_claim,
+	.attach = socket_attach,
 };
 
 /* --------------------------------------------------------------------- goodbyes */
@@ -140,7 +141,7 @@ static size_t format_goodbye(uint8_t *out, size_t cap, uint64_t window_ms)
 }
 
 /* Bytes that nobody reads would turn the end into a reset, which overtakes what was sent. */
-static void read_rest(int fd)
+static void drain_socket(int fd)
 {
 	static uint8_t waste[65536];
 
@@ -149,26 +150,31 @@ static void read_rest(int fd)
 			return;
 }
 
-size_t handover_say_goodbye(struct handover_sockets *s, uint64_t reconnect_window_ms)
+static void say_goodbye(const struct handover_socket *s, uint64_t window_ms)
 {
 	uint8_t goodbye[512];
+	size_t len;
+
+	/* In the middle of a message nothing can be said that its client would understand. */
+	if (s->mark == HANDOVER_CLEAN) {
+		len = format_goodbye(goodbye, sizeof(goodbye), window_ms);
+		(void)!send(s->fd, goodbye, len, MSG_NOSIGNAL | MSG_DONTWAIT);
+	}
+	/* The parcel holds copies of it, so closing ours would end nothing. */
+	(void)shutdown(s->fd, SHUT_WR);
+	drain_socket(s->fd);
+}
+
+size_t handover_say_goodbye(struct handover_sockets *s, uint64_t reconnect_window_ms)
+{
 	size_t n = 0;
 
 	for (size_t i = 0; i < s->n; i++) {
-		struct handover_socket *one = &s->socket[i];
-		size_t len;
-
-		if (one->fd < 0)
+		if (s->socket[i].fd < 0)
 			continue;
+		say_goodbye(&s->socket[i], reconnect_window_ms);
+		fd_closep(&s->socket[i].fd);
 		n++;
-		if (one->mark == HANDOVER_CLEAN) {
-			len = format_goodbye(goodbye, sizeof(goodbye), reconnect_window_ms);
-			(void)!send(one->fd, goodbye, len, MSG_NOSIGNAL | MSG_DONTWAIT);
-		}
-		/* Others hold copies of it: closing alone would end nothing. */
-		(void)shutdown(one->fd, SHUT_WR);
-		read_rest(one->fd);
-		fd_closep(&one->fd);
 	}
 	return n;
 }

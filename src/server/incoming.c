@@ -104,7 +104,7 @@ static void open_parcels(struct incoming *in)
 			log_event(LOG_ERR, EV_HANDOVER_FAILED, LOG_FIELDS(LOG_ERRNO(r)),
 				  "not all connections could be taken over: %s", strerror(-r));
 	}
-	handover_sort(&in->clients);
+	handover_sort_sockets(&in->clients);
 }
 
 static const char *describe_refusal(int r)
