@@ -10,11 +10,14 @@
 #include "worker/client_list.h"
 #include "worker/protocol.h"
 
+#define REASON_MAX 256 /* of health and readiness */
+
 /* ---------------------------------------------------------- metrics and readiness */
 
-static int answer_metrics(void *ctx, struct buf *out)
+static void answer_metrics(void *ctx, struct admin_request *req)
 {
 	struct server *s = ctx;
+	struct buf text = {0};
 	const struct metrics *shards[DIRECTORY_MAX_WORKERS];
 	uint64_t depth[DIRECTORY_MAX_WORKERS];
 	struct metrics_extra extra = {
@@ -39,35 +42,47 @@ static int answer_metrics(void *ctx, struct buf *out)
 		shards[i] = &s->pool->workers[i]->metrics;
 		depth[i] = ring_depth(&s->pool->workers[i]->hub.inbox);
 	}
-	return metrics_render(shards, s->pool->n, &extra, out);
+	admin_reply_metrics(req, &text, metrics_render(shards, s->pool->n, &extra, &text));
 }
 
-static bool answer_health(void *ctx, char *reason)
+static bool server_is_healthy(const struct server *s, char reason[REASON_MAX])
 {
-	const struct server *s = ctx;
-
 	for (unsigned i = 0; i < s->pool->n; i++) {
 		if (!watchdog_is_stalled(&s->watchdog, i, s->reactor.now_ns))
 			continue;
-		snprintf(reason, ADMIN_REASON_MAX, "worker %u does not answer", i);
+		snprintf(reason, REASON_MAX, "worker %u does not answer", i);
 		return false;
 	}
 	return true;
 }
 
-static bool answer_readiness(void *ctx, char *reason)
+static bool server_is_ready(const struct server *s, char reason[REASON_MAX])
 {
-	const struct server *s = ctx;
-
 	if (server_is_ending(s)) {
-		snprintf(reason, ADMIN_REASON_MAX, "stopping");
+		snprintf(reason, REASON_MAX, "stopping");
 		return false;
 	}
 	if (s->spool && spool_is_stalled(s->spool, s->reactor.now_ns)) {
-		snprintf(reason, ADMIN_REASON_MAX, "the disk of spool_dir does not answer");
+		snprintf(reason, REASON_MAX, "the disk of spool_dir does not answer");
 		return false;
 	}
-	return answer_health(ctx, reason);
+	return server_is_healthy(s, reason);
+}
+
+static void answer_healthz(void *ctx, struct admin_request *req)
+{
+	char reason[REASON_MAX] = "";
+	bool is_healthy = server_is_healthy(ctx, reason);
+
+	admin_reply_state(req, is_healthy, reason);
+}
+
+static void answer_readyz(void *ctx, struct admin_request *req)
+{
+	char reason[REASON_MAX] = "";
+	bool is_ready = server_is_ready(ctx, reason);
+
+	admin_reply_state(req, is_ready, reason);
 }
 
 /* ---------------------------------------------------------------------- clients */
@@ -110,11 +125,15 @@ static void clients_done(struct worker_task *t)
 	free(q);
 }
 
-static void answer_clients(void *ctx, struct admin_request *req, uint64_t offset, uint64_t limit)
+static void answer_clients(void *ctx, struct admin_request *req)
 {
 	struct server *s = ctx;
-	struct clients_query *q = calloc(1, sizeof(*q));
+	struct clients_query *q;
+	uint64_t offset, limit;
 
+	if (!admin_read_page(req, &offset, &limit))
+		return;
+	q = calloc(1, sizeof(*q));
 	if (!q) {
 		admin_reply(req, 500, NULL, "out of memory\n");
 		return;
@@ -160,22 +179,26 @@ static void publish_done(struct worker_task *t)
 	free(q);
 }
 
-static void answer_publish(void *ctx, struct admin_request *req, const struct admin_publication *p)
+static void answer_publish(void *ctx, struct admin_request *req)
 {
-	struct publish_query *q = calloc(1, sizeof(*q) + p->n);
 	struct server *s = ctx;
+	struct admin_publication p;
+	struct publish_query *q;
 
+	if (!admin_read_publication(req, &p))
+		return;
+	q = calloc(1, sizeof(*q) + p.n);
 	if (!q) {
 		admin_reply(req, 500, NULL, "out of memory\n");
 		return;
 	}
 	q->task = (struct worker_task){.run = publish_run, .done = publish_done};
 	q->req = req;
-	q->is_text = p->is_text;
-	q->n = p->n;
-	snprintf(q->channel, sizeof(q->channel), "%s", p->channel);
-	if (p->n > 0)
-		memcpy(q->body, p->body, p->n);
+	q->is_text = p.is_text;
+	q->n = p.n;
+	snprintf(q->channel, sizeof(q->channel), "%s", p.channel);
+	if (p.n > 0)
+		memcpy(q->body, p.body, p.n);
 	/* Main has no hub of its own: the first worker publishes, any other would do as well. */
 	worker_post(s->pool->workers[0], &q->task);
 }
@@ -216,19 +239,23 @@ static void disconnect_done(struct worker_task *t)
 	free(q);
 }
 
-static void answer_disconnect(void *ctx, struct admin_request *req, const char *id)
+static void answer_disconnect(void *ctx, struct admin_request *req)
 {
-	struct disconnect_query *q = calloc(1, sizeof(*q));
 	struct server *s = ctx;
+	struct disconnect_query *q;
+	uint8_t id[16];
 
-	if (!q || uuid_parse(id, q->id)) {
-		admin_reply(req, q ? 400 : 500, NULL, q ? "id is no UUID\n" : "out of memory\n");
-		free(q);
+	if (!admin_read_client_id(req, id))
+		return;
+	q = calloc(1, sizeof(*q));
+	if (!q) {
+		admin_reply(req, 500, NULL, "out of memory\n");
 		return;
 	}
 	q->task = (struct worker_task){.run = disconnect_run, .done = disconnect_done};
 	q->server = s;
 	q->req = req;
+	memcpy(q->id, id, sizeof(q->id));
 	worker_post(s->pool->workers[0], &q->task);
 }
 
@@ -237,19 +264,14 @@ static void answer_reload(void *ctx, struct admin_request *req)
 	server_reload(ctx, req);
 }
 
-static const struct admin_ops endpoints = {
-	.metrics = answer_metrics,
-	.is_healthy = answer_health,
-	.is_ready = answer_readiness,
-	.clients = answer_clients,
-	.reload = answer_reload,
-	.publish = answer_publish,
-	.disconnect = answer_disconnect,
+static admin_answer_fn *const answers[ADMIN_N_ROUTES] = {
+#define ROUTE(name, ...) [ADMIN_ROUTE_##name] = answer_##name,
+#include "service/admin_table.h"
 };
 
 /* ------------------------------------------------------------------- the listeners */
 
-/* Runs again when the endpoints' next deadline is due. */
+/* Runs again when the listeners' next deadline is due. */
 static void arm_timer(struct server *s)
 {
 	struct server_admin *a = &s->admin;
@@ -303,7 +325,7 @@ int server_admin_start(struct server *s)
 		.metrics_host = s->config->enable_metrics ? s->config->metrics_host : NULL,
 		.metrics_port = (uint16_t)s->config->metrics_port,
 		.max_body = s->config->max_message_size,
-		.ops = &endpoints,
+		.answers = answers,
 		.ctx = s,
 	};
 	enum admin_listener failed = ADMIN_METRICS;

@@ -2,7 +2,6 @@
 #include "service/admin.h"
 
 #include <errno.h>
-#include <inttypes.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -11,115 +10,9 @@
 #include "io/sock.h"
 #include "service/admin_private.h"
 
-#define PLAIN_TEXT "text/plain; charset=utf-8"
-#define JSON "application/json"
 #define ACCEPT_PAUSE_MS 100
 
-void admin_request_release(struct admin_request *req)
-{
-	if (req->is_held_by_http || req->is_held_by_ops)
-		return;
-	if (req->response)
-		MHD_destroy_response(req->response);
-	buf_fini(&req->body);
-	free(req);
-}
-
-void admin_request_answer(struct admin_request *req, unsigned status, const char *type,
-			  struct buf *body)
-{
-	struct MHD_Response *response;
-
-	if (req->is_replied) {
-		buf_fini(body);
-		return;
-	}
-	req->is_replied = true;
-	req->status = status;
-	response = MHD_create_response_from_buffer(body->len, body->data, MHD_RESPMEM_MUST_FREE);
-	if (!response) {
-		buf_fini(body);
-		return;
-	}
-	*body = (struct buf){0};
-	if (MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE,
-				    type ? type : PLAIN_TEXT) == MHD_YES &&
-	    MHD_add_response_header(response, MHD_HTTP_HEADER_CACHE_CONTROL, "no-store") == MHD_YES)
-		req->response = response;
-	else
-		MHD_destroy_response(response);
-}
-
-static void admin_request_resume(struct admin_request *req)
-{
-	if (!req->is_suspended)
-		return;
-	req->is_suspended = false;
-	req->admin->has_resumed = true;
-	MHD_resume_connection(req->connection);
-}
-
-void admin_reply_buf(struct admin_request *req, unsigned status, const char *type, struct buf *body)
-{
-	WB_ASSERT(req->is_held_by_ops);
-	list_del(&req->node);
-	req->is_held_by_ops = false;
-	admin_request_answer(req, status, type, body);
-	if (req->is_held_by_http)
-		admin_request_resume(req);
-	else
-		admin_request_release(req);
-}
-
-void admin_reply(struct admin_request *req, unsigned status, const char *type, const char *body)
-{
-	struct buf text = {0};
-
-	/* Without memory for the text the status alone has to do. */
-	(void)!buf_append(&text, body, strlen(body), BUF_NO_LIMIT);
-	admin_reply_buf(req, status, type, &text);
-}
-
-void admin_reply_clients(struct admin_request *req, struct buf *objects, uint64_t total)
-{
-	uint64_t next = req->offset + req->limit;
-	struct buf text = {0};
-	int r;
-
-	r = buf_printf(&text, "{\"clients\":[");
-	if (r == 0)
-		r = buf_append(&text, objects->data, objects->len, BUF_NO_LIMIT);
-	buf_fini(objects);
-	if (r == 0 && next < total && next >= req->offset)
-		r = buf_printf(&text, "],\"total\":%" PRIu64 ",\"next\":%" PRIu64 "}\n", total,
-			       next);
-	else if (r == 0)
-		r = buf_printf(&text, "],\"total\":%" PRIu64 ",\"next\":null}\n", total);
-	if (r < 0) {
-		buf_fini(&text);
-		admin_reply(req, MHD_HTTP_INTERNAL_SERVER_ERROR, NULL, "out of memory\n");
-		return;
-	}
-	admin_reply_buf(req, MHD_HTTP_OK, JSON, &text);
-}
-
-void admin_reply_members(struct admin_request *req, uint64_t members)
-{
-	struct buf text = {0};
-
-	(void)!buf_printf(&text, "{\"members\":%" PRIu64 "}\n", members); /* see admin_reply() */
-	admin_reply_buf(req, MHD_HTTP_OK, JSON, &text);
-}
-
-void admin_reply_found(struct admin_request *req, bool found)
-{
-	if (found)
-		admin_reply(req, MHD_HTTP_OK, NULL, "closing the connection\n");
-	else
-		admin_reply(req, MHD_HTTP_NOT_FOUND, NULL, "no client with this id\n");
-}
-
-static int watch(struct admin *a, int fd)
+static int admin_watch(struct admin *a, int fd)
 {
 	struct epoll_event event = {.events = EPOLLIN};
 
@@ -147,7 +40,7 @@ static void side_accept(struct admin_side *side)
 	socklen_t len;
 	int fd;
 
-	if (!side->is_listening && watch(side->admin, side->listen_fd))
+	if (!side->is_listening && admin_watch(side->admin, side->listen_fd))
 		return;
 	side->is_listening = true;
 	for (int i = 0; i < ADMIN_MAX_CONNECTIONS; i++) {
@@ -189,9 +82,9 @@ static int side_start(struct admin *a, struct admin_side *side, int fd)
 	info = MHD_get_daemon_info(side->daemon, MHD_DAEMON_INFO_EPOLL_FD);
 	if (!info)
 		return -ENOTSUP;
-	r = watch(a, info->epoll_fd);
+	r = admin_watch(a, info->epoll_fd);
 	if (!r)
-		r = watch(a, fd);
+		r = admin_watch(a, fd);
 	side->is_listening = r == 0;
 	return r;
 }
@@ -262,7 +155,7 @@ int admin_new(const struct admin_options *options, enum admin_listener *failed, 
 		return -ENOMEM;
 	list_init(&a->waiting);
 	a->epoll_fd = a->metrics.listen_fd = a->control.listen_fd = -1;
-	a->ops = options->ops;
+	a->answers = options->answers;
 	a->ctx = options->ctx;
 	a->max_body = options->max_body;
 	r = admin_open(a, options, failed);
@@ -285,10 +178,8 @@ static void admin_turn_away(struct admin *a)
 	a->is_closing = true;
 	while ((node = list_pop(&a->waiting))) {
 		struct admin_request *req = CONTAINER_OF(node, struct admin_request, node);
-		struct buf text = {0};
 
-		(void)!buf_printf(&text, ADMIN_STOPPING); /* see admin_reply() */
-		admin_request_answer(req, MHD_HTTP_SERVICE_UNAVAILABLE, NULL, &text);
+		admin_request_answer_text(req, MHD_HTTP_SERVICE_UNAVAILABLE, ADMIN_STOPPING);
 		admin_request_resume(req);
 	}
 	admin_run(a);

@@ -6,9 +6,9 @@
  * and the same with clients, reload, publish and disconnect on a unix socket,
  * whose file mode says who may.
  *
- * What the endpoints do is in the table of functions that the caller gives; this
- * module knows only HTTP. An answer may come at once or turns later, when workers
- * have reported: admin_reply() ends the request either way. A client that hung up
+ * Which routes there are is in admin_table.h; what they do is in the functions that the
+ * caller gives: this module knows only HTTP. An answer may come at once or turns later, when
+ * workers have reported: admin_reply() ends the request either way. A client that hung up
  * meanwhile, or an admin that was freed, makes a late reply a quiet no-op.
  *
  * Inside is libmicrohttpd without threads. Its descriptors are behind the one of
@@ -18,12 +18,6 @@
  * bodies, ADMIN_IDLE_S for a client that does not go on. Whoever comes while there is
  * no room or no descriptor waits in the kernel: connections are accepted here, since
  * libmicrohttpd would try again without a pause.
- *
- *   GET  /metrics /healthz /readyz          both listeners
- *   GET  /clients?offset=O&limit=L          control socket only, like the rest
- *   POST /reload
- *   POST /publish?channel=C
- *   POST /disconnect?id=ID
  */
 
 #include "base/base.h"
@@ -38,11 +32,10 @@ struct buf;
 #define ADMIN_CLIENTS_MAX 1000    /* a higher limit counts as this */
 #define ADMIN_CHANNEL_MAX 255     /* bytes of a channel name */
 #define ADMIN_SMALL_BODY 4096     /* what may come with a request that wants no body */
-#define ADMIN_REASON_MAX 256      /* of health and readiness, NUL included */
 
 enum admin_listener { ADMIN_METRICS, ADMIN_CONTROL };
 
-/* What is to be published. All borrowed, for the call only. */
+/* What is to be published. */
 struct WB_VALUE admin_publication {
 	const char *channel; /* UTF-8 without NUL, at most ADMIN_CHANNEL_MAX bytes; "" = lobby */
 	bool is_text; /* valid UTF-8 to be sent as chat; else a serialized WebSocketMessage */
@@ -50,36 +43,39 @@ struct WB_VALUE admin_publication {
 	size_t n;
 };
 
-/*
- * What the endpoints do. All are called on the main thread, from admin_run().
- *
- * The last four own @req until they, or who they ask, call admin_reply() on it,
- * exactly once, before or after returning.
- */
-struct WB_FROZEN admin_ops {
-	/* Appends the text of all metrics. 0 | -errno, answered with 500. */
-	int (*metrics)(void *ctx, struct buf *out);
-	/* True for 200; else 503 with what was written to @reason (ADMIN_REASON_MAX bytes). */
-	bool (*is_healthy)(void *ctx, char *reason);
-	bool (*is_ready)(void *ctx, char *reason);
-	/* The clients from @offset on, at most @limit; admin_reply_clients(). */
-	void (*clients)(void *ctx, struct admin_request *req, uint64_t offset, uint64_t limit);
-	/* Answer with 200 and what changed, or 422 and the errors, as text. */
-	void (*reload)(void *ctx, struct admin_request *req);
-	/* admin_reply_members(); or 400, 404 with text when it cannot be published. */
-	void (*publish)(void *ctx, struct admin_request *req, const struct admin_publication *p);
-	/* @id is the text of a UUID, borrowed for the call; admin_reply_found(). */
-	void (*disconnect)(void *ctx, struct admin_request *req, const char *id);
+enum admin_route_flag {
+	ADMIN_CONTROL_ONLY = 1 << 0, /* the control socket's alone */
+	ADMIN_HAS_BODY = 1 << 1,     /* of up to admin_options.max_body bytes */
 };
 
-/* How to start. Everything is borrowed; the texts for the call, @ops and @ctx for good. */
+struct WB_FROZEN admin_route {
+	const char *method;
+	const char *path;
+	unsigned flags; /* enum admin_route_flag */
+};
+
+enum admin_route_id {
+#define ROUTE(name, ...) ADMIN_ROUTE_##name,
+#include "service/admin_table.h"
+	ADMIN_N_ROUTES
+};
+
+extern const struct admin_route admin_routes[ADMIN_N_ROUTES];
+
+/*
+ * Answers a request, from admin_run(): the function, or who it asks, owns @req until it calls
+ * one of the admin_reply functions on it, exactly once, before or after returning.
+ */
+typedef void admin_answer_fn(void *ctx, struct admin_request *req);
+
+/* How to start. Everything is borrowed; the texts for the call, @answers and @ctx for good. */
 struct WB_VALUE admin_options {
-	const char *metrics_host; /* numeric address; NULL: no TCP listener */
-	uint16_t metrics_port;    /* 0: any free one */
-	const char *control_path; /* NULL: no control socket */
-	size_t max_body;          /* bytes of POST /publish: max_message_size */
-	const struct admin_ops *ops;
-	void *ctx; /* handed to ops */
+	const char *metrics_host;        /* numeric address; NULL: no TCP listener */
+	uint16_t metrics_port;           /* 0: any free one */
+	const char *control_path;        /* NULL: no control socket */
+	size_t max_body;                 /* bytes of POST /publish: max_message_size */
+	admin_answer_fn *const *answers; /* one for each of enum admin_route_id */
+	void *ctx;                       /* handed to them */
 };
 
 /**
@@ -102,7 +98,7 @@ int admin_new(const struct admin_options *options, enum admin_listener *failed, 
 /**
  * admin_free() - close the listeners, remove the socket file
  *
- * Who waits for an answer gets 503. Requests that ops own stay theirs: the
+ * Who waits for an answer gets 503. Requests that are not answered yet stay their owners': the
  * admin_reply() that is due may come after this. A socket file that another
  * process has put in place of ours is left alone. Accepts NULL.
  *
@@ -125,6 +121,22 @@ uint16_t admin_port(const struct admin *a);
 /* A new max_message_size, from the next request on. */
 void admin_set_max_body(struct admin *a, size_t max_body);
 
+/*
+ * admin_read_*() - what a request asks for, to be called by the function that answers it
+ *
+ * Return:  true | false: it can't be understood and has been answered; @req is gone.
+ * Thread:  main.
+ */
+
+/* Clients from @ret_offset on, at most @ret_limit, which is ADMIN_CLIENTS_MAX at most. */
+bool admin_read_page(struct admin_request *req, uint64_t *ret_offset, uint64_t *ret_limit)
+	WB_NODISCARD;
+
+/* Borrowed until the function that answers returns. */
+bool admin_read_publication(struct admin_request *req, struct admin_publication *ret) WB_NODISCARD;
+
+bool admin_read_client_id(struct admin_request *req, uint8_t ret_id[16]) WB_NODISCARD;
+
 /**
  * admin_reply() - end a request
  * @status: HTTP status
@@ -139,6 +151,12 @@ void admin_reply(struct admin_request *req, unsigned status, const char *type, c
 /* As admin_reply(); takes the memory of @body, which is empty afterwards. */
 void admin_reply_buf(struct admin_request *req, unsigned status, const char *type,
 		     struct buf *body);
+
+/* Answers /metrics: takes the memory of @text, as it is when @error is 0; else 500. */
+void admin_reply_metrics(struct admin_request *req, struct buf *text, int error);
+
+/* Answers /healthz and /readyz: 200, or 503 with @reason. */
+void admin_reply_state(struct admin_request *req, bool is_good, const char *reason);
 
 /**
  * admin_reply_clients() - answer /clients

@@ -2,8 +2,9 @@
 #pragma once
 
 /*
- * What the files of admin share: admin.c has the life of listeners and requests,
- * admin_http.c routes and checks, admin_listen.c opens sockets.
+ * What the files of admin share. Each calls those before it: admin_request.c has who holds a
+ * request and its answer, admin_query.c reads what it asks for, admin_http.c finds its route,
+ * admin_listen.c opens sockets, admin.c has the life of the listeners.
  */
 
 #include <microhttpd.h>
@@ -28,11 +29,11 @@ struct WB_OWNER(main) admin_side {
 struct WB_OWNER(main) admin {
 	struct admin_side metrics;
 	struct admin_side control;
-	struct list waiting; /* of admin_request: those that ops own */
-	const struct admin_ops *ops;
+	struct list waiting; /* of admin_request: those that are handed out */
+	admin_answer_fn *const *answers;
 	void *ctx;
 	size_t max_body;
-	bool is_closing;  /* nothing is handed to ops any more */
+	bool is_closing;  /* nothing is handed out any more */
 	bool has_resumed; /* a request goes on, of which no descriptor and no timeout tells */
 	int epoll_fd;     /* watches the descriptors of both listeners and daemons */
 	uint16_t port;
@@ -41,14 +42,12 @@ struct WB_OWNER(main) admin {
 	ino_t control_ino;
 };
 
-struct admin_route;
-
 /*
- * One HTTP request. Held by libmicrohttpd until the connection is done with it and
- * by ops until they reply; whoever lets go last frees.
+ * One HTTP request. libmicrohttpd holds it until the connection is done with it, and the owner
+ * of the answer until they reply; whoever lets go last frees.
  */
 struct WB_OWNER(main) admin_request {
-	struct list node; /* in admin.waiting while held by ops; else alone */
+	struct list node; /* in admin.waiting while it is handed out; else alone */
 	struct admin *admin;
 	struct MHD_Connection *connection;
 	const struct admin_route *route;
@@ -62,15 +61,24 @@ struct WB_OWNER(main) admin_request {
 	bool is_replied; /* with no response: out of memory, the connection is dropped */
 	bool is_suspended;
 	bool is_held_by_http;
-	bool is_held_by_ops;
+	bool is_held_by_owner;
 };
 
 /* Frees when nobody holds it any more. */
 void admin_request_release(struct admin_request *req);
 
+/* From here on the request waits for one of the admin_reply functions. */
+void admin_request_hand_out(struct admin_request *req);
+
 /* Sets the answer, which the handler sends; takes @body. Again is a no-op. */
 void admin_request_answer(struct admin_request *req, unsigned status, const char *type,
 			  struct buf *body);
+
+/* The same with a plain text, copied. */
+void admin_request_answer_text(struct admin_request *req, unsigned status, const char *text);
+
+/* Has libmicrohttpd go on with a request that was suspended; others are left alone. */
+void admin_request_resume(struct admin_request *req);
 
 /* The handler of both daemons; @cls is an admin_side. */
 enum MHD_Result admin_http_handle(void *cls, struct MHD_Connection *connection, const char *url,

@@ -15,13 +15,14 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/text.h"
 #include "containers/buf.h"
 #include "test.h"
 
 #define ID "6f1ad2c4-39c5-4b7e-8d53-8c6c2a0f1e11"
 #define MAX_BODY 200000
 
-/* A daemon's side of the table of functions: remembers what it was asked, answers when told. */
+/* A daemon's side of the routes: remembers what it was asked, answers when told. */
 struct fake {
 	struct admin *admin;
 	char dir[64], path[100];
@@ -46,30 +47,29 @@ struct answer {
 	bool is_closed;
 };
 
-static int fake_metrics(void *ctx, struct buf *out)
+static void answer_metrics(void *ctx, struct admin_request *req)
 {
 	struct fake *f = ctx;
+	struct buf text = {0};
 
 	f->calls++;
-	if (f->metrics_error)
-		return f->metrics_error;
-	return buf_printf(out, "# HELP x y\nx 1\n");
+	CHECK_EQ(buf_printf(&text, "# HELP x y\nx 1\n"), 0);
+	admin_reply_metrics(req, &text, f->metrics_error);
+	CHECK_EQ(text.len, 0);
 }
 
-static bool fake_is_healthy(void *ctx, char *reason)
+static void answer_healthz(void *ctx, struct admin_request *req)
 {
 	struct fake *f = ctx;
 
-	snprintf(reason, ADMIN_REASON_MAX, "worker 1 does not turn");
-	return f->is_healthy;
+	admin_reply_state(req, f->is_healthy, "worker 1 does not turn");
 }
 
-static bool fake_is_ready(void *ctx, char *reason)
+static void answer_readyz(void *ctx, struct admin_request *req)
 {
 	struct fake *f = ctx;
 
-	snprintf(reason, ADMIN_REASON_MAX, "stopping");
-	return f->is_ready;
+	admin_reply_state(req, f->is_ready, "stopping");
 }
 
 static void fake_answer_clients(struct fake *f, struct admin_request *req)
@@ -81,20 +81,20 @@ static void fake_answer_clients(struct fake *f, struct admin_request *req)
 	CHECK_EQ(objects.len, 0);
 }
 
-static void fake_clients(void *ctx, struct admin_request *req, uint64_t offset, uint64_t limit)
+static void answer_clients(void *ctx, struct admin_request *req)
 {
 	struct fake *f = ctx;
 
+	if (!admin_read_page(req, &f->offset, &f->limit))
+		return;
 	f->calls++;
-	f->offset = offset;
-	f->limit = limit;
 	if (f->answers_at_once)
 		fake_answer_clients(f, req);
 	else
 		f->waiting = req;
 }
 
-static void fake_reload(void *ctx, struct admin_request *req)
+static void answer_reload(void *ctx, struct admin_request *req)
 {
 	struct fake *f = ctx;
 
@@ -105,41 +105,42 @@ static void fake_reload(void *ctx, struct admin_request *req)
 		f->waiting = req;
 }
 
-static void fake_publish(void *ctx, struct admin_request *req, const struct admin_publication *p)
+static void answer_publish(void *ctx, struct admin_request *req)
 {
 	struct fake *f = ctx;
+	struct admin_publication p;
 
+	if (!admin_read_publication(req, &p))
+		return;
 	f->calls++;
-	snprintf(f->channel, sizeof(f->channel), "%s", p->channel);
-	f->is_text = p->is_text;
+	snprintf(f->channel, sizeof(f->channel), "%s", p.channel);
+	f->is_text = p.is_text;
 	buf_fini(&f->body);
-	CHECK_EQ(buf_append(&f->body, p->body, p->n, BUF_NO_LIMIT), 0);
+	CHECK_EQ(buf_append(&f->body, p.body, p.n, BUF_NO_LIMIT), 0);
 	if (f->answers_at_once)
 		admin_reply_members(req, 42);
 	else
 		f->waiting = req;
 }
 
-static void fake_disconnect(void *ctx, struct admin_request *req, const char *id)
+static void answer_disconnect(void *ctx, struct admin_request *req)
 {
 	struct fake *f = ctx;
+	uint8_t id[16];
 
+	if (!admin_read_client_id(req, id))
+		return;
 	f->calls++;
-	snprintf(f->id, sizeof(f->id), "%s", id);
+	uuid4_format(f->id, id);
 	if (f->answers_at_once)
-		admin_reply_found(req, strcmp(id, ID) == 0);
+		admin_reply_found(req, strcmp(f->id, ID) == 0);
 	else
 		f->waiting = req;
 }
 
-static const struct admin_ops fake_ops = {
-	.metrics = fake_metrics,
-	.is_healthy = fake_is_healthy,
-	.is_ready = fake_is_ready,
-	.clients = fake_clients,
-	.reload = fake_reload,
-	.publish = fake_publish,
-	.disconnect = fake_disconnect,
+static admin_answer_fn *const answers[ADMIN_N_ROUTES] = {
+#define ROUTE(name, ...) [ADMIN_ROUTE_##name] = answer_##name,
+#include "service/admin_table.h"
 };
 
 static struct admin_options fake_options(struct fake *f)
@@ -147,7 +148,7 @@ static struct admin_options fake_options(struct fake *f)
 	return (struct admin_options){.metrics_host = "127.0.0.1",
 				      .control_path = f->path,
 				      .max_body = MAX_BODY,
-				      .ops = &fake_ops,
+				      .answers = answers,
 				      .ctx = f};
 }
 
