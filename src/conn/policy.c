@@ -2,6 +2,7 @@
 #include "conn/policy.h"
 
 #include <errno.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -10,7 +11,8 @@
 
 /* ------------------------------------------------------------------------- making */
 
-static int read_prefixes(struct policy *p, const char *list)
+/* The list was checked with the configuration: whatever is no prefix is no word of it. */
+static int policy_read_proxies(struct policy *p, const char *list)
 {
 	size_t n, count = 0;
 
@@ -26,7 +28,7 @@ static int read_prefixes(struct policy *p, const char *list)
 }
 
 /* The words of a list as texts of their own, in @room. Return: how many, or -E2BIG. */
-static int split(const char *list, char *room, const char **ret, size_t max)
+static int list_split(const char *list, char *room, const char **ret, size_t max)
 {
 	size_t n, count = 0;
 
@@ -40,42 +42,67 @@ static int split(const char *list, char *room, const char **ret, size_t max)
 	return (int)count;
 }
 
-static int read_pairs(struct policy *p, const struct policy *before, const char **ret_key,
-		      char why[POLICY_WHY_MAX])
+static int policy_fail(char why[POLICY_WHY_MAX], const char **ret_key, const char *key,
+		       const char *format, ...) WB_PRINTF(4, 5);
+
+static int policy_fail(char why[POLICY_WHY_MAX], const char **ret_key, const char *key,
+		       const char *format, ...)
+{
+	va_list args;
+
+	*ret_key = key;
+	va_start(args, format);
+	vsnprintf(why, POLICY_WHY_MAX, format, args);
+	va_end(args);
+	return -EINVAL;
+}
+
+/* Makes the server's side of TLS of files whose names go together, one pair a place. */
+static int policy_make_tls(struct policy *p, const struct policy *before,
+			   const struct tls_server_options *o, const char **ret_key,
+			   char why[POLICY_WHY_MAX])
+{
+	static const char *const key[] = {
+		[TLS_FILE_CERTIFICATE] = "tls_certificate",
+		[TLS_FILE_KEY] = "tls_key",
+		[TLS_FILE_CLIENT_CA] = "tls_client_ca",
+	};
+	struct tls_fault fault;
+	int r = tls_server_new(o, before ? before->tls : NULL, &p->tls, &fault);
+
+	if (r != -EINVAL)
+		return r;
+	/* Without tls_key it's the certificate's file that has no good key in it. */
+	if (fault.file == TLS_FILE_KEY && o->pair[0].key == o->pair[0].certificate)
+		fault.file = TLS_FILE_CERTIFICATE;
+	return policy_fail(why, ret_key, key[fault.file], "%s", fault.why);
+}
+
+static int policy_read_tls(struct policy *p, const struct policy *before, const char **ret_key,
+			   char why[POLICY_WHY_MAX])
 {
 	const struct config *c = p->config;
 	const char *certificate[TLS_MAX_PAIRS], *key[TLS_MAX_PAIRS];
 	WB_CLEANUP(ptr_freep) char *certificates = strdup(c->tls_certificate);
 	WB_CLEANUP(ptr_freep) char *keys = strdup(c->tls_key);
 	struct tls_server_options o = {.client_ca = c->tls_client_ca[0] ? c->tls_client_ca : NULL};
-	int n, n_keys, r;
+	int n, n_keys;
 
 	if (!certificates || !keys)
 		return -ENOMEM;
-	n = split(c->tls_certificate, certificates, certificate, TLS_MAX_PAIRS);
-	n_keys = split(c->tls_key, keys, key, TLS_MAX_PAIRS);
-	*ret_key = "tls_certificate";
-	if (n <= 0) {
-		snprintf(why, POLICY_WHY_MAX,
-			 n < 0 ? "more than 32 certificates" : "tls_port needs a certificate");
-		return -EINVAL;
-	}
-	*ret_key = "tls_key";
-	if (n_keys != n && n_keys != 0) {
-		snprintf(why, POLICY_WHY_MAX, "%d keys for %d certificates", MAX(n_keys, 0), n);
-		return -EINVAL;
-	}
+	n = list_split(c->tls_certificate, certificates, certificate, TLS_MAX_PAIRS);
+	n_keys = list_split(c->tls_key, keys, key, TLS_MAX_PAIRS);
+	if (n < 0)
+		return policy_fail(why, ret_key, "tls_certificate", "more than 32 certificates");
+	if (n == 0)
+		return policy_fail(why, ret_key, "tls_certificate", "tls_port needs a certificate");
+	if (n_keys != n && n_keys != 0)
+		return policy_fail(why, ret_key, "tls_key", "%d keys for %d certificates",
+				   MAX(n_keys, 0), n);
 	for (int i = 0; i < n; i++)
 		o.pair[o.n_pairs++] =
 			(struct tls_pair){certificate[i], n_keys ? key[i] : certificate[i]};
-	r = tls_server_new(&o, before ? before->tls : NULL, &p->tls, why);
-	if (r == -EINVAL)
-		for (int i = 0; i < n; i++)
-			if (strncmp(why, certificate[i], strlen(certificate[i])) == 0)
-				*ret_key = "tls_certificate";
-	if (r == -EINVAL && o.client_ca && strncmp(why, o.client_ca, strlen(o.client_ca)) == 0)
-		*ret_key = "tls_client_ca";
-	return r;
+	return policy_make_tls(p, before, &o, ret_key, why);
 }
 
 int policy_new(struct config *config, const struct policy *before, struct policy **ret,
@@ -84,6 +111,7 @@ int policy_new(struct config *config, const struct policy *before, struct policy
 	struct policy *p = calloc(1, sizeof(*p));
 	int r;
 
+	/* Nothing in the configuration is to blame for a lack of memory. */
 	*ret_key = NULL;
 	snprintf(why, POLICY_WHY_MAX, "out of memory");
 	if (!p)
@@ -91,12 +119,13 @@ int policy_new(struct config *config, const struct policy *before, struct policy
 	atomic_init(&p->refs, 1);
 	p->config = config_ref(config);
 	p->origins = config->allowed_origins;
-	r = read_prefixes(p, config->trusted_proxies);
+	r = policy_read_proxies(p, config->trusted_proxies);
 	if (r == 0 && config->tls_port != CONFIG_PORT_OFF)
-		r = read_pairs(p, before, ret_key, why);
+		r = policy_read_tls(p, before, ret_key, why);
 	if (r == 0 && config->auth == AUTH_JWT) {
-		*ret_key = "jwt_key_file";
 		r = token_keys_new(config->jwt_key_file, file_read, &p->keys, why);
+		if (r == -EINVAL)
+			*ret_key = "jwt_key_file";
 	}
 	if (r) {
 		policy_unref(p);
@@ -114,6 +143,7 @@ struct policy *policy_ref(struct policy *p)
 
 struct policy *policy_unref(struct policy *p)
 {
+	/* Release: this thread's reads come first. Acquire: pairs with those of all others. */
 	if (!p || atomic_fetch_sub_explicit(&p->refs, 1, memory_order_acq_rel) != 1)
 		return NULL;
 	tls_server_unref(p->tls);
@@ -139,7 +169,7 @@ struct WB_VALUE origin {
 	struct http_text scheme, host, port;
 };
 
-static struct origin take_apart(struct http_text text)
+static struct origin origin_parse(struct http_text text)
 {
 	struct origin o = {.host = text};
 	const char *bracket;
@@ -151,6 +181,7 @@ static struct origin take_apart(struct http_text text)
 		o.host = (struct http_text){text.p + i + 3, text.n - i - 3};
 		break;
 	}
+	/* The colons of an IPv6 address stand in brackets; that of a port behind them. */
 	bracket = o.host.n ? memrchr(o.host.p, ']', o.host.n) : NULL;
 	for (size_t i = bracket ? (size_t)(bracket - o.host.p) : 0; i < o.host.n; i++) {
 		if (o.host.p[i] != ':')
@@ -159,13 +190,14 @@ static struct origin take_apart(struct http_text text)
 		o.host.n = i;
 		break;
 	}
+	/* RFC 6454 section 4, item 5: a default port is none. */
 	if ((http_text_is_nocase(o.scheme, "https") && http_text_is(o.port, "443")) ||
 	    (http_text_is_nocase(o.scheme, "http") && http_text_is(o.port, "80")))
 		o.port = (struct http_text){0};
 	return o;
 }
 
-static bool is_same(struct http_text a, struct http_text b)
+static bool text_is_same(struct http_text a, struct http_text b)
 {
 	return a.n == b.n && (a.n == 0 || strncasecmp(a.p, b.p, a.n) == 0);
 }
@@ -174,20 +206,21 @@ static bool origin_matches(const struct origin *allowed, const struct origin *o)
 {
 	struct http_text host = allowed->host;
 
-	if (allowed->scheme.n > 0 && !is_same(allowed->scheme, o->scheme))
+	/* A bare host allows both schemes, and so any port that isn't said. */
+	if (allowed->scheme.n > 0 && !text_is_same(allowed->scheme, o->scheme))
 		return false;
-	if ((allowed->scheme.n > 0 || allowed->port.n > 0) && !is_same(allowed->port, o->port))
+	if ((allowed->scheme.n > 0 || allowed->port.n > 0) && !text_is_same(allowed->port, o->port))
 		return false;
 	if (host.n < 2 || host.p[0] != '*' || host.p[1] != '.')
-		return is_same(host, o->host);
+		return text_is_same(host, o->host);
 	host.p++; /* ".example.org" ends what is below it */
 	host.n--;
 	return o->host.n > host.n &&
-	       is_same(host, (struct http_text){o->host.p + o->host.n - host.n, host.n});
+	       text_is_same(host, (struct http_text){o->host.p + o->host.n - host.n, host.n});
 }
 
 /* Whether it is a host and no more: what stands behind a "/" would match a wildcard, too. */
-static bool is_host(struct http_text host)
+static bool origin_has_host(struct http_text host)
 {
 	for (size_t i = 0; i < host.n; i++)
 		if (strchr("/\\@?#", host.p[i]))
@@ -202,7 +235,7 @@ bool policy_allows_origin(const struct policy *p, struct http_text origin)
 
 	if (!origin.p || !p->origins[0])
 		return true;
-	o = take_apart(origin);
+	o = origin_parse(origin);
 	for (const char *at = p->origins; (n = text_next_word(&at)) > 0;) {
 		const struct http_text word = {at - n, n};
 		struct origin allowed;
@@ -210,10 +243,10 @@ bool policy_allows_origin(const struct policy *p, struct http_text origin)
 
 		if (http_text_is(word, "*"))
 			return true;
-		allowed = take_apart(word);
+		allowed = origin_parse(word);
 		/* "null" and other things that are no origin: only the very same word. */
-		is_word = o.scheme.n == 0 || !is_host(o.host) || http_text_is(word, "null");
-		if (is_word ? is_same(word, origin) : origin_matches(&allowed, &o))
+		is_word = o.scheme.n == 0 || !origin_has_host(o.host) || http_text_is(word, "null");
+		if (is_word ? text_is_same(word, origin) : origin_matches(&allowed, &o))
 			return true;
 	}
 	return false;

@@ -29,7 +29,7 @@ struct WB_SHARED policy {
 /**
  * policy_new() - read what the configuration names
  * @before:  the one in force, or NULL
- * @ret_key: on failure: the key of the configuration that is to blame
+ * @ret_key: on failure: the key of the configuration that is to blame; NULL: none is
  * @why:     on failure: what is wrong
  *
  * Return:  0 | -EINVAL | -ENOMEM.

@@ -105,35 +105,43 @@ static int server_name_wanted(SSL *ssl, int *alert, void *arg)
 	return SSL_TLSEXT_ERR_OK;
 }
 
-static int context_load_pair(SSL_CTX *c, const struct tls_pair *p, char why[TLS_WHY_MAX])
+static int server_file_is_wrong(struct tls_fault *fault, enum tls_file kind, const char *file,
+				const char *what)
+{
+	fault->file = kind;
+	return file_is_wrong(fault->why, file, what);
+}
+
+static int context_load_pair(SSL_CTX *c, const struct tls_pair *p, struct tls_fault *fault)
 {
 	static const char mismatch[] = "this key does not belong to the certificate";
 
 	ERR_clear_error();
 	if (SSL_CTX_use_certificate_chain_file(c, p->certificate) != 1)
-		return file_is_wrong(why, p->certificate, NULL);
+		return server_file_is_wrong(fault, TLS_FILE_CERTIFICATE, p->certificate, NULL);
 	if (SSL_CTX_use_PrivateKey_file(c, p->key, SSL_FILETYPE_PEM) != 1) {
 		bool is_other = ERR_GET_REASON(ERR_peek_last_error()) == X509_R_KEY_VALUES_MISMATCH;
 
-		return file_is_wrong(why, p->key, is_other ? mismatch : NULL);
+		return server_file_is_wrong(fault, TLS_FILE_KEY, p->key,
+					    is_other ? mismatch : NULL);
 	}
 	/* Where the two are of different kinds, reading the key does not compare them. */
 	if (SSL_CTX_check_private_key(c) != 1)
-		return file_is_wrong(why, p->key, mismatch);
+		return server_file_is_wrong(fault, TLS_FILE_KEY, p->key, mismatch);
 	return 0;
 }
 
 /* Lets only those in who have a certificate that @ca signed. */
-static int context_want_certificate(SSL_CTX *c, const char *ca, char why[TLS_WHY_MAX])
+static int context_want_certificate(SSL_CTX *c, const char *ca, struct tls_fault *fault)
 {
 	STACK_OF(X509_NAME) * names;
 
 	if (SSL_CTX_load_verify_file(c, ca) != 1)
-		return file_is_wrong(why, ca, NULL);
+		return server_file_is_wrong(fault, TLS_FILE_CLIENT_CA, ca, NULL);
 	/* The names go to the client, which chooses one of its certificates by them. */
 	names = SSL_load_client_CA_file(ca);
 	if (!names)
-		return file_is_wrong(why, ca, NULL);
+		return server_file_is_wrong(fault, TLS_FILE_CLIENT_CA, ca, NULL);
 	SSL_CTX_set_client_CA_list(c, names);
 	SSL_CTX_set_verify(c, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, NULL);
 	/*
@@ -146,7 +154,7 @@ static int context_want_certificate(SSL_CTX *c, const char *ca, char why[TLS_WHY
 }
 
 static int server_add_pair(struct tls_server *s, const struct tls_pair *p, const char *client_ca,
-			   char why[TLS_WHY_MAX])
+			   struct tls_fault *fault)
 {
 	SSL_CTX *c = context_new(TLS_server_method());
 	int r;
@@ -160,20 +168,21 @@ static int server_add_pair(struct tls_server *s, const struct tls_pair *p, const
 		return r;
 	SSL_CTX_set_tlsext_servername_callback(c, server_name_wanted);
 	SSL_CTX_set_tlsext_servername_arg(c, s);
-	r = context_load_pair(c, p, why);
+	r = context_load_pair(c, p, fault);
 	if (r == 0 && client_ca)
-		r = context_want_certificate(c, client_ca, why);
+		r = context_want_certificate(c, client_ca, fault);
 	return r;
 }
 
 int tls_server_new(const struct tls_server_options *o, struct tls_server *before,
-		   struct tls_server **ret, char why[TLS_WHY_MAX])
+		   struct tls_server **ret, struct tls_fault *fault)
 {
 	struct tls_server *s = calloc(1, sizeof(*s));
 	int r = 0;
 
 	WB_ASSERT(o->n_pairs > 0 && o->n_pairs <= TLS_MAX_PAIRS);
-	snprintf(why, TLS_WHY_MAX, "out of memory"); /* until a file turns out to be wrong */
+	*fault =
+		(struct tls_fault){.why = "out of memory"}; /* until a file turns out to be wrong */
 	if (!s)
 		return -ENOMEM;
 	atomic_init(&s->refs, 1);
@@ -181,7 +190,7 @@ int tls_server_new(const struct tls_server_options *o, struct tls_server *before
 	if (!s->tickets)
 		r = -ENOMEM;
 	for (size_t i = 0; r == 0 && i < o->n_pairs; i++)
-		r = server_add_pair(s, &o->pair[i], o->client_ca, why);
+		r = server_add_pair(s, &o->pair[i], o->client_ca, fault);
 	if (r) {
 		tls_server_unref(s);
 		return r;

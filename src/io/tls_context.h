@@ -32,20 +32,32 @@ struct WB_VALUE tls_server_options {
 	const char *client_ca;
 };
 
+/* Which of a server's files is to blame, and what for. */
+enum tls_file {
+	TLS_FILE_CERTIFICATE,
+	TLS_FILE_KEY,
+	TLS_FILE_CLIENT_CA,
+};
+
+struct WB_VALUE tls_fault {
+	enum tls_file file;    /* where the world is to blame, any */
+	char why[TLS_WHY_MAX]; /* its name, and what is wrong with it */
+};
+
 struct tls_server; /* WB_SHARED: any thread may hold references */
 
 /**
  * tls_server_new() - read certificates and keys
  * @o:      at least one pair
  * @before: whose ticket keys it takes over; or NULL
- * @why:    on failure: which file, and what is wrong with it
+ * @fault:  on failure: which file, and what is wrong with it
  *
  * Return:  0 | -EINVAL a file is no good, or a key is of another certificate | -ENOMEM.
  * Owns:    *@ret is the caller's reference.
  * Thread:  any; reads files.
  */
 int tls_server_new(const struct tls_server_options *o, struct tls_server *before,
-		   struct tls_server **ret, char why[TLS_WHY_MAX]) WB_NODISCARD;
+		   struct tls_server **ret, struct tls_fault *fault) WB_NODISCARD;
 
 /* One more reference, one less; NULL is fine. Return: @s; NULL. Thread: any. */
 WB_ANY_THREAD struct tls_server *tls_server_ref(struct tls_server *s);

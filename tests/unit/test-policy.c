@@ -2,7 +2,10 @@
 #include "conn/policy.h"
 
 #include <errno.h>
+#include <openssl/ec.h>
+#include <openssl/x509.h>
 
+#include "key-file.h"
 #include "rig.h"
 
 static struct policy *with_origins(const char *list)
@@ -102,4 +105,56 @@ TEST(policy_names_the_key_that_is_to_blame)
 		    "1 keys for 2 certificates");
 	check_blame("auth = jwt\n", "jwt_key_file", "names no file");
 	check_blame("auth = jwt\njwt_key_file = /no/such\n", "jwt_key_file", "/no/such: No such");
+}
+
+/* A certificate that signs itself, with its key behind it or without. */
+static struct key_file certificate_file(bool has_key)
+{
+	EVP_PKEY *pkey = EVP_EC_gen("P-256");
+	BIO *bio = BIO_new(BIO_s_mem());
+	X509 *x = X509_new();
+	struct key_file f;
+	char *text;
+	long n;
+
+	X509_gmtime_adj(X509_getm_notBefore(x), 0);
+	X509_gmtime_adj(X509_getm_notAfter(x), 86400);
+	X509_set_pubkey(x, pkey);
+	CHECK(X509_sign(x, pkey, EVP_sha256()) > 0);
+	CHECK_EQ(PEM_write_bio_X509(bio, x), 1);
+	CHECK(!has_key || PEM_write_bio_PrivateKey(bio, pkey, NULL, NULL, 0, NULL, NULL) == 1);
+	n = BIO_get_mem_data(bio, &text);
+	f = key_file_of(text, (size_t)n);
+	BIO_free(bio);
+	X509_free(x);
+	EVP_PKEY_free(pkey);
+	return f;
+}
+
+static void check_tls_blame(const struct key_file *certificate, const char *lines,
+			    const char *blamed, const char *words)
+{
+	char text[300];
+
+	snprintf(text, sizeof(text), "tls_port = 0\ntls_certificate = %s\n%s\n", certificate->path,
+		 lines);
+	check_blame(text, blamed, words);
+}
+
+/* By what went wrong, and not by a name: one file may stand at two keys. */
+TEST(policy_names_the_key_whose_file_is_wrong)
+{
+	struct key_file whole = certificate_file(true), bare = certificate_file(false);
+	char line[100];
+
+	check_tls_blame(&whole, "tls_key = /no/such", "tls_key", "/no/such: No such file");
+	check_tls_blame(&whole, "tls_client_ca = /no/such", "tls_client_ca", "/no/such: No such");
+	check_tls_blame(&whole, "tls_client_ca = /dev/null", "tls_client_ca", "/dev/null: ");
+	check_tls_blame(&bare, "", "tls_certificate", bare.path);
+	snprintf(line, sizeof(line), "tls_key = %s", bare.path);
+	check_tls_blame(&bare, line, "tls_key", bare.path);
+	snprintf(line, sizeof(line), "tls_key = %s0", bare.path);
+	check_tls_blame(&bare, line, "tls_key", "0: No such file");
+	close(whole.fd);
+	close(bare.fd);
 }

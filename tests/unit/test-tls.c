@@ -106,12 +106,12 @@ static struct tls_server *server_of(struct identity **ids, size_t n, const char 
 {
 	struct tls_server_options o = {.client_ca = client_ca};
 	struct tls_server *s = NULL;
-	char why[TLS_WHY_MAX];
+	struct tls_fault fault;
 
 	for (size_t i = 0; i < n; i++)
 		o.pair[o.n_pairs++] = (struct tls_pair){ids[i]->certificate_file, ids[i]->key_file};
-	if (tls_server_new(&o, before, &s, why))
-		fail_msg("%s", why);
+	if (tls_server_new(&o, before, &s, &fault))
+		fail_msg("%s", fault.why);
 	return s;
 }
 
@@ -435,16 +435,17 @@ TEST(tls_handshake_that_is_cut_off)
 }
 
 static void check_no_server(const char *certificate, const char *key, const char *ca,
-			    const char *words)
+			    enum tls_file blamed, const char *words)
 {
 	const struct tls_server_options o = {
 		.pair = {{certificate, key}}, .n_pairs = 1, .client_ca = ca};
 	struct tls_server *s = NULL;
-	char why[TLS_WHY_MAX];
+	struct tls_fault fault;
 
-	CHECK_EQ(tls_server_new(&o, NULL, &s, why), -EINVAL);
-	if (!strstr(why, words))
-		fail_msg("%s has no %s", why, words);
+	CHECK_EQ(tls_server_new(&o, NULL, &s, &fault), -EINVAL);
+	CHECK_EQ(fault.file, blamed);
+	if (!strstr(fault.why, words))
+		fail_msg("%s has no %s", fault.why, words);
 }
 
 TEST(tls_server_names_the_file_that_is_wrong)
@@ -452,13 +453,17 @@ TEST(tls_server_names_the_file_that_is_wrong)
 	struct identity *a = identity_new("a", NULL, NULL, 10),
 			*b = identity_new("b", NULL, NULL, 10);
 
-	check_no_server("/no/such", a->key_file, NULL, "/no/such: No such file or directory");
-	check_no_server(a->certificate_file, "/no/such", NULL, "/no/such: No such file");
-	check_no_server("/dev/null", a->key_file, NULL, "/dev/null: ");
-	check_no_server(a->certificate_file, b->key_file, NULL,
+	check_no_server("/no/such", a->key_file, NULL, TLS_FILE_CERTIFICATE,
+			"/no/such: No such file or directory");
+	check_no_server(a->certificate_file, "/no/such", NULL, TLS_FILE_KEY,
+			"/no/such: No such file");
+	check_no_server("/dev/null", a->key_file, NULL, TLS_FILE_CERTIFICATE, "/dev/null: ");
+	check_no_server(a->certificate_file, b->key_file, NULL, TLS_FILE_KEY,
 			"this key does not belong to the certificate");
-	check_no_server(a->certificate_file, a->certificate_file, NULL, a->certificate_file);
-	check_no_server(a->certificate_file, a->key_file, "/no/such", "/no/such: No such file");
+	check_no_server(a->certificate_file, a->certificate_file, NULL, TLS_FILE_KEY,
+			a->certificate_file);
+	check_no_server(a->certificate_file, a->key_file, "/no/such", TLS_FILE_CLIENT_CA,
+			"/no/such: No such file");
 	identity_free(a);
 	identity_free(b);
 }
