@@ -6,7 +6,7 @@
  * messages put together, limits, signs of life, the private queue out, the
  * closing handshake.
  *
- * Sans I/O: bytes come in by conn_feed(), or by conn_readable() through the
+ * Sans I/O: bytes come in by conn_feed(), or by conn_event() and conn_read() through the
  * transport; they go out through the transport, which in a test is memory. What a
  * message means, which channels there are and what waits in them is not known
  * here: conn_ops tell the hub.
@@ -15,19 +15,21 @@
  * needs while it is incomplete hangs off @input and goes when it is complete; what
  * waits to be sent to it alone hangs off @out and goes when it was sent;
  * wslay's contexts come from the worker's pool. A deflated message (RFC 7692) is
- * put together first and then inflated, a bounded share in each turn; only one that
+ * put together first and then inflated, within a budget in each turn; only one that
  * takes several turns has an inflater of its own meanwhile.
  *
  * Out: channels send straight from their logs (channel/channel). What the kernel took
  * only a part of is the message *in transit*; until it is sent, only control
  * frames go between, where one of its WebSocket frames ends. What is addressed to
  * this client alone (welcome, acknowledgements, pongs, Close) waits in the
- * private queue. Caught up = neither of them, and no membership behind.
+ * private queue. Caught up = neither of them, and no membership lags.
  *
  * Descriptors are registered edge-triggered, once: can_read and can_write
- * remember what the last edge said. While a client's own private queue is half
- * full it isn't read, so that echo, pings and acknowledgements have a bound of
- * their own.
+ * remember what the last edge said. A client may be *paused*: its bytes stay in the
+ * kernel, or are parked. While its own private queue is half full it is, so that echo,
+ * pings and acknowledgements have a bound of their own.
+ *
+ * The sources form a ladder: see conn_private.h.
  */
 
 #include "base/base.h"
@@ -91,7 +93,7 @@ struct WB_OWNER(worker) member {
 	uint64_t next;          /* number of the next message to send */
 	uint64_t last_own;      /* number + 1 of the last message it published here; 0: none */
 	uint32_t index;         /* in the channel's members */
-	bool is_lagging;        /* @next is pinned in the log */
+	bool is_lagging;        /* @next is there, waits, and is pinned in the log */
 };
 
 /* Names that few connections have. */
@@ -106,20 +108,20 @@ struct WB_OWNER(worker) conn_input {
 	struct conn *conn;
 	struct ws_decoder *decoder; /* in the middle of a frame, or NULL */
 	struct buf message;         /* payload so far; in the handshake: the head so far */
-	struct buf parked;          /* read, but not processed yet */
+	struct buf parked;          /* bytes that were read, but not processed yet */
 	size_t parked_at;           /* of @parked, what is done */
-	size_t grow_to;      /* bound on the memory of @message in this frame; 0: not known yet */
-	size_t accounted;    /* bytes counted in env->reassembly_bytes */
-	uint64_t started_ns; /* when the message began; 0: none is incomplete */
-	uint32_t utf8;       /* state of the text so far */
-	struct inflater *inflater; /* @message is whole and being inflated, over several turns */
-	uint8_t opcode;            /* of the message; 0: none */
-	bool is_deflated;          /* the message is */
+	size_t grow_to;             /* bound on @message's memory in this frame; 0: not known yet */
+	size_t accounted;           /* bytes counted in env->reassembly_bytes */
+	uint64_t started_ns;        /* when the message began; 0: none is incomplete */
+	uint32_t utf8;              /* state of the text so far */
+	struct inflater *inflater;  /* @message is whole and being inflated, over several turns */
+	uint8_t opcode;             /* of the message; 0: none */
+	bool is_deflated;           /* the message is */
 	uint8_t control_len;
 	uint8_t control[125]; /* payload of a control frame so far */
 };
 
-/* What is private or in transit; a connection has one while there is any. */
+/* What is private or in transit. A connection has one of its own while there is any. */
 struct WB_OWNER(worker) conn_output {
 	struct frame *transit; /* reference */
 	const struct frame_bytes *transit_bytes;
@@ -132,9 +134,18 @@ struct WB_OWNER(worker) conn_output {
 	uint32_t head_sent; /* of a control frame at the head of the queue */
 };
 
-/* What all others have: nothing. For reading alone. */
+/* What all others have: nothing is in it, and nothing is ever written to it. */
 extern const struct conn_output conn_no_output;
 
+/*
+ * A new member has these homes:
+ *   its value at the start, unless zero is right    conn_init()
+ *   what it owns goes with the connection           conn_release() in conn.c
+ *   it is the same after a hand-over                proto/record.proto, src/handover/, and
+ *                                                   what tests/unit/test-handover.c compares
+ *   what administrators see of it                   worker/client_list
+ * Of a membership: channel_leave() clears it. All of it is what an idle client costs.
+ */
 struct WB_OWNER(worker) conn {
 	struct reactor_source source;
 	struct transport transport;
@@ -144,9 +155,9 @@ struct WB_OWNER(worker) conn {
 		struct reactor_deferred death; /* once it is dead */
 	};
 	struct list node;          /* in env->all */
-	struct list read_node;     /* in env->to_read: goes on reading in the next turn */
-	struct list write_node;    /* in env->to_write: has something to send in this turn */
-	struct list unsent_node;   /* in env->unsent: something waits for it */
+	struct list read_node;     /* in env->to_read or env->stalled */
+	struct list write_node;    /* in env->to_write */
+	struct list unsent_node;   /* in env->unsent */
 	struct member path_member; /* of the channel that the path named */
 	struct member *members;    /* all memberships, by sibling */
 	struct conn_input *input;  /* NULL at a frame boundary */
@@ -169,21 +180,23 @@ struct WB_OWNER(worker) conn {
 	uint8_t id[16]; /* client id */
 	uint8_t state;  /* enum conn_state */
 	uint8_t caps;   /* MSG_CAP_ bits in force for both */
-	/* Its enum: what the client takes, and that it may deflate. */
+	/* The enum of that name: what the client can inflate; but for NONE it may deflate, too. */
 	uint8_t deflate_window : 2;
 	bool is_echo : 1;
 	bool can_read : 1;
 	bool can_write : 1;
-	bool has_hup : 1;   /* the peer ended its side: read up to the end */
+	bool has_hup : 1;   /* the peer ended its side: there is an end to be read up to */
 	bool is_deaf : 1;   /* what comes is read and dropped */
-	bool got_close : 1; /* the peer's Close came */
+	bool got_close : 1; /* the peer's Close came, or isn't waited for */
 	bool was_open : 1;
 	bool is_throttled : 1;
 	bool awaits_spool : 1; /* a chunk of it waits for room in the spool's queue */
 	bool awaits_proxy : 1; /* the PROXY header comes first */
 	bool awaits_tls : 1;   /* TLS begins behind it */
-	bool is_too_many : 1;  /* of the address that it named: answer the handshake with 429 */
+	bool is_too_many : 1;  /* of the address that a proxy named: CONN_E_ADDRESS_FULL */
 };
+
+static_assert(sizeof(struct conn) <= 312, "with its descriptor an idle client is within 400 bytes");
 
 /* What a connection tells upward. All are called on the worker's thread. */
 struct WB_FROZEN conn_ops {
@@ -198,16 +211,15 @@ struct WB_FROZEN conn_ops {
 	void (*opened)(struct conn *c);
 	/* A whole message; text is valid UTF-8. @p is the callee's to change, until it returns. */
 	void (*message)(struct conn *c, uint8_t opcode, uint8_t *p, size_t n);
-	/* It can be written to and has nothing private to send: send what memberships lag behind.
-	 */
+	/* conn_can_send_now(), and memberships lag: sends what they lag behind. */
 	void (*catch_up)(struct conn *c);
 	/* Looks at the send limits; called when it is past them for the grace, too. */
 	void (*check_limits)(struct conn *c);
 	/* Name of its path's channel for log lines, or NULL; only for one that was let in. */
 	const char *(*path_channel)(const struct conn *c);
-	/* It is not open any more: leave all channels. Once, if admit() let it in. */
+	/* It is not open any more: leaves all channels. Once, if admit() let it in. */
 	void (*left)(struct conn *c);
-	/* End of the turn: free it. */
+	/* The end of the turn in which it died: frees it. */
 	void (*dead)(struct conn *c);
 };
 
@@ -224,18 +236,18 @@ struct WB_OWNER(worker) conn_env {
 	size_t read_buffer_bytes;
 	struct list all; /* every connection that is not dead */
 	size_t n_all;
-	struct list to_read;  /* go on in the next turn */
-	struct list to_write; /* are flushed at the end of this turn */
-	struct list stalled;  /* wait for the end of congestion, by read_node */
-	struct list unsent;
+	struct list to_read;        /* those that go on reading in the next turn */
+	struct list to_write;       /* those that are flushed at the end of this turn */
+	struct list stalled;        /* those that wait for the end of congestion, by read_node */
+	struct list unsent;         /* those for which something waits: private, or in a log */
 	struct list partial_inputs; /* of conn_input */
-	size_t reassembly_bytes;
+	size_t reassembly_bytes;    /* accounted in all of them */
 	struct ws_decoder *decoders[CONN_DECODERS];
 	size_t n_decoders;
 	struct conn_output *outputs[CONN_OUTPUTS];
 	size_t n_outputs;
 	struct inflater *inflater; /* idle, or NULL */
-	size_t zip_left;           /* bytes that may still be inflated or deflated in this share */
+	size_t zip_left;           /* bytes that may still go through zlib for this client now */
 	bool is_congested;         /* a ring and its outbox are full: nobody may publish */
 	bool is_stopping;          /* nothing is read any more */
 	bool is_frozen;            /* nothing is read for a while */
@@ -248,7 +260,7 @@ void conn_env_fini(struct conn_env *env);
 
 /**
  * conn_init() - a connection that was just accepted
- * @c:      all-zero memory of the worker's slab
+ * @c:       all-zero memory of the worker's slab
  * @refusal: what the handshake is to be answered with, once it came
  *
  * Arms the handshake's deadline. c->transport is set by the caller before.
@@ -265,13 +277,16 @@ void conn_init(struct conn *c, struct conn_env *env, const struct sock_peer *pee
  */
 void conn_feed(struct conn *c, uint8_t *p, size_t n);
 
-/* The peer will send nothing more. */
+/* The peer will send nothing more: the end, unless it still reads what we say. */
 void conn_feed_end(struct conn *c);
 
 /* Event callback: the descriptor's edges. */
 void conn_event(struct reactor_source *s, uint32_t events);
 
-/* Goes on with what is parked, then reads, one share. Called for those in env->to_read. */
+/*
+ * Goes on with what is parked, then reads one buffer at most; what is left has its turn by
+ * env->to_read, whose connections this is called for. The connection may be dead after it.
+ */
 void conn_read(struct conn *c);
 
 /* It will go on reading in the next turn. */
@@ -283,7 +298,8 @@ void conn_want_write(struct conn *c);
 /**
  * conn_flush() - send what is in transit and queued, then what memberships lag behind
  *
- * One share of the turn; what is left goes on with the next edge or turn.
+ * As much as the kernel takes, but of lagging memberships one budget each; what is left goes
+ * on with the next edge or turn. The connection may be dead after it.
  */
 void conn_flush(struct conn *c);
 
@@ -293,7 +309,7 @@ static inline bool conn_can_send_now(const struct conn *c)
 	return c->out == &conn_no_output && c->can_write;
 }
 
-/* The same, and no membership is behind. */
+/* The same, and no membership lags. */
 static inline bool conn_is_caught_up(const struct conn *c)
 {
 	return conn_can_send_now(c) && c->n_lagging == 0;
@@ -321,7 +337,9 @@ void conn_send_control(struct conn *c, uint8_t opcode, const void *p, size_t n);
  * @f:      borrowed; a reference is taken
  * @sent:   bytes of @b that are out
  *
- * Nothing is in transit before. Return: false: out of memory, the connection is gone.
+ * Nothing is in transit before.
+ *
+ * Return:  false: out of memory, the connection is gone.
  */
 bool conn_transit(struct conn *c, struct frame *f, const struct frame_bytes *b, size_t sent)
 	WB_NODISCARD;
@@ -338,14 +356,6 @@ void conn_blocked(struct conn *c, ssize_t result);
  * Does nothing unless the connection is open.
  */
 void conn_close(struct conn *c, uint16_t code, const char *reason);
-
-/*
- * Answers the handshake with an HTTP status and ends the connection. @counter is of
- * the metrics; @setting names the key whose limit was reached, or is NULL; @why is for
- * the log alone, or NULL.
- */
-void conn_refuse(struct conn *c, int status, _Atomic uint64_t *counter, const char *setting,
-		 const char *why);
 
 /* Ends it now, with nothing said. The memory goes at the end of the turn. */
 void conn_abort(struct conn *c);
@@ -367,16 +377,15 @@ char *conn_format_setting(char *out, size_t cap, const struct conn *c, const cha
 void conn_log(const struct conn *c, int priority, enum log_event_id event, const char *setting,
 	      const char *text);
 
-/* What the client calls itself, "": nothing. */
+/* What the client calls itself; "": nothing, or there was no memory for it. */
 const char *conn_session_id(const struct conn *c);
-
-/* Without memory it has none. */
 void conn_set_session_id(struct conn *c, const char *id);
 
-/* The path's channel once it left that, or NULL. It stays so when it joins it again. */
+/*
+ * The channel of its path once it left that; NULL before, or where there was no memory for it.
+ * It stays so when it joins it again: its membership is another one then.
+ */
 const char *conn_left_path_channel(const struct conn *c);
-
-/* Without memory it is forgotten. */
 void conn_set_left_path_channel(struct conn *c, const char *channel);
 
 /* Its user id: who its grant says it is, else "user-ADDR:PORT". @out has CONN_USER_MAX bytes. */

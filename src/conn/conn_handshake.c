@@ -8,6 +8,8 @@
 #include "wire/token.h"
 #include "wire/upgrade.h"
 
+/* ---------------------------------------------------------------------------- refusals */
+
 /* clang-format off */
 const struct conn_refusal_row conn_refusals[CONN_N_REFUSALS] = {
 	[CONN_E_FULL]           = {503, offsetof(struct metrics, refused_max_connections),
@@ -21,8 +23,35 @@ const struct conn_refusal_row conn_refusals[CONN_N_REFUSALS] = {
 };
 /* clang-format on */
 
-/* False: it was refused, and has its answer. */
-static bool pass_or_refuse(struct conn *c, enum conn_refusal refusal)
+/*
+ * Answers the handshake with an HTTP status and ends the connection. @counter is of
+ * the metrics; @setting names the key whose limit was reached, or is NULL; @why is for
+ * the log alone, or NULL.
+ */
+static void conn_refuse(struct conn *c, int status, _Atomic uint64_t *counter, const char *setting,
+			const char *why)
+{
+	char answer[UPGRADE_MAX_REFUSAL];
+	char text[200];
+	size_t n;
+
+	if (c->state != CONN_HANDSHAKE)
+		return;
+	metric_add(counter, 1);
+	METRIC_INC(c->env->metrics, connection_errors);
+	snprintf(text, sizeof(text), "was refused: handshake answered with %d %s%s%s%s%s", status,
+		 http_status_text(status), setting && !why ? ", past " : "",
+		 setting && !why ? setting : "", why ? ": " : "", why ? why : "");
+	conn_log(c, LOG_NOTICE, EV_REFUSED, setting, text);
+	n = upgrade_format_refusal(answer, sizeof(answer), status, 1);
+	conn_step(c, CONN_ON_CLOSE);
+	/* No WebSocket frame is to come from it, so no Close is waited for. */
+	c->is_deaf = c->got_close = true;
+	conn_send_raw(c, answer, n);
+}
+
+/* True when there is nothing to refuse it for; else it has its answer. */
+static bool conn_is_admitted(struct conn *c, enum conn_refusal refusal)
 {
 	const struct conn_refusal_row *row = &conn_refusals[refusal];
 
@@ -33,8 +62,14 @@ static bool pass_or_refuse(struct conn *c, enum conn_refusal refusal)
 	return false;
 }
 
+/* False: it came as one too many, and was refused. */
+static bool conn_has_place(struct conn *c)
+{
+	return conn_is_admitted(c, c->is_too_many ? CONN_E_ADDRESS_FULL : c->refusal);
+}
+
 /* Refuses a request for what it is; @request: NULL when it could not be read. */
-static void refuse_request(struct conn *c, int status, const struct http_request *request)
+static void conn_refuse_request(struct conn *c, int status, const struct http_request *request)
 {
 	struct metrics *m = c->env->metrics;
 	_Atomic uint64_t *counter = &m->refused_bad_request;
@@ -45,25 +80,13 @@ static void refuse_request(struct conn *c, int status, const struct http_request
 		counter = &m->refused_method;
 	else if (status == 431)
 		counter = &m->refused_head_too_large;
-	else if (status == 426)
+	else if (status == 426) /* with an Upgrade, it is the version that is wrong */
 		counter = request && http_find(request, "Upgrade") ? &m->refused_version
 								   : &m->refused_no_upgrade;
 	conn_refuse(c, status, counter, NULL, NULL);
 }
 
-/* False: it came as one too many, and was refused. */
-static bool has_place(struct conn *c)
-{
-	return pass_or_refuse(c, c->is_too_many ? CONN_E_ADDRESS_FULL : c->refusal);
-}
-
-/* True when it is a member of its path's channel now; else it was refused. */
-static bool find_room(struct conn *c, const struct upgrade *u)
-{
-	return pass_or_refuse(c, c->env->ops->admit(c, u));
-}
-
-/* ---------------------------------------------------------------- who it is */
+/* ---------------------------------------------------------------------------- who it is */
 
 static bool is_trusted(const uint8_t ip[IP_BYTES], const void *policy)
 {
@@ -71,48 +94,65 @@ static bool is_trusted(const uint8_t ip[IP_BYTES], const void *policy)
 }
 
 /* The client behind a proxy that speaks HTTP. */
-static bool take_forwarded(struct conn *c, const struct http_request *request)
+static bool conn_take_forwarded(struct conn *c, const struct http_request *request)
 {
 	const struct policy *policy = c->env->policy;
 	struct sock_peer peer = {0};
 
-	if (c->env->config->proxy_protocol ||
-	    (!c->peer.is_unix && !policy_trusts(policy, c->peer.ip)) ||
-	    !proxy_forwarded_for(&request->headers, is_trusted, policy, peer.ip))
+	/* A PROXY header has named the client already, whose own header may say anything. */
+	if (c->env->config->proxy_protocol)
+		return true;
+	if (!c->peer.is_unix && !policy_trusts(policy, c->peer.ip))
+		return true;
+	if (!proxy_forwarded_for(&request->headers, is_trusted, policy, peer.ip))
 		return true;
 	c->is_too_many = c->env->ops->move(c, &peer) != CONN_ADMITTED;
-	return has_place(c);
+	return conn_has_place(c);
 }
 
-static bool proxy_failed(struct conn *c, const char *what)
+static void conn_end_proxy(struct conn *c)
 {
 	METRIC_INC(c->env->metrics, refused_proxy);
 	METRIC_INC(c->env->metrics, connection_errors);
-	conn_log(c, LOG_NOTICE, EV_REFUSED, "proxy_protocol", what);
+	conn_log(c, LOG_NOTICE, EV_REFUSED, "proxy_protocol",
+		 "sent no PROXY protocol header; dropped");
 	conn_abort(c);
-	return false;
+}
+
+/* Reads the header whole, and nothing behind it. False: not yet, or the connection is gone. */
+static bool conn_read_proxy(struct conn *c, struct proxy_header *ret)
+{
+	uint8_t head[PROXY_MAX];
+	size_t used = 0;
+	ssize_t n = transport_peek(&c->transport, head, sizeof(head));
+	int r = n > 0 ? proxy_parse(head, (size_t)n, ret, &used) : PROXY_MORE;
+
+	/* What there is of it stays in the kernel: more bytes are another edge. */
+	if (n == -EAGAIN || (n > 0 && r == PROXY_MORE && !c->has_hup)) {
+		c->can_read = false;
+		return false;
+	}
+	/* It ended, or broke, before its header was whole. */
+	if (r == PROXY_MORE) {
+		c->can_read = false;
+		conn_feed_end(c);
+		return false;
+	}
+	/* Only now the header is taken out of the kernel: behind it TLS may begin. */
+	if (r || transport_recv(&c->transport, head, used) != (ssize_t)used) {
+		conn_end_proxy(c);
+		return false;
+	}
+	return true;
 }
 
 bool conn_take_proxy(struct conn *c)
 {
 	struct proxy_header header = {0};
 	struct sock_peer peer = {0};
-	uint8_t head[PROXY_MAX];
-	size_t used = 0;
-	ssize_t n = transport_peek(&c->transport, head, sizeof(head));
-	int r = n > 0 ? proxy_parse(head, (size_t)n, &header, &used) : PROXY_MORE;
 
-	if (n == -EAGAIN || (n > 0 && r == PROXY_MORE && !c->has_hup)) {
-		c->can_read = false; /* more bytes are another edge */
+	if (!conn_read_proxy(c, &header))
 		return false;
-	}
-	if (r == PROXY_MORE) {
-		c->can_read = false;
-		conn_feed_end(c);
-		return false;
-	}
-	if (r || transport_recv(&c->transport, head, used) != (ssize_t)used)
-		return proxy_failed(c, "sent no PROXY protocol header; dropped");
 	c->awaits_proxy = false;
 	if (c->awaits_tls &&
 	    transport_init_tls(&c->transport, c->transport.fd, c->env->policy->tls)) {
@@ -129,34 +169,17 @@ bool conn_take_proxy(struct conn *c)
 	return true;
 }
 
-/* ---------------------------------------------------------------- what it may */
+/* -------------------------------------------------------------------------- what it may */
 
-/* The token: from the header, else the subprotocols, else the query. p is NULL: none. */
-static struct http_text find_token(const struct http_request *request, struct upgrade *u)
+/* Behind "access_token=" in the query; p is NULL: none. */
+static struct http_text find_query_token(struct http_text query)
 {
-	const struct http_header *h = http_find(request, "Authorization");
-	struct http_text rest = h ? h->value : (struct http_text){0}, word;
-	struct http_list pos = {0};
-
-	if (h)
-		return http_cut(&rest, ' ', &word) && http_text_is_nocase(word, "Bearer")
-			       ? http_trim(rest)
-			       : (struct http_text){"", 0};
-	while (http_list_next(&request->headers, "Sec-WebSocket-Protocol", &pos, &word)) {
-		if (!http_text_is(word, "bearer"))
-			continue;
-		u->selected = word;
-		return http_list_next(&request->headers, "Sec-WebSocket-Protocol", &pos, &word)
-			       ? word
-			       : (struct http_text){"", 0};
-	}
-	rest = request->query;
-	while (rest.n > 0) {
+	while (query.n > 0) {
 		struct http_text pair, name;
 
-		if (!http_cut(&rest, '&', &pair)) {
-			pair = rest;
-			rest.n = 0;
+		if (!http_cut(&query, '&', &pair)) {
+			pair = query;
+			query.n = 0;
 		}
 		if (http_cut(&pair, '=', &name) && http_text_is(name, "access_token"))
 			return pair;
@@ -164,60 +187,110 @@ static struct http_text find_token(const struct http_request *request, struct up
 	return (struct http_text){0};
 }
 
-static bool refuse_auth(struct conn *c, const char *why)
+/* The token: from the header, else the subprotocols, else the query. p is NULL: none. */
+static struct http_text find_token(const struct http_request *request, struct upgrade *u)
+{
+	const struct http_header *h = http_find(request, "Authorization");
+	const struct http_text none = {"", 0}; /* was to come, and there is nothing */
+	struct http_text rest, word;
+	struct http_list pos = {0};
+
+	if (h) {
+		rest = h->value;
+		return http_cut(&rest, ' ', &word) && http_text_is_nocase(word, "Bearer")
+			       ? http_trim(rest)
+			       : none;
+	}
+	/* A browser cannot set headers: the word behind "bearer" in its list is the token. */
+	while (http_list_next(&request->headers, "Sec-WebSocket-Protocol", &pos, &word)) {
+		if (!http_text_is(word, "bearer"))
+			continue;
+		u->selected = word;
+		return http_list_next(&request->headers, "Sec-WebSocket-Protocol", &pos, &word)
+			       ? word
+			       : none;
+	}
+	return find_query_token(request->query);
+}
+
+static bool conn_refuse_auth(struct conn *c, const char *why)
 {
 	conn_refuse(c, 403, &c->env->metrics->refused_auth, NULL, why);
 	return false;
 }
 
-/* The certificate of a client says who it is; a token, where one is asked for, overrules it. */
-static bool authorize(struct conn *c, const struct http_request *request, struct upgrade *u)
+static bool conn_take_certificate(struct conn *c)
 {
-	const struct config *config = c->env->config;
 	char name[TLS_NAME_MAX];
 
-	if (transport_is_tls(&c->transport) && config->tls_client_ca[0]) {
-		if (!transport_client_name(&c->transport, name) || !grant_is_user_id(name))
-			return refuse_auth(c, "its certificate has no name that can be used");
-		c->grant = grant_new(name, 0, 0);
-		if (!c->grant)
-			return refuse_auth(c, "out of memory");
-	}
-	if (c->env->policy->keys) {
-		struct http_text token = find_token(request, u);
-		enum token_result r;
-		struct grant *grant;
+	if (!transport_client_name(&c->transport, name) || !grant_is_user_id(name))
+		return conn_refuse_auth(c, "its certificate has no name that can be used");
+	c->grant = grant_new(name, 0, 0);
+	return c->grant || conn_refuse_auth(c, "out of memory");
+}
 
-		if (!token.p)
-			return refuse_auth(c, "it has no token");
-		r = token_verify(c->env->policy->keys, token.p, token.n, clock_wall_ms() / 1000,
-				 &grant);
-		if (r != TOKEN_OK) {
-			char why[100];
+static bool conn_take_token(struct conn *c, const struct http_request *request, struct upgrade *u)
+{
+	struct http_text token = find_token(request, u);
+	enum token_result r;
+	struct grant *grant;
+	char why[100];
 
-			snprintf(why, sizeof(why), "its token is refused: %s",
-				 token_result_text(r));
-			return refuse_auth(c, why);
-		}
-		free(c->grant);
-		c->grant = grant;
+	if (!token.p)
+		return conn_refuse_auth(c, "it has no token");
+	r = token_verify(c->env->policy->keys, token.p, token.n, clock_wall_ms() / 1000, &grant);
+	if (r != TOKEN_OK) {
+		snprintf(why, sizeof(why), "its token is refused: %s", token_result_text(r));
+		return conn_refuse_auth(c, why);
 	}
+	free(c->grant);
+	c->grant = grant;
 	return true;
 }
 
-static bool may_come_in(struct conn *c, const struct http_request *request, struct upgrade *u)
+/* The certificate of a client says who it is; a token, where one is asked for, overrules it. */
+static bool conn_authorize(struct conn *c, const struct http_request *request, struct upgrade *u)
 {
-	if (!has_place(c) || !take_forwarded(c, request))
+	if (transport_is_tls(&c->transport) && c->env->config->tls_client_ca[0] &&
+	    !conn_take_certificate(c))
+		return false;
+	return !c->env->policy->keys || conn_take_token(c, request, u);
+}
+
+static bool conn_may_enter(struct conn *c, const struct http_request *request, struct upgrade *u)
+{
+	/* What costs least is asked first. Last comes what would have to be undone: joining. */
+	if (!conn_has_place(c) || !conn_take_forwarded(c, request))
 		return false;
 	if (!policy_allows_origin(c->env->policy, u->origin)) {
 		conn_refuse(c, 403, &c->env->metrics->refused_origin, "allowed_origins",
 			    "pages of its origin may not connect");
 		return false;
 	}
-	return authorize(c, request, u) && find_room(c, u);
+	return conn_authorize(c, request, u) && conn_is_admitted(c, c->env->ops->admit(c, u));
 }
 
-static void upgrade_now(struct conn *c, const struct http_request *request)
+/* ------------------------------------------------------------------------ the answer is 101 */
+
+/* The 101 is queued: from here on, frames come. */
+static void conn_open(struct conn *c)
+{
+	struct conn_env *env = c->env;
+	const struct config *config = env->config;
+	uint64_t now = env->reactor->now_ns;
+
+	if (!conn_step(c, CONN_ON_UPGRADED))
+		return;
+	c->was_open = true;
+	c->last_sign_ns = now;
+	METRIC_INC(env->metrics, connections_total);
+	METRIC_INC(env->metrics, connections_active);
+	conn_rearm(c, now + MIN(config->ping_interval, config->heartbeat_timeout));
+	conn_arm(c, conn_grant_deadline(c, now));
+	env->ops->opened(c);
+}
+
+static void conn_upgrade(struct conn *c, const struct http_request *request)
 {
 	char answer[1024], extension[DEFLATE_ANSWER_MAX];
 	enum deflate_window window = DEFLATE_NONE;
@@ -225,54 +298,64 @@ static void upgrade_now(struct conn *c, const struct http_request *request)
 	int status;
 	size_t n;
 
+	/* All that makes a request wrong is looked at before who sends it, and what it may. */
 	status = upgrade_check(request, &u);
 	if (!status)
 		status = deflate_negotiate(&request->headers, extension, &window);
 	if (status) {
-		refuse_request(c, status, request);
+		conn_refuse_request(c, status, request);
 		return;
 	}
-	if (!may_come_in(c, request, &u))
+	if (!conn_may_enter(c, request, &u))
 		return;
 	if (!c->env->config->permessage_deflate)
 		window = DEFLATE_NONE;
 	c->deflate_window = window;
 	n = upgrade_format_ok(answer, sizeof(answer), &u, window ? extension : NULL);
+	/* The answer is the first of the queue: what opened() sends stands behind it. */
 	conn_send_raw(c, answer, n);
-	conn_upgraded(c);
+	conn_open(c);
+}
+
+/* The head so far, and then @p; false without memory. */
+static bool conn_keep_head(struct conn *c, const uint8_t *p, size_t n)
+{
+	struct conn_input *in = conn_input_of(c);
+
+	return in && buf_append(&in->message, p, n, CONN_HEAD_LIMIT + 1) == 0;
 }
 
 size_t conn_feed_head(struct conn *c, const uint8_t *p, size_t n)
 {
-	struct conn_input *in = c->input;
-	size_t before = in ? in->message.len : 0;
+	size_t before = c->input ? c->input->message.len : 0;
+	/* One byte past the limit is enough to see that the head is too long. */
 	size_t more = MIN(n, CONN_HEAD_LIMIT + 1 - before);
+	const uint8_t *head = p;
 	struct http_request request;
 	size_t head_bytes = 0;
 	int r;
 
-	if (before == 0) {
-		r = http_parse_request((const char *)p, n, CONN_HEAD_LIMIT, &request, &head_bytes);
-	} else {
-		if (buf_append(&in->message, p, more, CONN_HEAD_LIMIT + 1)) {
+	/* A head that comes whole, as nearly all do, is read where it lies. */
+	if (before > 0) {
+		if (!conn_keep_head(c, p, more)) {
 			conn_abort(c);
 			return n;
 		}
-		r = http_parse_request((const char *)in->message.data, in->message.len,
-				       CONN_HEAD_LIMIT, &request, &head_bytes);
+		head = c->input->message.data;
 	}
-	if (r == 0) {
-		upgrade_now(c, &request);
-		if (c->input)
-			conn_drop_input(c);
-		return head_bytes - before;
-	}
-	if (r != HTTP_MORE) {
-		refuse_request(c, r, NULL);
+	r = http_parse_request((const char *)head, before > 0 ? before + more : n, CONN_HEAD_LIMIT,
+			       &request, &head_bytes);
+	if (r == HTTP_MORE) {
+		if (before == 0 && !conn_keep_head(c, p, more))
+			conn_abort(c);
 		return n;
 	}
-	if (before == 0 &&
-	    (!conn_input_of(c) || buf_append(&c->input->message, p, more, CONN_HEAD_LIMIT + 1)))
-		conn_abort(c);
-	return n;
+	if (r != 0) {
+		conn_refuse_request(c, r, NULL);
+		return n;
+	}
+	conn_upgrade(c, &request);
+	conn_drop_input(c);
+	/* What stands behind the head is frames already, and the caller's. */
+	return head_bytes - before;
 }

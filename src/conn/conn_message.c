@@ -4,11 +4,12 @@
 
 #include "base/text.h"
 #include "conn/conn_private.h"
-#include "wire/ws.h"
 
 #define RESERVE_MAX (64 * 1024) /* of a frame that is only announced */
 
-void conn_broken(struct conn *c, uint16_t code, const char *reason)
+/* --------------------------------------------------------------------- ends with a reason */
+
+void conn_close_violation(struct conn *c, uint16_t code, const char *reason)
 {
 	char text[160];
 
@@ -17,7 +18,7 @@ void conn_broken(struct conn *c, uint16_t code, const char *reason)
 	conn_close(c, code, reason);
 }
 
-static void too_big(struct conn *c, const char *setting, uint64_t bytes)
+static void conn_close_too_big(struct conn *c, const char *setting, uint64_t bytes)
 {
 	char text[160];
 
@@ -28,8 +29,16 @@ static void too_big(struct conn *c, const char *setting, uint64_t bytes)
 	conn_close(c, WS_CODE_TOO_BIG, setting);
 }
 
+static void conn_close_no_memory(struct conn *c)
+{
+	conn_close(c, WS_CODE_INTERNAL_ERROR, NULL);
+}
+
+/* ------------------------------------------------------------------------- whole messages */
+
 /* The echo of a message, deflated; NULL when it goes as it is. */
-static struct frame *echo_deflated(struct conn *c, uint8_t opcode, const uint8_t *p, size_t n)
+static struct frame *conn_new_deflated_echo(struct conn *c, uint8_t opcode, const uint8_t *p,
+					    size_t n)
 {
 	struct conn_env *env = c->env;
 
@@ -39,9 +48,9 @@ static struct frame *echo_deflated(struct conn *c, uint8_t opcode, const uint8_t
 	return frame_new_deflated(opcode, p, n, c->deflate_window, env->maker, env->frame_account);
 }
 
-static void echo(struct conn *c, uint8_t opcode, const uint8_t *p, size_t n)
+static void conn_echo(struct conn *c, uint8_t opcode, const uint8_t *p, size_t n)
 {
-	struct frame *f = echo_deflated(c, opcode, p, n);
+	struct frame *f = conn_new_deflated_echo(c, opcode, p, n);
 
 	if (f)
 		conn_send(c, f);
@@ -49,7 +58,8 @@ static void echo(struct conn *c, uint8_t opcode, const uint8_t *p, size_t n)
 		conn_send_copy(c, opcode, p, n);
 }
 
-static void deliver(struct conn *c, uint8_t opcode, uint8_t *p, size_t n)
+/* @p may be the read buffer itself: it is the receiver's until it returns, and no longer. */
+static void conn_deliver(struct conn *c, uint8_t opcode, uint8_t *p, size_t n)
 {
 	METRIC_INC(c->env->metrics, messages_received);
 	if (opcode == WS_TEXT)
@@ -57,76 +67,23 @@ static void deliver(struct conn *c, uint8_t opcode, uint8_t *p, size_t n)
 	else
 		METRIC_INC(c->env->metrics, binary_messages);
 	if (c->is_echo)
-		echo(c, opcode, p, n);
+		conn_echo(c, opcode, p, n);
 	else
 		c->env->ops->message(c, opcode, p, n);
 }
 
-/* Judges a data frame by its head; false when the connection was closed for it. */
-static bool check_data_frame(struct conn *c, const struct ws_piece *w)
+static bool conn_check_text(struct conn *c, bool is_utf8)
 {
-	const struct config *config = c->env->config;
-	const struct conn_input *in = c->input;
-	bool is_inside = in && in->opcode;
-	size_t so_far = in ? in->message.len : 0;
-
-	if (w->opcode == WS_CONTINUATION && !is_inside) {
-		conn_broken(c, WS_CODE_PROTOCOL_ERROR, "continuation of nothing");
-		return false;
-	}
-	if (w->opcode != WS_CONTINUATION && is_inside) {
-		conn_broken(c, WS_CODE_PROTOCOL_ERROR, "message inside a message");
-		return false;
-	}
-	if (w->frame_bytes > config->max_frame_size) {
-		too_big(c, "max_frame_size", w->frame_bytes);
-		return false;
-	}
-	if (w->frame_bytes + so_far > config->max_message_size) {
-		too_big(c, "max_message_size", w->frame_bytes + so_far);
-		return false;
-	}
-	if (w->opcode == WS_TEXT && !c->is_echo && config->text_messages == TEXT_REJECT) {
-		METRIC_INC(c->env->metrics, text_messages);
-		conn_log(c, LOG_NOTICE, EV_LIMIT_EXCEEDED, "text_messages",
-			 "sent a text message, text_messages is reject; "
-			 "closing with " WS_CODE_TEXT(UNSUPPORTED_DATA));
-		conn_close(c, WS_CODE_UNSUPPORTED_DATA, "text messages are not accepted");
-		return false;
-	}
-	return true;
+	if (!is_utf8)
+		conn_close_violation(c, WS_CODE_INVALID_DATA, "text is not UTF-8");
+	return is_utf8;
 }
 
-static bool check_text(struct conn *c, uint32_t state)
-{
-	if (state != UTF8_REJECT)
-		return true;
-	conn_broken(c, WS_CODE_INVALID_DATA, "text is not UTF-8");
-	return false;
-}
-
-/* ----------------------------------------------------------- deflated messages */
-
-void conn_give_inflater(struct conn_env *env, struct inflater *z)
-{
-	if (env->inflater) {
-		inflater_free(z);
-		return;
-	}
-	inflater_reset(z);
-	env->inflater = z;
-}
-
-static struct inflater *take_inflater(struct conn_env *env)
-{
-	struct inflater *z = env->inflater;
-
-	env->inflater = NULL;
-	return z ? z : inflater_new();
-}
+/* ----------------------------------------------------------------------- deflated messages */
 
 /* What inflating came to: the message is delivered, or the connection closed for it. */
-static void end_inflating(struct conn *c, uint8_t opcode, size_t n, struct inflater *z, int result)
+static void conn_end_inflating(struct conn *c, uint8_t opcode, size_t n, struct inflater *z,
+			       int result)
 {
 	struct buf *out = inflater_output(z);
 
@@ -135,32 +92,32 @@ static void end_inflating(struct conn *c, uint8_t opcode, size_t n, struct infla
 	if (result > 0)
 		METRIC_INC(c->env->metrics, compression_errors);
 	if (result == INFLATE_E_TOO_BIG)
-		too_big(c, "max_message_size", out->len);
+		conn_close_too_big(c, "max_message_size", out->len);
 	else if (result == INFLATE_E_CORRUPT)
-		conn_broken(c, WS_CODE_INVALID_DATA, "compressed message is not valid");
+		conn_close_violation(c, WS_CODE_INVALID_DATA, "compressed message is not valid");
 	else if (result)
-		conn_close(c, WS_CODE_INTERNAL_ERROR, NULL);
-	else if (opcode != WS_TEXT ||
-		 check_text(c, utf8_valid(out->data, out->len) ? UTF8_ACCEPT : UTF8_REJECT))
-		deliver(c, opcode, out->data, out->len);
+		conn_close_no_memory(c);
+	else if (opcode != WS_TEXT || conn_check_text(c, utf8_valid(out->data, out->len)))
+		conn_deliver(c, opcode, out->data, out->len);
 }
 
-/* A share of inflating; false when more is to come, and @z is then the connection's. */
-static bool inflate_some(struct conn *c, uint8_t opcode, const uint8_t *p, size_t n,
-			 struct inflater *z)
+/* One budget of inflating; false when more is to come, and @z is then the connection's. */
+static bool conn_inflate_some(struct conn *c, uint8_t opcode, const uint8_t *p, size_t n,
+			      struct inflater *z)
 {
 	struct conn_env *env = c->env;
 	int r = inflater_run(z, p, n, env->config->max_message_size, &env->zip_left);
 
 	if (r == INFLATE_MORE)
 		return false;
-	end_inflating(c, opcode, n, z, r);
+	/* The message lies in the inflater: that goes back once the message was delivered. */
+	conn_end_inflating(c, opcode, n, z, r);
 	conn_give_inflater(env, z);
 	return true;
 }
 
 /* The message that was put together has been dealt with. */
-static void end_message(struct conn *c, struct conn_input *in)
+static void conn_end_message(struct conn *c, struct conn_input *in)
 {
 	if (c->input != in)
 		return; /* it is closed, and all that was held is gone */
@@ -171,7 +128,7 @@ static void end_message(struct conn *c, struct conn_input *in)
 }
 
 /* The rest has to wait for the next turn. */
-static void go_on_inflating(struct conn *c, struct inflater *z)
+static void conn_inflate_later(struct conn *c, struct inflater *z)
 {
 	c->input->inflater = z;
 	conn_want_read(c);
@@ -180,130 +137,149 @@ static void go_on_inflating(struct conn *c, struct inflater *z)
 void conn_inflate(struct conn *c)
 {
 	struct conn_input *in = c->input;
+	/* It is in our hands: a close meanwhile must not give it back under us. */
 	struct inflater *z = TAKE_PTR(in->inflater);
 
 	if (c->state != CONN_OPEN)
 		conn_give_inflater(c->env, z);
-	else if (inflate_some(c, in->opcode, in->message.data, in->message.len, z))
-		end_message(c, in);
+	else if (conn_inflate_some(c, in->opcode, in->message.data, in->message.len, z))
+		conn_end_message(c, in);
 	else
-		go_on_inflating(c, z);
+		conn_inflate_later(c, z);
 }
 
 void conn_restart_inflating(struct conn *c)
 {
-	struct inflater *z = take_inflater(c->env);
+	struct inflater *z = conn_take_inflater(c->env);
 
 	if (z)
-		go_on_inflating(c, z);
+		conn_inflate_later(c, z);
 	else
-		conn_close(c, WS_CODE_INTERNAL_ERROR, NULL);
+		conn_close_no_memory(c);
 }
 
 /* A deflated message that lies in one piece in the read buffer. */
-static void inflate_whole(struct conn *c, const struct ws_piece *w)
+static void conn_inflate_whole(struct conn *c, const struct ws_piece *w)
 {
-	struct inflater *z = take_inflater(c->env);
+	struct inflater *z = conn_take_inflater(c->env);
 	struct conn_input *in;
 
-	if (z && inflate_some(c, w->opcode, w->data, w->len, z))
+	if (z && conn_inflate_some(c, w->opcode, w->data, w->len, z))
 		return;
+	/* It goes on next turn, when the read buffer has other bytes: those are kept here. */
 	in = z ? conn_input_of(c) : NULL;
 	if (!in || buf_append(&in->message, w->data, w->len, BUF_NO_LIMIT)) {
 		inflater_free(z);
-		conn_close(c, WS_CODE_INTERNAL_ERROR, NULL);
+		conn_close_no_memory(c);
 		return;
 	}
 	in->opcode = w->opcode;
 	in->is_deflated = true;
-	go_on_inflating(c, z);
+	conn_inflate_later(c, z);
 }
 
 /* A deflated message that was put together. */
-static void inflate_parts(struct conn *c, struct conn_input *in)
+static void conn_inflate_parts(struct conn *c, struct conn_input *in)
 {
-	in->inflater = take_inflater(c->env);
+	in->inflater = conn_take_inflater(c->env);
 	if (in->inflater)
 		conn_inflate(c);
 	else
-		conn_close(c, WS_CODE_INTERNAL_ERROR, NULL);
+		conn_close_no_memory(c);
 }
 
-/* ----------------------------------------------------------- putting together */
+/* ------------------------------------------------------------------------ putting together */
 
 /* A message that lies in one piece in the read buffer: nothing is copied. */
-static void take_whole(struct conn *c, const struct ws_piece *w)
+static void conn_take_whole(struct conn *c, const struct ws_piece *w)
 {
 	if (c->input)
 		c->input->started_ns = 0; /* its head had come alone */
-	if (w->rsv & WS_RSV1) {
-		inflate_whole(c, w);
-		return;
-	}
-	if (w->opcode == WS_TEXT && !check_text(c, utf8_valid(w->data, w->len) ? 0 : UTF8_REJECT))
-		return;
-	deliver(c, w->opcode, w->data, w->len);
+	if (w->rsv & WS_RSV1)
+		conn_inflate_whole(c, w);
+	else if (w->opcode != WS_TEXT || conn_check_text(c, utf8_valid(w->data, w->len)))
+		conn_deliver(c, w->opcode, w->data, w->len);
 }
 
-static void take_part(struct conn *c, const struct ws_piece *w)
+/* The payload of @w behind what there is; NULL without memory. */
+static struct conn_input *conn_append_part(struct conn *c, const struct ws_piece *w)
 {
 	struct conn_input *in = conn_input_of(c);
 	size_t ahead = (size_t)MIN(w->frame_bytes, (uint64_t)RESERVE_MAX);
 
+	if (!in)
+		return NULL;
 	/* The buffer grows by doubling, but not past the end of a large frame. */
-	if (in && !in->grow_to)
+	if (!in->grow_to)
 		in->grow_to = w->frame_bytes < RESERVE_MAX
 				      ? BUF_NO_LIMIT
 				      : in->message.len + (size_t)w->frame_bytes;
-	if (!in || (w->begins && buf_reserve(&in->message, ahead, in->grow_to)) ||
-	    buf_append(&in->message, w->data, w->len, in->grow_to)) {
-		conn_close(c, WS_CODE_INTERNAL_ERROR, NULL);
-		return;
-	}
+	/* What a head announces costs nothing to announce: memory follows what really comes. */
+	if (w->begins && buf_reserve(&in->message, ahead, in->grow_to))
+		return NULL;
+	if (buf_append(&in->message, w->data, w->len, in->grow_to))
+		return NULL;
 	if (w->ends)
 		in->grow_to = 0;
+	return in;
+}
+
+/* A text that is not UTF-8 is refused at the byte that is wrong, not at its end. */
+static bool conn_check_text_part(struct conn *c, struct conn_input *in, const struct ws_piece *w)
+{
+	/* What is deflated can be judged once it is inflated. */
+	if (in->opcode != WS_TEXT || in->is_deflated)
+		return true;
+	in->utf8 = utf8_feed(in->utf8, w->data, w->len);
+	if (w->ends && w->fin)
+		return conn_check_text(c, in->utf8 == UTF8_ACCEPT);
+	return conn_check_text(c, in->utf8 != UTF8_REJECT);
+}
+
+static void conn_take_part(struct conn *c, const struct ws_piece *w)
+{
+	struct conn_input *in = conn_append_part(c, w);
+
+	if (!in) {
+		conn_close_no_memory(c);
+		return;
+	}
 	if (w->opcode != WS_CONTINUATION) {
 		in->opcode = w->opcode;
 		in->is_deflated = w->rsv & WS_RSV1;
 	}
-	if (in->opcode == WS_TEXT && !in->is_deflated) {
-		in->utf8 = utf8_feed(in->utf8, w->data, w->len);
-		if (w->ends && w->fin && in->utf8 != UTF8_ACCEPT)
-			in->utf8 = UTF8_REJECT;
-		if (!check_text(c, in->utf8))
-			return;
-	}
-	if (!w->ends || !w->fin)
+	if (!conn_check_text_part(c, in, w) || !w->ends || !w->fin)
 		return;
 	if (in->is_deflated) {
-		inflate_parts(c, in);
+		conn_inflate_parts(c, in);
 		return;
 	}
-	deliver(c, in->opcode, in->message.data, in->message.len);
-	end_message(c, in);
+	conn_deliver(c, in->opcode, in->message.data, in->message.len);
+	conn_end_message(c, in);
 }
 
-static void take_data(struct conn *c, const struct ws_piece *w)
+static void conn_take_data(struct conn *c, const struct ws_piece *w)
 {
 	bool is_inside = c->input && c->input->opcode;
 
 	if (w->len == 0 && !w->ends)
 		return; /* only the head is here */
 	if (!is_inside && w->ends && w->fin && w->len == w->frame_bytes)
-		take_whole(c, w);
+		conn_take_whole(c, w);
 	else
-		take_part(c, w);
+		conn_take_part(c, w);
 }
 
-/* ------------------------------------------------------------- control frames */
+/* -------------------------------------------------------------------------- control frames */
 
-static void take_close(struct conn *c, const uint8_t *p, size_t n)
+static void conn_take_close(struct conn *c, const uint8_t *p, size_t n)
 {
 	enum ws_close_result r;
 	const char *reason;
 	uint16_t code;
 	size_t len;
 
+	/* Nothing may come behind a Close (RFC 6455 section 5.5.1). */
 	c->got_close = true;
 	c->is_deaf = true;
 	if (c->state == CONN_CLOSING) {
@@ -312,13 +288,14 @@ static void take_close(struct conn *c, const uint8_t *p, size_t n)
 	}
 	r = ws_parse_close(p, n, &code, &reason, &len);
 	if (r != WS_CLOSE_OK) {
-		conn_broken(c, (uint16_t)r, "close frame is not valid");
+		conn_close_violation(c, (uint16_t)r, "close frame is not valid");
 		return;
 	}
 	conn_close(c, code, "");
 }
 
-static void take_control(struct conn *c, const struct ws_piece *w)
+/* A control frame, put together where it came in parts. */
+static void conn_take_control(struct conn *c, const struct ws_piece *w)
 {
 	const uint8_t *p = w->data;
 	size_t n = w->len;
@@ -330,6 +307,7 @@ static void take_control(struct conn *c, const struct ws_piece *w)
 			conn_abort(c);
 			return;
 		}
+		/* The decoder has refused one that is longer than 125 bytes. */
 		memcpy(in->control + in->control_len, w->data, w->len);
 		in->control_len = (uint8_t)(in->control_len + w->len);
 		if (!w->ends)
@@ -343,9 +321,51 @@ static void take_control(struct conn *c, const struct ws_piece *w)
 	if (c->input && !c->input->opcode)
 		c->input->started_ns = 0; /* the control frame was all that was incomplete */
 	if (w->opcode == WS_CLOSE)
-		take_close(c, p, n);
+		conn_take_close(c, p, n);
 	else if (w->opcode == WS_PING && c->state == CONN_OPEN)
 		conn_send_control(c, WS_PONG, p, n);
+}
+
+/* ---------------------------------------------------------------------------------- frames */
+
+/* Whether a frame of this kind may come now: fragments of one message, and of no other. */
+static bool conn_check_order(struct conn *c, const struct ws_piece *w)
+{
+	bool is_inside = c->input && c->input->opcode;
+
+	if ((w->opcode == WS_CONTINUATION) == is_inside)
+		return true;
+	conn_close_violation(c, WS_CODE_PROTOCOL_ERROR,
+			     is_inside ? "message inside a message" : "continuation of nothing");
+	return false;
+}
+
+/* Judges a data frame by its head; false when the connection was closed for it. */
+static bool conn_check_data_frame(struct conn *c, const struct ws_piece *w)
+{
+	const struct config *config = c->env->config;
+	size_t so_far = c->input ? c->input->message.len : 0;
+
+	/* Sizes are known from the head: not a byte of what is too long is kept. */
+	if (!conn_check_order(c, w))
+		return false;
+	if (w->frame_bytes > config->max_frame_size) {
+		conn_close_too_big(c, "max_frame_size", w->frame_bytes);
+		return false;
+	}
+	if (w->frame_bytes + so_far > config->max_message_size) {
+		conn_close_too_big(c, "max_message_size", w->frame_bytes + so_far);
+		return false;
+	}
+	if (w->opcode == WS_TEXT && !c->is_echo && config->text_messages == TEXT_REJECT) {
+		METRIC_INC(c->env->metrics, text_messages);
+		conn_log(c, LOG_NOTICE, EV_LIMIT_EXCEEDED, "text_messages",
+			 "sent a text message, text_messages is reject; "
+			 "closing with " WS_CODE_TEXT(UNSUPPORTED_DATA));
+		conn_close(c, WS_CODE_UNSUPPORTED_DATA, "text messages are not accepted");
+		return false;
+	}
+	return true;
 }
 
 void conn_take_piece(struct conn *c, const struct ws_piece *w)
@@ -355,13 +375,15 @@ void conn_take_piece(struct conn *c, const struct ws_piece *w)
 	if (w->begins) {
 		c->rate_frames++;
 		METRIC_INC(c->env->metrics, frames_received);
-		if (c->state == CONN_OPEN && !is_control && !check_data_frame(c, w))
+		if (c->state == CONN_OPEN && !is_control && !conn_check_data_frame(c, w))
 			return;
 	}
+	/* A sign of life is a frame, not a byte: who sends a byte an hour completes none. */
 	if (w->ends)
 		c->last_sign_ns = c->env->reactor->now_ns;
+	/* One that is closing delivers nothing more; only the peer's Close is waited for. */
 	if (is_control)
-		take_control(c, w);
+		conn_take_control(c, w);
 	else if (c->state == CONN_OPEN)
-		take_data(c, w);
+		conn_take_data(c, w);
 }

@@ -2,17 +2,29 @@
 #pragma once
 
 /*
- * What the sources of a connection share: conn.c (life and deadlines),
- * conn_input.c (bytes in), conn_handshake.c (the request's head), conn_message.c
- * (what frames mean), conn_output.c (bytes out). Nobody else includes it.
+ * What the sources of a connection share, and no other folder includes. They form a ladder:
+ * a file calls only those below it.
+ *
+ *     conn_events     edges of the descriptor, reading, deadlines   conn_restore
+ *     conn_input      bytes in: frames, what is parked, budgets of a turn
+ *     conn_handshake  the request's head      conn_message  what frames mean
+ *     conn_output     sending: what is in transit, what is queued
+ *     conn_queue      the private queue, Close behind it
+ *     conn            states, lists of turns to come, lines in the log
+ *     conn_memory     what is held for a while, and the worker's pools of it
+ *
+ * conn_restore stands beside conn_events: it puts back what a process before had of all this.
+ * Whatever happens in a callback or behind a send, a connection may be dead after it: its
+ * memory is there until the end of the turn, c->input and what c->out had are not.
  */
 
 #include "conn/conn.h"
 #include "io/log.h"
-#include "wire/record.h"
 #include "wire/ws.h"
 
 #define CONN_HEAD_LIMIT (8 * 1024) /* bytes of a request's head */
+
+/* ------------------------------------------------------------------------ what only looks */
 
 /* The second in which frames are counted. Times of 32 bits wrap: only differences count. */
 static inline uint64_t conn_rate_age_ms(const struct conn *c, uint64_t now_ns)
@@ -31,19 +43,7 @@ static inline uint64_t conn_rate_left_ns(const struct conn *c, uint64_t now_ns)
 	return (1000 - conn_rate_age_ms(c, now_ns)) * NS_PER_MS;
 }
 
-/*
- * Takes the PROXY header, which stands before all else. False: it is not all there, or the
- * connection is gone.
- */
-bool conn_take_proxy(struct conn *c);
-
-/* The 101 is queued: the connection is open. */
-void conn_upgraded(struct conn *c);
-
-/* All that was queued is out: the Close, or the answer to a handshake. */
-void conn_drained(struct conn *c);
-
-/* Nothing waits to be sent any more, and nothing is in transit. */
+/* Nothing private waits to be sent any more, and nothing is in transit. */
 static inline bool conn_is_drained(const struct conn *c)
 {
 	return !c->out->transit && !c->out->queue;
@@ -55,68 +55,142 @@ static inline bool conn_is_inflating(const struct conn *c)
 	return c->input && c->input->inflater;
 }
 
-/* Bytes wait to be processed: parked ones, a message to inflate, or in the kernel. */
-static inline bool conn_has_input(const struct conn *c)
+/* Bytes were read that could not be processed then. */
+static inline bool conn_has_parked(const struct conn *c)
 {
-	return c->can_read || conn_is_inflating(c) ||
-	       (c->input && c->input->parked_at < c->input->parked.len);
+	return c->input && c->input->parked_at < c->input->parked.len;
 }
 
-/* May not process input now: congestion, throttling, a stop, or its own private queue is half full.
- */
-bool conn_is_paused(const struct conn *c);
+/* Something waits to be processed: a message to inflate, parked bytes, or what the kernel has. */
+static inline bool conn_has_input(const struct conn *c)
+{
+	return c->can_read || conn_is_inflating(c) || conn_has_parked(c);
+}
+
+/* May not process input now: congestion, throttling, a stop, or its own queue is half full. */
+static inline bool conn_is_paused(const struct conn *c)
+{
+	const struct conn_env *env = c->env;
+	const struct config *config = env->config;
+
+	/* The whole worker stands still, or nobody may publish. */
+	if (env->is_congested || env->is_stopping || env->is_frozen)
+		return true;
+	if (c->is_throttled || c->awaits_spool)
+		return true;
+	/* What it sends is answered into its own queue: echoes, pongs, acknowledgements. */
+	return c->out->queue && (c->out->queue_bytes > config->max_send_buffer / 2 ||
+				 c->out->queue_count > config->message_queue_size / 2);
+}
+
+static inline bool conn_is_control(const struct frame *f)
+{
+	return f->flags & FRAME_CONTROL;
+}
+
+/* ---------------------------------------------------------------------------- conn_memory */
+
+/* A decoder at a frame boundary, for what the handshake agreed on. NULL: no memory. */
+struct ws_decoder *conn_take_decoder(const struct conn *c);
+void conn_give_decoder(struct conn_env *env, struct ws_decoder *d);
+
+/* An inflater that is ready for a message, NULL without memory. One may go back in any state. */
+struct inflater *conn_take_inflater(struct conn_env *env);
+void conn_give_inflater(struct conn_env *env, struct inflater *z);
 
 /* What is held between reads, made if there is none; NULL without memory. */
 struct conn_input *conn_input_of(struct conn *c);
 
-/* Takes bytes of the request's head; returns how many of @n were used. */
-size_t conn_feed_head(struct conn *c, const uint8_t *p, size_t n);
-
-/* A piece of a frame: judged, put together with others, delivered when it is whole. */
-void conn_take_piece(struct conn *c, const struct ws_piece *w);
-
-/* Goes on inflating, one share, and delivers the message when all of it is out. */
-void conn_inflate(struct conn *c);
-
-/* An inflater that is done with a message goes back to the worker. */
-void conn_give_inflater(struct conn_env *env, struct inflater *z);
-
-/* The peer violates the protocol: a line in the log, and Close. */
-void conn_broken(struct conn *c, uint16_t code, const char *reason);
+/* Counts what it holds now in env->reassembly_bytes. */
+void conn_input_account(struct conn_input *in);
 
 /* Frees what is held of an incomplete frame or message. */
 void conn_drop_input(struct conn *c);
 
-/* Inflates the message that was put together, from its start. */
-void conn_restart_inflating(struct conn *c);
-
-/* What is held, as a part of a record; @out points into @c and @head. */
-void conn_save_input(const struct conn *c, Record__Input *out, uint8_t head[WS_MAX_HEAD]);
-
-/* Return: 0 | -EINVAL no connection holds such things | -ENOMEM. */
-int conn_restore_input(struct conn *c, const Record__Input *from) WB_NODISCARD;
-
-/* All are restored: limits that they share count from here on. */
-void conn_restored_all(struct conn_env *env);
-
-/* A frame of the private queue, in its order; the reference goes to the queue. False: no memory. */
-bool conn_restore_queued(struct conn *c, struct frame *f) WB_NODISCARD;
-
-/*
- * What of the queue's head was sent, and the message in transit (borrowed; NULL: none), of whose
- * @bytes @at are out. False: no connection has such, or there is no memory.
- */
-bool conn_restore_output(struct conn *c, uint64_t head_sent, struct frame *transit,
-			 const struct frame_bytes *bytes, uint64_t at) WB_NODISCARD;
-
 /* Of a connection that has just come. */
 void conn_init_output(struct conn *c);
+
+/* What is private or in transit, made if there is none; NULL without memory. */
+struct conn_output *conn_output_of(struct conn *c);
+
+/* Everything was sent: gives back what it was held in. */
+void conn_give_output(struct conn *c);
 
 /* Frees what is in transit and queued. */
 void conn_drop_output(struct conn *c);
 
+/* ----------------------------------------------------------------------------------- conn */
+
+/* What a connection's state follows. */
+enum conn_trigger {
+	CONN_ON_UPGRADED, /* the handshake was answered with 101 */
+	CONN_ON_CLOSE,    /* a Close or a refusal is the last that will be queued */
+	CONN_ON_DRAINED,  /* all that was queued is out, the last of it included */
+	CONN_ON_BROKEN,   /* the transport is gone, or has to be */
+	CONN_N_TRIGGERS
+};
+
+/* The only place where the state changes. False: nothing follows in this state. */
+bool conn_step(struct conn *c, enum conn_trigger on);
+
+/* Lets the timer fire at @deadline_ns, neither earlier nor later. */
+void conn_rearm(struct conn *c, uint64_t deadline_ns);
+
+/* When its authorization ends: @now when it has, UINT64_MAX when it doesn't. */
+uint64_t conn_grant_deadline(const struct conn *c, uint64_t now);
+
+/* Something waits for it: in env->unsent. */
+void conn_note_unsent(struct conn *c);
+
+/* ----------------------------------------------------------------------------- conn_queue */
+
+/* In its place: control frames before messages, Close last. Owns: the reference. */
+void conn_queue_insert(struct conn_output *out, struct frame *f);
+
+/* Takes the head of a queue that has one; the reference is the caller's. */
+struct frame *conn_queue_pop(struct conn_output *out);
+
 /* Queues bytes as they are: the answer to a handshake. */
 void conn_send_raw(struct conn *c, const void *p, size_t n);
 
-/* Queues the Close, behind everything else. */
-void conn_send_close(struct conn *c, const uint8_t *payload, size_t n);
+/* -------------------------------------------------------------------------- conn_message */
+
+/* The peer violates the protocol: a line in the log, and Close. */
+void conn_close_violation(struct conn *c, uint16_t code, const char *reason);
+
+/* A piece of a frame: judged, put together with others, delivered when it is whole. */
+void conn_take_piece(struct conn *c, const struct ws_piece *w);
+
+/* Goes on inflating, one budget, and delivers the message when all of it is out. */
+void conn_inflate(struct conn *c);
+
+/* Inflates the message that was put together, from its start. */
+void conn_restart_inflating(struct conn *c);
+
+/* ------------------------------------------------------------------------- conn_handshake */
+
+/*
+ * Takes the PROXY header, which stands before all else. False: it is not all there, or the
+ * connection is gone.
+ */
+bool conn_take_proxy(struct conn *c);
+
+/* Takes bytes of the request's head; returns how many of @n were used. */
+size_t conn_feed_head(struct conn *c, const uint8_t *p, size_t n);
+
+/* ----------------------------------------------------------------------------- conn_input */
+
+/* After processing: keeps and accounts what is incomplete or parked, gives back the rest. */
+void conn_keep_partial(struct conn *c);
+
+/* Past reassembly_memory the one that holds most goes, until it fits. */
+void conn_enforce_reassembly(struct conn_env *env);
+
+/* True when it must not be read now; it is where it will be found again when it may. */
+bool conn_pause(struct conn *c);
+
+/* Goes on with what is being inflated; true when nothing is. */
+bool conn_inflate_on(struct conn *c);
+
+/* Goes on with parked bytes; true when none are left. */
+bool conn_feed_parked(struct conn *c);

@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "base/text.h"
-#include "conn/conn_private.h"
+#include "conn/conn_restore.h"
 #include "worker/hub.h"
 #include "worker/transfer.h"
 

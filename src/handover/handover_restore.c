@@ -2,7 +2,7 @@
 #include <errno.h>
 #include <stdio.h>
 
-#include "conn/conn_private.h"
+#include "conn/conn_restore.h"
 #include "handover/channels.h"
 #include "handover/connection.h"
 #include "handover/counters.h"
@@ -119,9 +119,7 @@ static void end_unfit(struct restoring *r)
 			conn_abort(c);
 			continue;
 		}
-		/* What it sent is not known any more: nothing is read, its Close neither. */
-		c->is_deaf = c->got_close = true;
-		conn_drop_input(c);
+		conn_ignore_input(c);
 		protocol_say_goodbye(c);
 	}
 }

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include <errno.h>
 
-#include "conn/conn_private.h"
 #include "handover/channels.h"
 #include "handover/connection.h"
 #include "handover/counters.h"

@@ -4,7 +4,6 @@
 #include <sys/random.h>
 #include <sys/socket.h>
 
-#include "conn/conn_private.h"
 #include "handover/handover.h"
 #include "wire/ws.h"
 

@@ -1,0 +1,285 @@
+/* SPDX-License-Identifier: MIT */
+#include <errno.h>
+#include <stdio.h>
+
+#include "conn/conn_private.h"
+
+/* ------------------------------------------------------------------------------ deadlines */
+
+static void conn_ping(struct conn *c, uint64_t now)
+{
+	conn_send_control(c, WS_PING, NULL, 0);
+	c->ping_ns = now;
+	METRIC_INC(c->env->metrics, pings_sent);
+}
+
+/* Signs of life: closes, pings or does nothing; returns when to look again. */
+static uint64_t conn_check_heartbeat(struct conn *c, uint64_t now)
+{
+	const struct config *config = c->env->config;
+	uint64_t expiry = c->last_sign_ns + config->heartbeat_timeout;
+	uint64_t next;
+
+	if (now >= expiry) {
+		METRIC_INC(c->env->metrics, heartbeat_expired);
+		conn_log(c, LOG_INFO, EV_HEARTBEAT_EXPIRED, "heartbeat_timeout",
+			 "gave no sign of life for heartbeat_timeout; "
+			 "closing with " WS_CODE_TEXT(HEARTBEAT_TIMEOUT));
+		conn_close(c, WS_CODE_HEARTBEAT_TIMEOUT, NULL);
+		return UINT64_MAX;
+	}
+	/* Any frame answers a Ping; a Ping that nothing answers is followed by another one. */
+	if (c->ping_ns && c->last_sign_ns >= c->ping_ns)
+		c->ping_ns = 0;
+	if (c->ping_ns && now >= c->ping_ns + config->pong_timeout) {
+		METRIC_INC(c->env->metrics, pongs_missed);
+		conn_ping(c, now);
+	} else if (!c->ping_ns && now >= c->last_sign_ns + config->ping_interval) {
+		conn_ping(c, now);
+	}
+	next = c->ping_ns ? c->ping_ns + config->pong_timeout
+			  : c->last_sign_ns + config->ping_interval;
+	return MIN(next, expiry);
+}
+
+static uint64_t conn_check_grant(struct conn *c, uint64_t now)
+{
+	uint64_t deadline = conn_grant_deadline(c, now);
+
+	if (now < deadline)
+		return deadline;
+	conn_log(c, LOG_INFO, EV_AUTH_EXPIRED, NULL,
+		 "had a token until now; closing with " WS_CODE_TEXT(AUTH_EXPIRED));
+	conn_close(c, WS_CODE_AUTH_EXPIRED, NULL);
+	return UINT64_MAX;
+}
+
+static uint64_t conn_check_message(struct conn *c, uint64_t now)
+{
+	uint64_t deadline;
+
+	if (!c->input || !c->input->started_ns)
+		return UINT64_MAX;
+	deadline = c->input->started_ns + c->env->config->message_timeout;
+	if (now < deadline)
+		return deadline;
+	/* While it isn't read, the message is late by our doing: its time begins anew. */
+	if (conn_is_paused(c)) {
+		c->input->started_ns = now;
+		return now + c->env->config->message_timeout;
+	}
+	conn_log(c, LOG_NOTICE, EV_LIMIT_EXCEEDED, "message_timeout",
+		 "did not complete a message within message_timeout; "
+		 "closing with " WS_CODE_TEXT(POLICY));
+	conn_close(c, WS_CODE_POLICY, "message timeout");
+	return UINT64_MAX;
+}
+
+/* Who was throttled is read again in its next second. */
+static uint64_t conn_check_rate(struct conn *c, uint64_t now)
+{
+	if (!c->is_throttled)
+		return UINT64_MAX;
+	if (!conn_rate_second_is_over(c, now))
+		return now + conn_rate_left_ns(c, now);
+	c->is_throttled = false;
+	conn_want_read(c);
+	return UINT64_MAX;
+}
+
+static uint64_t conn_check_send_limits(struct conn *c, uint64_t now)
+{
+	uint64_t deadline;
+
+	if (!c->over_ns)
+		return UINT64_MAX;
+	deadline = c->over_ns + c->env->config->slow_consumer_grace;
+	if (now < deadline)
+		return deadline;
+	c->env->ops->check_limits(c);
+	return UINT64_MAX;
+}
+
+static void conn_expire_handshake(struct conn *c)
+{
+	METRIC_INC(c->env->metrics, refused_timeout);
+	METRIC_INC(c->env->metrics, connection_errors);
+	conn_log(c, LOG_NOTICE, EV_HANDSHAKE_TIMEOUT, "handshake_timeout",
+		 "did not complete its handshake within handshake_timeout; dropped");
+	conn_abort(c);
+}
+
+/*
+ * The one timer of a connection: armed for the earliest of all its deadlines, it
+ * looks at each and re-arms for what is next. Traffic only stores times.
+ */
+static void conn_timer_due(struct wheel_timer *t)
+{
+	static uint64_t (*const check[])(struct conn *, uint64_t) = {
+		conn_check_heartbeat, conn_check_grant,       conn_check_message,
+		conn_check_rate,      conn_check_send_limits,
+	};
+	struct conn *c = CONTAINER_OF(t, struct conn, timer);
+	uint64_t now = c->env->reactor->now_ns, next = UINT64_MAX;
+
+	if (c->state == CONN_HANDSHAKE) {
+		conn_expire_handshake(c);
+		return;
+	}
+	/* Closing or lingering: the peer had its time to end its side. */
+	if (c->state != CONN_OPEN) {
+		conn_abort(c);
+		return;
+	}
+	/* Each of them may close the connection, which has armed the timer for itself then. */
+	for (size_t i = 0; i < ARRAY_LEN(check) && c->state == CONN_OPEN; i++) {
+		uint64_t deadline = check[i](c, now);
+
+		next = MIN(next, deadline);
+	}
+	if (c->state == CONN_OPEN)
+		conn_arm(c, next);
+}
+
+void conn_init(struct conn *c, struct conn_env *env, const struct sock_peer *peer, uint64_t serial,
+	       enum conn_refusal refusal)
+{
+	c->env = env;
+	c->peer = *peer;
+	c->serial = serial;
+	c->refusal = (uint16_t)refusal;
+	c->can_write = true;
+	c->last_sign_ns = env->reactor->now_ns;
+	c->close_code = WS_CODE_ABNORMAL;
+	conn_init_output(c);
+	list_add_tail(&env->all, &c->node);
+	env->n_all++;
+	list_init(&c->read_node);
+	list_init(&c->write_node);
+	list_init(&c->unsent_node);
+	wheel_timer_init(&c->timer, conn_timer_due);
+	conn_arm(c, env->reactor->now_ns + env->config->handshake_timeout);
+}
+
+/* -------------------------------------------------------------------------------- reading */
+
+static void conn_report_tls(struct conn *c)
+{
+	char text[TLS_WHY_MAX + 20];
+
+	if (c->state == CONN_HANDSHAKE) {
+		METRIC_INC(c->env->metrics, refused_tls);
+		METRIC_INC(c->env->metrics, connection_errors);
+	}
+	snprintf(text, sizeof(text), "TLS failed: %s", tls_failure());
+	conn_log(c, LOG_INFO, EV_TLS_FAILED, NULL, text);
+}
+
+/* Nothing came: not yet, or the peer's side is at its end. */
+static void conn_read_nothing(struct conn *c, ssize_t result)
+{
+	c->can_read = false;
+	if (result == -EAGAIN)
+		return;
+	if (result == -EPROTO)
+		conn_report_tls(c);
+	conn_feed_end(c);
+}
+
+/* A short read empties the socket, unless the peer's end is behind the bytes. */
+static bool conn_has_read_all(const struct conn *c, size_t n)
+{
+	return n < c->env->read_buffer_bytes && !c->has_hup && !transport_has_more(&c->transport);
+}
+
+/* One read buffer full, at most. */
+static void conn_receive(struct conn *c)
+{
+	struct conn_env *env = c->env;
+	ssize_t n = transport_recv(&c->transport, env->read_buffer, env->read_buffer_bytes);
+
+	if (n <= 0) {
+		conn_read_nothing(c, n);
+		return;
+	}
+	/* Before the bytes are looked at, since they may end the connection. */
+	if (conn_has_read_all(c, (size_t)n))
+		c->can_read = false;
+	else
+		conn_want_read(c);
+	conn_feed(c, env->read_buffer, (size_t)n);
+	/* An echo goes out while it is in the processor's cache. */
+	if (c->is_echo && c->state == CONN_OPEN && c->can_write && !conn_is_drained(c))
+		conn_flush(c);
+}
+
+/*
+ * Goes on with what came earlier, in its order: the message that is being inflated, then
+ * what was parked behind it. True when nothing is left of it, and new bytes may be read.
+ */
+static bool conn_read_on(struct conn *c)
+{
+	if (conn_pause(c))
+		return false;
+	if (!conn_inflate_on(c))
+		return false;
+	/* The message may have filled its own queue, or a ring that takes no more. */
+	if (conn_pause(c))
+		return false;
+	if (!conn_feed_parked(c))
+		return false;
+	return c->state != CONN_DEAD && !conn_pause(c);
+}
+
+void conn_read(struct conn *c)
+{
+	list_del(&c->read_node);
+	if (c->state == CONN_DEAD || !conn_read_on(c))
+		return;
+	if (!c->can_read)
+		return;
+	if (c->awaits_proxy && !conn_take_proxy(c))
+		return;
+	conn_receive(c);
+}
+
+/* --------------------------------------------------------------------------------- events */
+
+/* What TLS has kept goes out first; its handshake may wait for either direction. */
+static uint32_t conn_layered_events(struct conn *c, uint32_t events)
+{
+	int r;
+
+	if (!(events & EPOLLOUT))
+		return events;
+	r = transport_flush(&c->transport);
+	if (r == 0)
+		return events | EPOLLIN;
+	conn_blocked(c, r);
+	return (events & ~(uint32_t)EPOLLOUT) | EPOLLIN;
+}
+
+void conn_event(struct reactor_source *s, uint32_t events)
+{
+	struct conn *c = CONTAINER_OF(s, struct conn, source);
+
+	if (transport_is_layered(&c->transport)) {
+		events = conn_layered_events(c, events);
+		if (c->state == CONN_DEAD)
+			return;
+	}
+	if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR))
+		c->has_hup = true;
+	/* Reading comes first: it may be the end, and then nothing is to be written. */
+	if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) {
+		c->can_read = true;
+		/* Bytes that may not be processed now are a sign of life all the same. */
+		if (c->state == CONN_OPEN && conn_is_paused(c))
+			c->last_sign_ns = c->env->reactor->now_ns;
+		conn_read(c);
+	}
+	if (c->state != CONN_DEAD && events & (EPOLLOUT | EPOLLHUP | EPOLLERR) && !c->can_write) {
+		c->can_write = true;
+		conn_want_write(c);
+	}
+}
