@@ -432,8 +432,7 @@ bool channel_flush(struct channel *ch, unsigned *budget)
 
 /* ------------------------------------------------------------ those that lag */
 
-/* One member goes on, as far as @share and the kernel allow; false when the connection is blocked.
- */
+/* One member goes on, as far as @budget and the kernel allow; false: the kernel is full. */
 static bool catch_up_one(struct member *m, size_t *share)
 {
 	struct channel *ch = m->channel;

@@ -98,8 +98,7 @@ void channel_trim(struct channel *ch)
 	ring_shrink(ch);
 }
 
-/* More notices wait than messages may wait for a client: the older half goes, for those that lag.
- */
+/* Members that are caught up have had them; it is for those that lag. */
 void channel_shed_notices(struct channel *ch)
 {
 	uint64_t limit = ch->env->conn->config->message_queue_size;

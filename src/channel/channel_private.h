@@ -17,8 +17,7 @@ static inline struct log_slot *slot_of(const struct channel *ch, uint64_t seq)
 /* Drops what no round and no lagging member needs any more. */
 void channel_trim(struct channel *ch);
 
-/* More notices wait than messages may wait for a client: the older half goes, for those that lag.
- */
+/* When more notices wait than messages may wait for a client, the older half goes. */
 void channel_shed_notices(struct channel *ch);
 
 /* Drops everything. */

@@ -416,8 +416,7 @@ static struct spool_job *spool_take(struct spool *s)
 	return note;
 }
 
-/* The workers to be told that there is room: not before half is free, or they would come for each
- * chunk. */
+/* Workers to be told of room: not before half is free, or they would come for each chunk. */
 static uint64_t spool_take_waiting(struct spool *s)
 {
 	uint64_t waiting = s->waiting;

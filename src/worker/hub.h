@@ -109,7 +109,7 @@ void hub_configure(struct hub *h);
  * @m:     all-zero; its memory must last until the membership ends
  * @name:  @n bytes of UTF-8 without NUL, at most DIRECTORY_NAME_MAX
  *
- * Others are told by hub_notice().
+ * Others are told by hub_notice_joined().
  *
  * Return: 0 | HUB_E_MEMBER | HUB_E_TOO_MANY | HUB_E_FULL | -ENOMEM.
  */

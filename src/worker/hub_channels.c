@@ -45,8 +45,7 @@ static int channel_open(struct hub *h, const char *name, size_t n, struct channe
 
 	if (!ch)
 		return -ENOMEM;
-	/* From here on others post to this worker. Its own thread takes that, behind what follows.
-	 */
+	/* From here on others post to this worker; that is taken in once the log is there. */
 	r = directory_join(&h->shared->directory, name, n, h->index, &e, &from);
 	if (r) {
 		free(ch);

@@ -62,12 +62,35 @@ struct WB_VALUE worker_socket {
 	enum worker_listener_kind kind;
 };
 
+/*
+ * phase            accepts  reads        sends             ends with
+ * SERVING          yes      yes          yes               worker_task_pause(), _stop_reading
+ * PAUSED           no       no           yes               worker_task_freeze(); worker_resume()
+ *                                                          goes back to SERVING
+ * NOT_READING      no, has  no           yes               worker_task_say_goodbye()
+ *                  no listeners
+ * SAYING_GOODBYE   no       only Closes  what waits, then  worker_task_end_loop(), which main
+ *                                        the goodbye       posts once all are gone, or too late
+ * ENDED            no       no           no                the thread, which leaves its loop
+ *
+ * Connections with TLS may be told goodbye while the others are served: has_no_tls.
+ */
 enum worker_phase {
 	WORKER_SERVING,
-	WORKER_PAUSED,         /* neither accepts nor reads; may go on */
-	WORKER_NOT_READING,    /* neither accepts nor reads, and has no listeners any more */
-	WORKER_SAYING_GOODBYE, /* sends what waits and says goodbye */
+	WORKER_PAUSED,
+	WORKER_NOT_READING,
+	WORKER_SAYING_GOODBYE,
 	WORKER_ENDED,
+};
+
+/* What stopping and handing over wait for; each task is answered once, and NULL after that. */
+struct WB_OWNER(worker) worker_stop {
+	struct worker_task *when_posted;   /* when nothing is on its way to other workers */
+	struct worker_task *when_tls_gone; /* when no connection has TLS any more */
+	struct worker_task *when_gone;     /* when all connections are gone */
+	struct wheel_timer goodbye;        /* the next of these two */
+	uint64_t patience_ns;              /* until then, those that lag may catch up */
+	uint64_t deadline_ns;              /* then, those that are left are aborted */
 };
 
 struct WB_OWNER(worker) worker {
@@ -76,17 +99,12 @@ struct WB_OWNER(worker) worker {
 	struct hub hub;
 	struct slab conns;
 	struct worker_pool *pool;
-	struct worker_tasks inbox;     /* shared: tasks for this worker */
-	struct worker_task *quiet;     /* to be answered when nothing is on its way to others */
-	struct worker_task *tls_leave; /* to be answered when no connection has TLS any more */
-	struct worker_task *leave;     /* to be answered when all connections are gone */
+	struct worker_tasks inbox; /* shared: tasks for this worker */
 	struct worker_listener listeners[WORKER_MAX_LISTENERS];
 	unsigned n_listeners;
-	struct wheel_timer tick;         /* once a second: gauges, idle memory */
+	struct wheel_timer tick;         /* once a second: gauges, lines left out */
 	struct wheel_timer accept_again; /* after running out of descriptors */
-	struct wheel_timer farewell;     /* deadlines while leaving */
-	uint64_t stop_deadline_ns;
-	uint64_t stop_patience_ns; /* until then, those that lag may catch up */
+	struct worker_stop stop;
 	uint64_t next_serial;
 	enum worker_phase phase;
 	bool is_starved; /* accepting failed for want of descriptors or memory */
@@ -110,30 +128,31 @@ struct WB_SHARED worker_pool {
  * worker_pool_new() - make workers that don't run yet, and open their listeners
  * @policy:   with the configuration; the caller's reference stays its own, each worker takes one
  * @n:        workers, 1 to DIRECTORY_MAX_WORKERS
- * @given:    @n_given listening sockets that are there already. Those of socket activation
- *            stand for host and port; of the others, those are used which the configuration
- *            still wants, and are -1 then; the rest is for worker_pool_drain()
+ * @inherited: @n_inherited listening sockets that are there already. Those of socket
+ *            activation stand for host and port; of the others, those are used which the
+ *            configuration still wants, and are -1 then; the rest is for worker_pool_drain()
  * @main_reactor: woken when a task is done
  * @ret_key:  on failure: the key of the configuration that is to blame, or NULL
  *
- * Each worker gets as many sockets of a port as the others: where fewer were given, or more
+ * Each worker gets as many sockets of a port as the others: where fewer are there, or more
  * for fewer workers, others are opened.
  *
  * Return:  0 | -errno of socket, bind, listen, epoll | -ENOMEM.
- * Owns:    the pool is the caller's; so are the sockets of @given that are not -1.
+ * Owns:    the pool is the caller's; so are the sockets of @inherited that are not -1.
  * Thread:  main.
  */
-int worker_pool_new(struct policy *policy, unsigned n, struct worker_socket *given,
-		    unsigned n_given, struct reactor *main_reactor, struct worker_pool **ret,
+int worker_pool_new(struct policy *policy, unsigned n, struct worker_socket *inherited,
+		    unsigned n_inherited, struct reactor *main_reactor, struct worker_pool **ret,
 		    const char **ret_key) WB_NODISCARD;
 
 /**
  * worker_pool_drain() - let those in who wait at listeners that are not used any more
- * @given:  what worker_pool_new() has left of them; closed, and -1 then
+ * @inherited: what worker_pool_new() has left of them; closed, and -1 then
  *
  * Before the start, and when the workers know all serials that were ever used.
  */
-void worker_pool_drain(struct worker_pool *p, struct worker_socket *given, unsigned n_given);
+void worker_pool_drain(struct worker_pool *p, struct worker_socket *inherited,
+		       unsigned n_inherited);
 
 /* Starts the threads. Return: 0 | -errno. */
 int worker_pool_start(struct worker_pool *p) WB_NODISCARD;
@@ -145,9 +164,11 @@ void worker_pool_join(struct worker_pool *p);
  * worker_pool_freeze() - end and join the threads, and leave everything as it is
  *
  * All workers were paused, and have answered. What was posted between them is in the logs
- * then. worker_pool_thaw() goes on.
+ * then.
  */
 void worker_pool_freeze(struct worker_pool *p);
+
+/* Goes on after it, with new threads. Return: 0 | -errno of epoll_ctl, pthread_create. */
 int worker_pool_thaw(struct worker_pool *p) WB_NODISCARD;
 
 /**
@@ -158,7 +179,7 @@ int worker_pool_thaw(struct worker_pool *p) WB_NODISCARD;
  */
 unsigned worker_pool_sockets(const struct worker_pool *p, struct worker_socket *ret, unsigned max);
 
-/* After the join: runs, on main, every task that is left, and what comes back. */
+/* After the threads have ended: runs, on main, every task that is left, and what comes back. */
 void worker_pool_finish_tasks(struct worker_pool *p);
 
 /* Joins if need be, frees everything. Accepts NULL. Return: NULL. */
@@ -171,23 +192,22 @@ WB_ANY_THREAD void worker_post(struct worker *w, struct worker_task *t);
 void worker_pool_run_done(struct worker_pool *p);
 bool worker_pool_has_done(struct worker_pool *p);
 
-/* The task for worker_post() that stops accepting and reading; done when outboxes are empty. */
+/* Tasks for worker_post(); most begin a phase of the table above. */
+
+/* Stops accepting and reading; done when outboxes are empty. */
 void worker_task_stop_reading(struct worker *w, struct worker_task *t);
 
-/*
- * The task that stops accepting and reading, so that everything can stand still; done when
- * outboxes are empty.
- */
+/* The same for a while, so that everything can stand still. */
 void worker_task_pause(struct worker *w, struct worker_task *t);
 
-/* The task that says goodbye to connections with TLS; done when they are gone, soon. */
+/* Says goodbye to connections with TLS, and goes on serving; done when they are gone, soon. */
 void worker_task_say_goodbye_tls(struct worker *w, struct worker_task *t);
 
-/* The task that says goodbye to all; done when all are gone, at shutdown_timeout at the latest. */
+/* Says goodbye to all; done when all are gone, at shutdown_timeout at the latest. */
 void worker_task_say_goodbye(struct worker *w, struct worker_task *t);
 
-/* Ends the worker's loop; no done(). */
-void worker_task_end(struct worker *w, struct worker_task *t);
+/* Ends the loop and aborts who is still there; no done(). */
+void worker_task_end_loop(struct worker *w, struct worker_task *t);
 
 /* The spool takes chunks again. */
 void worker_task_spool_room(struct worker *w, struct worker_task *t);

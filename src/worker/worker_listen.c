@@ -7,17 +7,18 @@
 #include "worker/worker_private.h"
 
 /* What there is before the first socket is opened. Those that were used become -1. */
-struct given {
+struct inherited {
 	struct worker_socket *socket;
 	unsigned n;
 };
 
-/* One socket for all workers, by copies; or several, spread. */
-static int spread(struct worker_pool *p, const int *fds, unsigned n_fds,
-		  enum worker_listener_kind kind)
+/* One socket for all workers, by copies; or several, each with as many as others. */
+static int share_out(struct worker_pool *p, const int *fds, unsigned n_fds,
+		     enum worker_listener_kind kind)
 {
 	unsigned n = MAX(n_fds, p->n);
 
+	/* Around the longer of the two, so that each socket and each worker comes at least once. */
 	for (unsigned i = 0; i < n; i++) {
 		int fd = fcntl(fds[i % n_fds], F_DUPFD_CLOEXEC, 0);
 
@@ -32,32 +33,33 @@ static int spread(struct worker_pool *p, const int *fds, unsigned n_fds,
 }
 
 /* Those of socket activation; they are copied. Return: how many | -errno. */
-static int use_given(struct worker_pool *p, const struct given *given)
+static int add_activated(struct worker_pool *p, const struct inherited *inherited)
 {
 	int fds[WORKER_MAX_LISTENERS * DIRECTORY_MAX_WORKERS];
 	unsigned n = 0;
 	int error;
 
-	for (unsigned i = 0; i < given->n && n < ARRAY_LEN(fds); i++)
-		if (given->socket[i].kind == LISTENER_ACTIVATED)
-			fds[n++] = given->socket[i].fd;
+	for (unsigned i = 0; i < inherited->n && n < ARRAY_LEN(fds); i++)
+		if (inherited->socket[i].kind == LISTENER_ACTIVATED)
+			fds[n++] = inherited->socket[i].fd;
 	if (n == 0)
 		return 0;
-	error = spread(p, fds, n, LISTENER_ACTIVATED);
+	error = share_out(p, fds, n, LISTENER_ACTIVATED);
 	p->port = sock_port(fds[0]);
 	return error ? error : (int)n;
 }
 
 /* Those from before that are where the configuration wants them. Return: how many. */
-static unsigned use_again(struct worker_pool *p, struct given *given, const char *host,
-			  uint64_t wanted, enum worker_listener_kind kind, uint16_t *port)
+static unsigned add_inherited(struct worker_pool *p, struct inherited *inherited, const char *host,
+			      uint64_t wanted, enum worker_listener_kind kind, uint16_t *port)
 {
 	unsigned n = 0;
 
 	*port = (uint16_t)wanted;
-	for (unsigned i = 0; i < given->n; i++) {
-		struct worker_socket *s = &given->socket[i];
+	for (unsigned i = 0; i < inherited->n; i++) {
+		struct worker_socket *s = &inherited->socket[i];
 
+		/* Port 0 is any: the first that fits says which one the others must have. */
 		if (s->fd < 0 || s->kind != kind || !sock_is_at(s->fd, host, *port) ||
 		    !worker_add_listener(p->workers[n % p->n], s->fd, kind))
 			continue;
@@ -69,10 +71,10 @@ static unsigned use_again(struct worker_pool *p, struct given *given, const char
 }
 
 /* A listener from before, at another address, still has the port: it is shared until it goes. */
-static bool is_still_held(const struct given *given, uint16_t port)
+static bool inherited_has_port(const struct inherited *inherited, uint16_t port)
 {
-	for (unsigned i = 0; i < given->n; i++) {
-		const struct worker_socket *s = &given->socket[i];
+	for (unsigned i = 0; i < inherited->n; i++) {
+		const struct worker_socket *s = &inherited->socket[i];
 
 		if (s->fd >= 0 && port && sock_port(s->fd) == port)
 			return true;
@@ -81,12 +83,13 @@ static bool is_still_held(const struct given *given, uint16_t port)
 }
 
 /* As many for each worker as for the others, and at least one, all on one port. */
-static int open_port(struct worker_pool *p, struct given *given, const char *host, uint64_t wanted,
-		     enum worker_listener_kind kind, uint16_t *ret_port)
+static int open_port(struct worker_pool *p, struct inherited *inherited, const char *host,
+		     uint64_t wanted, enum worker_listener_kind kind, uint16_t *ret_port)
 {
 	uint16_t port;
-	unsigned n = use_again(p, given, host, wanted, kind, &port);
-	bool is_first = n == 0 && !is_still_held(given, port);
+	unsigned n = add_inherited(p, inherited, host, wanted, kind, &port);
+	/* Another program on this port is an error; of our own sockets only the first can tell. */
+	bool is_first = n == 0 && !inherited_has_port(inherited, port);
 
 	for (; n == 0 || n % p->n; n++, is_first = false) {
 		struct worker *w = p->workers[n % p->n];
@@ -97,19 +100,19 @@ static int open_port(struct worker_pool *p, struct given *given, const char *hos
 		port = sock_port(fd);
 		if (!worker_add_listener(w, fd, kind)) {
 			fd_closep(&fd);
-			break; /* one less than others have; its share is small */
+			break; /* one less than others have, of very many */
 		}
 	}
 	*ret_port = port;
 	return 0;
 }
 
-static int find_unix(struct given *given, const char *path)
+static int take_inherited_unix(struct inherited *inherited, const char *path)
 {
 	char there[SOCK_PATH_MAX];
 
-	for (unsigned i = 0; i < given->n; i++) {
-		struct worker_socket *s = &given->socket[i];
+	for (unsigned i = 0; i < inherited->n; i++) {
+		struct worker_socket *s = &inherited->socket[i];
 
 		if (s->fd >= 0 && s->kind == LISTENER_UNIX &&
 		    strcmp(sock_path(there, s->fd), path) == 0 && access(path, F_OK) == 0)
@@ -118,7 +121,8 @@ static int find_unix(struct given *given, const char *path)
 	return -1;
 }
 
-static int open_unix(struct worker_pool *p, struct given *given, const struct config *config)
+static int open_unix(struct worker_pool *p, struct inherited *inherited,
+		     const struct config *config)
 {
 	mode_t mode = (mode_t)config->listen_unix_mode;
 	WB_CLEANUP(ptr_freep) char *path = NULL;
@@ -127,7 +131,7 @@ static int open_unix(struct worker_pool *p, struct given *given, const struct co
 
 	if (error)
 		return error;
-	fd = find_unix(given, path);
+	fd = take_inherited_unix(inherited, path);
 	if (fd < 0)
 		error = sock_listen_unix(path, mode, SOMAXCONN, &fd);
 	else if (chmod(path, mode) < 0)
@@ -135,7 +139,7 @@ static int open_unix(struct worker_pool *p, struct given *given, const struct co
 	if (error)
 		return error;
 	p->unix_path = TAKE_PTR(path);
-	return spread(p, &fd, 1, LISTENER_UNIX);
+	return share_out(p, &fd, 1, LISTENER_UNIX);
 }
 
 /* The file of a socket that goes, unless another one has taken its place. */
@@ -147,11 +151,12 @@ static void remove_path(const struct worker_pool *p, int fd)
 		(void)unlink(path); /* perhaps somebody has removed it */
 }
 
-void worker_pool_drain(struct worker_pool *p, struct worker_socket *given, unsigned n_given)
+void worker_pool_drain(struct worker_pool *p, struct worker_socket *inherited, unsigned n_inherited)
 {
-	for (unsigned i = 0; i < n_given; i++) {
-		struct worker_socket *s = &given[i];
+	for (unsigned i = 0; i < n_inherited; i++) {
+		struct worker_socket *s = &inherited[i];
 
+		/* Systemd goes on listening at those of activation: nobody waits there in vain. */
 		if (s->fd >= 0 && s->kind != LISTENER_ACTIVATED)
 			worker_drain_listener(p->workers[i % p->n], s->fd, s->kind);
 		if (s->fd >= 0 && s->kind == LISTENER_UNIX)
@@ -168,20 +173,22 @@ static const char *key_to_blame(int error, const char *port_key)
 int worker_pool_listen(struct worker_pool *p, const struct config *config,
 		       struct worker_socket *sockets, unsigned n, const char **ret_key)
 {
-	struct given given = {sockets, n};
-	int used = use_given(p, &given), error = MIN(used, 0);
+	struct inherited inherited = {sockets, n};
+	/* Who has sockets from systemd doesn't open a port beside them; TLS has one in any case. */
+	int used = add_activated(p, &inherited), error = MIN(used, 0);
 
 	if (used == 0 && config->port != CONFIG_PORT_OFF) {
-		error = open_port(p, &given, config->host, config->port, LISTENER_PLAIN, &p->port);
+		error = open_port(p, &inherited, config->host, config->port, LISTENER_PLAIN,
+				  &p->port);
 		*ret_key = error ? key_to_blame(error, "port") : NULL;
 	}
 	if (!error && config->tls_port != CONFIG_PORT_OFF) {
-		error = open_port(p, &given, config->host, config->tls_port, LISTENER_TLS,
+		error = open_port(p, &inherited, config->host, config->tls_port, LISTENER_TLS,
 				  &p->tls_port);
 		*ret_key = error ? key_to_blame(error, "tls_port") : NULL;
 	}
 	if (!error && config->listen_unix[0]) {
-		error = open_unix(p, &given, config);
+		error = open_unix(p, &inherited, config);
 		*ret_key = error ? "listen_unix" : NULL;
 	}
 	return error;
@@ -207,6 +214,7 @@ unsigned worker_pool_sockets(const struct worker_pool *p, struct worker_socket *
 			const struct worker_listener *l = &w->listeners[k];
 			struct stat st;
 
+			/* Copies of one socket have one inode: the next process makes its own. */
 			if (fstat(l->fd, &st) < 0 || is_known(inode, n, st.st_ino))
 				continue;
 			inode[n] = st.st_ino;

@@ -7,23 +7,6 @@
 
 #include "worker/worker_private.h"
 
-bool worker_pool_has_done(struct worker_pool *p)
-{
-	return worker_tasks_wait(&p->done);
-}
-
-void worker_pool_run_done(struct worker_pool *p)
-{
-	struct worker_task *t = worker_tasks_take(&p->done);
-
-	while (t) {
-		struct worker_task *next = t->next;
-
-		t->done(t);
-		t = next;
-	}
-}
-
 static int make_workers(struct worker_pool *p, struct policy *policy, unsigned n)
 {
 	const struct config *config = policy->config;
@@ -41,8 +24,8 @@ static int make_workers(struct worker_pool *p, struct policy *policy, unsigned n
 	return error;
 }
 
-int worker_pool_new(struct policy *policy, unsigned n, struct worker_socket *given,
-		    unsigned n_given, struct reactor *main_reactor, struct worker_pool **ret,
+int worker_pool_new(struct policy *policy, unsigned n, struct worker_socket *inherited,
+		    unsigned n_inherited, struct reactor *main_reactor, struct worker_pool **ret,
 		    const char **ret_key)
 {
 	struct worker_pool *p = aligned_alloc(alignof(struct worker_pool), sizeof(*p));
@@ -55,7 +38,7 @@ int worker_pool_new(struct policy *policy, unsigned n, struct worker_socket *giv
 		error = make_workers(p, policy, n);
 	}
 	if (!error)
-		error = worker_pool_listen(p, policy->config, given, n_given, ret_key);
+		error = worker_pool_listen(p, policy->config, inherited, n_inherited, ret_key);
 	if (error) {
 		worker_pool_free(p);
 		return error;
@@ -96,6 +79,7 @@ static void end_threads(struct worker_pool *p, worker_task_fn *run)
 {
 	struct worker_task end[DIRECTORY_MAX_WORKERS] = {0};
 
+	/* All are told before the first is waited for: they end at the same time. */
 	for (unsigned i = 0; i < p->n; i++) {
 		end[i].run = run;
 		if (p->workers[i]->has_thread)
@@ -114,7 +98,7 @@ static void end_threads(struct worker_pool *p, worker_task_fn *run)
 
 void worker_pool_join(struct worker_pool *p)
 {
-	end_threads(p, worker_task_end);
+	end_threads(p, worker_task_end_loop);
 }
 
 void worker_pool_freeze(struct worker_pool *p)
@@ -122,7 +106,10 @@ void worker_pool_freeze(struct worker_pool *p)
 	bool any = true;
 
 	end_threads(p, worker_task_freeze);
-	/* Whoever left in the last turns was announced to the others. */
+	/*
+	 * Whoever left in the last turns was announced to the others. One round may free room for
+	 * what waits in outboxes, and so bring about another.
+	 */
 	while (any) {
 		any = false;
 		for (unsigned i = 0; i < p->n; i++)
@@ -143,6 +130,7 @@ void worker_pool_finish_tasks(struct worker_pool *p)
 {
 	bool any = true;
 
+	/* What comes back may post once more: until nothing is left either way. */
 	while (any) {
 		any = worker_pool_has_done(p);
 		worker_pool_run_done(p);
@@ -157,6 +145,7 @@ struct worker_pool *worker_pool_free(struct worker_pool *p)
 {
 	if (!p)
 		return NULL;
+	/* Tasks hold memory of whoever made them, so none may be dropped. */
 	worker_pool_join(p);
 	worker_pool_finish_tasks(p);
 	for (unsigned i = 0; i < p->n; i++) {

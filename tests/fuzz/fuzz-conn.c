@@ -84,7 +84,7 @@ struct play {
 	unsigned n_chats;
 	size_t written;
 	struct zip zip;
-	struct worker_task quiet[2], leave[2];
+	struct worker_task stopping[2], leaving[2];
 	unsigned n_quiet; /* answered */
 	bool is_stopping, is_leaving, has_flooded;
 };
@@ -395,7 +395,7 @@ static void has_left(struct worker_task *t)
 	(void)t;
 }
 
-/* First all are quiet, then all leave; as main does it. */
+/* First all stop reading, then all say goodbye; as main does it. */
 static void step_stop(struct play *pl)
 {
 	struct rig *r = pl->rig;
@@ -403,13 +403,13 @@ static void step_stop(struct play *pl)
 	worker_pool_run_done(r->pool);
 	for (unsigned i = 0; i < r->n; i++) {
 		if (!pl->is_stopping) {
-			pl->quiet[i] = (struct worker_task){.run = worker_task_stop_reading,
-							    .done = is_quiet};
-			worker_post(r->w[i], &pl->quiet[i]);
+			pl->stopping[i] = (struct worker_task){.run = worker_task_stop_reading,
+							       .done = is_quiet};
+			worker_post(r->w[i], &pl->stopping[i]);
 		} else if (!pl->is_leaving && pl->n_quiet == r->n) {
-			pl->leave[i] = (struct worker_task){.run = worker_task_say_goodbye,
-							    .done = has_left};
-			worker_post(r->w[i], &pl->leave[i]);
+			pl->leaving[i] = (struct worker_task){.run = worker_task_say_goodbye,
+							      .done = has_left};
+			worker_post(r->w[i], &pl->leaving[i]);
 		}
 	}
 	pl->is_leaving = pl->is_stopping && pl->n_quiet == r->n;

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The log and the members of a channel: order, gaps, size, rounds. The long one is
- * test-channel-model.c. */
+/* The log and members of a channel. The long one is test-channel-model.c. */
 #include "rig.h"
 
 #include <stdio.h>
@@ -75,8 +74,7 @@ TEST(channel_waits_for_a_number_that_is_still_on_its_way)
 	rig_free(r);
 }
 
-/* A gap may be far ahead of the ring; it grows over it, and what waits behind is freed at the end.
- */
+/* A gap may be far ahead of the ring, which grows; what waits behind it is freed at the end. */
 TEST(channel_grows_over_gaps_and_drops_what_never_became_gapless)
 {
 	struct rig *r = rig_new(1, QUIET);
@@ -209,8 +207,7 @@ static unsigned count_reached(struct guest *const *g, unsigned n)
 	return reached;
 }
 
-/* More members than a turn may visit: the rest follows in the next turns, between which others are
- * read. */
+/* More members than a turn may visit: others are read before the rest has its turn. */
 TEST(channel_spreads_a_large_round_over_turns)
 {
 	struct rig *r = rig_new(1, QUIET);
@@ -236,8 +233,7 @@ TEST(channel_spreads_a_large_round_over_turns)
 	rig_free(r);
 }
 
-/* Members that leave or come in the middle of a round: nobody is passed over, nobody gets it twice.
- */
+/* Members leave and come in the middle of a round: nobody is passed over or served twice. */
 TEST(channel_survives_coming_and_going_within_a_round)
 {
 	struct rig *r = rig_new(1, QUIET);

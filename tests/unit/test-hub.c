@@ -107,8 +107,7 @@ TEST(hub_congestion_outlives_the_publisher)
 
 /* ------------------------------------------------------------ slots and numbers */
 
-/* A message on its way to a channel that is gone doesn't turn up in the one that has its slot now.
- */
+/* A message on its way to a channel that is gone doesn't turn up in the next one in its slot. */
 TEST(hub_drops_posts_for_a_channel_that_is_gone)
 {
 	struct rig *r = rig_new(2, FREE);

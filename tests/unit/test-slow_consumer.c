@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What happens to a client that reads too slowly, and when. Messages wait behind the one in
- * transit. */
+/* What happens to a client that reads too slowly, and when; it has a message in transit. */
 #include "rig.h"
 
 #include <stdio.h>
@@ -257,8 +256,7 @@ TEST(slow_private_queue_past_a_limit_disconnects_in_either_case)
 	}
 }
 
-/* Within the limit by itself, it is no reason to go: then all of the channel's messages are
- * skipped. */
+/* Within the limit by itself it is no reason to go: then all of the channel's are skipped. */
 TEST(slow_private_queue_within_the_limit_is_no_reason_to_go)
 {
 	struct scene s;

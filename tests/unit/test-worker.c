@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* A worker without its thread: who may come in, reload, stop; and the roster of its clients. */
+/* A worker without its thread: who may come in, reload, stop; and the list of its clients. */
 #include "rig.h"
 
 #include <errno.h>
@@ -220,8 +220,8 @@ TEST(worker_answers_a_ping_and_tasks_in_their_order)
 	rig_free(r);
 }
 
-/* Quiet: nothing is read any more; answered once the outboxes are empty. */
-TEST(worker_is_quiet_once_its_posts_are_out)
+/* Nothing is read any more; answered once the outboxes are empty. */
+TEST(worker_has_stopped_reading_once_its_posts_are_out)
 {
 	struct rig *r = rig_new(2, "max_incoming_frames_per_second = 0\nnotice_limit = 0\n");
 	struct guest *sender = guest_open(r, 0, "/room"), *far = guest_open(r, 1, "/room");
@@ -304,7 +304,7 @@ TEST(worker_leaves_within_its_timeout)
 	leave_within("shutdown_timeout = 0\n", 2 * STEP);
 }
 
-/* ------------------------------------------------------------------------- roster */
+/* ------------------------------------------------------------------------- clients */
 
 TEST(roster_lists_pages_and_finds)
 {
