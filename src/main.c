@@ -12,7 +12,7 @@
 #include "server/server.h"
 #include "tools/announce_stop.h"
 #include "tools/check_config.h"
-#include "tools/status.h"
+#include "tools/control.h"
 #include "tools/token_cmd.h"
 
 #define EXIT_USAGE 2
@@ -26,11 +26,8 @@ static const struct command {
 	{"client", client_main, "send and receive messages; wsbind-client(1)"},
 	{"benchmark", benchmark_main, "measure a server; wsbind-benchmark(1)"},
 	{"check-config", check_config_main, "check the configuration"},
-	{"status", status_main, "show how the daemon does"},
-	{"clients", clients_main, "list the clients of the daemon"},
-	{"reload", reload_main, "read the configuration again"},
-	{"publish", publish_main, "send a chat message to a channel"},
-	{"disconnect", disconnect_main, "close a client's connection"},
+#define CONTROL(name, help, ...) {#name, control_main, help},
+#include "tools/control_table.h"
 	{"token", token_main, "make a token for a client"},
 	{"announce-stop", announce_stop_main, "tell the daemon of a restart; for ExecStop="},
 };

@@ -33,7 +33,7 @@ struct WB_FROZEN option_row {
 	uint64_t min, max;
 	const char *value;    /* what its value is called; NULL: it takes none */
 	const char *synopsis; /* with its brackets; NULL: made of the others */
-	const char *help;     /* what --help says of it; with line breaks where it is long */
+	const char *help; /* what --help says of it, with line breaks; NULL: the synopsis is all */
 };
 
 /* A row of the struct @type_, which @member is in; @kind_ without its OPTION_. */

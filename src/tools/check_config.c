@@ -5,9 +5,7 @@
 #include <sysexits.h>
 #include <unistd.h>
 
-#include "model/config.h"
-
-#define EXIT_USAGE 2
+#include "tools/arguments.h"
 
 static const char usage[] =
 	"usage: wsbind check-config [FILE] [--dump] [--config FILE] [--KEY=VALUE ...]\n"
@@ -25,40 +23,24 @@ static const char usage[] =
 
 struct check_config_options {
 	struct config_source source;
-	bool dump, template, help;
+	bool dump, template;
 };
 
-/* NULL when all is well, else the argument that is not understood. */
-static const char *check_config_parse(char **argv, struct check_config_options *ret)
-{
-	bool has_file = false, only_files = false;
-	int i = 1;
+/* clang-format off */
+#define OPTION(...) OPTION_ROW(struct check_config_options, __VA_ARGS__)
+static const struct option_row rows[] = {
+	OPTION(0, "dump", FLAG, dump, 0, 0, NULL, NULL, NULL),
+	OPTION(0, "template", FLAG, template, 0, 0, NULL, NULL, NULL),
+};
+#undef OPTION
+/* clang-format on */
 
-	while (argv[i]) {
-		const char *arg = argv[i];
-
-		if (!only_files && strcmp(arg, "--dump") == 0) {
-			ret->dump = true;
-		} else if (!only_files && strcmp(arg, "--template") == 0) {
-			ret->template = true;
-		} else if (!only_files && (!strcmp(arg, "--help") || !strcmp(arg, "-h"))) {
-			ret->help = true;
-		} else if (!only_files && strcmp(arg, "--") == 0) {
-			only_files = true;
-		} else if (!only_files && arg[0] == '-' && arg[1]) {
-			if (config_source_take(&ret->source, argv, &i) != 0)
-				return arg;
-			continue;
-		} else if (!has_file) {
-			ret->source.file = arg;
-			has_file = true;
-		} else {
-			return arg;
-		}
-		i++;
-	}
-	return NULL;
-}
+static const struct option_table table = {
+	.command = "check-config",
+	.operand = "[FILE]",
+	.rows = rows,
+	.n_rows = ARRAY_LEN(rows),
+};
 
 static bool has_only_defaults(const struct config *c)
 {
@@ -102,14 +84,16 @@ static int check_config_load(const struct check_config_options *o, FILE *out, FI
 int check_config_run(char **argv, FILE *out, FILE *err)
 {
 	struct check_config_options o = {0};
-	const char *wrong = check_config_parse(argv, &o);
+	bool wants_help = false;
+	const char *wrong =
+		arguments_parse(&table, argv, &o, &o.source, &o.source.file, &wants_help);
 
 	if (wrong) {
 		fprintf(err, "wsbind check-config: %s: not understood, or its value is missing\n%s",
 			wrong, usage);
-		return EXIT_USAGE;
+		return OPTIONS_EXIT_USAGE;
 	}
-	if (o.help)
+	if (wants_help)
 		return fputs(usage, out) < 0;
 	if (o.template)
 		return config_template(out) < 0;

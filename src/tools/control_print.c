@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
-#include "tools/status_print.h"
+#include "tools/control_print.h"
 
 #include <inttypes.h>
 #include <string.h>
 
 #include "base/text.h"
-#include "tools/status_json.h"
+#include "tools/json.h"
 
 #define TEXT_MAX 256
 #define LIST_MAX 512
@@ -18,7 +18,7 @@ struct row {
 	uint64_t queued_bytes;
 };
 
-double status_value(const char *text, const char *name)
+double metric_sum(const char *text, const char *name)
 {
 	size_t n = strlen(name);
 	double sum = 0;
@@ -102,49 +102,50 @@ static void print_workers(FILE *out, const char *text, double seconds)
 			 i);
 		if (!strstr(text, series))
 			return;
-		fprintf(out, "%8d %12.0f", i, status_value(text, series + 1));
+		fprintf(out, "%8d %12.0f", i, metric_sum(text, series + 1));
 		snprintf(series, sizeof(series),
 			 "websocket_worker_loop_busy_seconds_total{worker=\"%d\"}", i);
-		busy = status_value(text, series);
+		busy = metric_sum(text, series);
 		snprintf(series, sizeof(series),
 			 "websocket_worker_ring_overflows_total{worker=\"%d\"}", i);
 		fprintf(out, " %7.2f %% %12.0f\n", seconds > 0 ? 100 * busy / seconds : 0,
-			status_value(text, series));
+			metric_sum(text, series));
 	}
 }
 
 static void print_traffic(FILE *out, const char *text)
 {
-	double count = status_value(text, "websocket_message_latency_seconds_count");
+	double count = metric_sum(text, "websocket_message_latency_seconds_count");
 	char a[32], b[32];
 
 	fprintf(out, "connections  %.0f open, %.0f since the start, %.0f refused\n",
-		status_value(text, "websocket_active_connections"),
-		status_value(text, "websocket_total_connections"),
-		status_value(text, "websocket_handshakes_refused_total"));
-	fprintf(out, "channels     %.0f\n", status_value(text, "websocket_channels"));
+		metric_sum(text, "websocket_active_connections"),
+		metric_sum(text, "websocket_total_connections"),
+		metric_sum(text, "websocket_handshakes_refused_total"));
+	fprintf(out, "channels     %.0f\n", metric_sum(text, "websocket_channels"));
 	fprintf(out, "messages     %.0f received, %.0f sent, %.0f in error\n",
-		status_value(text, "websocket_messages_received_total"),
-		status_value(text, "websocket_messages_sent_total"),
-		status_value(text, "websocket_message_errors_total"));
+		metric_sum(text, "websocket_messages_received_total"),
+		metric_sum(text, "websocket_messages_sent_total"),
+		metric_sum(text, "websocket_message_errors_total"));
 	fprintf(out, "bytes        %s received, %s sent\n",
-		size_text(a, status_value(text, "websocket_received_bytes_total")),
-		size_text(b, status_value(text, "websocket_sent_bytes_total")));
+		size_text(a, metric_sum(text, "websocket_received_bytes_total")),
+		size_text(b, metric_sum(text, "websocket_sent_bytes_total")));
 	if (count > 0)
 		fprintf(out, "latency      %.3f ms on average\n",
-			1000 * status_value(text, "websocket_message_latency_seconds_sum") / count);
+			1000 * metric_sum(text, "websocket_message_latency_seconds_sum") / count);
 	fprintf(out, "slow clients %.0f closed, %.0f messages skipped\n",
-		status_value(text, "websocket_slow_consumer_actions_total{action=\"disconnect\"}"),
-		status_value(text, "websocket_messages_skipped_total"));
+		metric_sum(text, "websocket_slow_consumer_actions_total{action=\"disconnect\"}"),
+		metric_sum(text, "websocket_messages_skipped_total"));
 	fprintf(out, "waiting      %.0f messages, %s; %s held\n",
-		status_value(text, "websocket_queue_messages"),
-		size_text(a, status_value(text, "websocket_queue_bytes")),
-		size_text(b, status_value(text, "websocket_log_memory_bytes")));
+		metric_sum(text, "websocket_queue_messages"),
+		size_text(a, metric_sum(text, "websocket_queue_bytes")),
+		size_text(b, metric_sum(text, "websocket_log_memory_bytes")));
 }
 
-void status_print(FILE *out, const char *metrics, const char *not_ready, uint64_t now_wall_ms)
+void control_print_status(FILE *out, const char *metrics, const char *not_ready,
+			  uint64_t now_wall_ms)
 {
-	double start = status_value(metrics, "process_start_time_seconds");
+	double start = metric_sum(metrics, "process_start_time_seconds");
 	uint64_t seconds = seconds_since(start, now_wall_ms);
 	char version[80], text[32];
 
@@ -152,22 +153,22 @@ void status_print(FILE *out, const char *metrics, const char *not_ready, uint64_
 	fprintf(out, "wsbind %s, running for %s\n\n", version, age_text(text, seconds));
 	if (not_ready) {
 		fprintf(out, "ready        no: ");
-		status_print_text(out, not_ready);
+		control_print_text(out, not_ready);
 	} else {
 		fprintf(out, "ready        yes\n");
 	}
 	print_traffic(out, metrics);
 	fprintf(out, "memory       %s resident\n",
-		size_text(text, status_value(metrics, "process_resident_memory_bytes")));
-	fprintf(out, "open files   %.0f of %.0f\n", status_value(metrics, "process_open_fds"),
-		status_value(metrics, "process_max_fds"));
+		size_text(text, metric_sum(metrics, "process_resident_memory_bytes")));
+	fprintf(out, "open files   %.0f of %.0f\n", metric_sum(metrics, "process_open_fds"),
+		metric_sum(metrics, "process_max_fds"));
 	print_workers(out, metrics, (double)seconds);
 }
 
-bool status_page_read(const char *text, size_t n, struct status_page *ret)
+bool control_page_read(const char *text, size_t n, struct control_page *ret)
 {
 	struct json j = json_open(text, n);
-	struct status_page page = {0};
+	struct control_page page = {0};
 	bool has_total = false;
 	char key[32];
 
@@ -263,13 +264,13 @@ static void row_take(struct json *j, const char *key, uint64_t now_wall_ms, stru
 		json_skip(j);
 }
 
-void status_print_clients_head(FILE *out)
+void control_print_clients_head(FILE *out)
 {
 	fprintf(out, "%-36s %-36s %-21s %-24s %9s %9s %10s %-12s %s\n", "ID", "SESSION", "ADDRESS",
 		"USER", "CONNECTED", "LAST SIGN", "QUEUED", "CAN", "CHANNELS");
 }
 
-void status_print_clients(FILE *out, const struct status_page *page, uint64_t now_wall_ms)
+void control_print_clients(FILE *out, const struct control_page *page, uint64_t now_wall_ms)
 {
 	struct json j = json_open(page->objects, page->objects_n + 1); /* with the bracket */
 	char size[32], key[32];
@@ -290,7 +291,7 @@ void status_print_clients(FILE *out, const struct status_page *page, uint64_t no
 	}
 }
 
-void status_print_text(FILE *out, const char *text)
+void control_print_text(FILE *out, const char *text)
 {
 	char shown[LINE_MAX_SHOWN];
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-#include "tools/status_json.h"
+#include "tools/json.h"
 
 #include <string.h>
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-#include "tools/status_http.h"
+#include "tools/control_http.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -76,7 +76,7 @@ static int send_all(int fd, const void *p, size_t n, int timeout_ms)
 	return 0;
 }
 
-static int send_request(int fd, const struct status_request *q)
+static int send_request(int fd, const struct control_request *q)
 {
 	struct buf head = {0};
 	int r;
@@ -116,7 +116,7 @@ static bool head_take_line(struct head *h, const char *line, size_t n)
 	if (n >= sizeof(number))
 		return false;
 	memcpy(number, line, n);
-	if (text_parse_count(number, &value) < 0 || value > STATUS_HTTP_MAX_BODY)
+	if (text_parse_count(number, &value) < 0 || value > CONTROL_HTTP_MAX_BODY)
 		return false;
 	h->has_length = true;
 	h->length = (size_t)value;
@@ -143,14 +143,14 @@ static bool head_parse(struct head *h, const char *text)
 	return h->status >= 200;
 }
 
-/* 0: no whole head yet | 1: it is there | STATUS_HTTP_E_BROKEN is for the caller to say. */
+/* 0: no whole head yet | 1: it is there | CONTROL_HTTP_E_BROKEN is for the caller to say. */
 static int head_find(struct head *h, const struct buf *in, bool *ret_is_broken)
 {
 	char *text = (char *)in->data;
 	uint8_t *end = memmem(in->data, in->len, "\r\n\r\n", 4);
 	char *copy;
 
-	*ret_is_broken = !end && in->len > STATUS_HTTP_MAX_HEAD;
+	*ret_is_broken = !end && in->len > CONTROL_HTTP_MAX_HEAD;
 	if (!end)
 		return 0;
 	h->n = (size_t)(end - in->data) + 4;
@@ -158,7 +158,7 @@ static int head_find(struct head *h, const struct buf *in, bool *ret_is_broken)
 	if (!copy)
 		return -ENOMEM;
 	*ret_is_broken =
-		h->n > STATUS_HTTP_MAX_HEAD || strlen(copy) != h->n || !head_parse(h, copy);
+		h->n > CONTROL_HTTP_MAX_HEAD || strlen(copy) != h->n || !head_parse(h, copy);
 	free(copy);
 	return 1;
 }
@@ -166,7 +166,8 @@ static int head_find(struct head *h, const struct buf *in, bool *ret_is_broken)
 /* More bytes: > 0 | 0: the end | -errno. */
 static ssize_t receive_some(int fd, struct buf *in, int timeout_ms)
 {
-	int r = buf_reserve(in, READ_STEP, STATUS_HTTP_MAX_HEAD + STATUS_HTTP_MAX_BODY + READ_STEP);
+	int r = buf_reserve(in, READ_STEP,
+			    CONTROL_HTTP_MAX_HEAD + CONTROL_HTTP_MAX_BODY + READ_STEP);
 
 	if (r < 0)
 		return r;
@@ -203,15 +204,15 @@ static int receive_answer(int fd, int timeout_ms, struct head *h, struct buf *in
 				return r;
 		}
 		if (is_broken || (n == 0 && !h->n))
-			return STATUS_HTTP_E_BROKEN;
+			return CONTROL_HTTP_E_BROKEN;
 		if (h->n && h->has_length && in->len >= h->n + h->length)
 			return 0;
 		if (n == 0)
-			return h->has_length ? STATUS_HTTP_E_BROKEN : 0;
+			return h->has_length ? CONTROL_HTTP_E_BROKEN : 0;
 	}
 }
 
-int status_http_ask(const struct status_request *request, struct status_answer *ret)
+int control_http_ask(const struct control_request *request, struct control_answer *ret)
 {
 	WB_CLEANUP(fd_closep) int fd = -1;
 	struct head h = {0};
@@ -234,11 +235,11 @@ int status_http_ask(const struct status_request *request, struct status_answer *
 		return r;
 	}
 	in.len--;
-	*ret = (struct status_answer){.status = h.status, .body = in};
+	*ret = (struct control_answer){.status = h.status, .body = in};
 	return 0;
 }
 
-int status_http_encode(struct buf *out, const char *text)
+int control_http_encode(struct buf *out, const char *text)
 {
 	for (const char *p = text; *p; p++) {
 		unsigned char c = (unsigned char)*p;

@@ -13,7 +13,7 @@
 #include "base/base.h"
 
 /* A page of GET /clients, borrowed from its text. */
-struct WB_VALUE status_page {
+struct WB_VALUE control_page {
 	const char *objects; /* inside of the array: objects, separated by commas */
 	size_t objects_n;
 	uint64_t total;
@@ -22,23 +22,24 @@ struct WB_VALUE status_page {
 };
 
 /**
- * status_value() - add up all series of a metric
+ * metric_sum() - add up all series of a metric
  * @text:   Prometheus text, NUL-terminated
  * @name:   name without labels, or one series with its labels as written
  *
  * Return:  the sum; 0 when there is none.
  */
-double status_value(const char *text, const char *name);
+double metric_sum(const char *text, const char *name);
 
 /* The overview. @not_ready: why the daemon is not ready, NULL when it is. */
-void status_print(FILE *out, const char *metrics, const char *not_ready, uint64_t now_wall_ms);
+void control_print_status(FILE *out, const char *metrics, const char *not_ready,
+			  uint64_t now_wall_ms);
 
 /* Takes a page apart; false when it is none. */
-bool status_page_read(const char *text, size_t n, struct status_page *ret) WB_NODISCARD;
+bool control_page_read(const char *text, size_t n, struct control_page *ret) WB_NODISCARD;
 
 /* The line above the table, and the lines of one page. */
-void status_print_clients_head(FILE *out);
-void status_print_clients(FILE *out, const struct status_page *page, uint64_t now_wall_ms);
+void control_print_clients_head(FILE *out);
+void control_print_clients(FILE *out, const struct control_page *page, uint64_t now_wall_ms);
 
 /* A text of the daemon's, its line breaks kept and other control characters replaced. */
-void status_print_text(FILE *out, const char *text);
+void control_print_text(FILE *out, const char *text);

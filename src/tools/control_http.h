@@ -13,44 +13,47 @@
 #include "base/base.h"
 #include "containers/buf.h"
 
-#define STATUS_HTTP_MAX_HEAD 8192
-#define STATUS_HTTP_MAX_BODY ((size_t)256 << 20)
-#define STATUS_HTTP_TIMEOUT_MS 5000
-#define STATUS_HTTP_RELOAD_MS 30000 /* until the last worker uses the new settings */
+#define CONTROL_HTTP_MAX_HEAD 8192
+#define CONTROL_HTTP_MAX_BODY ((size_t)256 << 20)
 
-/* After sending or receiving a byte the time counts anew. */
-#define STATUS_HTTP_E_BROKEN 1 /* what answers speaks no HTTP, or stopped in the middle */
+#define CONTROL_HTTP_E_BROKEN 1 /* what answers speaks no HTTP, or stopped in the middle */
 
-struct WB_VALUE status_request {
+struct WB_VALUE control_request {
 	const char *socket_path;
 	const char *method;
 	const char *target; /* path and query, percent-encoded */
 	const char *type;   /* content type; NULL: none */
 	const void *body;
 	size_t body_n;
-	int timeout_ms; /* without progress */
+	int timeout_ms; /* without progress: each byte that goes or comes begins it anew */
 };
 
-struct WB_VALUE status_answer {
+struct WB_VALUE control_answer {
 	int status;
 	struct buf body; /* a NUL follows, not counted */
 };
 
+static inline const char *control_answer_text(const struct control_answer *a)
+{
+	return (const char *)a->body.data;
+}
+
 /**
- * status_http_ask() - send a request and wait for the answer
+ * control_http_ask() - send a request and wait for the answer
  *
  * Return:  0 | -errno of connect, send or recv: -ENOENT and -ECONNREFUSED nobody is there,
  *          -EACCES not allowed, -ETIMEDOUT no progress, -EMSGSIZE too long an answer,
- *          -ENAMETOOLONG | -ENOMEM | STATUS_HTTP_E_BROKEN.
+ *          -ENAMETOOLONG | -ENOMEM | CONTROL_HTTP_E_BROKEN.
  * Owns:    the caller frees ret->body with buf_fini().
  * Thread:  any; blocks.
  */
-int status_http_ask(const struct status_request *request, struct status_answer *ret) WB_NODISCARD;
+int control_http_ask(const struct control_request *request, struct control_answer *ret)
+	WB_NODISCARD;
 
 /**
- * status_http_encode() - append a text to a query, percent-encoded
+ * control_http_encode() - append a text to a query, percent-encoded
  *
  * Return:  0 | -ENOMEM.
  * Source:  RFC 3986 section 2.3.
  */
-int status_http_encode(struct buf *out, const char *text) WB_NODISCARD;
+int control_http_encode(struct buf *out, const char *text) WB_NODISCARD;

@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: MIT */
+#include "tools/control.h"
+
+#include <string.h>
+
+#include "tools/arguments.h"
+#include "tools/control_private.h"
+
+/* clang-format off */
+#define OPTION(...) OPTION_ROW(struct control_call, __VA_ARGS__)
+static const struct option_row no_options[] = {};
+static const struct option_row json_options[] = {
+	OPTION(0, "json", FLAG, is_json, 0, 0, NULL, NULL, NULL),
+};
+static const struct option_row channel_options[] = {
+	OPTION('c', "channel", TEXT, channel, 0, 0, "CHANNEL", "[-c|--channel CHANNEL]", NULL),
+};
+#undef OPTION
+/* clang-format on */
+
+static const struct control_command commands[] = {
+#define CONTROL(name, help, operand_, options_, route_, timeout_) \
+	{.options = {.command = #name,                            \
+		     .operand = (operand_),                       \
+		     .rows = (options_),                          \
+		     .n_rows = ARRAY_LEN(options_)},              \
+	 .route = &admin_routes[ADMIN_ROUTE_##route_],            \
+	 .timeout_ms = (timeout_),                                \
+	 .run = control_run_##name},
+#include "tools/control_table.h"
+};
+
+static const struct control_command *control_find(const char *name)
+{
+	for (size_t i = 0; i < ARRAY_LEN(commands); i++)
+		if (strcmp(commands[i].options.command, name) == 0)
+			return &commands[i];
+	return NULL;
+}
+
+int control_run(char **argv, const struct control_streams *streams)
+{
+	struct control_call c = {.command = control_find(argv[0]), .io = streams};
+	bool wants_help = false;
+	const char *wrong;
+	int r;
+
+	WB_ASSERT(c.command);
+	c.timeout_ms = streams->timeout_ms ? streams->timeout_ms : c.command->timeout_ms;
+	wrong = arguments_parse(&c.command->options, argv, &c, &c.source, &c.operand, &wants_help);
+	if (wrong && c.command->run == control_run_publish && c.operand && wrong[0] != '-')
+		return control_fail_usage(&c, "one TEXT only: put it in quotes: ", wrong);
+	if (wrong)
+		return control_fail_usage(&c, "not understood, or its value is missing: ", wrong);
+	if (wants_help) {
+		options_print_synopsis(&c.command->options, streams->out);
+		return control_finish(&c);
+	}
+	if (c.command->options.operand && !c.operand)
+		return control_fail_usage(&c, "an argument is missing", "");
+	r = control_find_socket(&c);
+	if (r == 0)
+		r = c.command->run(&c);
+	free(c.socket_path);
+	return r;
+}
+
+int control_main(int argc, char **argv)
+{
+	const struct control_streams streams = {.in = stdin, .out = stdout, .err = stderr};
+
+	(void)argc;
+	return control_run(argv, &streams);
+}
