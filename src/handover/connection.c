@@ -271,8 +271,11 @@ static void restore_left_path_channel(struct conn *c, const ProtobufCBinaryData 
 {
 	WB_CLEANUP(ptr_freep) char *name = restore_text(s, DIRECTORY_NAME_MAX);
 
+	/* Whoever is open has a path channel; one that the record doesn't name is the lobby. */
 	if (name)
 		conn_set_left_path_channel(c, name);
+	else if (s->len == 0 && c->state == CONN_OPEN && !c->is_echo)
+		conn_set_left_path_channel(c, "");
 }
 
 /* One membership, whose channel and log the hub may have to make first. */

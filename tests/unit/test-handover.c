@@ -415,7 +415,7 @@ TEST(handover_keeps_who_somebody_is)
 }
 
 /* The channel of the path that was left is still that; a new serial is nobody's. */
-TEST(handover_of_a_home_that_was_left)
+TEST(handover_of_a_path_channel_that_was_left)
 {
 	struct rig *r = rig_new(1, QUIET);
 	struct guest *g = guest_open(r, 0, "/home"), *other = guest_open(r, 0, "/home"), *late;
@@ -438,6 +438,27 @@ TEST(handover_of_a_home_that_was_left)
 	rig_settle(r);
 	CHECK_STR(guest_next_msg(late)->chat->content, "to all");
 	CHECK_STR(guest_next_msg(late)->chat->content, "from home");
+	rig_free(r);
+}
+
+/* The lobby's name is empty, like the record's where there is none. */
+TEST(handover_of_a_lobby_that_was_left)
+{
+	struct rig *r = rig_new(1, "echo_path = /echo\n" QUIET);
+	struct guest *g = guest_open(r, 0, "/"), *other = guest_open(r, 0, "/");
+	struct guest *echo = guest_open(r, 0, "/echo");
+
+	guest_unsubscribe(g, "");
+	rig_settle(r);
+	guest_drop(g);
+	rig_hand_over(r, 1, NULL);
+	CHECK_STR(conn_left_path_channel(g->conn), "");
+	CHECK(!conn_left_path_channel(echo->conn) && !conn_left_path_channel(other->conn));
+	guest_subscribe(g, "");
+	rig_settle(r);
+	guest_chat(g, "from the lobby", NULL);
+	rig_settle(r);
+	CHECK_STR(guest_next_msg(other)->chat->content, "from the lobby");
 	rig_free(r);
 }
 
