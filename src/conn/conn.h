@@ -59,7 +59,7 @@ enum conn_state {
 	CONN_HANDSHAKE, /* until the upgrade is answered */
 	CONN_OPEN,
 	CONN_CLOSING,   /* Close (or a refusal) queued or sent; member of nothing any more */
-	CONN_LINGERING, /* all was said and the write side is shut; waits for the peer's end */
+	CONN_LINGERING, /* all is sent and the write side is shut; waits for the peer's end */
 	CONN_DEAD,      /* gone at the end of this turn */
 	CONN_N_STATES
 };
@@ -102,7 +102,7 @@ struct WB_OWNER(worker) conn_names {
 	char session_id[];       /* the client's own; "": none */
 };
 
-/* What is held for an incomplete frame or message, and bytes that wait to be processed. */
+/* Partial input: what an incomplete frame or message needs, and bytes that wait their turn. */
 struct WB_OWNER(worker) conn_input {
 	struct list node; /* in env->partial_inputs */
 	struct conn *conn;

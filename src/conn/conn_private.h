@@ -98,13 +98,13 @@ void conn_give_decoder(struct conn_env *env, struct ws_decoder *d);
 struct inflater *conn_take_inflater(struct conn_env *env);
 void conn_give_inflater(struct conn_env *env, struct inflater *z);
 
-/* What is held between reads, made if there is none; NULL without memory. */
+/* Its partial input, made if there is none; NULL without memory. */
 struct conn_input *conn_input_of(struct conn *c);
 
 /* Counts what it holds now in env->reassembly_bytes. */
 void conn_input_account(struct conn_input *in);
 
-/* Frees what is held of an incomplete frame or message. */
+/* Frees all partial input. */
 void conn_drop_input(struct conn *c);
 
 /* Of a connection that has just come. */

@@ -14,7 +14,7 @@
 #include "wire/record.h"
 #include "wire/ws.h"
 
-/* What is held, as a part of a record; @out points into @c and @head. */
+/* Its partial input, as a part of a record; @out points into @c and @head. */
 void conn_save_input(const struct conn *c, Record__Input *out, uint8_t head[WS_MAX_HEAD]);
 
 /**

@@ -403,7 +403,7 @@ TEST(conn_ends_in_the_middle_of_inflating)
 		else
 			guest_end(g);
 		rig_settle(r);
-		/* What a closed client had on its way reaches nobody; one that only said all, does.
+		/* What a closed client had on its way reaches nobody; that of one that ended does.
 		 */
 		CHECK_EQ(RIG_SUM(r, messages_received), how == 3);
 		if (how == 1 || how == 2)

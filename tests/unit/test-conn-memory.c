@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* What a connection holds and when it lets go: memory of messages received in part, ends of all
- * kinds. */
+/*
+ * What a connection holds and when it lets go: memory of messages received in part, and ends
+ * of all kinds.
+ */
 #include "rig.h"
 
 #include <errno.h>

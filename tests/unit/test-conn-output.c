@@ -144,15 +144,15 @@ TEST(conn_joins_small_messages_that_wait)
 	struct rig *r = rig_new(1, CUT);
 	struct guest *g = guest_open(r, 0, "/echo");
 	struct guest_frame f;
-	size_t held;
+	size_t memory;
 
 	guest_set_room(g, 0);
 	fill_pattern();
 	for (unsigned i = 0; i < N; i++)
 		guest_send(g, true, i % 2 ? WS_TEXT : WS_BINARY, "0123456789", 1 + i % 10);
 	rig_turn(r);
-	held = r->pool->shared.frame_bytes;
-	CHECK(held > 0 && held < 10 * sizeof(struct frame) + 4 * N * (2 + 10));
+	memory = r->pool->shared.frame_bytes;
+	CHECK(memory > 0 && memory < 10 * sizeof(struct frame) + 4 * N * (2 + 10));
 	CHECK_EQ(RIG_SUM(r, messages_sent), 0);
 	guest_send(g, true, WS_PING, "p", 1);
 	guest_set_room(g, ROOM_FOR_ALL);

@@ -454,7 +454,7 @@ TEST(conn_closes_a_client_past_its_rate)
 	rig_free(r);
 }
 
-/* One client's share of a turn is bounded; the rest is parked, counted and goes on by itself. */
+/* One client's budget of a turn is bounded; the rest is parked, counted, and goes on by itself. */
 TEST(conn_takes_a_share_of_frames_a_turn)
 {
 	struct rig *r = rig_new(1, ECHO);
