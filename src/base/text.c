@@ -2,6 +2,7 @@
 #include "base/text.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
@@ -278,8 +279,7 @@ static char *format_unit(char *out, size_t cap, const struct unit *units, size_t
 
 	while (i < n_shown - 1 && value % units[i].value != 0)
 		i++;
-	(void)snprintf(out, cap, "%llu%s", (unsigned long long)(value / units[i].value),
-		       units[i].name);
+	(void)snprintf(out, cap, "%" PRIu64 "%s", value / units[i].value, units[i].name);
 	return out;
 }
 

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -85,15 +86,16 @@ void log_add_dropped(uint64_t n)
 	atomic_fetch_add_explicit(&dropped, n, memory_order_relaxed);
 }
 
-/* Where lines go */
+/* ----------------------------------------------------------------- where lines go */
 
 static bool stderr_is_journal_stream(void)
 {
 	const char *text = getenv("JOURNAL_STREAM");
-	unsigned long long device, inode;
+	uint64_t device, inode;
 	struct stat st;
 
-	if (!text || sscanf(text, "%llu:%llu", &device, &inode) != 2)
+	/* systemd.exec(5): a variable that was inherited may mean somebody else's stream. */
+	if (!text || sscanf(text, "%" SCNu64 ":%" SCNu64, &device, &inode) != 2)
 		return false;
 	return fstat(STDERR_FILENO, &st) == 0 && st.st_dev == device && st.st_ino == inode;
 }
@@ -121,12 +123,14 @@ int log_init_fd(int fd)
 
 	if (fstat(fd, &st) < 0)
 		return -errno;
+	/* In the order of how sure each is never to block; see the note in the header. */
 	if (S_ISSOCK(st.st_mode)) {
 		w.sink = SINK_SOCKET;
 	} else if (S_ISREG(st.st_mode)) {
 		w.sink = SINK_OWN;
 	} else {
 		w.has_colours = wants_colours(fd);
+		/* O_NOCTTY: a daemon's first terminal would become its controlling one. */
 		snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
 		own = open(path, O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
 		if (own >= 0) {
@@ -161,7 +165,7 @@ int log_init(enum log_target target)
 	return log_init_fd(STDERR_FILENO);
 }
 
-/* How a line goes */
+/* ---------------------------------------------------------------- how a line goes */
 
 static ssize_t send_once(const char *p, size_t n)
 {
@@ -175,6 +179,7 @@ static ssize_t send_once(const char *p, size_t n)
 	case SINK_SOCKET:
 		return send(writer.fd, p, n, MSG_DONTWAIT | MSG_NOSIGNAL);
 	case SINK_POLLED:
+		/* Between this look and the write another writer may fill the pipe: it is rare. */
 		if (poll(&ready, 1, 0) != 1 || !(ready.revents & POLLOUT))
 			return -1;
 		return write(writer.fd, p, n);
@@ -190,13 +195,14 @@ static bool send_line(const struct entry *e)
 	return send_once(e->data, e->n) == (ssize_t)e->n;
 }
 
+/* Two counts: one for the metrics, which only grows, and one that the next line tells of. */
 static void count_drop(void)
 {
 	atomic_fetch_add_explicit(&dropped, 1, memory_order_relaxed);
 	atomic_fetch_add_explicit(&dropped_untold, 1, memory_order_relaxed);
 }
 
-/* How a line is made */
+/* ------------------------------------------------------------- how a line is made */
 
 /* A field that does not fit is left out whole, so that the entry stays well-formed. */
 static void entry_field(struct entry *e, const char *prefix, const char *name, const char *value)
@@ -209,6 +215,9 @@ static void entry_field(struct entry *e, const char *prefix, const char *name, c
 	if (prefix_len + name_len + 1 + (has_lines ? sizeof(length) : 0) + n + 1 >
 	    sizeof(e->data) - e->n)
 		return;
+	/*
+	 * "NAME=value", or for a value of several lines "NAME", its length in 8 bytes, the value.
+	 */
 	p = mempcpy(p, prefix, prefix_len);
 	p = mempcpy(p, name, name_len);
 	*p++ = has_lines ? '\n' : '=';
@@ -219,11 +228,11 @@ static void entry_field(struct entry *e, const char *prefix, const char *name, c
 	e->n = (size_t)(p - e->data);
 }
 
-static void entry_number(struct entry *e, const char *prefix, const char *name, long long value)
+static void entry_number(struct entry *e, const char *prefix, const char *name, int64_t value)
 {
 	char text[24];
 
-	snprintf(text, sizeof(text), "%lld", value);
+	snprintf(text, sizeof(text), "%" PRId64, value);
 	entry_field(e, prefix, name, text);
 }
 
@@ -280,13 +289,13 @@ static void entry_for_people(struct entry *e, int priority, const char *message)
 }
 
 /* @text is escaped here and nowhere else; true when the line went out. */
-static bool emit_text(const struct log_site *site, int priority, enum log_event_id event,
-		      const struct log_field *fields, const char *text)
+static bool line_emit_text(const struct log_site *site, int priority, enum log_event_id event,
+			   const struct log_field *fields, const char *text)
 {
 	char message[LOG_MESSAGE_MAX];
 	struct entry e;
 
-	e.n = 0;
+	e.n = 0; /* alone: clearing 8 KiB for each line would cost more than making it */
 	text_escape(message, sizeof(message), text, strlen(text));
 	if (writer.sink == SINK_JOURNAL) {
 		entry_field(&e, "", "MESSAGE", message);
@@ -307,26 +316,27 @@ static void tell_drops(void)
 
 	if (n == 0)
 		return;
-	snprintf(text, sizeof(text), "%llu log lines were lost here: their target took no more",
-		 (unsigned long long)n);
-	if (!emit_text(&site, LOG_WARNING, EV_LOG_DROPPED, fields, text))
+	snprintf(text, sizeof(text),
+		 "%" PRIu64 " log lines were lost here: their target took no more", n);
+	if (!line_emit_text(&site, LOG_WARNING, EV_LOG_DROPPED, fields, text))
 		atomic_fetch_add_explicit(&dropped_untold, n, memory_order_relaxed);
 }
 
-static void emit(const struct log_site *site, int priority, enum log_event_id event,
-		 const struct log_field *fields, const char *text)
+static void line_emit(const struct log_site *site, int priority, enum log_event_id event,
+		      const struct log_field *fields, const char *text)
 {
 	tell_drops();
-	if (!emit_text(site, priority, event, fields, text))
+	if (!line_emit_text(site, priority, event, fields, text))
 		count_drop();
 }
 
-/* What one call site may say */
+/* ----------------------------------------------------- what one call site may say */
 
 static void site_list(struct log_site *site)
 {
 	struct log_site *head;
 
+	/* A site is pushed once and stays: so the list needs no lock and nothing is ever freed. */
 	if (atomic_exchange_explicit(&site->is_listed, true, memory_order_relaxed))
 		return;
 	head = atomic_load_explicit(&sites, memory_order_relaxed);
@@ -366,6 +376,9 @@ static bool site_admits(struct log_site *site, uint32_t kind, unsigned *ret_left
 
 	do {
 		opens = old == 0 || window_is_over(old, now_ns);
+		/*
+		 * A count that is full stays so: one more would run into the start of the window.
+		 */
 		next = (old & WINDOW_COUNT_MAX) == WINDOW_COUNT_MAX ? old : old + 1;
 		if (opens)
 			next = start | 1;
@@ -377,6 +390,7 @@ static bool site_admits(struct log_site *site, uint32_t kind, unsigned *ret_left
 	}
 	if ((next & WINDOW_COUNT_MAX) <= LOG_LIMIT_LINES)
 		return true;
+	/* It may fall silent from now on; then log_report_suppressed() finds it by the list. */
 	atomic_store_explicit(&site->kind, kind, memory_order_relaxed);
 	site_list(site);
 	return false;
@@ -390,7 +404,7 @@ static void site_tell(const struct log_site *site, uint32_t kind, unsigned left_
 
 	snprintf(text, sizeof(text), "%s: %u more lines like the ones before were left out",
 		 event == EV_NONE ? site->func : events[event].subject, left_out);
-	emit(site, (int)(kind & 0xff), event, fields, text);
+	line_emit(site, (int)(kind & 0xff), event, fields, text);
 }
 
 /* Whoever takes a window away tells what it left out; a site that was just called tells itself. */
@@ -406,6 +420,7 @@ static void tell_suppressed(bool also_open_windows)
 			continue;
 		if (!also_open_windows && !window_is_over(old, now_ns))
 			continue;
+		/* Lost when the site was called meanwhile: then it tells, or counts one more. */
 		if (atomic_compare_exchange_strong_explicit(
 			    &site->window, &old, 0, memory_order_relaxed, memory_order_relaxed))
 			site_tell(site, atomic_load_explicit(&site->kind, memory_order_relaxed),
@@ -422,12 +437,13 @@ void log_write(struct log_site *site, int priority, enum log_event_id event,
 	       const struct log_field *fields, const char *fmt, ...)
 {
 	uint32_t kind = (uint32_t)event << 8 | (uint32_t)(priority & LOG_PRIMASK);
-	char text[LOG_MESSAGE_MAX +
-		  1]; /* one more, so that text_escape() sees a cut and marks it */
+	/* One byte more than is shown, so that text_escape() sees a cut and marks it. */
+	char text[LOG_MESSAGE_MAX + 1];
 	unsigned left_out = 0;
 	int saved = errno;
 	va_list args;
 
+	/* The order of the lines is that of what happened: first what the old window left out. */
 	if (site->is_limited && !site_admits(site, kind, &left_out))
 		return;
 	if (left_out)
@@ -435,13 +451,13 @@ void log_write(struct log_site *site, int priority, enum log_event_id event,
 	va_start(args, fmt);
 	vsnprintf(text, sizeof(text), fmt, args);
 	va_end(args);
-	emit(site, priority & LOG_PRIMASK, event, fields, text);
+	line_emit(site, priority & LOG_PRIMASK, event, fields, text);
 	errno = saved;
 }
 
 void log_fini(void)
 {
 	tell_suppressed(true);
-	tell_drops();
+	tell_drops(); /* behind the others, which may have been lost as well */
 	writer_replace((struct writer){.sink = SINK_POLLED, .fd = STDERR_FILENO});
 }

@@ -22,7 +22,7 @@
  * with the count. Formatting happens on the stack; nothing is allocated.
  *
  * One writer for the process, set up before the threads start; the thread's
- * worker number is the one thread-local variable beside thread_self().
+ * worker number is thread-local.
  */
 
 #include <syslog.h>
@@ -65,7 +65,7 @@ struct WB_VALUE log_field {
 	enum log_field_kind kind;
 	const char *name; /* without the prefix WSBIND_ */
 	const char *text; /* NULL: the field is left out */
-	long long number;
+	int64_t number;
 };
 
 /* Peer-made or any other text: escaped, cut. */
@@ -78,14 +78,14 @@ struct WB_VALUE log_field {
 	{                                                                 \
 		.kind = LOG_FIELD_LINES, .name = (field), .text = (value) \
 	}
-#define LOG_NUM(field, value)                                                        \
-	{                                                                            \
-		.kind = LOG_FIELD_NUM, .name = (field), .number = (long long)(value) \
+#define LOG_NUM(field, value)                                                      \
+	{                                                                          \
+		.kind = LOG_FIELD_NUM, .name = (field), .number = (int64_t)(value) \
 	}
 /* ERRNO=; takes an errno or a negative errno. */
-#define LOG_ERRNO(value)                                                               \
-	{                                                                              \
-		.kind = LOG_FIELD_ERRNO, .name = "ERRNO", .number = (long long)(value) \
+#define LOG_ERRNO(value)                                                             \
+	{                                                                            \
+		.kind = LOG_FIELD_ERRNO, .name = "ERRNO", .number = (int64_t)(value) \
 	}
 
 #define LOG_FIELDS(...) ((const struct log_field[]){__VA_ARGS__, {.kind = LOG_FIELD_END}})

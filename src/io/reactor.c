@@ -10,7 +10,7 @@
 
 #define EVENTS_PER_TURN 512
 
-static void woken(struct reactor_source *s, uint32_t events)
+static void wake_seen(struct reactor_source *s, uint32_t events)
 {
 	/*
 	 * Edge-triggered, so that the counter need not be read back: each write
@@ -34,12 +34,13 @@ int reactor_init(struct reactor *r, const struct reactor_ops *ops)
 		return -errno;
 
 	r->epoll_fd = epoll_fd;
-	error = reactor_add(r, &r->wake_source, wake_fd, EPOLLIN | EPOLLET, woken);
+	error = reactor_add(r, &r->wake_source, wake_fd, EPOLLIN | EPOLLET, wake_seen);
 	if (error)
 		return error;
 	r->now_ns = clock_now_ns();
 	wheel_init(&r->wheel, REACTOR_TICK_NS, r->now_ns);
 	list_init(&r->deferred);
+	/* Last, where nothing can fail any more: by its ops reactor_fini() knows a loop. */
 	r->ops = ops;
 	r->wake_fd = TAKE_FD(wake_fd);
 	(void)TAKE_FD(epoll_fd);
@@ -53,6 +54,7 @@ static void run_deferred(struct reactor *r)
 			CONTAINER_OF(list_first(&r->deferred), struct reactor_deferred, node);
 		reactor_deferred_fn *fn = d->fn;
 
+		/* All before the call, which may free it, or defer it once more. */
 		list_del(&d->node);
 		d->fn = NULL;
 		fn(d);
@@ -63,7 +65,7 @@ void reactor_fini(struct reactor *r)
 {
 	if (!r->ops)
 		return;
-	run_deferred(r);
+	run_deferred(r); /* what waits to be freed is freed, though no turn comes any more */
 	fd_closep(&r->wake_fd);
 	fd_closep(&r->epoll_fd);
 	r->ops = NULL;
@@ -92,7 +94,7 @@ void reactor_del(struct reactor *r, struct reactor_source *s, int fd)
 	if (!s->fn)
 		return;
 	(void)epoll_ctl(r->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
-	s->fn = NULL;
+	s->fn = NULL; /* of this turn's events some may still name it */
 }
 
 void reactor_defer(struct reactor *r, struct reactor_deferred *d, reactor_deferred_fn *fn)
@@ -104,13 +106,14 @@ void reactor_defer(struct reactor *r, struct reactor_deferred *d, reactor_deferr
 	list_add_tail(&r->deferred, &d->node);
 }
 
-/* UINT64_MAX: until something happens. */
+/* How long nothing is due; UINT64_MAX: until something happens. */
 static uint64_t sleep_ns(struct reactor *r, uint64_t longest_ns)
 {
 	uint64_t next = wheel_next_ns(&r->wheel);
 
 	if (r->wake_ns)
 		next = MIN(next, r->wake_ns);
+	/* The turn's own time is old by now: what it worked would be slept too long. */
 	if (next != UINT64_MAX) {
 		uint64_t now = clock_now_ns();
 
@@ -132,6 +135,7 @@ static int sleep_about(const struct reactor *r, struct epoll_event *events, uint
 {
 	int ms = -1;
 
+	/* Rounded up: waking before a timer is due would be a turn for nothing. */
 	if (ns != UINT64_MAX)
 		ms = (int)MIN((ns + NS_PER_MS - 1) / NS_PER_MS, (uint64_t)INT32_MAX);
 	return epoll_wait(r->epoll_fd, events, EVENTS_PER_TURN, ms);
@@ -142,9 +146,11 @@ static int wait_for_events(struct reactor *r, struct epoll_event *events, uint64
 	uint64_t ns = 0;
 	int n;
 
+	/*
+	 * The announcement before the look. Pairs with the fence of reactor_wake(); see the note.
+	 */
 	atomic_store_explicit(&r->asleep, true, memory_order_relaxed);
-	atomic_thread_fence(
-		memory_order_seq_cst); /* the announcement before the look; see the note */
+	atomic_thread_fence(memory_order_seq_cst);
 	if (longest_ns > 0 && list_is_empty(&r->deferred) &&
 	    (!r->ops->has_work || !r->ops->has_work(r)))
 		ns = sleep_ns(r, longest_ns);
@@ -164,11 +170,15 @@ int reactor_turn(struct reactor *r, uint64_t longest_ns)
 	if (r->turns > 0)
 		r->busy_ns += clock_now_ns() - r->now_ns;
 	n = wait_for_events(r, events, longest_ns);
+	/* A signal is no event, but the turn is had all the same: it may be what was waited for. */
 	if (n < 0 && n != -EINTR)
 		return n;
 	r->now_ns = clock_now_ns();
 	r->turns++;
 
+	/*
+	 * A callback may remove the source of a later event, but what it lies in stays till below.
+	 */
 	for (int i = 0; i < n; i++) {
 		struct reactor_source *s = events[i].data.ptr;
 
@@ -186,9 +196,10 @@ void reactor_wake(struct reactor *r)
 {
 	const uint64_t one = 1;
 
-	atomic_thread_fence(memory_order_seq_cst); /* the hand-over before the look; see the note */
+	/* The push before the look. Pairs with the fence of wait_for_events(); see the note. */
+	atomic_thread_fence(memory_order_seq_cst);
+	/* Of many that wake it at once one takes the mark, and makes the system call. */
 	if (atomic_load_explicit(&r->asleep, memory_order_relaxed) &&
 	    atomic_exchange_explicit(&r->asleep, false, memory_order_relaxed))
-		(void)!write(r->wake_fd, &one,
-			     sizeof(one)); /* fails only when it is signalled already */
+		(void)!write(r->wake_fd, &one, sizeof(one)); /* EAGAIN: it is awake as can be */
 }

@@ -36,7 +36,7 @@ struct reactor_deferred;
 typedef void reactor_source_fn(struct reactor_source *s, uint32_t events);
 typedef void reactor_deferred_fn(struct reactor_deferred *d);
 
-/* What epoll reports to. @fn is NULL once the source was removed: late events are dropped. */
+/* What epoll reports to. Its fn is NULL once it was removed: late events are dropped. */
 struct WB_OWNER(loop) reactor_source {
 	reactor_source_fn *fn;
 };
@@ -81,7 +81,7 @@ struct WB_OWNER(loop) reactor {
  */
 int reactor_init(struct reactor *r, const struct reactor_ops *ops) WB_NODISCARD;
 
-/* Closes the loop's descriptors; accepts an all-zero object. Deferred work is run first. */
+/* Closes the loop's descriptors; an all-zero object is fine. Deferred work is run first. */
 void reactor_fini(struct reactor *r);
 
 /* Makes the calling thread the owner: reactor_assert_here() holds for it alone from then on. */
@@ -103,16 +103,19 @@ static inline void reactor_assert_here(const struct reactor *r)
  * @events: EPOLLIN, EPOLLOUT, EPOLLRDHUP, EPOLLET as in epoll_ctl(2)
  *
  * Return:  0 | -errno of epoll_ctl (-ENOMEM and -ENOSPC are load, not mistakes).
+ * Thread:  the loop's, or before it starts.
  */
 int reactor_add(struct reactor *r, struct reactor_source *s, int fd, uint32_t events,
 		reactor_source_fn *fn) WB_NODISCARD;
 
-/* Reports nothing more to @s, not even what epoll returned already in this turn. */
+/* Reports nothing more to @s, not even what epoll returned already in this turn. The loop's. */
 void reactor_del(struct reactor *r, struct reactor_source *s, int fd);
 
 /**
  * reactor_defer() - call @fn at the end of this turn
  * @d:      all-zero or done; must live until the call; a second defer before it is ignored
+ *
+ * Thread:  the loop's.
  */
 void reactor_defer(struct reactor *r, struct reactor_deferred *d, reactor_deferred_fn *fn);
 
@@ -121,6 +124,7 @@ void reactor_defer(struct reactor *r, struct reactor_deferred *d, reactor_deferr
  * @longest_ns: how long to sleep at most when nothing happens; UINT64_MAX for no bound
  *
  * Return:  0 | -errno of epoll_wait other than -EINTR.
+ * Thread:  the loop's.
  */
 int reactor_turn(struct reactor *r, uint64_t longest_ns) WB_NODISCARD;
 

@@ -13,6 +13,7 @@
 
 static const uint8_t v4_prefix[12] = {[10] = 0xff, [11] = 0xff};
 
+/* In numbers alone: a name would have to be asked for, and that blocks. */
 static int parse_address(const char *host, uint16_t port, struct sockaddr_storage *ret,
 			 socklen_t *ret_len)
 {
@@ -48,14 +49,15 @@ int sock_listen(const char *host, uint16_t port, int backlog, bool is_first, int
 	struct sockaddr_storage addr;
 	socklen_t addr_len;
 	const int on = 1, off = 0;
-	int error;
+	int r;
 
-	error = parse_address(host, port, &addr, &addr_len);
-	if (error)
-		return error;
+	r = parse_address(host, port, &addr, &addr_len);
+	if (r)
+		return r;
 	fd = socket(addr.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		return -errno;
+	/* Connections of the daemon before, which wait for their last timer, keep no port. */
 	if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) < 0)
 		return -errno;
 	if (!is_first && share_port(fd))
@@ -65,6 +67,7 @@ int sock_listen(const char *host, uint16_t port, int backlog, bool is_first, int
 		return -errno;
 	if (bind(fd, (struct sockaddr *)&addr, addr_len) < 0)
 		return -errno;
+	/* The first has the port by now, and from here on lets the others of its group in. */
 	if ((is_first && share_port(fd)) || listen(fd, backlog) < 0)
 		return -errno;
 
@@ -115,6 +118,9 @@ int sock_listen_unix(const char *path, mode_t mode, int backlog, int *ret_fd)
 	if (fd < 0)
 		return -errno;
 	r = unix_bind(fd, &to, mode);
+	/*
+	 * A file outlives its socket: one that a daemon left behind when it was killed is removed.
+	 */
 	if (r == -EADDRINUSE) {
 		r = unix_remove_stale(&to);
 		if (r == 0)
@@ -152,6 +158,7 @@ bool sock_is_at(int fd, const char *host, uint16_t port)
 	const struct sockaddr_in *a4 = (const void *)&wanted, *b4 = (const void *)&addr;
 	const struct sockaddr_in6 *a6 = (const void *)&wanted, *b6 = (const void *)&addr;
 
+	/* Compared as bytes of an address: "::1" and "0:0:0:0:0:0:0:1" are the same. */
 	if (parse_address(host, port, &wanted, &wanted_len) ||
 	    getsockname(fd, (struct sockaddr *)&addr, &len) < 0 ||
 	    addr.ss_family != wanted.ss_family || (port && sock_port(fd) != port))
@@ -166,6 +173,7 @@ char *sock_path(char out[SOCK_PATH_MAX], int fd)
 	struct sockaddr_un addr = {0};
 	socklen_t len = sizeof(addr);
 
+	/* A path of full length has no NUL in the address. */
 	static_assert(SOCK_PATH_MAX > sizeof(addr.sun_path), "with its NUL");
 	out[0] = '\0';
 	if (getsockname(fd, (struct sockaddr *)&addr, &len) == 0 && addr.sun_family == AF_UNIX)
@@ -197,7 +205,7 @@ static void fill_peer(struct sock_peer *peer, const struct sockaddr_storage *add
 		memcpy(peer->ip, &v6->sin6_addr, 16);
 		peer->port = ntohs(v6->sin6_port);
 		break;
-	default:
+	default: /* AF_UNIX, the one kind that is left: such a peer has no address */
 		peer->is_unix = true;
 	}
 }
@@ -208,6 +216,7 @@ int sock_accept(int listener, int *ret_fd, struct sock_peer *ret_peer)
 	socklen_t len = sizeof(addr);
 	int fd;
 
+	/* With its flags at once: another thread may fork between two calls. */
 	do
 		fd = accept4(listener, (struct sockaddr *)&addr, &len,
 			     SOCK_NONBLOCK | SOCK_CLOEXEC);
@@ -258,15 +267,16 @@ int sock_connect(const char *host, uint16_t port, int *ret_fd)
 	const struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV};
 	struct addrinfo *found = NULL;
 	char service[8];
-	int error = -EINVAL;
+	int r = -EINVAL;
 
 	snprintf(service, sizeof(service), "%u", port);
 	if (getaddrinfo(host, service, &hints, &found) != 0)
 		return -EINVAL;
-	for (const struct addrinfo *a = found; a && error; a = a->ai_next)
-		error = connect_to(a->ai_addr, a->ai_addrlen, ret_fd);
+	/* The first that can be begun with: one that fails later, when nobody answers, was it. */
+	for (const struct addrinfo *a = found; a && r; a = a->ai_next)
+		r = connect_to(a->ai_addr, a->ai_addrlen, ret_fd);
 	freeaddrinfo(found);
-	return error;
+	return r;
 }
 
 int sock_error(int fd)

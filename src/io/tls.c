@@ -345,7 +345,8 @@ static const uint8_t *run_record(const struct run *r, uint8_t room[RECORD_BYTES]
 	const uint8_t *first = (const uint8_t *)r->iov->iov_base + r->at;
 	size_t n = r->iov->iov_len - r->at;
 
-	/* Each record costs 22 bytes and a call, so that copying small pieces is the cheaper way.
+	/*
+	 * Each record costs 22 bytes and a call, so that copying small pieces is the cheaper way.
 	 */
 	if (n >= RECORD_BYTES || r->count == 1) {
 		*ret_n = MIN(n, (size_t)RECORD_BYTES);

@@ -4,7 +4,7 @@
 #include <errno.h>
 #include <sys/socket.h>
 
-static ssize_t receive(struct transport *t, void *p, size_t n, int flags)
+static ssize_t plain_receive(struct transport *t, void *p, size_t n, int flags)
 {
 	ssize_t got;
 
@@ -16,12 +16,12 @@ static ssize_t receive(struct transport *t, void *p, size_t n, int flags)
 
 static ssize_t plain_recv(struct transport *t, void *p, size_t n)
 {
-	return receive(t, p, n, 0);
+	return plain_receive(t, p, n, 0);
 }
 
 static ssize_t plain_peek(struct transport *t, void *p, size_t n)
 {
-	return receive(t, p, n, MSG_PEEK);
+	return plain_receive(t, p, n, MSG_PEEK);
 }
 
 static ssize_t plain_send(struct transport *t, const struct iovec *iov, int count)
@@ -32,6 +32,7 @@ static ssize_t plain_send(struct transport *t, const struct iovec *iov, int coun
 	};
 	ssize_t sent;
 
+	/* One piece is the usual case, and send(2) is the shorter way into the kernel. */
 	do
 		sent = count == 1 ? send(t->fd, iov->iov_base, iov->iov_len, MSG_NOSIGNAL)
 				  : sendmsg(t->fd, &message, MSG_NOSIGNAL);
@@ -50,6 +51,9 @@ static void plain_close(struct transport *t, bool reset)
 
 	if (t->fd < 0)
 		return;
+	/*
+	 * To linger for no time at all is how one asks for a reset: the kernel's buffer goes, too.
+	 */
 	if (reset)
 		(void)setsockopt(t->fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
 	fd_closep(&t->fd);

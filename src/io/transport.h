@@ -39,6 +39,7 @@ void transport_init_plain(struct transport *t, int fd);
  * transport_recv() - read what is there
  *
  * Return:  bytes read | 0 the peer will send no more | -EAGAIN nothing yet | -errno.
+ * Thread:  the loop's, as all of these.
  */
 static inline ssize_t transport_recv(struct transport *t, void *p, size_t n)
 {
@@ -94,8 +95,10 @@ static inline void transport_shutdown(struct transport *t)
 	t->ops->shutdown(t);
 }
 
-/* Ends it. @reset: drop what the kernel still holds, so that a peer that doesn't read costs
- * nothing. */
+/*
+ * Ends it. @reset: drop what the kernel still holds, so that a peer that doesn't read costs
+ * nothing.
+ */
 static inline void transport_close(struct transport *t, bool reset)
 {
 	t->ops->close(t, reset);

@@ -12,6 +12,12 @@
 #include "model/config_kind.h"
 #include "model/config_private.h"
 
+/*
+ * The rows of config_keys.h, three times: as members of struct config, as indices, and here as
+ * a table that the rest of model/config walks. What a member's type is, only its kind knows;
+ * so nothing here names a key, but for paths, which depend on the environment.
+ */
+
 const struct config_key config_keys[CONFIG_N_KEYS] = {
 #define KEY(field, KIND, def, lo, hi, when, text)         \
 	{                                                 \
@@ -41,6 +47,7 @@ int config_new(struct config **ret)
 	if (!c)
 		return -ENOMEM;
 	atomic_init(&c->refs, 1);
+	/* Defaults are text like any other's, so that none can be one that a file may not have. */
 	for (size_t i = 0; i < CONFIG_N_KEYS; i++) {
 		WB_ASSERT(config_value_parse(&config_keys[i], config_keys[i].dflt, &v) == VALUE_OK);
 		r = config_value_set(c, &config_keys[i], &v);
@@ -53,6 +60,7 @@ int config_new(struct config **ret)
 
 static void config_free(struct config *c)
 {
+	/* The members that are texts are the only ones that hold memory. */
 	for (size_t i = 0; i < CONFIG_N_KEYS; i++) {
 		if (config_keys[i].kind->storage == STORE_TEXT)
 			free(*(char **)(void *)((char *)c + config_keys[i].offset));
@@ -87,6 +95,7 @@ void config_errors_add(struct config_errors *errors, const char *fmt, ...)
 	char *line = NULL;
 	int r = -1;
 
+	/* Without memory the line is lost but counted: the configuration is wrong all the same. */
 	if (errors->n < CONFIG_MAX_ERRORS) {
 		va_start(args, fmt);
 		r = vasprintf(&line, fmt, args);
@@ -109,6 +118,7 @@ void config_errors_print(const struct config_errors *errors, const char *prefix,
 {
 	char shown[2 * PATH_MAX];
 
+	/* Escaped, since a line shows what the file says, and a file may say anything. */
 	for (size_t i = 0; i < errors->n; i++) {
 		text_escape(shown, sizeof(shown), errors->line[i], strlen(errors->line[i]));
 		fprintf(out, "%s%s\n", prefix, shown);
@@ -123,6 +133,7 @@ const struct config_key *config_key_find(const char *name, size_t n)
 		const char *is = config_keys[i].name;
 		size_t k = 0;
 
+		/* Dashes are how options are written, underscores how files are. */
 		while (k < n && is[k] && is[k] == (name[k] == '-' ? '_' : name[k]))
 			k++;
 		if (k == n && !is[k])
@@ -155,6 +166,7 @@ static const char *config_choice_name(const struct config_kind *k, int value)
 {
 	const struct config_choice *c = k->choice;
 
+	/* The first of its names; others are for reading alone. */
 	while (c->name && c->value != value)
 		c++;
 	return c->name;
@@ -167,6 +179,7 @@ int config_format(const struct config *c, const struct config_key *key, char **r
 	char number[32];
 	char *text;
 
+	/* What config_value_parse() reads as the same value: --dump can be fed back. */
 	if (k->storage == STORE_TEXT)
 		text = strdup(v.text);
 	else if (k->storage == STORE_BOOL)
@@ -196,6 +209,7 @@ int config_diff(const struct config *was, const struct config *is, config_diff_f
 		WB_CLEANUP(ptr_freep) char *was_text = NULL;
 		WB_CLEANUP(ptr_freep) char *is_text = NULL;
 
+		/* By value: a key that is now set to its default has not changed. */
 		if (config_value_equal(key, &a, &b))
 			continue;
 		if (config_format(was, key, &was_text) < 0 || config_format(is, key, &is_text) < 0)
@@ -218,6 +232,9 @@ int config_keep_running(struct config *fresh, const struct config *running)
 		r = config_value_set(fresh, key, &v);
 		if (r < 0)
 			return r;
+		/*
+		 * The origin goes with the value: that line of the file says something else by now.
+		 */
 		if (running->origin[i]) {
 			origin = strdup(running->origin[i]);
 			if (!origin)
@@ -291,6 +308,7 @@ int config_control_socket_path(const struct config *c, const char *fallback_dir,
 {
 	const char *dirs = getenv("RUNTIME_DIRECTORY"), *path = c->control_socket;
 
+	/* Empty is no directory: a path under it would be one at the root. */
 	if (dirs && !*dirs)
 		dirs = NULL;
 	if (strcmp(path, "none") == 0 || (!*path && !dirs && !fallback_dir)) {
@@ -299,6 +317,10 @@ int config_control_socket_path(const struct config *c, const char *fallback_dir,
 	}
 	if (!*path)
 		return config_path_under(dirs ? dirs : fallback_dir, "control.sock", ret);
+	/*
+	 * A command has not the daemon's environment, and the daemon may have been started by hand
+	 * here, or by systemd there: where the socket is tells.
+	 */
 	if (!dirs && fallback_dir)
 		return config_path_or_under(fallback_dir, path, ret);
 	return config_path_under(dirs, path, ret);

@@ -51,6 +51,7 @@ static int config_check_ports(const struct config *c, struct config_errors *erro
 {
 	if (!c->enable_metrics || c->port == 0 || c->port != c->metrics_port)
 		return 0;
+	/* On two addresses one port is two; a wildcard is on every address. */
 	if (strcmp(c->host, c->metrics_host) != 0 && !config_is_wildcard(c->host) &&
 	    !config_is_wildcard(c->metrics_host))
 		return 0;
@@ -62,6 +63,7 @@ int config_check(const struct config *c, struct config_errors *errors)
 {
 	int r = config_need_at_most(c, ROW(max_frame_size), ROW(max_message_size), errors);
 
+	/* Of what is switched off any value will do: it waits there for the switch. */
 	if (r == 0 && c->enable_compression)
 		r = config_need_at_most(c, ROW(compression_threshold), ROW(compression_max_size),
 					errors);

@@ -7,6 +7,11 @@
 #include "base/text.h"
 #include "model/config_kind.h"
 
+/*
+ * Two pages that are made of the table of keys alone, so that neither can say anything that
+ * isn't so: what is in force and where it comes from, and a file to begin with.
+ */
+
 #define TEMPLATE_COLUMNS 92
 #define MAX_VALUE_COLUMNS 44 /* a longer value pushes the rest of its line aside */
 
@@ -16,6 +21,7 @@ struct dump_row {
 	char *value;
 };
 
+/* A full disk shows when the last bytes are written, or never. */
 static int dump_finish(FILE *out)
 {
 	return fflush(out) == 0 && !ferror(out) ? 0 : -EIO;
@@ -31,6 +37,7 @@ static char *config_shown(const struct config *c, const struct config_key *key)
 
 	if (config_format(c, key, &value) < 0)
 		return NULL;
+	/* Each byte may become \xNN. */
 	cap = MAX(4 * strlen(value) + 1, sizeof(empty));
 	shown = malloc(cap);
 	if (!shown)
@@ -47,6 +54,7 @@ static void dump_print(const struct config *c, const struct dump_row *row, FILE 
 	size_t key_columns = strlen("KEY"), value_columns = strlen("VALUE");
 	size_t origin_columns = strlen("ORIGIN");
 
+	/* As wide as their longest text, but one long value shall not push all others away. */
 	for (size_t i = 0; i < CONFIG_N_KEYS; i++) {
 		key_columns = MAX(key_columns, strlen(row[i].key->name));
 		value_columns = MAX(value_columns, strlen(row[i].value));
@@ -66,6 +74,7 @@ int config_dump(const struct config *c, FILE *out)
 	struct dump_row row[CONFIG_N_KEYS] = {0};
 	int r = 0;
 
+	/* All texts first: their widths are those of the columns, and a half dump helps nobody. */
 	for (size_t i = 0; i < CONFIG_N_KEYS && r == 0; i++) {
 		row[i].key = &config_keys[i];
 		row[i].value = config_shown(c, row[i].key);
@@ -86,6 +95,7 @@ static void template_wrap(const char *text, FILE *out)
 {
 	size_t column = 0;
 
+	/* Word by word; one that is wider than a line stands alone on it and sticks out. */
 	while (*text) {
 		size_t n = strcspn(text, " ");
 
@@ -108,8 +118,12 @@ static void template_key(const struct config_key *key, FILE *out)
 	};
 	char allowed[200], line[300];
 
+	/* tests/lint/man-keys.sh reads this form, and compares it with wsbind.conf(5). */
 	config_value_allowed(key, allowed, sizeof(allowed));
 	snprintf(line, sizeof(line), "Allowed: %s. %s.", allowed, reload[key->reload]);
+	/*
+	 * Commented out: a key that is set would stay so when a later version has another default.
+	 */
 	fputc('\n', out);
 	template_wrap(key->help, out);
 	template_wrap(line, out);
@@ -118,6 +132,7 @@ static void template_key(const struct config_key *key, FILE *out)
 
 int config_template(FILE *out)
 {
+	/* Headings stand among the keys in the table; each row here has one of the two. */
 	static const struct {
 		const char *heading;
 		const struct config_key *key;

@@ -10,6 +10,19 @@
 #include "base/ip.h"
 #include "base/text.h"
 
+/*
+ * A value goes through here in three steps. The parser of its kind makes a struct config_value
+ * of the text; the bounds of the key, themselves read by that parser, are held against it; the
+ * storage of the kind says what type the member of struct config has that it is put into. So
+ * a new kind is a parser, a row below, and a CONFIG_MEMBER_ in config.h.
+ */
+
+/* ----------------------------------------------------------------------- parsers */
+
+/*
+ * What a text of a kind is, whatever the bounds of its key. Return: 0 | -EINVAL it is none |
+ * -ERANGE it is one that no key could take.
+ */
 static int parse_size(const struct config_kind *k, const char *text, struct config_value *ret)
 {
 	(void)k;
@@ -55,6 +68,7 @@ static int parse_mode(const struct config_kind *k, const char *text, struct conf
 {
 	size_t n = strlen(text);
 
+	/* "660" is octal, with the zero in front and without: chmod(1) reads it so, too. */
 	(void)k;
 	if (n < 1 || n > 4 || strspn(text, "01234567") != n)
 		return -EINVAL;
@@ -129,11 +143,18 @@ static int parse_prefixes(const struct config_kind *k, const char *text, struct 
 
 static int parse_url_path(const struct config_kind *k, const char *text, struct config_value *ret)
 {
+	/* It is compared with the path of a request, which has no query any more by then. */
 	if (*text && (*text != '/' || strpbrk(text, "?# ")))
 		return -EINVAL;
 	return parse_text(k, text, ret);
 }
 
+/*
+ * ------------------------------------------------------------------------- choices
+ *
+ * The first name of a value is the one that is shown; what follows with the same value is
+ * read as well.
+ */
 static const struct config_choice auths[] = {
 	{"none", AUTH_NONE},
 	{"jwt", AUTH_JWT},
@@ -180,6 +201,12 @@ static const struct config_choice text_messages[] = {
 	{NULL, 0},
 };
 
+/*
+ * --------------------------------------------------------------------------- kinds
+ *
+ * Noun and syntax are for diagnostics, the template and the man page: "not NOUN; allowed:
+ * SYNTAX". A kind of choices needs no syntax, for its names are that.
+ */
 const struct config_kind config_kind_ADDRESS = {
 	.storage = STORE_TEXT,
 	.noun = "an address",
@@ -313,7 +340,12 @@ const struct config_kind config_kind_WORKERS = {
 	.parse = parse_count,
 };
 
-/* The bounds of a row, through the parser of its kind, except that those of a text are lengths. */
+/* -------------------------------------------------------------------------- bounds */
+
+/*
+ * A bound of a row, through the parser of its kind, so that the table has "64K" where a file
+ * would; except that the bounds of a text are lengths. "0|" says that 0 is good beside them.
+ */
 static uint64_t config_bound(const struct config_key *key, const char *text,
 			     struct config_value *ret)
 {
@@ -331,7 +363,7 @@ static bool config_value_in_range(const struct config_key *key, const struct con
 {
 	struct config_value lo = {0}, hi = {0};
 
-	if (!*key->max)
+	if (!*key->max) /* a kind of which every value is good: yes or no, a choice */
 		return true;
 	(void)config_bound(key, key->min, &lo);
 	(void)config_bound(key, key->max, &hi);
@@ -348,6 +380,7 @@ enum config_value_result config_value_parse(const struct config_key *key, const 
 	struct config_value v = {0};
 	int r;
 
+	/* Its word for 0 is good whatever the bounds, and to the parser it is no number. */
 	if (!key->kind->zero || strcasecmp(text, key->kind->zero) != 0) {
 		r = key->kind->parse(key->kind, text, &v);
 		if (r == -ERANGE)
@@ -366,6 +399,7 @@ static void config_range_text(const struct config_key *key, char *out, size_t ca
 	bool zero = strncmp(key->min, "0|", 2) == 0;
 	bool is_length = key->kind->storage == STORE_TEXT;
 
+	/* The words of the table, not the numbers that were read from them: "64K" says more. */
 	if (is_length && strcmp(key->min, "0") == 0)
 		snprintf(out, cap, "at most %s", key->max);
 	else
@@ -380,6 +414,7 @@ void config_value_allowed(const struct config_key *key, char *out, size_t cap)
 	char range[64];
 	size_t n = 0;
 
+	/* The range is put in by hand: a format that is no literal is nothing for printf(). */
 	out[0] = '\0';
 	if (at) {
 		config_range_text(key, range, sizeof(range));
@@ -394,11 +429,14 @@ void config_value_allowed(const struct config_key *key, char *out, size_t cap)
 		n += (size_t)snprintf(out + n, cap - n, "%s%s", n ? ", " : "", c->name);
 }
 
+/* -------------------------------------------------------------------------- members */
+
 int config_value_set(struct config *c, const struct config_key *key, const struct config_value *v)
 {
 	void *at = (char *)c + key->offset;
 	char *copy;
 
+	/* Each kind's storage is the type of its members: config.h, CONFIG_MEMBER_*. */
 	switch (key->kind->storage) {
 	case STORE_NUMBER:
 		*(uint64_t *)at = v->number;
@@ -413,6 +451,7 @@ int config_value_set(struct config *c, const struct config_key *key, const struc
 		*(int *)at = v->choice;
 		break;
 	case STORE_TEXT:
+		/* The new one first: without memory for it the old one stays. */
 		copy = strdup(v->text);
 		if (!copy)
 			return -ENOMEM;
@@ -454,7 +493,7 @@ bool config_value_equal(const struct config_key *key, const struct config_value 
 	switch (key->kind->storage) {
 	case STORE_NUMBER:
 		return a->number == b->number;
-	case STORE_REAL:
+	case STORE_REAL: /* the very same bits, said so that no compiler warns of "==" */
 		return a->real >= b->real && a->real <= b->real;
 	case STORE_BOOL:
 	case STORE_CHOICE:

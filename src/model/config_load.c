@@ -8,12 +8,20 @@
 
 #include "model/config_kind.h"
 
+/*
+ * Where values come from, and in which order: defaults, file, drop-ins by name, command line.
+ * Each source is laid over the ones before it, in the same snapshot in the making; only when
+ * the last one has been read are the keys compared with each other, since any may have been
+ * set again. A snapshot of which anything is wrong is given up whole.
+ */
+
 /* Bytes of a file, and one more, by which a file that is too long is known. */
 static int read_all(int fd, char *out, size_t cap, size_t *ret_n)
 {
 	size_t n = 0;
 	ssize_t got;
 
+	/* By reading, not by size: what is named may be a pipe, or grow meanwhile. */
 	while (n < cap) {
 		got = read(fd, out + n, cap - n);
 		if (got < 0 && errno == EINTR)
@@ -41,6 +49,7 @@ static int config_load_file(struct config *c, const char *path, bool may_miss,
 	r = fd < 0 ? -errno : 0;
 	if (r == -ENOENT && may_miss)
 		return 0;
+	/* Before the file's own trouble: without memory there is nothing to say about it. */
 	text = malloc(CONFIG_MAX_FILE_BYTES + 1);
 	if (!text)
 		return -ENOMEM;
@@ -60,6 +69,7 @@ static int config_load_file(struct config *c, const char *path, bool may_miss,
 	return config_parse_lines(c, path, text, n, errors);
 }
 
+/* Not what editors and package managers leave beside a file: x.conf~, x.conf.dpkg-old, .x.conf. */
 static int is_drop_in(const struct dirent *entry)
 {
 	size_t n = strlen(entry->d_name);
@@ -78,6 +88,9 @@ static int config_load_entries(struct config *c, const char *dir, struct dirent 
 {
 	int r;
 
+	/*
+	 * What is wrong in one file doesn't keep the others from being read: all is told at once.
+	 */
 	for (size_t i = 0; i < n; i++) {
 		WB_CLEANUP(ptr_freep) char *path = NULL;
 
@@ -99,6 +112,7 @@ static int config_load_drop_ins(struct config *c, const char *file, struct confi
 	if (asprintf(&dir, "%s.d", file) < 0)
 		return -ENOMEM;
 	n = scandir(dir, &entry, is_drop_in, by_bytes);
+	/* There need not be such a folder; ENOTDIR is what /dev/null.d gives. */
 	if (n < 0 && (errno == ENOENT || errno == ENOTDIR))
 		return 0;
 	if (n < 0 && errno == ENOMEM)
@@ -120,6 +134,7 @@ static int config_finish(struct config *c, struct config_errors *errors, size_t 
 {
 	int r = 0;
 
+	/* The caller's list may have had lines before: it is the difference that counts. */
 	if (errors->n + errors->n_lost == n_before)
 		r = config_check(c, errors);
 	if (r < 0)
@@ -173,6 +188,7 @@ int config_find_control_socket(const struct config_source *src, const char *fall
 	r = config_load_sources(src, c, errors);
 	if (r < 0)
 		return r;
+	/* Any other key may be wrong: this is how one gets to the daemon to mend that. */
 	if ((src->file && errors->n_unread) || errors->wrong[CONFIG_KEY_control_socket])
 		return CONFIG_E_INVALID;
 	return config_control_socket_path(c, fallback_dir, ret);
@@ -214,12 +230,17 @@ int config_source_take(struct config_source *src, char *const argv[], int *i)
 
 	if (strncmp(arg, "--", 2) != 0 || arg[2] == '\0' || arg[2] == '=')
 		return CONFIG_E_NOT_MINE;
+	/*
+	 * "--X=VALUE" is taken whatever X is, for config_load() has better words for a key that is
+	 * unknown. Of a bare "--X" nobody could tell whether the next argument is its value.
+	 */
 	name = arg + 2;
 	value = after_equals(name);
 	key = config_key_find(name, strcspn(name, "="));
 	is_file = strncmp(name, "config", 6) == 0 && (name[6] == '=' || name[6] == '\0');
 	if (!key && !value && !is_file)
 		return CONFIG_E_NOT_MINE;
+	/* A switch takes no argument behind it, which would be a file's name as often as not. */
 	if (!value && key && key->kind == &config_kind_BOOL)
 		value = "yes";
 	else if (!value && argv[next] && strncmp(argv[next], "--", 2) != 0)

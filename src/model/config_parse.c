@@ -9,6 +9,14 @@
 #include "base/text.h"
 #include "model/config_kind.h"
 
+/*
+ * From text to values. A source is walked line by line; each line is looked at for what inih
+ * would not see or would read as something else, then inih takes it apart, then its key is
+ * looked up and its value set. Whatever is wrong becomes one diagnostic, "WHERE: KEY = VALUE:
+ * what is wrong", and reading goes on: an administrator mends all of it in one go. The settings
+ * of the command line come to the same two functions without inih.
+ */
+
 /* A key that differs from the nearest known one by more than this gets no suggestion. */
 #define MAX_TYPOS 3
 #define MAX_NAME 40
@@ -24,13 +32,14 @@ struct config_parser {
 };
 
 /* As much as a diagnostic shows, as it is; a cut is between characters. */
-static char *shorten(char out[SHOWN_BYTES], const char *in)
+static char *text_shorten(char out[SHOWN_BYTES], const char *in)
 {
 	size_t n = strlen(in);
 
 	if (n < SHOWN_BYTES)
 		return strcpy(out, in);
 	n = SHOWN_BYTES - sizeof("...");
+	/* Back to where a character begins: half of one would be escaped, and look like rubbish. */
 	while (n > 0 && ((unsigned char)in[n] & 0xc0) == 0x80)
 		n--;
 	memcpy(out, in, n);
@@ -52,6 +61,10 @@ static size_t name_distance(const char *a, const char *b)
 {
 	size_t row[MAX_NAME + 1], n = strlen(b);
 
+	/*
+	 * Before the step of @i, row[j] is what the first i - 1 of @a are away from the first j of
+	 * @b.
+	 */
 	WB_ASSERT(n <= MAX_NAME);
 	for (size_t j = 0; j <= n; j++)
 		row[j] = j;
@@ -73,6 +86,7 @@ static size_t name_distance(const char *a, const char *b)
 static const struct config_key *config_key_nearest(const char *name)
 {
 	const struct config_key *nearest = NULL;
+	/* Half of a name that is short may be anything: "mode" is no slip of "port". */
 	size_t best = MIN((size_t)MAX_TYPOS, strlen(name) / 2) + 1;
 
 	if (strlen(name) > MAX_NAME)
@@ -94,8 +108,9 @@ static void config_unknown_key(struct config_parser *p, const char *where, const
 	const struct config_key *key = config_key_find(name, strlen(name));
 	char name_shown[SHOWN_BYTES], shown[SHOWN_BYTES];
 
-	shorten(name_shown, name);
-	shorten(shown, value);
+	text_shorten(name_shown, name);
+	text_shorten(shown, value);
+	/* A key that is known all the same was written with dashes, in a file. */
 	if (!key)
 		key = config_key_nearest(name);
 	if (key)
@@ -121,7 +136,7 @@ static void config_bad_value(struct config_parser *p, const char *where,
 {
 	char allowed[200], shown[SHOWN_BYTES], wrong[80];
 
-	shorten(shown, value);
+	text_shorten(shown, value);
 	config_value_allowed(key, allowed, sizeof(allowed));
 	snprintf(wrong, sizeof(wrong), "not %s", key->kind->noun);
 	if (result == VALUE_E_RANGE)
@@ -137,6 +152,7 @@ static void config_assign(struct config_parser *p, const struct config_key *key,
 	struct config_value v;
 	enum config_value_result result = config_value_parse(key, value, &v);
 
+	/* Later wins in this, too: a good value further on makes up for a bad one. */
 	p->errors->wrong[key - config_keys] = result != VALUE_OK;
 	if (result != VALUE_OK) {
 		config_bad_value(p, config_where(p, where, sizeof(where)), key, value, result);
@@ -155,7 +171,7 @@ static int config_on_pair(void *user, const char *section, const char *name, con
 		strchr(name, '-') ? NULL : config_key_find(name, strlen(name));
 	char where[PATH_MAX + 16];
 
-	(void)section;
+	(void)section; /* a line with one has been refused before */
 	if (key)
 		config_assign(p, key, value);
 	else
@@ -168,7 +184,7 @@ static char *config_read_line(char *out, int cap, void *stream)
 {
 	char **line = stream;
 
-	if (!*line)
+	if (!*line) /* handed out before: the document ends */
 		return NULL;
 	snprintf(out, (size_t)cap, "%s", *line);
 	*line = NULL;
@@ -192,6 +208,7 @@ static int config_parse_pair(struct config_parser *p, char *line)
 	ini_use_stack = false;
 	ini_initial_alloc = CONFIG_MAX_LINE_BYTES + 3;
 	r = ini_parse_stream(config_read_line, &line, config_on_pair, p);
+	/* Every flaw was found before; what is left is want of memory. */
 	WB_ASSERT(r == 0 || r == -2);
 	return r < 0 ? -ENOMEM : p->result;
 }
@@ -203,6 +220,7 @@ static const char *config_line_flaw(const char *line, size_t n)
 	const char *text = line + strspn(line, " \t\v\f\r");
 	size_t key_bytes = strcspn(text, "=:");
 
+	/* In the order in which one hides the next: what is too long was cut, a NUL ends a text. */
 	if (n > CONFIG_MAX_LINE_BYTES)
 		return "line too long; allowed: 4096 bytes";
 	if (memchr(line, '\0', n))
@@ -211,6 +229,7 @@ static const char *config_line_flaw(const char *line, size_t n)
 		return NULL;
 	if (*text == '[')
 		return "sections are not used; allowed: key = value";
+	/* inih takes "key: value", too; the manual doesn't, and a URL would be cut at its colon. */
 	if (text[key_bytes] != '=' || key_bytes == 0)
 		return "no key and value; allowed: key = value";
 	return NULL;
@@ -219,16 +238,16 @@ static const char *config_line_flaw(const char *line, size_t n)
 static int config_parse_line(struct config_parser *p, const char *text, size_t n)
 {
 	char line[CONFIG_MAX_LINE_BYTES + 1], where[PATH_MAX + 16], shown[SHOWN_BYTES];
-	size_t kept = MIN(n, sizeof(line) - 1);
+	size_t copied = MIN(n, sizeof(line) - 1);
 	const char *flaw;
 
-	memcpy(line, text, kept);
-	line[kept] = '\0';
-	flaw = config_line_flaw(line, n > CONFIG_MAX_LINE_BYTES ? n : kept);
+	memcpy(line, text, copied);
+	line[copied] = '\0';
+	flaw = config_line_flaw(line, n > CONFIG_MAX_LINE_BYTES ? n : copied);
 	if (!flaw)
 		return config_parse_pair(p, line);
 	config_errors_add(p->errors, "%s: %s: %s", config_where(p, where, sizeof(where)),
-			  shorten(shown, line), flaw);
+			  text_shorten(shown, line), flaw);
 	return 0;
 }
 
@@ -239,6 +258,7 @@ int config_parse_lines(struct config *c, const char *name, const char *text, siz
 	const char *end = text + n;
 	int r;
 
+	/* The mark of byte order that some editors begin a file of UTF-8 with. */
 	if (n >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0)
 		text += 3;
 	while (text < end) {
@@ -246,6 +266,7 @@ int config_parse_lines(struct config *c, const char *name, const char *text, siz
 		size_t length = (size_t)((newline ? newline : end) - text);
 
 		p.line++;
+		/* Lines may end as Windows ends them; a CR anywhere else is a control character. */
 		if (length > 0 && text[length - 1] == '\r')
 			length--;
 		r = config_parse_line(&p, text, length);
@@ -270,6 +291,7 @@ int config_parse_overrides(struct config *c, const struct config_override *o, si
 			config_assign(&p, key, o[i].value);
 			continue;
 		}
+		/* As it would be named in a file, so that the nearest key is found. */
 		snprintf(name, sizeof(name), "%.*s", (int)MIN(key_bytes, sizeof(name)), o[i].key);
 		for (char *dash = name; (dash = strchr(dash, '-'));)
 			*dash = '_';

@@ -12,7 +12,11 @@
 #include "base/clock.h"
 #include "containers/buf.h"
 
-#define NS_IN_SECOND UINT64_C(1000000000)
+/*
+ * A row of the table is a member of struct metrics and, by its offset, an entry here; all that
+ * follows walks these entries. What the rows cannot say, since no worker counts it, comes with
+ * struct metrics_extra, and what the kernel knows of the process is read from /proc.
+ */
 
 enum metric_kind {
 	KIND_COUNTER,
@@ -70,6 +74,7 @@ void metrics_hist_add(struct metrics_hist *h, uint64_t ns)
 {
 	size_t i = 0;
 
+	/* From below, by steps: nearly all durations lie in the first few of the buckets. */
 	while (i < METRICS_N_BOUNDS && ns > bound_ns[i])
 		i++;
 	metric_add(&h->bucket[i], 1);
@@ -96,14 +101,18 @@ void metrics_count_close(struct metrics *m, uint16_t code)
 
 #define NAME_MAX_BYTES 80
 
-static bool is_kept(const struct metric_row *row)
+/* What is open or waits now is counted again by whoever takes it over. */
+static bool row_is_passed_on(const struct metric_row *row)
 {
 	return row->kind != KIND_GAUGE && row->kind != KIND_WORKER_VIEW;
 }
 
-/* Calls @fn for each counter of a row: one, or the buckets and the sum of a histogram. */
-static void each_of_row(const struct metrics *m, const struct metric_row *row, metrics_each_fn *fn,
-			void *ctx)
+/*
+ * Calls @fn for each counter of a row: one, or the buckets and the sum of a histogram. Buckets
+ * are named by their bounds, not by their order: a later version may have others between them.
+ */
+static void row_each(const struct metrics *m, const struct metric_row *row, metrics_each_fn *fn,
+		     void *ctx)
 {
 	const char *at = (const char *)m + row->offset;
 	const struct metrics_hist *h = (const void *)at;
@@ -124,14 +133,14 @@ static void each_of_row(const struct metrics *m, const struct metric_row *row, m
 	fn(ctx, name, atomic_load_explicit(&h->sum_ns, memory_order_relaxed));
 }
 
-struct each {
+struct each_call {
 	metrics_each_fn *fn;
 	void *ctx;
 };
 
-static void unless_zero(void *ctx, const char *name, uint64_t value)
+static void each_unless_zero(void *ctx, const char *name, uint64_t value)
 {
-	const struct each *e = ctx;
+	const struct each_call *e = ctx;
 
 	if (value)
 		e->fn(e->ctx, name, value);
@@ -139,11 +148,11 @@ static void unless_zero(void *ctx, const char *name, uint64_t value)
 
 void metrics_each(const struct metrics *m, metrics_each_fn *fn, void *ctx)
 {
-	struct each e = {fn, ctx};
+	struct each_call e = {fn, ctx};
 
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++)
-		if (is_kept(&rows[i]))
-			each_of_row(m, &rows[i], unless_zero, &e);
+		if (row_is_passed_on(&rows[i]))
+			row_each(m, &rows[i], each_unless_zero, &e);
 }
 
 static _Atomic uint64_t *hist_member(struct metrics_hist *h, const char *name)
@@ -168,7 +177,12 @@ bool metrics_restore(struct metrics *m, const char *name, uint64_t value)
 		char *member = (char *)m + row->offset;
 		_Atomic uint64_t *at = (_Atomic uint64_t *)(void *)member;
 
-		if (!is_kept(row) || strlen(row->field) != n || memcmp(row->field, name, n) != 0 ||
+		/*
+		 * The name may come from another version: of a row that is another kind by now,
+		 * too.
+		 */
+		if (!row_is_passed_on(row) || strlen(row->field) != n ||
+		    memcmp(row->field, name, n) != 0 ||
 		    (row->kind == KIND_HISTOGRAM) != (*slash == '/'))
 			continue;
 		if (row->kind == KIND_HISTOGRAM)
@@ -193,12 +207,13 @@ uint64_t metrics_sum_at(const struct metrics *const shards[], size_t n, size_t o
 {
 	uint64_t sum = 0;
 
+	/* Of a gauge one shard may be far above, another far below 0: together they wrap right. */
 	for (size_t i = 0; i < n; i++)
 		sum += metrics_load(shards[i], offset);
 	return sum;
 }
 
-static void WB_PRINTF(2, 3) emit(struct render *r, const char *fmt, ...)
+static void WB_PRINTF(2, 3) render_printf(struct render *r, const char *fmt, ...)
 {
 	char line[768];
 	va_list args;
@@ -209,29 +224,30 @@ static void WB_PRINTF(2, 3) emit(struct render *r, const char *fmt, ...)
 	va_start(args, fmt);
 	n = vsnprintf(line, sizeof(line), fmt, args);
 	va_end(args);
+	/* Names, labels and helps are ours, so a line that is too long is a row that is. */
 	WB_ASSERT(n >= 0 && (size_t)n < sizeof(line));
 	r->error = buf_append(r->out, line, (size_t)n, METRICS_TEXT_MAX);
 }
 
-static void emit_head(struct render *r, const char *name, const char *type, const char *help)
+static void render_head(struct render *r, const char *name, const char *type, const char *help)
 {
-	emit(r, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
+	render_printf(r, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
 }
 
-static void emit_seconds(struct render *r, const char *series, uint64_t ns)
+static void render_seconds(struct render *r, const char *series, uint64_t ns)
 {
-	emit(r, "%s %" PRIu64 ".%09" PRIu64 "\n", series, ns / NS_IN_SECOND, ns % NS_IN_SECOND);
+	render_printf(r, "%s %" PRIu64 ".%09" PRIu64 "\n", series, ns / NS_PER_S, ns % NS_PER_S);
 }
 
-/* A metric of one value that is in no shard. */
-static void emit_single(struct render *r, const char *name, const char *type, const char *help,
-			uint64_t value)
+/* A metric of one value that is in no shard: its own family, head and all. */
+static void render_single(struct render *r, const char *name, const char *type, const char *help,
+			  uint64_t value)
 {
-	emit_head(r, name, type, help);
-	emit(r, "%s %" PRIu64 "\n", name, value);
+	render_head(r, name, type, help);
+	render_printf(r, "%s %" PRIu64 "\n", name, value);
 }
 
-static void emit_sum(struct render *r, const struct metric_row *row)
+static void render_sum(struct render *r, const struct metric_row *row)
 {
 	uint64_t value = metrics_sum_at(r->shards, r->n, row->offset);
 
@@ -239,13 +255,16 @@ static void emit_sum(struct render *r, const struct metric_row *row)
 	if (row->kind == KIND_GAUGE && (int64_t)value < 0)
 		value = 0;
 	if (row->labels[0])
-		emit(r, "%s{%s} %" PRIu64 "\n", row->name, row->labels, value);
+		render_printf(r, "%s{%s} %" PRIu64 "\n", row->name, row->labels, value);
 	else
-		emit(r, "%s %" PRIu64 "\n", row->name, value);
+		render_printf(r, "%s %" PRIu64 "\n", row->name, value);
 }
 
-/* The buckets are read once and the count is made of them, so that _count equals +Inf. */
-static void emit_histogram(struct render *r, const struct metric_row *row)
+/*
+ * Buckets are kept apart and told added up, each with all below it. They are read once and the
+ * count is made of them, so that _count equals +Inf while workers go on counting.
+ */
+static void render_histogram(struct render *r, const struct metric_row *row)
 {
 	const char *comma = row->labels[0] ? "," : "";
 	size_t at = row->offset + offsetof(struct metrics_hist, bucket);
@@ -254,19 +273,19 @@ static void emit_histogram(struct render *r, const struct metric_row *row)
 
 	for (size_t i = 0; i <= METRICS_N_BOUNDS; i++) {
 		count += metrics_sum_at(r->shards, r->n, at + i * sizeof(uint64_t));
-		emit(r, "%s_bucket{%s%sle=\"%s\"} %" PRIu64 "\n", row->name, row->labels, comma,
-		     i < METRICS_N_BOUNDS ? bound_text[i] : "+Inf", count);
+		render_printf(r, "%s_bucket{%s%sle=\"%s\"} %" PRIu64 "\n", row->name, row->labels,
+			      comma, i < METRICS_N_BOUNDS ? bound_text[i] : "+Inf", count);
 	}
 	snprintf(series, sizeof(series), row->labels[0] ? "%s_sum{%s}" : "%s_sum", row->name,
 		 row->labels);
 	at = row->offset + offsetof(struct metrics_hist, sum_ns);
-	emit_seconds(r, series, metrics_sum_at(r->shards, r->n, at));
+	render_seconds(r, series, metrics_sum_at(r->shards, r->n, at));
 	snprintf(series, sizeof(series), row->labels[0] ? "%s_count{%s}" : "%s_count", row->name,
 		 row->labels);
-	emit(r, "%s %" PRIu64 "\n", series, count);
+	render_printf(r, "%s %" PRIu64 "\n", series, count);
 }
 
-static void emit_workers(struct render *r, const struct metric_row *row)
+static void render_workers(struct render *r, const struct metric_row *row)
 {
 	const char *comma = row->labels[0] ? "," : "";
 	char series[256];
@@ -277,30 +296,31 @@ static void emit_workers(struct render *r, const struct metric_row *row)
 		snprintf(series, sizeof(series), "%s{%s%sworker=\"%zu\"}", row->name, row->labels,
 			 comma, i);
 		if (row->kind == KIND_WORKER_SECONDS)
-			emit_seconds(r, series, value);
+			render_seconds(r, series, value);
 		else
-			emit(r, "%s %" PRIu64 "\n", series, value);
+			render_printf(r, "%s %" PRIu64 "\n", series, value);
 	}
 }
 
-static void emit_row(struct render *r, const struct metric_row *row)
+static void render_row(struct render *r, const struct metric_row *row)
 {
 	switch (row->kind) {
 	case KIND_COUNTER:
 	case KIND_GAUGE:
-		emit_sum(r, row);
+		render_sum(r, row);
 		return;
 	case KIND_HISTOGRAM:
-		emit_histogram(r, row);
+		render_histogram(r, row);
 		return;
 	case KIND_WORKER_COUNTER:
 	case KIND_WORKER_SECONDS:
 	case KIND_WORKER_VIEW:
-		emit_workers(r, row);
+		render_workers(r, row);
 		return;
 	}
 }
 
+/* Names need not stand side by side in the table: it is in the order of what belongs together. */
 static bool row_is_first_of_name(const struct metric_row *row)
 {
 	for (const struct metric_row *p = rows; p < row; p++)
@@ -310,69 +330,72 @@ static bool row_is_first_of_name(const struct metric_row *row)
 }
 
 /* The text format wants the series of one name together: each name with all its rows. */
-static void emit_table(struct render *r)
+static void render_table(struct render *r)
 {
 	const struct metric_row *end = rows + ARRAY_LEN(rows);
 
 	for (const struct metric_row *row = rows; row < end; row++) {
 		if (!row_is_first_of_name(row))
 			continue;
-		emit_head(r, row->name, type_text[row->kind], row->help);
+		render_head(r, row->name, type_text[row->kind], row->help);
 		for (const struct metric_row *p = row; p < end; p++)
 			if (strcmp(p->name, row->name) == 0)
-				emit_row(r, p);
+				render_row(r, p);
 	}
 }
 
-static void emit_extra(struct render *r, const struct metrics_extra *x)
+static void render_extra(struct render *r, const struct metrics_extra *x)
 {
-	emit_single(r, "websocket_channels", "gauge", "Channels that have members.", x->channels);
-	emit_single(r, "websocket_log_memory_bytes", "gauge",
-		    "Bytes of all messages that wait for anyone.", x->log_memory_bytes);
-	emit_single(r, "websocket_log_lines_dropped_total", "counter",
-		    "Log lines that the journal did not take in time.", x->log_lines_dropped);
-	emit_single(r, "websocket_spool_queue_bytes", "gauge",
-		    "Bytes of transfers that wait to be written to spool_dir.",
-		    x->spool_queue_bytes);
-	emit_head(r, "websocket_spool_wait_seconds", "gauge",
-		  "How long the chunk that is being written to spool_dir has waited.");
-	emit(r, "websocket_spool_wait_seconds %" PRIu64 ".%03" PRIu64 "\n",
-	     (uint64_t)(x->spool_wait_ns / NS_PER_S),
-	     (uint64_t)(x->spool_wait_ns / NS_PER_MS % 1000));
-	emit_single(r, "websocket_handover_state_bytes", "gauge",
-		    "Bytes of the state that this process took over from the one before.",
-		    x->state_bytes);
-	emit_head(r, "websocket_handover_pause_seconds", "gauge",
-		  "How long clients waited while this process took over from the one before.");
-	emit(r, "websocket_handover_pause_seconds %" PRIu64 ".%06" PRIu64 "\n",
-	     (uint64_t)(x->pause_ns / NS_PER_S), (uint64_t)(x->pause_ns / 1000 % 1000000));
+	render_single(r, "websocket_channels", "gauge", "Channels that have members.", x->channels);
+	render_single(r, "websocket_log_memory_bytes", "gauge",
+		      "Bytes of all messages that wait for anyone.", x->log_memory_bytes);
+	render_single(r, "websocket_log_lines_dropped_total", "counter",
+		      "Log lines that the journal did not take in time.", x->log_lines_dropped);
+	render_single(r, "websocket_spool_queue_bytes", "gauge",
+		      "Bytes of transfers that wait to be written to spool_dir.",
+		      x->spool_queue_bytes);
+	render_head(r, "websocket_spool_wait_seconds", "gauge",
+		    "How long the chunk that is being written to spool_dir has waited.");
+	render_printf(r, "websocket_spool_wait_seconds %" PRIu64 ".%03" PRIu64 "\n",
+		      x->spool_wait_ns / NS_PER_S, x->spool_wait_ns / NS_PER_MS % 1000);
+	render_single(r, "websocket_handover_state_bytes", "gauge",
+		      "Bytes of the state that this process took over from the one before.",
+		      x->state_bytes);
+	render_head(r, "websocket_handover_pause_seconds", "gauge",
+		    "How long clients waited while this process took over from the one before.");
+	render_printf(r, "websocket_handover_pause_seconds %" PRIu64 ".%06" PRIu64 "\n",
+		      x->pause_ns / NS_PER_S, x->pause_ns / NS_PER_US % 1000000);
+	/* Left out where shards are no workers: in tests. */
 	if (x->ring_depth) {
-		emit_head(r, "websocket_worker_ring_depth", "gauge",
-			  "Posts that wait in the ring of a worker.");
+		render_head(r, "websocket_worker_ring_depth", "gauge",
+			    "Posts that wait in the ring of a worker.");
 		for (size_t i = 0; i < r->n; i++)
-			emit(r, "websocket_worker_ring_depth{worker=\"%zu\"} %" PRIu64 "\n", i,
-			     x->ring_depth[i]);
+			render_printf(r,
+				      "websocket_worker_ring_depth{worker=\"%zu\"} %" PRIu64 "\n",
+				      i, x->ring_depth[i]);
 	}
 	if (x->version) {
-		emit_head(r, "wsbind_build_info", "gauge", "Always 1; the label has the version.");
-		emit(r, "wsbind_build_info{version=\"%.64s\"} 1\n", x->version);
+		render_head(r, "wsbind_build_info", "gauge",
+			    "Always 1; the label has the version.");
+		render_printf(r, "wsbind_build_info{version=\"%.64s\"} 1\n", x->version);
 	}
-	emit_head(r, "process_start_time_seconds", "gauge",
-		  "Start time of the process since the Unix epoch.");
-	emit(r, "process_start_time_seconds %" PRIu64 ".%03" PRIu64 "\n", x->start_wall_ms / 1000,
-	     x->start_wall_ms % 1000);
+	render_head(r, "process_start_time_seconds", "gauge",
+		    "Start time of the process since the Unix epoch.");
+	render_printf(r, "process_start_time_seconds %" PRIu64 ".%03" PRIu64 "\n",
+		      x->start_wall_ms / 1000, x->start_wall_ms % 1000);
 }
 
 /* Processor time and memory of proc_pid_stat(5), fields 14, 15, 23 and 24. */
-static void emit_process_stat(struct render *r)
+static void render_process_stat(struct render *r)
 {
-	unsigned long long utime, stime, vsize;
+	uint64_t utime, stime, vsize;
 	char text[1024] = "";
 	const char *p;
 	long rss;
 	FILE *f = fopen("/proc/self/stat", "re");
 	long ticks = sysconf(_SC_CLK_TCK);
 
+	/* Hidden by hidepid= or not mounted at all: nothing is better than a wrong figure. */
 	if (!f)
 		return;
 	text[fread(text, 1, sizeof(text) - 1, f)] = '\0';
@@ -381,24 +404,26 @@ static void emit_process_stat(struct render *r)
 	p = strrchr(text, ')');
 	if (!p || ticks <= 0 ||
 	    sscanf(p + 1,
-		   " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %llu %llu %*d %*d %*d %*d %*d "
-		   "%*d %*u %llu %ld",
+		   " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %" SCNu64 " %" SCNu64
+		   " %*d %*d %*d %*d %*d %*d %*u %" SCNu64 " %ld",
 		   &utime, &stime, &vsize, &rss) != 4)
 		return;
-	emit_head(r, "process_cpu_seconds_total", "counter",
-		  "User and system processor time spent in seconds.");
-	emit(r, "process_cpu_seconds_total %.2f\n", (double)(utime + stime) / (double)ticks);
-	emit_single(r, "process_virtual_memory_bytes", "gauge", "Virtual memory size in bytes.",
-		    vsize);
-	emit_single(r, "process_resident_memory_bytes", "gauge", "Resident memory size in bytes.",
-		    (uint64_t)rss * (uint64_t)sysconf(_SC_PAGESIZE));
+	render_head(r, "process_cpu_seconds_total", "counter",
+		    "User and system processor time spent in seconds.");
+	render_printf(r, "process_cpu_seconds_total %.2f\n",
+		      (double)(utime + stime) / (double)ticks);
+	render_single(r, "process_virtual_memory_bytes", "gauge", "Virtual memory size in bytes.",
+		      vsize);
+	render_single(r, "process_resident_memory_bytes", "gauge", "Resident memory size in bytes.",
+		      (uint64_t)rss * (uint64_t)sysconf(_SC_PAGESIZE));
 }
 
-static void emit_process_descriptors(struct render *r)
+static void render_process_descriptors(struct render *r)
 {
 	struct rlimit limit;
 	DIR *d = opendir("/proc/self/fd");
 
+	/* Read at each scrape: an own count would miss what libraries open. */
 	if (d) {
 		uint64_t count = 0;
 		const struct dirent *e;
@@ -407,12 +432,12 @@ static void emit_process_descriptors(struct render *r)
 			count += e->d_name[0] != '.';
 		closedir(d);
 		/* One of them was the directory itself. */
-		emit_single(r, "process_open_fds", "gauge", "Number of open file descriptors.",
-			    count - 1);
+		render_single(r, "process_open_fds", "gauge", "Number of open file descriptors.",
+			      count - 1);
 	}
 	if (getrlimit(RLIMIT_NOFILE, &limit) == 0)
-		emit_single(r, "process_max_fds", "gauge",
-			    "Maximum number of open file descriptors.", limit.rlim_cur);
+		render_single(r, "process_max_fds", "gauge",
+			      "Maximum number of open file descriptors.", limit.rlim_cur);
 }
 
 int metrics_render(const struct metrics *const shards[], size_t n,
@@ -420,9 +445,10 @@ int metrics_render(const struct metrics *const shards[], size_t n,
 {
 	struct render r = {.shards = shards, .n = n, .out = out};
 
-	emit_table(&r);
-	emit_extra(&r, extra);
-	emit_process_stat(&r);
-	emit_process_descriptors(&r);
+	/* None of them looks at an error: after the first one nothing is appended. */
+	render_table(&r);
+	render_extra(&r, extra);
+	render_process_stat(&r);
+	render_process_descriptors(&r);
 	return r.error;
 }

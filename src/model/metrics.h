@@ -147,7 +147,10 @@ typedef void metrics_each_fn(void *ctx, const char *name, uint64_t value);
  */
 void metrics_each(const struct metrics *m, metrics_each_fn *fn, void *ctx);
 
-/* Adds to a counter named by metrics_each(); false: there is none of that name (any more). */
+/*
+ * Adds to a counter named by metrics_each(), of this process or one before it. Return: false:
+ * there is none of that name (any more). Thread: the shard's owner.
+ */
 bool metrics_restore(struct metrics *m, const char *name, uint64_t value);
 
 /**

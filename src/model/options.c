@@ -62,6 +62,7 @@ static const struct option_row *options_find(const struct option_table *t, const
 		const struct option_row *row = &t->rows[i];
 		size_t n = strlen(row->name);
 
+		/* "-n5" has its value in it, while "-qv" is no flag and not two either. */
 		*ret_value = NULL;
 		if (arg[1] != '-' && row->letter && arg[1] == row->letter) {
 			if (arg[2])
@@ -147,6 +148,7 @@ int options_load(const struct option_table *table, const struct config_source *s
 	char shown[1024], prefix[64];
 	int r = config_load(source, ret, &errors);
 
+	/* The daemon's file is not the user's, who may not even be allowed to read it. */
 	if (r == CONFIG_E_INVALID && !source->file) {
 		without_file.file = "/dev/null";
 		if (config_load(&without_file, ret, &again) == 0) {
