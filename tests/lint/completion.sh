@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: MIT
 #
 # completion.sh WSBIND: what bash offers after a few beginnings; zsh, where it is installed,
-# reads its file without a complaint.
+# reads its file without a complaint. Neither file knows a command or an option by name, but
+# those that tell: --help, --version, check-config --template, clients.
 set -u
 wsbind=$(realpath "$1")
 cd "$(dirname "$0")/../.." || exit 1
@@ -32,10 +33,45 @@ offers server -- : $("$wsbind" check-config --template | sed -n 's/^#\([a-z0-9_]
 offers client --s : --send-file --spool_dir= --slow_consumer=
 offers benchmark --m : --mode --message-size --metrics_port=
 offers benchmark --mode '' : fanout echo
+offers benchmark --mode f : fanout
+offers client --ca README : README.md
+offers client --token-file = README : README.md
+offers token --key README : README.md
 offers server --slow_consumer = '' : disconnect skip
+offers server --tls_key = README : README.md
 offers server --slow_consumer=s : skip
 offers server --config README : README.md
 offers check-config README : README.md
+offers_nothing() { # WORDS...
+	offers "$@" :
+	[ "${#COMPREPLY[@]}" = 0 ] || { echo "after $*: ${COMPREPLY[*]}"; bad=1; }
+}
+offers_nothing publish ''
+offers_nothing client --user ''
+offers_nothing status ''
+
+# The ids of clients are asked of the daemon: this one answers as the program would.
+told=$(mktemp)
+cat >"$told" <<-'END'
+	#!/bin/sh
+	case "$1 $2" in
+	"disconnect --help") echo 'usage: wsbind disconnect ID [--config FILE] [--KEY=VALUE ...]' ;;
+	"clients ") echo '6f1ad2c4-39c5-4b7e-8d53-8c6c2a0f1e11 more' ;;
+	esac
+END
+chmod +x "$told"
+real=$wsbind wsbind=$told
+offers disconnect 6 : 6f1ad2c4-39c5-4b7e-8d53-8c6c2a0f1e11
+wsbind=$real
+rm -f "$told"
+
+for command in $("$wsbind" --help | sed -n 's/^  \([a-z][a-z-]*\) .*/\1/p'); do
+	for word in "$command" $("$wsbind" "$command" --help | grep -oE -- '--[a-z][a-z-]*' | sort -u); do
+		case $word in --help | --template | check-config | clients) continue ;; esac
+		grep -qE -- "(^|[^-a-z])$word([^-a-z.]|$)" <(sed 's/#.*//' conf/completion/*) &&
+			{ echo "conf/completion: $word is written by hand"; bad=1; }
+	done
+done
 if command -v zsh >/dev/null; then
 	zsh -n conf/completion/_wsbind || bad=1
 fi
