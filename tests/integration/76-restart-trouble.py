@@ -5,7 +5,7 @@ import array
 
 from harness import *
 from pki import Folder
-from threads import Stopped, threads
+from threads import Stopped, thread
 
 WANTS = {"notice_limit": 0, "max_incoming_frames_per_second": 0}
 
@@ -49,8 +49,8 @@ async def test_who_waits_at_an_old_port_is_nobody_else():
     with Daemon(**WANTS) as d:
         a = await Client.connect(d, "/room")
         queued = []
-        with Stopped(threads(d.process.pid)["worker 0"]), \
-                Stopped(threads(d.process.pid)["worker 1"]):
+        with Stopped(thread(d.process.pid, "worker 0")), \
+                Stopped(thread(d.process.pid, "worker 1")):
             for _ in range(4):  # in the listeners' queues; nobody accepts
                 s = RawClient(d, handshake=False)
                 s.send(request("/room"))
@@ -89,8 +89,8 @@ async def test_who_waits_at_a_port_of_tls_that_goes():
             a, b = await Client.connect(d, "/room"), await Client.connect(d, "/room")
             port, late = d.tls_port, []
             since = len(d.log)
-            with Stopped(threads(d.process.pid)["worker 0"]), \
-                    Stopped(threads(d.process.pid)["worker 1"]):
+            with Stopped(thread(d.process.pid, "worker 0")), \
+                    Stopped(thread(d.process.pid, "worker 1")):
                 d.write_config(tls_port="off", port=d.port)
                 d.signal(signal.SIGUSR2)
                 d.wait_log("handing over", since=since)
@@ -199,7 +199,7 @@ async def test_served_while_the_disk_takes_its_time():
         await until(lambda: [p for p in d.spool.iterdir() if p.stat().st_size == 1000],
                     "it is written")
         since = len(d.log)
-        with Stopped(threads(d.process.pid)["spool"]):
+        with Stopped(thread(d.process.pid, "spool")):
             assert (await sender.ask(pieces[1])).control.type == ACKNOWLEDGE  # queued
             d.signal(signal.SIGUSR2)
             await asyncio.to_thread(d.wait_log, "handing over", DEADLINE, since)
@@ -227,7 +227,7 @@ async def test_a_disk_that_does_not_answer():
         pieces = [data(os.urandom(1000), sequence=i, is_last=i == 2, request_id=new_id())
                   for i in range(3)]
         since = len(d.log)
-        with Stopped(threads(d.process.pid)["spool"]):
+        with Stopped(thread(d.process.pid, "spool")):
             assert (await sender.ask(pieces[0])).control.type == ACKNOWLEDGE  # queued
             d.signal(signal.SIGUSR2)
             await asyncio.to_thread(d.wait_log, "handing over", DEADLINE, since)
@@ -332,7 +332,7 @@ def test_a_restart_that_nobody_announced():
             with RawClient(d, "/room") as a:
                 manager.wait("READY=1")
                 since = len(d.log)
-                with Stopped(threads(d.process.pid)["spool"]):
+                with Stopped(thread(d.process.pid, "spool")):
                     a.send(data(b"x", is_last=False))
                     wait_until(lambda: d.metric("websocket_spool_queue_bytes") > 0, "it waits")
                     d.signal(signal.SIGUSR2)

@@ -5,11 +5,18 @@ import ctypes
 import os
 from pathlib import Path
 
+from daemon import wait_until
+
 
 def threads(pid):
     """Thread ids by name."""
     return {(task / "comm").read_text().strip(): int(task.name)
             for task in Path(f"/proc/{pid}/task").iterdir()}
+
+
+def thread(pid, name):
+    """The id of the one with this name, which it gives itself a moment after it was started."""
+    return wait_until(lambda: threads(pid).get(name), f"a thread has the name {name}")
 
 
 class Stopped:

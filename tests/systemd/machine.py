@@ -20,7 +20,7 @@ sys.path.insert(0, str(HERE.parent / "integration"))
 sys.dont_write_bytecode = True
 
 from daemon import DEADLINE, UnixConnection, wait_until  # noqa: E402
-from threads import Stopped, threads  # noqa: E402
+from threads import Stopped, thread  # noqa: E402
 from proto import *  # noqa: E402,F403
 from raw import *  # noqa: E402,F403
 

@@ -175,7 +175,7 @@ def test_restart_on_top_of_a_reload(s):
     s.start()
     with RawClient(s, "/room") as a, RawClient(s, "/room") as b:
         since = cursor()
-        with Stopped(threads(s.pid())["worker 0"]):
+        with Stopped(thread(s.pid(), "worker 0")):
             reload = subprocess.Popen(["wsbind", "reload"], stderr=subprocess.DEVNULL)
             wait_until(lambda: show("ActiveState") == "reloading", "it is under way")
             restart = subprocess.Popen(["systemctl", "restart", UNIT])
