@@ -150,7 +150,7 @@ async def connects_at_last(daemon):
     while True:
         try:
             return await Client.connect(daemon)
-        except websockets.InvalidStatusCode as e:
+        except old_websockets.InvalidStatusCode as e:
             assert e.status_code in (429, 503) and time.monotonic() < deadline, e
 
 

@@ -4,8 +4,7 @@
 import json
 import ssl
 
-import websockets
-
+import old_websockets
 from harness import *
 from pki import Folder, openssl
 from tlspeer import TlsPeer
@@ -34,9 +33,9 @@ async def connect(d, context, path="/", **options):
 
 
 async def websockets_connect(d, context, path="/", **options):
-    return await websockets.connect(f"wss://localhost:{d.tls_port}{path}", ssl=context,
-                                    max_size=None, ping_interval=None, open_timeout=DEADLINE,
-                                    compression=None, **options)
+    return await old_websockets.connect(f"wss://localhost:{d.tls_port}{path}", ssl=context,
+                                        max_size=None, ping_interval=None, open_timeout=DEADLINE,
+                                        compression=None, **options)
 
 
 async def failure_of(d, context):
@@ -137,7 +136,7 @@ async def test_client_certificates_say_who_it_is():
     with Folder() as f:
         server, _ = f.certificate("server"), f.certificate("authority")
         alice = f.certificate("alice", issuer="authority")
-        expired = f.certificate("late", issuer="authority", days=-1)
+        expired = f.expired_certificate("late", "authority")
         stranger = f.certificate("stranger")
         with Daemon(**settings(server, tls_client_ca=f.path / "authority.pem")) as d:
             context = trusting(server[0])
@@ -170,7 +169,7 @@ async def test_client_certificates_whose_names_are_no_user_ids():
                 context.load_cert_chain(*f.certificate(f"c{n}", issuer="authority", cn=name))
                 try:
                     await websockets_connect(d, context)
-                except websockets.InvalidStatusCode as e:
+                except old_websockets.InvalidStatusCode as e:
                     assert e.status_code == 403, name
                 else:
                     raise AssertionError(f"{name!r} was let in")

@@ -3,8 +3,7 @@
 
 import ssl
 
-import websockets
-
+import old_websockets
 from harness import *
 from pki import Folder
 
@@ -91,8 +90,8 @@ def haproxy(folder, where):
 async def talk(d, proxy, path="/room", **options):
     """Two clients through the proxy hear each other; returns their addresses as the daemon has
     them, and as they are."""
-    a = Client(await websockets.connect(proxy.url(path), compression=None, **options))
-    b = Client(await websockets.connect(proxy.url(path), compression=None, **options))
+    a = Client(await old_websockets.connect(proxy.url(path), compression=None, **options))
+    b = Client(await old_websockets.connect(proxy.url(path), compression=None, **options))
     for c in (a, b):
         c.welcome, c.config = await c.recv(), await c.recv()
         c.id = c.config.control.session_id

@@ -6,8 +6,7 @@ import errno
 import fcntl
 import ssl
 
-import websockets
-
+import old_websockets
 from harness import *
 from pki import Folder
 
@@ -285,8 +284,8 @@ async def test_nobody_is_refused_meanwhile():
 
 
 async def connect_by_tls(d, context):
-    s = await websockets.connect(f"wss://localhost:{d.tls_port}/room", ssl=context,
-                                 ping_interval=None, open_timeout=DEADLINE)
+    s = await old_websockets.connect(f"wss://localhost:{d.tls_port}/room", ssl=context,
+                                     ping_interval=None, open_timeout=DEADLINE)
     c = Client(s)
     await c.recv()
     c.id = (await c.recv()).control.session_id

@@ -5,8 +5,7 @@ import json
 import pty
 import resource
 
-import websockets
-
+import old_websockets
 from harness import *
 
 SETTINGS = {}
@@ -221,7 +220,8 @@ class Peer:
             self.errors.append(e)
 
     async def __aenter__(self):
-        self.server = await websockets.serve(self._connection, "127.0.0.1", 0, ping_interval=None)
+        self.server = await old_websockets.serve(self._connection, "127.0.0.1", 0,
+                                                 ping_interval=None)
         host, port = self.server.sockets[0].getsockname()
         self.url = f"ws://{host}:{port}"
         return self
@@ -470,8 +470,8 @@ class Broadcast:
                         await other.send(piece)
 
     async def __aenter__(self):
-        self.server = await websockets.serve(self._connection, "127.0.0.1", 0, ping_interval=None,
-                                             compression=None)
+        self.server = await old_websockets.serve(self._connection, "127.0.0.1", 0,
+                                                 ping_interval=None, compression=None)
         host, port = self.server.sockets[0].getsockname()
         self.url = f"ws://{host}:{port}"
         return self

@@ -4,14 +4,13 @@
 import asyncio
 import uuid
 
-import websockets
-
+import old_websockets
 from daemon import DEADLINE
 from proto import (ACKNOWLEDGE, BINARY_DATA, CHAT_MESSAGE, CONFIG, CONNECT, CONTROL, DISCONNECT,
                    ERROR, HEARTBEAT, SUBSCRIBE, UNSUBSCRIBE, Message, chat, control, data,
                    describe, new_id)
 
-Closed = websockets.ConnectionClosed
+Closed = old_websockets.ConnectionClosed
 
 
 class Client:
@@ -31,7 +30,7 @@ class Client:
         """Connects and takes the greeting; with capabilities, sends CONNECT too."""
         options = {"compression": None, "max_size": None, "max_queue": None, "ping_interval": None,
                    "open_timeout": DEADLINE, "close_timeout": DEADLINE, **options}
-        self = cls(await websockets.connect(daemon.url(path), **options))
+        self = cls(await old_websockets.connect(daemon.url(path), **options))
         if greeted:
             self.welcome = await self.recv()
             assert self.welcome.chat.user_id == "system", describe(self.welcome)

@@ -11,8 +11,7 @@ import socket
 import struct
 import zlib
 
-import websockets
-
+import old_websockets
 from codecs_of_others import gzip_pack, lz4_pack, zstd_pack
 from proto import (ACKNOWLEDGE, CONNECT, DISCONNECT, GZIP, HEARTBEAT, LZ4, NONE, SUBSCRIBE,
                    UNSUBSCRIBE, ZSTD, Message, chat, control, data, new_id)
@@ -106,9 +105,9 @@ def any_message(town):
 
 async def polite(town):
     """A user's program: joins, talks, listens, says goodbye."""
-    async with websockets.connect(f"ws://{town.host}:{town.port}{town.any(PATHS)}",
-                                  compression=town.any([None, "deflate"]), max_size=None,
-                                  ping_interval=None, close_timeout=5) as c:
+    async with old_websockets.connect(f"ws://{town.host}:{town.port}{town.any(PATHS)}",
+                                      compression=town.any([None, "deflate"]), max_size=None,
+                                      ping_interval=None, close_timeout=5) as c:
         await c.send(control(CONNECT, request_id=new_id(), capabilities=town.any(
             [[], ["zstd"], ["gzip"], ["ack"]])).SerializeToString())
         for _ in range(town.random.randrange(12)):
