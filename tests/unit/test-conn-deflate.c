@@ -403,8 +403,7 @@ TEST(conn_ends_in_the_middle_of_inflating)
 		else
 			guest_end(g);
 		rig_settle(r);
-		/* What a closed client had on its way reaches nobody; that of one that ended does.
-		 */
+		/* What a closed client had on its way reaches nobody. */
 		CHECK_EQ(RIG_SUM(r, messages_received), how == 3);
 		if (how == 1 || how == 2)
 			CHECK_EQ(guest_close_code(g), how == 1 ? 1008 : 1000);
