@@ -250,7 +250,7 @@ struct WB_OWNER(worker) conn_env {
 	size_t zip_left;           /* bytes that may still go through zlib for this client now */
 	bool is_congested;         /* a ring and its outbox are full: nobody may publish */
 	bool is_stopping;          /* nothing is read any more */
-	bool is_frozen;            /* nothing is read for a while */
+	bool is_standing_still;    /* nothing is read for a while */
 	bool is_restoring;         /* those of the process before come back one by one */
 };
 

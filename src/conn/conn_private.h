@@ -74,7 +74,7 @@ static inline bool conn_is_paused(const struct conn *c)
 	const struct config *config = env->config;
 
 	/* The whole worker stands still, or nobody may publish. */
-	if (env->is_congested || env->is_stopping || env->is_frozen)
+	if (env->is_congested || env->is_stopping || env->is_standing_still)
 		return true;
 	if (c->is_throttled || c->awaits_spool)
 		return true;

@@ -84,7 +84,7 @@ static int leave(struct server *s)
 }
 
 /*
- * All workers have paused, so what they have read is processed, and nothing is on its way
+ * All workers stand still, so what they have read is processed, and nothing is on its way
  * between them but posts, which freezing puts into the logs. The spool leaves its unfinished
  * files with their connections. Only then is everything in one place, and can be written.
  */
@@ -118,7 +118,7 @@ static void pause_workers(struct server *s)
 {
 	/* From here on clients wait; the next process tells for how long. */
 	s->outgoing.report.frozen_ns = clock_now_ns();
-	pool_task_post(&s->handover.pausing, s->pool, worker_task_pause, finish_hand_over);
+	pool_task_post(&s->handover.pausing, s->pool, worker_task_stand_still, finish_hand_over);
 }
 
 static void tls_has_left(struct pool_task *t)

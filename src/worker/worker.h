@@ -64,8 +64,8 @@ struct WB_VALUE worker_socket {
 
 /*
  * phase            accepts  reads        sends             ends with
- * SERVING          yes      yes          yes               worker_task_pause(), _stop_reading
- * PAUSED           no       no           yes               worker_task_freeze(); worker_resume()
+ * SERVING          yes      yes          yes               worker_task_stand_still(), _stop_reading
+ * STANDING_STILL   no       no           yes               worker_task_freeze(); worker_resume()
  *                                                          goes back to SERVING
  * NOT_READING      no, has  no           yes               worker_task_say_goodbye()
  *                  no listeners
@@ -77,7 +77,7 @@ struct WB_VALUE worker_socket {
  */
 enum worker_phase {
 	WORKER_SERVING,
-	WORKER_PAUSED,
+	WORKER_STANDING_STILL,
 	WORKER_NOT_READING,
 	WORKER_SAYING_GOODBYE,
 	WORKER_ENDED,
@@ -163,7 +163,7 @@ void worker_pool_join(struct worker_pool *p);
 /**
  * worker_pool_freeze() - end and join the threads, and leave everything as it is
  *
- * All workers were paused, and have answered. What was posted between them is in the logs
+ * All workers stand still, and have answered. What was posted between them is in the logs
  * then.
  */
 void worker_pool_freeze(struct worker_pool *p);
@@ -198,7 +198,7 @@ bool worker_pool_has_done(struct worker_pool *p);
 void worker_task_stop_reading(struct worker *w, struct worker_task *t);
 
 /* The same for a while, so that everything can stand still. */
-void worker_task_pause(struct worker *w, struct worker_task *t);
+void worker_task_stand_still(struct worker *w, struct worker_task *t);
 
 /* Says goodbye to connections with TLS, and goes on serving; done when they are gone, soon. */
 void worker_task_say_goodbye_tls(struct worker *w, struct worker_task *t);

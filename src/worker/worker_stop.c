@@ -6,10 +6,10 @@
 
 /* ------------------------------------------------------------------ no more reading */
 
-void worker_task_pause(struct worker *w, struct worker_task *t)
+void worker_task_stand_still(struct worker *w, struct worker_task *t)
 {
-	w->phase = WORKER_PAUSED;
-	w->hub.env.is_frozen = true;
+	w->phase = WORKER_STANDING_STILL;
+	w->hub.env.is_standing_still = true;
 	worker_listen_off(w);
 	w->stop.when_posted = t;
 }
@@ -17,7 +17,7 @@ void worker_task_pause(struct worker *w, struct worker_task *t)
 int worker_resume(struct worker *w)
 {
 	w->phase = WORKER_SERVING;
-	w->hub.env.is_frozen = false;
+	w->hub.env.is_standing_still = false;
 	w->has_no_tls = false;
 	/* Edges that were reported meanwhile are not reported again: everyone is looked at once. */
 	LIST_FOREACH (node, &w->hub.env.all)
