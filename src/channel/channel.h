@@ -30,12 +30,12 @@
 #include "channel/directory.h"
 #include "conn/conn.h"
 
-#define CHANNEL_BATCH_FRAMES 256          /* of one round */
-#define CHANNEL_BATCH_BYTES (1024 * 1024) /* of one round, but at least one message */
-#define CHANNEL_COPY_BYTES (64 * 1024)    /* a batch up to this size is laid out in one piece */
-#define CHANNEL_SHARE_BYTES (256 * 1024)  /* that one lagging connection is sent in a turn */
-#define CHANNEL_BYTES_PER_MEMBER 4096     /* (de)compressed count as much of a turn as one send */
-#define CHANNEL_RING_SLOTS 64             /* smallest ring, the one that is pooled */
+#define CHANNEL_BATCH_FRAMES 256            /* of one round */
+#define CHANNEL_BATCH_BYTES (1024 * 1024)   /* of one round, but at least one message */
+#define CHANNEL_COPY_BYTES (64 * 1024)      /* a batch up to this size is laid out in one piece */
+#define CHANNEL_CATCH_UP_BYTES (256 * 1024) /* that one lagging connection is sent in a turn */
+#define CHANNEL_BYTES_PER_MEMBER 4096       /* (de)compressed count as much of a turn as one send */
+#define CHANNEL_RING_SLOTS 64               /* smallest ring, the one that is pooled */
 
 struct WB_OWNER(worker) log_slot {
 	struct frame *frame;   /* reference; NULL: not here yet, or shed */
@@ -50,9 +50,9 @@ struct WB_OWNER(worker) channel_pool {
 	unsigned n;
 };
 
-/* Encodings of one round for members of equal abilities. */
+/* The messages of a round for all members that have the same key of variants. */
 struct WB_OWNER(worker) batch {
-	uint64_t round; /* that it was built for */
+	uint64_t serial; /* channel_env.batch_serial when it was gathered */
 	int n_iov;
 	unsigned n_frames; /* that are in it */
 	size_t bytes;
@@ -64,10 +64,10 @@ struct WB_OWNER(worker) batch {
 struct WB_OWNER(worker) channel_env {
 	struct conn_env *conn;
 	struct frame_maker *maker;
-	struct list grown; /* channels that have something to flush */
+	struct list grown; /* channels that have something to flush, by grown_node */
 	struct channel_pool pool;
-	uint64_t round; /* number of the present one, of any channel */
-	struct batch batch[FRAME_N_VARIANT_KEYS];
+	uint64_t batch_serial; /* batches with another one are of an earlier round or channel */
+	struct batch batch[FRAME_N_VARIANT_KEYS]; /* by key */
 };
 
 struct WB_OWNER(worker) channel {
@@ -77,7 +77,7 @@ struct WB_OWNER(worker) channel {
 	uint32_t n_members;
 	uint32_t cap_members;
 	uint32_t cursor;         /* members that the present round has passed */
-	struct member **members; /* &only while there is room for one */
+	struct member **members; /* &only while there is room for one; first those of the cursor */
 	struct member *only;
 	struct log_slot *slots; /* NULL while the log is empty */
 	uint64_t from;          /* oldest message kept */
@@ -90,8 +90,8 @@ struct WB_OWNER(worker) channel {
 	uint32_t mask;          /* slots - 1 */
 	uint32_t n_notices;     /* kept in the log */
 	uint64_t shed_to;       /* notices before it are shed */
-	bool is_flushing;
-	bool is_lost; /* a message could not be kept: the members here must go */
+	bool is_flushing;       /* it stays, even without members */
+	bool is_lost;           /* a message could not be kept: the members here must go */
 	struct list grown_node;
 	UT_hash_handle hh; /* in the hub, by name */
 };
@@ -147,7 +147,8 @@ int channel_append(struct channel *ch, struct frame *f) WB_NODISCARD;
 
 /**
  * channel_flush() - send what is new to the members
- * @budget: members that may still be visited in this turn; counted down
+ * @budget: members that may still be visited in this turn; counted down, also for messages
+ *          that are compressed or decompressed for one
  *
  * Connections may die meanwhile; the channel itself stays, even without members.
  *
@@ -155,14 +156,8 @@ int channel_append(struct channel *ch, struct frame *f) WB_NODISCARD;
  */
 bool channel_flush(struct channel *ch, unsigned *budget);
 
-/* Sends one share of what a connection's memberships lag behind; it is clear. */
+/* Sends CHANNEL_CATCH_UP_BYTES of what a connection's memberships lag behind; it can send now. */
 void channel_catch_up(struct conn *c);
-
-/* What waits in its channel for a lagging member, its own messages included. O(1). */
-void channel_waiting(const struct member *m, uint64_t *ret_bytes, uint64_t *ret_messages);
-
-/* What of that are its own messages, which it won't get. O(messages that wait). */
-void channel_own_waiting(const struct member *m, uint64_t *ret_bytes, uint64_t *ret_messages);
 
 /*
  * What waits for a connection: its private queue and what its memberships lag

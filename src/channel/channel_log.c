@@ -14,7 +14,7 @@ static struct log_slot *ring_take(struct channel_pool *pool, size_t slots)
 }
 
 /* @ring is empty: every slot is zero but for its counts. */
-static void ring_give(struct channel_pool *pool, struct log_slot *ring, size_t slots)
+static void ring_give_back(struct channel_pool *pool, struct log_slot *ring, size_t slots)
 {
 	if (slots == CHANNEL_RING_SLOTS && pool->n < ARRAY_LEN(pool->ring))
 		pool->ring[pool->n++] = ring;
@@ -28,6 +28,7 @@ static int ring_grow(struct channel *ch, uint64_t seq)
 	size_t slots = ch->slots ? ((size_t)ch->mask + 1) : CHANNEL_RING_SLOTS / 2;
 	struct log_slot *ring;
 
+	/* As far as the message's own slot, though what lies before it may not be here yet. */
 	do
 		slots *= 2;
 	while (seq - ch->from >= slots);
@@ -36,12 +37,13 @@ static int ring_grow(struct channel *ch, uint64_t seq)
 	ring = ring_take(&ch->env->pool, slots);
 	if (!ring)
 		return -ENOMEM;
+	/* Pins move with their slots. The old ring may go to the pool, so it has to be empty. */
 	for (uint64_t s = ch->from; ch->slots && s < ch->high; s++) {
 		ring[s & (slots - 1)] = *slot_of(ch, s);
 		*slot_of(ch, s) = (struct log_slot){0};
 	}
 	if (ch->slots)
-		ring_give(&ch->env->pool, ch->slots, (size_t)ch->mask + 1);
+		ring_give_back(&ch->env->pool, ch->slots, (size_t)ch->mask + 1);
 	ch->slots = ring;
 	ch->mask = (uint32_t)(slots - 1);
 	return 0;
@@ -50,7 +52,7 @@ static int ring_grow(struct channel *ch, uint64_t seq)
 static void ring_drop(struct channel *ch)
 {
 	if (ch->slots)
-		ring_give(&ch->env->pool, ch->slots, (size_t)ch->mask + 1);
+		ring_give_back(&ch->env->pool, ch->slots, (size_t)ch->mask + 1);
 	ch->slots = NULL;
 	ch->mask = 0;
 }
@@ -67,10 +69,11 @@ static void ring_shrink(struct channel *ch)
 	}
 	if (slots <= 4 * CHANNEL_RING_SLOTS || held >= slots / 8)
 		return;
+	/* Still twice as large as what it holds, or the next message would let it grow again. */
 	slots /= 4;
 	ring = calloc(slots, sizeof(*ring));
 	if (!ring)
-		return;
+		return; /* then it stays as it is */
 	for (uint64_t s = ch->from; s < ch->high; s++)
 		ring[s & (slots - 1)] = *slot_of(ch, s);
 	free(ch->slots);
@@ -89,6 +92,10 @@ static void slot_release(struct channel *ch, struct log_slot *slot)
 
 void channel_trim(struct channel *ch)
 {
+	/*
+	 * What isn't flushed yet the round still needs, and the first pin is that of the member
+	 * that lags most: what lies before both has been sent to everyone.
+	 */
 	if (ch->from >= ch->flushed || slot_of(ch, ch->from)->pins)
 		return;
 	while (ch->from < ch->flushed && !slot_of(ch, ch->from)->pins) {
@@ -106,6 +113,7 @@ void channel_shed_notices(struct channel *ch)
 
 	if (ch->n_notices <= limit)
 		return;
+	/* From where the last time ended, so that a log with a long lag is not walked each time. */
 	for (ch->shed_to = MAX(ch->shed_to, ch->from);
 	     ch->shed_to < ch->flushed && ch->n_notices > limit / 2; ch->shed_to++) {
 		struct log_slot *slot = slot_of(ch, ch->shed_to);
@@ -118,12 +126,13 @@ void channel_shed_notices(struct channel *ch)
 	METRIC_ADD(ch->env->conn->metrics, notices_skipped, shed);
 }
 
-/* Counts what came without a gap. */
-static void extend(struct channel *ch)
+/* Counts what came without a gap; one message may be what many were waiting for. */
+static void log_extend(struct channel *ch)
 {
 	while (ch->end < ch->high && slot_of(ch, ch->end)->frame) {
 		struct log_slot *slot = slot_of(ch, ch->end);
 
+		/* Only now: what came before it wasn't known while there was a gap. */
 		slot->bytes_before = ch->bytes;
 		slot->messages_before = ch->messages;
 		if (!(slot->frame->flags & FRAME_NOTICE)) {
@@ -138,6 +147,7 @@ int channel_append(struct channel *ch, struct frame *f)
 {
 	if (f->seq < ch->end)
 		return 0; /* from before this worker joined */
+	/* Grown before anything is changed: without memory the log is as it was. */
 	if (!ch->slots || f->seq - ch->from > ch->mask) {
 		if (ring_grow(ch, f->seq))
 			return -ENOMEM;
@@ -145,7 +155,7 @@ int channel_append(struct channel *ch, struct frame *f)
 	slot_of(ch, f->seq)->frame = frame_ref(f);
 	ch->n_notices += (f->flags & FRAME_NOTICE) != 0;
 	ch->high = MAX(ch->high, f->seq + 1);
-	extend(ch);
+	log_extend(ch);
 	if (ch->end > ch->flushed && list_is_empty(&ch->grown_node))
 		list_add_tail(&ch->env->grown, &ch->grown_node);
 	return 0;
@@ -157,6 +167,7 @@ int channel_load(struct channel *ch, uint64_t from, struct frame **frame, size_t
 	ch->from = ch->end = ch->high = from;
 	if (n > 0 && ring_grow(ch, from + n - 1))
 		return -ENOMEM;
+	/* All of it counts as flushed, so an empty slot holds nothing back: nobody needs it. */
 	for (size_t i = 0; i < n; i++) {
 		struct log_slot *slot = slot_of(ch, from + i);
 		struct frame *f = frame[i];
@@ -178,6 +189,7 @@ int channel_load(struct channel *ch, uint64_t from, struct frame **frame, size_t
 
 void channel_drop_log(struct channel *ch)
 {
+	/* Behind a gap that nothing filled there may be messages: so up to the last one. */
 	for (; ch->from < ch->high; ch->from++) {
 		slot_release(ch, slot_of(ch, ch->from));
 		*slot_of(ch, ch->from) = (struct log_slot){0};

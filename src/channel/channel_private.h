@@ -2,8 +2,10 @@
 #pragma once
 
 /*
- * What the two sources of a channel share: channel_log.c (the ring of messages)
- * and channel.c (members, rounds, those that lag). Nobody else includes it.
+ * What the sources of a channel share. They form a ladder: channel_log.c (the ring of
+ * messages), channel.c (the members), channel_lag.c (one member alone: what waits for it,
+ * and how it catches up), channel_round.c (all members that are caught up). Nobody else
+ * includes it.
  */
 
 #include "channel/channel.h"
@@ -14,6 +16,8 @@ static inline struct log_slot *slot_of(const struct channel *ch, uint64_t seq)
 	return &ch->slots[seq & ch->mask];
 }
 
+/* -------------------------------------------------------------------- channel_log.c */
+
 /* Drops what no round and no lagging member needs any more. */
 void channel_trim(struct channel *ch);
 
@@ -22,3 +26,46 @@ void channel_shed_notices(struct channel *ch);
 
 /* Drops everything. */
 void channel_drop_log(struct channel *ch);
+
+/* ------------------------------------------------------------------------ channel.c */
+
+/* @m cannot go on now: its next message, which is here, stays until it can. */
+void member_pin(struct member *m);
+
+/* It goes on, or ends. Does nothing when it doesn't lag. */
+void member_unpin(struct member *m);
+
+/* -------------------------------------------------------------------- channel_lag.c */
+
+/* Counts what went out to members of a channel. */
+static inline void count_sent(const struct channel *ch, uint64_t frames, uint64_t bytes)
+{
+	METRIC_ADD(ch->env->conn->metrics, messages_sent, frames);
+	METRIC_ADD(ch->env->conn->metrics, frames_sent, frames);
+	METRIC_ADD(ch->env->conn->metrics, bytes_sent, bytes);
+}
+
+/*
+ * transport_send() did not take all that there is for @m up to @to, but returned @sent. The
+ * membership may be gone after it.
+ */
+void member_take_part(struct member *m, uint64_t to, ssize_t sent);
+
+/* What transport_send() returned for @frames messages up to @to. True when all of it went. */
+static inline bool member_take_result(struct member *m, uint64_t to, size_t bytes, unsigned frames,
+				      ssize_t sent)
+{
+	if (WB_UNLIKELY(sent != (ssize_t)bytes)) {
+		member_take_part(m, to, sent);
+		return false;
+	}
+	m->next = to;
+	count_sent(m->channel, frames, bytes);
+	return true;
+}
+
+/*
+ * Sends to one member alone, up to @to, about as many bytes as @budget still has; it is counted
+ * down. True when it can go on; else the membership may be gone.
+ */
+bool member_send_range(struct member *m, uint64_t to, size_t *budget);

@@ -13,7 +13,7 @@ static void *map_zeroes(size_t bytes)
 	return p == MAP_FAILED ? NULL : p;
 }
 
-static void unmap(void *p, size_t bytes)
+static void unmap_zeroes(void *p, size_t bytes)
 {
 	if (p)
 		(void)munmap(p, bytes);
@@ -25,6 +25,7 @@ int directory_init(struct directory *d, uint32_t max)
 
 	while (buckets < max)
 		buckets *= 2;
+	/* Address space for all that may be; a page costs memory once it is used. */
 	d->max = max;
 	d->mask = buckets - 1;
 	d->entries = map_zeroes((size_t)max * sizeof(*d->entries));
@@ -42,14 +43,14 @@ void directory_fini(struct directory *d)
 		return;
 	for (uint32_t i = 0; d->entries && i < d->fresh; i++)
 		free(d->entries[i].name);
-	unmap(d->entries, (size_t)d->max * sizeof(*d->entries));
-	unmap(d->buckets, ((size_t)d->mask + 1) * sizeof(*d->buckets));
+	unmap_zeroes(d->entries, (size_t)d->max * sizeof(*d->entries));
+	unmap_zeroes(d->buckets, ((size_t)d->mask + 1) * sizeof(*d->buckets));
 	(void)pthread_mutex_destroy(&d->mutex);
 	*d = (struct directory){0};
 }
 
 /* FNV-1a with a final mix: names are short and differ in their last characters. */
-static uint32_t hash(const char *name, size_t n)
+static uint32_t name_hash(const char *name, size_t n)
 {
 	uint64_t h = 14695981039346656037ULL;
 
@@ -60,10 +61,10 @@ static uint32_t hash(const char *name, size_t n)
 
 static uint32_t *bucket_of(struct directory *d, const char *name, size_t n)
 {
-	return &d->buckets[hash(name, n) & d->mask];
+	return &d->buckets[name_hash(name, n) & d->mask];
 }
 
-static struct directory_entry *find(struct directory *d, const char *name, size_t n)
+static struct directory_entry *entry_find(struct directory *d, const char *name, size_t n)
 {
 	uint32_t at = *bucket_of(d, name, n);
 
@@ -77,10 +78,11 @@ static struct directory_entry *find(struct directory *d, const char *name, size_
 	return NULL;
 }
 
-static struct directory_entry *take_slot(struct directory *d)
+static struct directory_entry *entry_take_slot(struct directory *d)
 {
 	struct directory_entry *e;
 
+	/* Used ones first: their pages are there already. */
 	if (d->free) {
 		e = &d->entries[d->free - 1];
 		d->free = e->next;
@@ -93,21 +95,24 @@ static struct directory_entry *take_slot(struct directory *d)
 	return e;
 }
 
-static int create(struct directory *d, const char *name, size_t n, struct directory_entry **ret)
+static int entry_create(struct directory *d, const char *name, size_t n,
+			struct directory_entry **ret)
 {
 	WB_CLEANUP(ptr_freep) char *copy = malloc(n + 1);
 	uint32_t *bucket = bucket_of(d, name, n);
 	struct directory_entry *e;
 
+	/* Memory before the slot: a slot that was taken need not be given back then. */
 	if (!copy)
 		return -ENOMEM;
-	e = take_slot(d);
+	e = entry_take_slot(d);
 	if (!e)
 		return DIRECTORY_E_FULL;
 	memcpy(copy, name, n);
 	copy[n] = '\0';
 	e->name = TAKE_PTR(copy);
 	e->name_len = (uint8_t)n;
+	/* Counted for all slots: an old message finds no later user of its slot. */
 	e->generation = ++d->generation;
 	e->next = *bucket;
 	*bucket = e->slot + 1;
@@ -116,10 +121,11 @@ static int create(struct directory *d, const char *name, size_t n, struct direct
 	return 0;
 }
 
-static void drop_if_unheld(struct directory *d, struct directory_entry *e)
+static void entry_drop_if_unheld(struct directory *d, struct directory_entry *e)
 {
 	uint32_t *at = bucket_of(d, e->name, e->name_len);
 
+	/* The mutex is held, so no worker can come in between the look and what follows it. */
 	if (e->pins || atomic_load_explicit(&e->workers, memory_order_relaxed))
 		return;
 	while (*at != e->slot + 1)
@@ -129,6 +135,7 @@ static void drop_if_unheld(struct directory *d, struct directory_entry *e)
 	e->name = NULL;
 	e->next = d->free;
 	d->free = e->slot + 1;
+	/* The next channel in this slot begins at 0. Who held this one has let go of it. */
 	atomic_store_explicit(&e->seq, 0, memory_order_relaxed);
 	atomic_fetch_sub_explicit(&d->count, 1, memory_order_relaxed);
 }
@@ -141,9 +148,9 @@ int directory_join(struct directory *d, const char *name, size_t n, unsigned wor
 
 	WB_ASSERT(worker < DIRECTORY_MAX_WORKERS && n <= DIRECTORY_NAME_MAX);
 	pthread_mutex_lock(&d->mutex);
-	e = find(d, name, n);
+	e = entry_find(d, name, n);
 	if (!e)
-		r = create(d, name, n, &e);
+		r = entry_create(d, name, n, &e);
 	if (r == 0) {
 		/* Pairs with directory_take(): number, then set. */
 		atomic_fetch_or_explicit(&e->workers, 1ULL << worker, memory_order_seq_cst);
@@ -161,7 +168,8 @@ int directory_restore(struct directory *d, const char *name, size_t n, uint64_t 
 	int r;
 
 	pthread_mutex_lock(&d->mutex);
-	r = find(d, name, n) ? DIRECTORY_E_EXISTS : create(d, name, n, &e);
+	r = entry_find(d, name, n) ? DIRECTORY_E_EXISTS : entry_create(d, name, n, &e);
+	/* Held for who restores, until the workers of its members hold it. */
 	if (r == 0) {
 		e->pins++;
 		atomic_store_explicit(&e->seq, seq, memory_order_seq_cst);
@@ -175,7 +183,7 @@ void directory_leave(struct directory *d, struct directory_entry *e, unsigned wo
 {
 	pthread_mutex_lock(&d->mutex);
 	atomic_fetch_and_explicit(&e->workers, ~(1ULL << worker), memory_order_seq_cst);
-	drop_if_unheld(d, e);
+	entry_drop_if_unheld(d, e);
 	pthread_mutex_unlock(&d->mutex);
 }
 
@@ -184,7 +192,7 @@ struct directory_entry *directory_pin(struct directory *d, const char *name, siz
 	struct directory_entry *e;
 
 	pthread_mutex_lock(&d->mutex);
-	e = find(d, name, n);
+	e = entry_find(d, name, n);
 	if (e)
 		e->pins++;
 	pthread_mutex_unlock(&d->mutex);
@@ -195,6 +203,6 @@ void directory_unpin(struct directory *d, struct directory_entry *e)
 {
 	pthread_mutex_lock(&d->mutex);
 	e->pins--;
-	drop_if_unheld(d, e);
+	entry_drop_if_unheld(d, e);
 	pthread_mutex_unlock(&d->mutex);
 }

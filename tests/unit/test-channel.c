@@ -269,6 +269,59 @@ TEST(channel_survives_coming_and_going_within_a_round)
 	rig_free(r);
 }
 
+static struct conn *conn_to_end;
+
+/* What looks at the limits of one connection ends another. */
+static void end_another(struct conn *c)
+{
+	if (conn_to_end && conn_to_end != c) {
+		conn_abort(conn_to_end);
+		conn_to_end = NULL;
+	}
+}
+
+/*
+ * A member before the cursor leaves while the cursor stands at the end: the last member takes
+ * its place, and knows where it is.
+ */
+TEST(channel_knows_its_members_when_one_leaves_at_the_end_of_a_round)
+{
+	struct rig *r = rig_new(1, QUIET);
+	struct guest *g[4], *sender = guest_open(r, 0, "/room");
+	struct hub *h = &r->w[0]->hub;
+	const struct conn_ops *before = h->env.ops;
+	struct conn_ops ops = *before;
+	struct channel *ch;
+
+	for (unsigned i = 0; i < ARRAY_LEN(g); i++)
+		g[i] = guest_open(r, 0, "/room");
+	ch = rig_channel(r, 0, "room");
+	CHECK(ch->members[ch->n_members - 1] == &g[3]->conn->path_member);
+	/* The last one that a round comes by is not caught up, so its limits are looked at. */
+	guest_set_room(g[3], 0);
+	guest_chat(sender, "0", NULL);
+	rig_turn_one(r, 0);
+	guest_chat(sender, "1", NULL);
+	ops.check_limits = end_another;
+	h->env.ops = &ops;
+	conn_to_end = g[0]->conn;
+	rig_turn_one(r, 0);
+	h->env.ops = before;
+	CHECK(g[0]->is_closed && !conn_to_end);
+	rig_check(r);
+	CHECK_EQ(ch->n_members, 4);
+	CHECK_EQ(g[3]->conn->path_member.index, 1);
+	/* It is the one that leaves, and not whoever stands in a place that it took for its own. */
+	guest_end(g[3]);
+	rig_turn(r);
+	rig_check(r);
+	guest_chat(sender, "2", NULL);
+	rig_settle(r);
+	for (unsigned i = 1; i < 3; i++)
+		expect_numbers(g[i], 0, 3);
+	rig_free(r);
+}
+
 /* Many channels with something to send share the turns fairly. */
 TEST(channel_budget_goes_round)
 {

@@ -1,0 +1,251 @@
+/* SPDX-License-Identifier: MIT */
+#include "channel/channel_private.h"
+
+#define SEND_MAX_FRAMES 64 /* of one call to the transport, for one member */
+
+/* ------------------------------------------------------------------ what waits for it */
+
+/* What waits in its channel for a lagging member, its own messages included. O(1). */
+static void member_waiting(const struct member *m, uint64_t *ret_bytes, uint64_t *ret_messages)
+{
+	const struct log_slot *slot;
+
+	*ret_bytes = *ret_messages = 0;
+	if (!m->is_lagging)
+		return;
+	/* All that came up to the end, less what came before its next one. */
+	slot = slot_of(m->channel, m->next);
+	*ret_bytes = m->channel->bytes - slot->bytes_before;
+	*ret_messages = (uint32_t)(m->channel->messages - slot->messages_before);
+}
+
+/* What of that are its own messages, which it won't get. O(messages that wait). */
+static void member_own_waiting(const struct member *m, uint64_t *ret_bytes, uint64_t *ret_messages)
+{
+	*ret_bytes = *ret_messages = 0;
+	/* Behind its last one there is none; who only listens has nothing to look at. */
+	for (uint64_t seq = m->next; m->is_lagging && seq < m->last_own; seq++) {
+		const struct frame *f = slot_of(m->channel, seq)->frame;
+
+		if (!f || f->sender != m->conn->serial)
+			continue;
+		*ret_bytes += f->body.len;
+		(*ret_messages)++;
+	}
+}
+
+void channel_backlog_bound(const struct conn *c, uint64_t *ret_bytes, uint64_t *ret_messages)
+{
+	*ret_bytes = c->out->queue_bytes;
+	*ret_messages = c->out->queue_count;
+	if (c->n_lagging == 0)
+		return;
+	for (const struct member *m = c->members; m; m = m->sibling) {
+		uint64_t bytes, messages;
+
+		member_waiting(m, &bytes, &messages);
+		*ret_bytes += bytes;
+		*ret_messages += messages;
+	}
+}
+
+void channel_backlog(const struct conn *c, uint64_t *ret_bytes, uint64_t *ret_messages)
+{
+	channel_backlog_bound(c, ret_bytes, ret_messages);
+	for (const struct member *m = c->n_lagging ? c->members : NULL; m; m = m->sibling) {
+		uint64_t bytes, messages;
+
+		member_own_waiting(m, &bytes, &messages);
+		*ret_bytes -= bytes;
+		*ret_messages -= messages;
+	}
+}
+
+/* ---------------------------------------------------------------- sending to it alone */
+
+/* The bytes of message @seq for this member, or NULL when it gets none of it. */
+static const struct frame_bytes *member_bytes_of(const struct member *m, uint64_t seq)
+{
+	struct frame *f = slot_of(m->channel, seq)->frame;
+
+	if (!f || f->sender == m->conn->serial)
+		return NULL;
+	return frame_variant_for(f, m->conn->caps, m->conn->deflate_window, m->channel->env->maker);
+}
+
+/*
+ * @sent bytes of the messages from m->next on went out, and then the kernel was
+ * full: moves @m behind the message that is in transit now. False: there is no
+ * memory to remember it, the connection is gone and this membership with it.
+ */
+static bool member_advance(struct member *m, uint64_t to, size_t sent)
+{
+	struct channel *ch = m->channel;
+	uint64_t frames = 0;
+	size_t left = sent;
+
+	for (; m->next < to; m->next++) {
+		struct frame *f = slot_of(ch, m->next)->frame;
+		const struct frame_bytes *b = member_bytes_of(m, m->next);
+
+		if (!b)
+			continue;
+		/*
+		 * Also when nothing of it is out: what the kernel refuses first is in transit, and
+		 * so is kept for the member whatever else it may have to skip.
+		 */
+		if (left < b->len) {
+			if (!conn_transit(m->conn, f, b, left))
+				return false;
+			m->next++;
+			break;
+		}
+		left -= b->len;
+		frames++;
+	}
+	count_sent(ch, frames, sent);
+	return true;
+}
+
+void member_take_part(struct member *m, uint64_t to, ssize_t sent)
+{
+	struct conn *c = m->conn;
+
+	if (sent < 0 && sent != -EAGAIN) {
+		conn_blocked(c, sent); /* the connection is gone, and this membership with it */
+		return;
+	}
+	if (!member_advance(m, to, sent < 0 ? 0 : (size_t)sent))
+		return;
+	conn_blocked(c, sent);
+	if (m->next < m->channel->end)
+		member_pin(m);
+}
+
+bool member_send_range(struct member *m, uint64_t to, size_t *budget)
+{
+	struct iovec iov[SEND_MAX_FRAMES];
+	size_t bytes = 0;
+	uint64_t seq;
+	int n = 0;
+
+	for (seq = m->next; seq < to && n < (int)ARRAY_LEN(iov) && bytes < *budget; seq++) {
+		const struct frame_bytes *b = member_bytes_of(m, seq);
+
+		if (!b)
+			continue;
+		iov[n++] = (struct iovec){(void *)(uintptr_t)b->bytes, b->len};
+		bytes += b->len;
+	}
+	*budget -= MIN(bytes, *budget);
+	/* Nothing but its own messages, notices that were shed, and what it cannot be given. */
+	if (n == 0) {
+		m->next = seq;
+		return true;
+	}
+	return member_take_result(m, seq, bytes, (unsigned)n,
+				  transport_send(&m->conn->transport, iov, n));
+}
+
+/* --------------------------------------------------------------------- catching up */
+
+/* One member goes on, as far as @budget and the kernel allow; false: the kernel is full. */
+static bool member_catch_up(struct member *m, size_t *budget)
+{
+	struct channel *ch = m->channel;
+	struct conn *c = m->conn;
+	bool goes_on;
+
+	/* Its next message changes. The log is trimmed once the pin is where it belongs. */
+	member_unpin(m);
+	goes_on = member_send_range(m, ch->end, budget);
+	if (c->state != CONN_OPEN)
+		return false; /* then @m is gone, and perhaps the channel */
+	if (goes_on && m->next < ch->end)
+		member_pin(m);
+	channel_trim(ch);
+	return goes_on;
+}
+
+void channel_catch_up(struct conn *c)
+{
+	size_t budget = CHANNEL_CATCH_UP_BYTES;
+
+	/* In turn: a channel with much to say doesn't keep the others of this client waiting. */
+	while (c->n_lagging > 0 && budget > 0) {
+		for (struct member *m = c->members; m && budget > 0; m = m->sibling)
+			if (m->is_lagging && !member_catch_up(m, &budget))
+				return;
+	}
+	if (c->n_lagging > 0)
+		conn_want_write(c);
+}
+
+/* ----------------------------------------------------------------------- skipping */
+
+/* The lagging member whose next message is the oldest, or NULL. */
+static struct member *oldest_lagging(struct conn *c)
+{
+	struct member *found = NULL;
+	uint64_t when = UINT64_MAX;
+
+	for (struct member *m = c->members; m; m = m->sibling) {
+		const struct frame *f;
+
+		if (!m->is_lagging)
+			continue;
+		f = slot_of(m->channel, m->next)->frame;
+		if (!f)
+			return m; /* a notice that was shed: free to pass */
+		if (f->received_ns < when) {
+			when = f->received_ns;
+			found = m;
+		}
+	}
+	return found;
+}
+
+/* Passes over one message; true when it was one that waited for this member. */
+static bool member_skip_one(struct member *m, size_t *ret_len)
+{
+	struct channel *ch = m->channel;
+	const struct frame *f = slot_of(ch, m->next)->frame;
+	bool counts = f && !(f->flags & FRAME_NOTICE) && f->sender != m->conn->serial;
+
+	if (counts)
+		*ret_len = f->body.len;
+	member_unpin(m);
+	if (++m->next < ch->end)
+		member_pin(m);
+	return counts;
+}
+
+uint64_t channel_skip(struct conn *c, uint64_t bytes, uint64_t messages)
+{
+	uint64_t skipped = 0, sum_bytes = 0, sum_messages = 0;
+
+	/* Added up once and then counted down: else each message would cost a walk through all. */
+	for (struct member *m = c->members; m; m = m->sibling) {
+		uint64_t b, n, own_b, own_n;
+
+		member_waiting(m, &b, &n);
+		member_own_waiting(m, &own_b, &own_n);
+		sum_bytes += b - own_b;
+		sum_messages += n - own_n;
+	}
+	while (sum_bytes > bytes || sum_messages > messages) {
+		struct member *m = oldest_lagging(c);
+		size_t len = 0;
+
+		if (!m)
+			break;
+		if (!member_skip_one(m, &len))
+			continue;
+		skipped++;
+		sum_bytes -= len;
+		sum_messages--;
+	}
+	for (struct member *m = c->members; m; m = m->sibling)
+		channel_trim(m->channel);
+	return skipped;
+}

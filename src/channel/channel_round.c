@@ -1,0 +1,187 @@
+/* SPDX-License-Identifier: MIT */
+#include <string.h>
+
+#include "channel/channel_private.h"
+
+/* ------------------------------------------------------------------------ its batch */
+
+/* Lays a small batch out in one piece, which costs the kernel less than many short ones. */
+static void batch_join(struct batch *b)
+{
+	uint8_t *at;
+
+	if (b->n_iov < 2 || b->bytes > CHANNEL_COPY_BYTES)
+		return;
+	if (!b->copy)
+		b->copy = malloc(CHANNEL_COPY_BYTES);
+	at = b->copy;
+	if (!at)
+		return; /* then it goes out in its pieces */
+	for (int i = 0; i < b->n_iov; i++) {
+		memcpy(at, b->iov[i].iov_base, b->iov[i].iov_len);
+		at += b->iov[i].iov_len;
+	}
+	b->iov[0] = (struct iovec){b->copy, b->bytes};
+	b->n_iov = 1;
+}
+
+/* The round's messages for all that have one key of variants; gathered for the first of them. */
+static const struct batch *batch_for(struct channel *ch, unsigned key)
+{
+	struct batch *b = &ch->env->batch[key];
+
+	if (b->serial == ch->env->batch_serial)
+		return b;
+	b->serial = ch->env->batch_serial;
+	b->n_iov = 0;
+	b->bytes = 0;
+	for (uint64_t seq = ch->flushed; seq < ch->round_to; seq++) {
+		const struct frame_bytes *bytes =
+			frame_variant_for_key(slot_of(ch, seq)->frame, key, ch->env->maker);
+
+		if (!bytes)
+			continue;
+		b->iov[b->n_iov++] = (struct iovec){(void *)(uintptr_t)bytes->bytes, bytes->len};
+		b->bytes += bytes->len;
+	}
+	b->n_frames = (unsigned)b->n_iov;
+	batch_join(b);
+	return b;
+}
+
+/* What a message adds to a round. A compressed one ends it: nobody knows how large it unpacks. */
+static size_t batch_weight(const struct frame *f)
+{
+	return f->flags & FRAME_IS_PACKED ? CHANNEL_BATCH_BYTES : f->body.len;
+}
+
+/* ------------------------------------------------------------------------- the round */
+
+/*
+ * Chooses how far the next round goes, or goes on with one that the last turn had no budget
+ * for; returns whether its messages have several variants.
+ */
+static bool round_begin(struct channel *ch)
+{
+	bool varies = false;
+	size_t bytes = 0;
+	uint64_t to = ch->round_to;
+
+	if (to == ch->flushed) {
+		/* At least one message, however large it is. */
+		while (to < ch->end && to - ch->flushed < CHANNEL_BATCH_FRAMES &&
+		       (bytes < CHANNEL_BATCH_BYTES || to == ch->flushed))
+			bytes += batch_weight(slot_of(ch, to++)->frame);
+		ch->round_to = to;
+		ch->cursor = 0;
+	}
+	for (uint64_t seq = ch->flushed; seq < to; seq++)
+		varies |= frame_varies(slot_of(ch, seq)->frame);
+	/*
+	 * The batches are the worker's, not the channel's: since the last turn others may have
+	 * used them, so they are gathered again even where the round only goes on.
+	 */
+	ch->env->batch_serial++;
+	return varies;
+}
+
+static void round_end(struct channel *ch)
+{
+	struct conn_env *env = ch->env->conn;
+	uint64_t received = slot_of(ch, ch->flushed)->frame->received_ns;
+
+	/* Of its first message, which has waited longest. The turn's clock has stood still. */
+	if (received)
+		metric_observe(env->metrics, clock_now_ns() - received);
+	/* Before the log is trimmed, which keeps all that isn't flushed. */
+	ch->flushed = ch->round_to;
+	ch->cursor = 0;
+	channel_trim(ch);
+	if (ch->slots)
+		channel_shed_notices(ch);
+}
+
+/* The batch goes to a member whole, with one send. */
+static void round_send(struct channel *ch, struct member *m, unsigned key)
+{
+	const struct batch *b = batch_for(ch, key);
+
+	if (b->n_iov == 0) {
+		m->next = ch->round_to;
+		return;
+	}
+	(void)member_take_result(m, ch->round_to, b->bytes, b->n_frames,
+				 transport_send(&m->conn->transport, b->iov, b->n_iov));
+}
+
+/* The same to one that has a part of the round already, or sent some of it. */
+static void round_send_alone(struct channel *ch, struct member *m)
+{
+	size_t budget = SIZE_MAX;
+
+	while (m->channel && m->next < ch->round_to && member_send_range(m, ch->round_to, &budget))
+		;
+}
+
+/* The round comes by a member, which may be gone after it. */
+static void round_visit(struct channel *ch, struct member *m, bool varies)
+{
+	struct conn *c = m->conn;
+
+	/* It is served when its socket takes more; but more waits for it now. */
+	if (m->is_lagging) {
+		c->env->ops->check_limits(c);
+		return;
+	}
+	/* It joined while the round was under way, or has caught up with more than that. */
+	if (m->next >= ch->round_to)
+		return;
+	/* Something goes out before this: in this channel or another, or its private queue. */
+	if (!conn_is_caught_up(c)) {
+		member_pin(m);
+		c->env->ops->check_limits(c);
+		return;
+	}
+	if (WB_UNLIKELY(m->next != ch->flushed || m->last_own > ch->flushed))
+		round_send_alone(ch, m);
+	else
+		round_send(ch, m, varies ? frame_variant_key(c->caps, c->deflate_window) : 0);
+	/* One round may be too much. The connection is there until the turn ends, @m may not be. */
+	if (c->n_lagging > 0)
+		c->env->ops->check_limits(c);
+}
+
+/* Bytes that were compressed and decompressed so far. */
+static uint64_t packing_work(const struct channel *ch)
+{
+	const struct frame_maker *m = ch->env->maker;
+
+	return m->pack_in + m->deflate_in + m->unpack_out;
+}
+
+bool channel_flush(struct channel *ch, unsigned *budget)
+{
+	uint64_t work_before, work;
+	bool varies;
+
+	ch->is_flushing = true;
+	while (*budget > 0 && ch->flushed < ch->end) {
+		varies = round_begin(ch);
+		while (*budget > 0 && ch->cursor < ch->n_members) {
+			/* It counts as passed before it is visited, since it may leave meanwhile.
+			 */
+			struct member *m = ch->members[ch->cursor++];
+
+			work_before = packing_work(ch);
+			round_visit(ch, m, varies);
+			/* The first of a key pays for making its variants. */
+			work = 1 + (packing_work(ch) - work_before) / CHANNEL_BYTES_PER_MEMBER;
+			*budget -= (unsigned)MIN(work, (uint64_t)*budget);
+		}
+		/* Also when the budget is gone just now: the last member ends the round. */
+		if (ch->cursor == ch->n_members)
+			round_end(ch);
+	}
+	ch->is_flushing = false;
+	return ch->flushed == ch->end;
+}
