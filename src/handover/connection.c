@@ -32,6 +32,13 @@ enum saved_flag {
 #undef SAVED_FLAG
 };
 
+/* What it was refused for at accept, as Record__Connection.refuse_status has it. */
+static const uint16_t refuse_status[] = {
+	[CONN_ADMITTED] = 0,
+	[CONN_E_FULL] = 503,
+	[CONN_E_ADDRESS_FULL] = 429,
+};
+
 /* The generated initializers cast a const away, their functions do it out of sight. */
 #define NEW_RECORD(arena, Type, init)                            \
 	({                                                       \
@@ -218,7 +225,7 @@ Record__Connection *connection_to_record(const struct conn *c, uint64_t cookie,
 	s->deadline_ns = c->timer.deadline_ns;
 	s->rate_second_ms = c->rate_second_ms;
 	s->rate_frames = c->rate_frames;
-	s->refuse_status = (uint32_t)conn_refusals[c->refusal].status;
+	s->refuse_status = refuse_status[c->refusal];
 	s->close_code = c->close_code;
 	s->caps = c->caps;
 	s->deflate_window = c->deflate_window;
@@ -399,14 +406,13 @@ static void restore_plain(struct conn *c, const Record__Connection *s)
 	restore_session_id(c, &s->session_id);
 }
 
-/* What it was refused for at accept; CONN_N_REFUSALS: for nothing of that kind. */
+/* CONN_N_REFUSALS: it is refused for nothing that was ever decided at accept. */
 static enum conn_refusal refusal_of(const Record__Connection *s)
 {
-	enum conn_refusal r = CONN_ADMITTED;
-
-	while (r <= CONN_E_ADDRESS_FULL && (uint32_t)conn_refusals[r].status != s->refuse_status)
-		r++;
-	return r <= CONN_E_ADDRESS_FULL ? r : CONN_N_REFUSALS;
+	for (size_t i = 0; i < ARRAY_LEN(refuse_status); i++)
+		if (refuse_status[i] == s->refuse_status)
+			return (enum conn_refusal)i;
+	return CONN_N_REFUSALS;
 }
 
 bool connection_peer(const Record__Connection *s, struct sock_peer *ret)

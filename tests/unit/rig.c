@@ -265,6 +265,7 @@ static void adopt_pool(struct rig *r, unsigned workers, const char *config)
 		r->config = r->policy->config;
 	}
 	CHECK_EQ(worker_pool_new(r->policy, workers, NULL, 0, &r->main, &r->pool, &blame), 0);
+	r->pool->shared.transfers.spool = r->spool;
 	r->n = workers;
 	for (unsigned i = 0; i < workers; i++)
 		r->w[i] = r->pool->workers[i];
