@@ -246,6 +246,25 @@ def test_on_stop_close_and_keep(s):
         says_goodbye(c)
 
 
+def test_a_store_that_outlives_a_stop(s):
+    """With on_stop = keep; of a unit that is not enabled systemd forgets all, store included."""
+    s.drop_in("[Service]\nFileDescriptorStorePreserve=yes\n")
+    if show("FileDescriptorStorePreserve") != "yes":
+        raise Skip("this systemd has no FileDescriptorStorePreserve=")
+    s.configure(on_stop="keep")
+    systemctl("enable", UNIT)
+    s.start()
+    with RawClient(s, "/room") as a, RawClient(s, "/room") as b:
+        systemctl("stop", UNIT)
+        assert show("ActiveState") == "inactive" and int(show("NFileDescriptorStore")) > 2
+        systemctl("start", UNIT)
+        hears(a, b)
+        systemctl("disable", UNIT)
+        systemctl("stop", UNIT)
+        wait_until(lambda: show("NFileDescriptorStore") == "0", "it is forgotten")
+        b.expect_end()
+
+
 def test_a_store_that_is_too_small(s):
     s.drop_in("[Service]\nFileDescriptorStoreMax=4\n")
     s.start()
