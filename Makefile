@@ -221,7 +221,7 @@ check-fuzz: $(FUZZ:%=$(O)/fuzz-%)
 MODEL ?=
 
 check-model:
-	$(Q)CC=$(CC) tests/model/run.sh $(MODEL)
+	$(Q)CC='$(CC)' tests/model/run.sh $(MODEL)
 
 # Real machines, booted by systemd: what an administrator does, as it is installed.
 MACHINE ?=
@@ -307,7 +307,7 @@ UPDATE ?=
 bench-guard: deps-build
 	$(call install_packages,$(PACKAGES_GUARD))
 	$(Q)$(MAKE) --no-print-directory -s -j$$(nproc) $(O)/guard
-	$(Q)CC=$(CC) $(PYTHON) bench/guard.py $(O)/guard $(if $(UPDATE),--update)
+	$(Q)CC='$(CC)' $(PYTHON) bench/guard.py $(O)/guard $(if $(UPDATE),--update)
 
 lint: $(O)/wsbind
 	$(Q)CLANG_FORMAT_VERSION=$(CLANG_FORMAT_VERSION) tests/lint/run.sh $(O)/wsbind

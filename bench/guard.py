@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -44,7 +45,7 @@ def measure(program, case):
 
 
 def kind_of_machine():
-    compiler = subprocess.run([os.environ.get("CC", "cc"), "--version"], capture_output=True,
+    compiler = subprocess.run([*shlex.split(os.environ.get("CC", "cc")), "--version"], capture_output=True,
                               text=True, check=True).stdout.splitlines()[0]
     flags = re.search(r"^flags\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.M)
     # What valgrind makes of a processor depends on this alone.
