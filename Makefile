@@ -195,7 +195,7 @@ check: deps
 
 # The second pass hands everything over to another process wherever a test waits.
 HANDED_OVER := conn conn-output conn-timers hub protocol protocol-channels slow_consumer limits regressions \
-	channel-model frame-variants
+	channel-model frame_variant
 
 check-unit: $(O)/unit
 	$(Q)$(O)/unit $(UNIT)

@@ -29,6 +29,7 @@
 
 #include "channel/directory.h"
 #include "conn/conn.h"
+#include "wire/frame_variant.h"
 
 #define CHANNEL_BATCH_FRAMES 256            /* of one round */
 #define CHANNEL_BATCH_BYTES (1024 * 1024)   /* of one round, but at least one message */

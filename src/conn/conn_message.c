@@ -4,6 +4,7 @@
 
 #include "base/text.h"
 #include "conn/conn_private.h"
+#include "wire/frame_variant.h"
 
 #define RESERVE_MAX (64 * 1024) /* of a frame that is only announced */
 

@@ -149,7 +149,7 @@ static void conn_send_some(struct conn *c)
 	 * fragments ends (RFC 6455 section 5.4): the message goes on to that place first. A pong
 	 * that is partly out stands at such a place already, and goes on at once.
 	 */
-	if (out->head_sent > 0 || frame_is_boundary(b, out->transit_at))
+	if (out->head_sent > 0 || frame_bytes_is_boundary(b, out->transit_at))
 		conn_send_queue(c, true);
 	else
 		conn_send_transit(c, MIN(b->len, (out->transit_at / b->piece + 1) * b->piece));

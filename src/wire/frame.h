@@ -2,60 +2,41 @@
 #pragma once
 
 /*
- * One message, encoded once, for any number of receivers: WebSocket header and
- * payload in one allocation, frozen once it is published, counted by references.
- * What the server sends is not masked, so the same bytes serve everyone.
+ * One message, encoded once, for any number of receivers: WebSocket headers and payload in
+ * one allocation, frozen once it is published, counted by references. What the server sends
+ * is not masked, so the same bytes serve everyone.
  *
- * A message longer than max_frame_size is cut into several WebSocket frames; their
- * headers lie between the pieces of the payload, all pieces but the last of one
- * size, so frame_is_boundary() tells by arithmetic where control frames may go
- * between.
+ * A *frame* is this: an encoded message that lies in logs and queues. Where a frame of RFC
+ * 6455 is meant it's called a WebSocket frame (wire/ws), or a piece (wire/frame_bytes).
  *
- * Variants: a receiver that cannot read the original, or could read a smaller
- * one, gets another encoding of the same message: its BinaryData compressed or
- * decompressed, or the whole message deflated (permessage-deflate), never both on
- * top of each other. It is made when the first such
- * receiver is met, on the thread that meets it, and published into a slot of the
- * frame by compare-and-swap; whoever loses the race frees its own and uses the
- * winner's. So no thread waits, and each variant is made for all workers at once.
+ * A receiver that cannot read the original, or could read a smaller one, gets a *variant*:
+ * another encoding of the same message. wire/frame_variant makes them; each has a slot here,
+ * into which it is published by compare-and-swap, so that it is made for all workers at once
+ * and no thread waits. Whoever loses the race frees its own and takes the winner's.
  *
- * Memory: every frame is charged to one atomic account, variants included, and
- * given back when the last reference goes: log_memory is checked against it.
+ * Memory: every frame is charged to one atomic account, variants included, and given back
+ * when the last reference goes: log_memory is checked against it.
  */
 
-#include <sys/uio.h>
-
 #include "base/base.h"
-#include "containers/buf.h"
 #include "wire/deflate.h"
+#include "wire/frame_bytes.h"
 #include "wire/msg.h"
-#include "wire/msg_caps.h"
-#include "wire/zip.h"
 
-/* Encodings of one message beside the one that was published. */
 enum frame_variant {
-	FRAME_VARIANT_PACKED,   /* BinaryData compressed with zstd */
+	FRAME_VARIANT_PACKED,   /* BinaryData compressed with ZIP_PREFERRED */
 	FRAME_VARIANT_UNPACKED, /* BinaryData decompressed */
-	FRAME_VARIANT_DEFLATED, /* and from here on one for each enum deflate_window but
-				   DEFLATE_NONE */
+	FRAME_VARIANT_DEFLATED, /* from here on one for each window but DEFLATE_NONE */
 	FRAME_N_VARIANTS = FRAME_VARIANT_DEFLATED + DEFLATE_N_WINDOWS - 1,
 };
 
 enum frame_flags {
-	FRAME_NOTICE = 1 << 0,    /* CONNECT or DISCONNECT: first to be skipped */
-	FRAME_CONTROL = 1 << 1,   /* WebSocket control frame: may stand between fragments */
-	FRAME_CAN_PACK = 1 << 2,  /* uncompressed BinaryData, large enough and not too large */
-	FRAME_IS_PACKED = 1 << 3, /* compressed BinaryData, see @packed_with */
-	FRAME_CLOSE = 1 << 4,     /* the last that a connection sends */
-	FRAME_CAN_DEFLATE =
-		1 << 5, /* not compressed as received, or IS_PACKED and to be unpacked */
-};
-
-/* Encoded bytes: one or more WebSocket frames of the same message. */
-struct WB_FROZEN frame_bytes {
-	size_t len;   /* of bytes[] */
-	size_t piece; /* bytes of each WebSocket frame but the last, header included */
-	uint8_t bytes[];
+	FRAME_NOTICE = 1 << 0,      /* CONNECT or DISCONNECT: first to be skipped */
+	FRAME_CONTROL = 1 << 1,     /* WebSocket control frame: may stand between fragments */
+	FRAME_CAN_PACK = 1 << 2,    /* uncompressed BinaryData, large enough and not too large */
+	FRAME_IS_PACKED = 1 << 3,   /* compressed BinaryData, see @packed_with */
+	FRAME_CLOSE = 1 << 4,       /* the last that a connection sends */
+	FRAME_CAN_DEFLATE = 1 << 5, /* may be worth it: as received, or once it is unpacked */
 };
 
 /*
@@ -76,9 +57,9 @@ struct WB_SHARED frame {
 	uint32_t messages;  /* in body: 1, or so many as were joined */
 	uint32_t room;      /* bytes of body that may still be joined */
 	_Atomic size_t *account WB_FROZEN;
-	_Atomic(struct frame_bytes *)
-		variant[FRAME_N_VARIANTS]; /* NULL: not made; may be another variant's bytes */
-	struct frame_bytes body;           /* must be last */
+	/* By enum frame_variant. NULL: not made. Several slots may have the same bytes. */
+	_Atomic(const struct frame_bytes *) variant[FRAME_N_VARIANTS];
+	struct frame_bytes body; /* must be last */
 };
 
 /**
@@ -94,6 +75,10 @@ struct WB_SHARED frame {
  */
 struct frame *frame_new(uint8_t opcode, size_t payload, size_t max_frame, _Atomic size_t *account)
 	WB_NODISCARD;
+
+/* The same of a message that an extension changed: @rsv are its WS_RSV bits. */
+struct frame *frame_new_extended(uint8_t rsv, uint8_t opcode, size_t payload, size_t max_frame,
+				 _Atomic size_t *account) WB_NODISCARD;
 
 /* A frame of bytes that are sent as they are: an HTTP response before the first frame. */
 struct frame *frame_new_raw(const void *p, size_t n, _Atomic size_t *account) WB_NODISCARD;
@@ -145,11 +130,25 @@ struct frame *frame_new_saved(const struct frame_saved *s, _Atomic size_t *accou
 const struct frame_bytes *frame_set_variant(struct frame *f, size_t variant, const uint8_t *bytes,
 					    size_t len, size_t piece) WB_NODISCARD;
 
+/**
+ * frame_publish_variant() - put what was made into its slot
+ * @variant: enum frame_variant
+ * @made:    by malloc(); or the body, bytes of another slot, or frame_unreadable
+ *
+ * Return:  what is in the slot now: @made, or what another thread was faster with.
+ * Owns:    @made is the frame's, or freed.
+ * Thread:  any that holds a reference.
+ */
+const struct frame_bytes *frame_publish_variant(struct frame *f, size_t variant,
+						const struct frame_bytes *made);
+
+/* Stands in the slot of a variant that cannot be made: nobody tries again. */
+extern const struct frame_bytes frame_unreadable;
+
 /* Writes a part of the payload at an offset of the message, across pieces where need be. */
 void frame_write(struct frame *f, size_t offset, const void *p, size_t n);
 
-/* Where the whole payload lies in one piece, or NULL when it is cut. For writing before publishing.
- */
+/* Where the payload lies in one piece; NULL when it is cut. For writing before publishing. */
 uint8_t *frame_payload(struct frame *f);
 
 /* Bytes of the message, without any header. */
@@ -172,80 +171,8 @@ static inline struct frame *frame_ref(struct frame *f)
 /* One reference less; the last frees it, its variants too. NULL is fine. Return: NULL. */
 WB_ANY_THREAD struct frame *frame_unref(struct frame *f);
 
-/* True when @offset is where one WebSocket frame of @b ends and another (or nothing) begins. */
-static inline bool frame_is_boundary(const struct frame_bytes *b, size_t offset)
-{
-	return offset == b->len || offset % b->piece == 0;
-}
-
 /* True when receivers of different abilities may need different variants of it. */
 static inline bool frame_varies(const struct frame *f)
 {
 	return f->flags & (FRAME_CAN_PACK | FRAME_IS_PACKED | FRAME_CAN_DEFLATE);
-}
-
-/* What making a variant needs, from the worker that makes it. */
-struct WB_OWNER(worker) frame_maker {
-	struct zip *zip;
-	struct deflater deflater;
-	struct arena *arena; /* for decoding; reset by each use */
-	struct buf scratch;  /* output of zip or deflater */
-	struct buf copy;     /* payload of a message that is cut */
-	unsigned level;      /* of zstd and zlib */
-	size_t max_frame;    /* bytes */
-	size_t max_message;  /* bound of what is unpacked */
-	size_t deflate_from; /* messages from this size … */
-	size_t deflate_to;   /* … to this one are worth deflating [bytes] */
-	uint64_t pack_in, pack_out, unpack_in, unpack_out, deflate_in, deflate_out,
-		failures; /* running totals, for metrics */
-};
-
-/* Whether a message of @n bytes is worth deflating. */
-static inline bool frame_can_deflate(const struct frame_maker *m, size_t n)
-{
-	return n > 0 && n >= m->deflate_from && n <= m->deflate_to;
-}
-
-/**
- * frame_new_deflated() - a message for one receiver, deflated
- * @opcode: WS_TEXT or WS_BINARY
- *
- * Return:  a frame with one reference, as frame_new() has; NULL without memory, and when
- *          deflating would not make it smaller.
- */
-struct frame *frame_new_deflated(uint8_t opcode, const void *p, size_t n,
-				 enum deflate_window window, struct frame_maker *m,
-				 _Atomic size_t *account) WB_NODISCARD;
-
-/**
- * frame_variant_for() - the encoding of a message for a receiver
- * @caps:   MSG_CAP_ bits of what it reads
- * @window: what it negotiated of permessage-deflate
- *
- * Return:  the bytes, alive as long as @f is; NULL when this receiver cannot be
- *          served: a compressed payload that is broken, or too large unpacked.
- * Cost:    a comparison where nothing varies; else making the variant, once.
- * Thread:  any worker that holds a reference, each with its own @m.
- */
-const struct frame_bytes *frame_variant_for(struct frame *f, unsigned caps,
-					    enum deflate_window window, struct frame_maker *m);
-
-/*
- * Receivers that read alike get the same bytes of any frame. What they read is one number, the
- * key, so that a channel chooses bytes once for each key and not for each member.
- */
-#define FRAME_N_VARIANT_KEYS (MSG_N_CODEC_SETS * DEFLATE_N_WINDOWS)
-
-/* The key of a receiver; 0 of one that reads no codec and negotiated nothing. */
-static inline unsigned frame_variant_key(unsigned caps, enum deflate_window window)
-{
-	return msg_caps_codec_set(caps) * DEFLATE_N_WINDOWS + window;
-}
-
-/* frame_variant_for() any receiver that has this key. */
-static inline const struct frame_bytes *frame_variant_for_key(struct frame *f, unsigned key,
-							      struct frame_maker *m)
-{
-	return frame_variant_for(f, msg_caps_of_codec_set(key / DEFLATE_N_WINDOWS),
-				 (enum deflate_window)(key % DEFLATE_N_WINDOWS), m);
 }

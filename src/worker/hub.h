@@ -24,6 +24,7 @@
 #include "conn/conn.h"
 #include "containers/mem.h"
 #include "containers/ring.h"
+#include "wire/frame_variant.h"
 #include "worker/admission.h"
 #include "worker/connection_log.h"
 #include "worker/slow_consumer.h"

@@ -76,7 +76,7 @@ static void check_bytes(const struct frame_bytes *b, uint8_t opcode, const uint8
 	CHECK_EQ(b->len, e.len);
 	CHECK_MEM(b->bytes, e.bytes, e.len);
 	for (size_t i = 0; i <= e.len; i++)
-		if (frame_is_boundary(b, i) != e.starts[i])
+		if (frame_bytes_is_boundary(b, i) != e.starts[i])
 			CHECK_EQ(i, SIZE_MAX);
 	naive_fini(&e);
 }
@@ -144,7 +144,7 @@ static size_t read_as_client(const struct frame_bytes *b, uint8_t opcode, uint8_
 		got += piece.len;
 		at += used;
 		fin = piece.fin;
-		CHECK_EQ(frame_is_boundary(b, at), piece.ends);
+		CHECK_EQ(frame_bytes_is_boundary(b, at), piece.ends);
 	}
 	CHECK_EQ(code, 0);
 	CHECK(fin && ws_decoder_is_idle(d));
@@ -238,7 +238,7 @@ TEST(frame_of_raw_bytes_has_no_header_and_no_boundary_within)
 	CHECK_MEM(f->body.bytes, text, sizeof(text));
 	CHECK_EQ(atomic_load(&account), sizeof(*f) + sizeof(text));
 	for (size_t i = 0; i <= sizeof(text); i++)
-		CHECK_EQ(frame_is_boundary(&f->body, i), i == 0 || i == sizeof(text));
+		CHECK_EQ(frame_bytes_is_boundary(&f->body, i), i == 0 || i == sizeof(text));
 	CHECK(!frame_varies(f));
 	f = frame_unref(f);
 	CHECK_EQ(atomic_load(&account), 0);
@@ -277,7 +277,7 @@ TEST(frame_joins_messages_as_long_as_they_fit)
 		CHECK_EQ(frame_join(f, WS_TEXT, p, 0), spare == 2);
 		CHECK(!frame_join(f, WS_TEXT, p, 1));
 		for (size_t i = 0; i <= f->body.len; i++)
-			CHECK_EQ(frame_is_boundary(&f->body, i), i == 0 || i == f->body.len);
+			CHECK_EQ(frame_bytes_is_boundary(&f->body, i), i == 0 || i == f->body.len);
 		f = frame_unref(f);
 		CHECK_EQ(atomic_load(&account), 0);
 	}

@@ -6,7 +6,7 @@
 #include "containers/buf.h"
 #include "message.pb-c.h"
 #include "test.h"
-#include "wire/frame.h"
+#include "wire/frame_variant.h"
 
 TEST(msg_caps_have_names_and_bits)
 {

@@ -6,7 +6,7 @@
 
 #include "containers/mem.h"
 #include "test.h"
-#include "wire/frame.h"
+#include "wire/frame_variant.h"
 #include "wire/ws.h"
 
 #define DATA_BYTES 20000
@@ -110,7 +110,7 @@ static size_t read_payload(const struct frame_bytes *b, uint8_t *out, size_t cap
 			memcpy(out + got, piece.data, piece.len);
 		got += piece.len;
 		at += used;
-		CHECK_EQ(frame_is_boundary(b, at), piece.ends);
+		CHECK_EQ(frame_bytes_is_boundary(b, at), piece.ends);
 		CHECK_EQ(piece.fin && piece.ends, at == b->len);
 		CHECK(!piece.rsv || piece.opcode != WS_CONTINUATION);
 	}
@@ -590,7 +590,7 @@ static void run_race(struct frame **frames, unsigned caps, enum deflate_window w
 	CHECK_EQ(atomic_load(&account), 0);
 }
 
-TEST(frame_form_is_one_for_all_threads_that_race_for_it)
+TEST(frame_variant_is_one_for_all_threads_that_race_for_it)
 {
 	static struct frame *frames[RACES];
 	uint8_t data[2000], noise[2000];
