@@ -168,8 +168,7 @@ bool channel_flush(struct channel *ch, unsigned *budget)
 	while (*budget > 0 && ch->flushed < ch->end) {
 		varies = round_begin(ch);
 		while (*budget > 0 && ch->cursor < ch->n_members) {
-			/* It counts as passed before it is visited, since it may leave meanwhile.
-			 */
+			/* Passed before it is visited: it may leave meanwhile. */
 			struct member *m = ch->members[ch->cursor++];
 
 			work_before = packing_work(ch);

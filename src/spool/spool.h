@@ -3,14 +3,14 @@
 
 /*
  * Files of the BINARY_DATA transfers, written by one thread: the only one in the daemon that may
- * block on a disk, and the only module with a mutex (held for list operations, never over a
- * system call on files).
+ * block on a disk. The mutex that it shares with those that hand something over is held for list
+ * operations, never over a system call on files.
  *
  * A transfer is what one connection sends with consecutive sequence numbers from 0 to is_last;
  * a connection has one at a time. It is written to a dot-named ".part" file, synced, renamed,
  * and the directory synced; only then it is reported as done. Whatever breaks it (a gap, damaged
  * data, a full disk, the end of its connection, silence) removes the partial file, is reported
- * once, and the rest of that transfer is swallowed up to is_last or the next sequence 0. Partial
+ * once, and the rest of that transfer is dropped up to is_last or the next sequence 0. Partial
  * files of an earlier run are removed at the start, unless another process holds the directory.
  *
  * Final names are UTC time, client id and a counter that begins anew, and higher, in each
@@ -18,7 +18,7 @@
  * never replaced.
  *
  * Bounds: SPOOL_MAX_JOBS and SPOOL_MAX_BYTES in the queue, SPOOL_MAX_OPEN files,
- * SPOOL_MAX_TRANSFERS remembered (broken ones included), SPOOL_IDLE_NS of silence. The size of a
+ * SPOOL_MAX_TRANSFERS tracked (broken ones included), SPOOL_IDLE_NS of silence. The size of a
  * file is bounded by the disk alone.
  */
 
@@ -46,7 +46,7 @@ struct WB_VALUE spool_owner {
 	uint64_t serial; /* of the connection, never used twice by a worker */
 };
 
-/* A transfer that another process goes on with. */
+/* A transfer that another process goes on with, or this one, should there be no other. */
 struct WB_VALUE spool_unfinished {
 	struct spool_owner owner;
 	char name[SPOOL_NAME_MAX]; /* final, without directory */
@@ -56,7 +56,7 @@ struct WB_VALUE spool_unfinished {
 	uint32_t sequence; /* of the last chunk, and whose request it was */
 	uint8_t request_id[MSG_REQUEST_ID_MAX];
 	uint8_t request_id_len;
-	bool is_broken; /* nothing is kept of it: what still comes is swallowed */
+	bool is_broken; /* it has no file: what still comes is dropped */
 };
 
 /* One chunk. All but `data` is copied by spool_put_chunk(). */
@@ -106,13 +106,13 @@ struct WB_SHARED spool_counters {
 /**
  * spool_new() - open the directory and start the thread
  * @dir:  created if it does not exist (its parent must)
- * @keep: partial files of an earlier run stay until spool_clean()
+ * @keeps_parts: partial files of an earlier run stay until spool_clean()
  * @ops:  both functions set; must stay valid until spool_free() returns
  *
  * Return: 0 | -errno: the directory cannot be made, opened or written to; no thread or memory.
  * Thread: main, before the workers start. The spool thread blocks all signals.
  */
-int spool_new(const char *dir, bool keep, const struct spool_ops *ops, void *ctx,
+int spool_new(const char *dir, bool keeps_parts, const struct spool_ops *ops, void *ctx,
 	      struct spool **ret) WB_NODISCARD;
 
 /**
@@ -134,20 +134,20 @@ struct spool *spool_free(struct spool *s);
  * Thread: main.
  */
 struct spool *spool_hand_over(struct spool *s,
-			      void (*fn)(void *ctx, const struct spool_unfinished *k), void *ctx);
+			      void (*fn)(void *ctx, const struct spool_unfinished *u), void *ctx);
 
 /**
  * spool_resume() - go on with a transfer that was left
- * @k:   with the owner that it has now
+ * @u:   with the owner that it has now
  *
  * If its file is not as it was left, that is reported like anything else that breaks it.
  *
  * Return: 0 | -ENOMEM.
  * Thread: main, before the workers start.
  */
-int spool_resume(struct spool *s, const struct spool_unfinished *k) WB_NODISCARD;
+int spool_resume(struct spool *s, const struct spool_unfinished *u) WB_NODISCARD;
 
-/* All that were left are adopted: other partial files go. Return: 0 | -ENOMEM. Thread: main. */
+/* All that were left are resumed: other partial files go. Return: 0 | -ENOMEM. Thread: main. */
 int spool_clean(struct spool *s) WB_NODISCARD;
 
 /**
@@ -159,28 +159,28 @@ int spool_clean(struct spool *s) WB_NODISCARD;
  *
  * Return: true; or false when the queue is full (or memory is): ops.room() tells when to try
  *         again; or false after spool_close().
- * Owns:   on true job->data is the spool's, job->data and job->n are cleared; on false
+ * Owns:   on true chunk->data is the spool's, chunk->data and chunk->n are cleared; on false
  *         everything stays the caller's.
  * Thread: any.
  */
-WB_ANY_THREAD bool spool_put_chunk(struct spool *s, struct spool_chunk *job) WB_NODISCARD;
+WB_ANY_THREAD bool spool_put_chunk(struct spool *s, struct spool_chunk *chunk) WB_NODISCARD;
 
 /**
  * spool_abort() - the connection has ended: drop its transfer, if it has one
  *
- * @note: of spool_job_new(); the spool's from here on
+ * @job: of spool_job_new(); the spool's from here on
  *
- * To be called for connections that have handed over a chunk, so that the notes are bounded by
- * the transfers. Never refused for a full queue, and not for want of memory: that is what the
- * note is taken for in time. Follows the chunks that were handed over before it.
+ * To be called for connections that have handed over a chunk, so that these jobs are bounded
+ * by the transfers. Never refused for a full queue, and not for want of memory: that is what the
+ * job is made for in time. Follows the chunks that were handed over before it.
  *
  * Thread: any.
  */
-WB_ANY_THREAD void spool_abort(struct spool *s, struct spool_owner owner, struct spool_job *note);
+WB_ANY_THREAD void spool_abort(struct spool *s, struct spool_owner owner, struct spool_job *job);
 
 /* NULL: out of memory. */
 WB_ANY_THREAD struct spool_job *spool_job_new(void);
-WB_ANY_THREAD void spool_job_free(struct spool_job *note);
+WB_ANY_THREAD void spool_job_free(struct spool_job *job);
 
 /* How long the oldest job has been waiting; 0: there is none. Any thread. */
 WB_ANY_THREAD uint64_t spool_wait_ns(const struct spool *s, uint64_t now_ns);

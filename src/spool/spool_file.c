@@ -31,12 +31,13 @@ static bool is_part_name(const char *name)
 	       strcmp(name + n - strlen(PART_SUFFIX), PART_SUFFIX) == 0;
 }
 
-static int remove_parts(int dir_fd, spool_file_used_fn *is_used, void *ctx)
+static int dir_remove_parts(int dir_fd, spool_file_used_fn *is_used, void *ctx)
 {
 	WB_CLEANUP(fd_closep) int fd = -1;
 	const struct dirent *e;
 	DIR *dir;
 
+	/* One of its own: reading moves a position that duplicates would share. */
 	fd = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd < 0)
 		return -errno;
@@ -61,8 +62,10 @@ int spool_file_remove_parts(int dir_fd, spool_file_used_fn *is_used, void *ctx)
 {
 	int r = 0;
 
+	/* Nobody else has the directory if this succeeds; the shared lock takes its place at once.
+	 */
 	if (flock(dir_fd, LOCK_EX | LOCK_NB) == 0)
-		r = remove_parts(dir_fd, is_used, ctx);
+		r = dir_remove_parts(dir_fd, is_used, ctx);
 	spool_file_mark(dir_fd);
 	return r;
 }
@@ -74,6 +77,7 @@ static void make_name(char out[SPOOL_NAME_MAX], const char *client_id, uint64_t 
 	struct tm tm;
 	size_t i;
 
+	/* What comes from the peer's side of things is cut and made plain, whatever it is. */
 	if (gmtime_r(&now, &tm))
 		(void)strftime(stamp, sizeof(stamp), "%Y%m%dT%H%M%SZ", &tm);
 	for (i = 0; i < CLIENT_ID_MAX && client_id[i]; i++) {
@@ -91,6 +95,7 @@ int spool_file_open(struct spool_file *f, int dir_fd, const char *client_id, uin
 {
 	const int flags = O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW;
 
+	/* Never an existing file, and no link that somebody has put there. */
 	f->dir_fd = dir_fd;
 	f->bytes = 0;
 	make_name(f->name, client_id, number);
@@ -121,6 +126,8 @@ int spool_file_reopen(struct spool_file *f, int dir_fd, const char *name, const 
 	int r;
 
 	f->fd = -1;
+	/* The names come from a record of another process: they may not lead out of the directory.
+	 */
 	if (!is_final_name(name) || !is_part_name(part) || strchr(part, '/') ||
 	    strlen(part) >= sizeof(f->part))
 		return -EINVAL;
@@ -128,6 +135,7 @@ int spool_file_reopen(struct spool_file *f, int dir_fd, const char *name, const 
 	f->bytes = bytes;
 	memcpy(f->name, name, strlen(name) + 1);
 	memcpy(f->part, part, strlen(part) + 1);
+	/* The process before may have written more than it had counted: that comes once more. */
 	f->fd = openat(dir_fd, part, O_WRONLY | O_APPEND | O_CLOEXEC | O_NOFOLLOW);
 	if (f->fd < 0)
 		return -errno;
@@ -144,6 +152,7 @@ int spool_file_write(struct spool_file *f, const void *p, size_t n)
 	while (n) {
 		ssize_t done = write(f->fd, at, n);
 
+		/* A full disk takes a part first, and says so with the next call. */
 		if (done < 0 && errno == EINTR)
 			continue;
 		if (done <= 0)
@@ -171,6 +180,10 @@ int spool_file_publish(struct spool_file *f)
 {
 	int r;
 
+	/*
+	 * The content before the name, or a crash could leave an empty file that has its final
+	 * name; and the directory last, for the name itself.
+	 */
 	if (fsync(f->fd) < 0)
 		return -errno;
 	r = rename_new(f->dir_fd, f->part, f->name);

@@ -369,8 +369,7 @@ struct stage {
 	struct directory d;
 	struct directory_entry *entry;
 	_Atomic bool delivered[WORKERS][MESSAGES]; /* by number */
-	/* Messages of each publisher: those it is about to give a number, those it has delivered.
-	 */
+	/* Messages of each publisher: about to get a number, and delivered. */
 	_Atomic size_t begun[PUBLISHERS], done[PUBLISHERS];
 	_Atomic size_t entered, joins, checked, missed, failures;
 };

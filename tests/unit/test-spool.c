@@ -121,10 +121,10 @@ static void close_office(void)
 	sem_destroy(&office.at_gate);
 }
 
-static struct spool_chunk make_job(uint64_t serial, uint32_t sequence, bool is_last,
-				   const void *data, size_t n)
+static struct spool_chunk make_chunk(uint64_t serial, uint32_t sequence, bool is_last,
+				     const void *data, size_t n)
 {
-	struct spool_chunk job = {
+	struct spool_chunk chunk = {
 		.owner = {.worker = serial % 4, .serial = serial},
 		.client_id = CLIENT,
 		.request_id = {(uint8_t)serial, (uint8_t)sequence},
@@ -137,16 +137,16 @@ static struct spool_chunk make_job(uint64_t serial, uint32_t sequence, bool is_l
 	};
 
 	if (n)
-		memcpy(job.data, data, n);
-	return job;
+		memcpy(chunk.data, data, n);
+	return chunk;
 }
 
 static void send_chunk(uint64_t serial, uint32_t sequence, bool is_last, const char *text)
 {
-	struct spool_chunk job = make_job(serial, sequence, is_last, text, strlen(text));
+	struct spool_chunk chunk = make_chunk(serial, sequence, is_last, text, strlen(text));
 
-	CHECK(spool_put_chunk(office.spool, &job));
-	CHECK(!job.data && !job.n);
+	CHECK(spool_put_chunk(office.spool, &chunk));
+	CHECK(!chunk.data && !chunk.n);
 }
 
 static const struct spool_result *result(size_t i)
@@ -334,21 +334,22 @@ TEST(spool_unpacks_chunks_within_the_limit)
 
 		CHECK_EQ(zip_pack_kind(&z, (enum zip_kind)kind, 3, data, 300000, &packed), 0);
 		for (size_t limit = 299999; limit <= 300000; limit++, serial++) {
-			struct spool_chunk job = make_job(serial, 0, true, packed.data, packed.len);
+			struct spool_chunk chunk =
+				make_chunk(serial, 0, true, packed.data, packed.len);
 
-			job.kind = (enum zip_kind)kind;
-			job.unpack_limit = limit;
-			CHECK(spool_put_chunk(office.spool, &job));
+			chunk.kind = (enum zip_kind)kind;
+			chunk.unpack_limit = limit;
+			CHECK(spool_put_chunk(office.spool, &chunk));
 			CHECK_EQ(result(serial)->error, limit == 300000 ? 0 : -EMSGSIZE);
 		}
 		check_content(office.names[serial - 1], data, 300000);
 		buf_fini(&packed);
 	}
 	for (int kind = ZIP_GZIP; kind <= ZIP_N_KINDS; kind++, serial++) {
-		struct spool_chunk job = make_job(serial, 0, true, "junk", 4);
+		struct spool_chunk chunk = make_chunk(serial, 0, true, "junk", 4);
 
-		job.kind = (enum zip_kind)kind;
-		CHECK(spool_put_chunk(office.spool, &job));
+		chunk.kind = (enum zip_kind)kind;
+		CHECK(spool_put_chunk(office.spool, &chunk));
 		CHECK_EQ(result(serial)->error, -EBADMSG);
 	}
 	CHECK_EQ(count_files(false, false), 3);
@@ -362,7 +363,7 @@ TEST(spool_failed_write_leaves_nothing)
 {
 	struct rlimit old, small;
 	void *data = calloc(1, 300000);
-	struct spool_chunk job;
+	struct spool_chunk chunk;
 
 	open_office();
 	CHECK_EQ(getrlimit(RLIMIT_FSIZE, &old), 0);
@@ -370,8 +371,8 @@ TEST(spool_failed_write_leaves_nothing)
 	small.rlim_cur = 400000;
 	CHECK_EQ(setrlimit(RLIMIT_FSIZE, &small), 0);
 	for (uint32_t i = 0; i < 4; i++) {
-		job = make_job(1, i, i == 3, data, 300000);
-		CHECK(spool_put_chunk(office.spool, &job));
+		chunk = make_chunk(1, i, i == 3, data, 300000);
+		CHECK(spool_put_chunk(office.spool, &chunk));
 	}
 	CHECK_EQ(result(0)->error, -EFBIG);
 	CHECK_EQ(result(0)->sequence, 1);
@@ -388,14 +389,14 @@ TEST(spool_failed_write_leaves_nothing)
 
 TEST(spool_names_hold_nothing_but_plain_characters)
 {
-	struct spool_chunk job;
+	struct spool_chunk chunk;
 
 	open_office();
-	job = make_job(1, 0, true, "x", 1);
-	memset(job.client_id, 'z', sizeof(job.client_id));
-	memcpy(job.client_id, "../e\xff.\n ", 8);
-	job.client_id[sizeof(job.client_id) - 1] = '\0';
-	CHECK(spool_put_chunk(office.spool, &job));
+	chunk = make_chunk(1, 0, true, "x", 1);
+	memset(chunk.client_id, 'z', sizeof(chunk.client_id));
+	memcpy(chunk.client_id, "../e\xff.\n ", 8);
+	chunk.client_id[sizeof(chunk.client_id) - 1] = '\0';
+	CHECK(spool_put_chunk(office.spool, &chunk));
 	CHECK_EQ(result(0)->error, 0);
 	CHECK_EQ(office.names[0][0] >= '0' && office.names[0][0] <= '9', 1);
 	CHECK(strstr(office.names[0], "Z-___e____zzz"));
@@ -406,14 +407,14 @@ TEST(spool_names_hold_nothing_but_plain_characters)
 /* Before a hand-over: what is there is worked off, and nothing waits for the disk any more. */
 TEST(spool_closed_takes_nothing_and_removes_nothing)
 {
-	struct spool_chunk job = {.owner = {3, 3}, .sequence = 0};
+	struct spool_chunk chunk = {.owner = {3, 3}, .sequence = 0};
 
 	open_office();
 	send_chunk(1, 0, false, "begun");
 	send_chunk(2, 0, true, "whole");
 	CHECK_EQ(result(0)->error, 0);
 	spool_close(office.spool);
-	CHECK(!spool_put_chunk(office.spool, &job));
+	CHECK(!spool_put_chunk(office.spool, &chunk));
 	spool_abort(office.spool, (struct spool_owner){1, 1}, spool_job_new());
 	while (!spool_is_idle(office.spool))
 		sched_yield();
@@ -523,7 +524,7 @@ static void open_gate(void)
 
 TEST(spool_full_queue_refuses_and_tells_when_there_is_room)
 {
-	struct spool_chunk job;
+	struct spool_chunk chunk;
 
 	open_office();
 	shut_gate();
@@ -531,15 +532,15 @@ TEST(spool_full_queue_refuses_and_tells_when_there_is_room)
 		send_chunk(5, i, i == SPOOL_MAX_JOBS - 1, "z");
 	CHECK_EQ(spool_counters(office.spool)->queued_jobs, SPOOL_MAX_JOBS);
 	CHECK_EQ(spool_counters(office.spool)->queued_bytes, SPOOL_MAX_JOBS);
-	job = make_job(63, 0, true, "late", 4);
-	job.owner.worker = 63;
-	CHECK(!spool_put_chunk(office.spool, &job));
-	CHECK(job.data && job.n == 4);
+	chunk = make_chunk(63, 0, true, "late", 4);
+	chunk.owner.worker = 63;
+	CHECK(!spool_put_chunk(office.spool, &chunk));
+	CHECK(chunk.data && chunk.n == 4);
 	spool_abort(office.spool, (struct spool_owner){0, 8}, spool_job_new()); /* never refused */
 	open_gate();
 	wait_for(&office.has_room[63]);
 	CHECK(spool_counters(office.spool)->queued_jobs <= SPOOL_MAX_JOBS / 2);
-	CHECK(spool_put_chunk(office.spool, &job));
+	CHECK(spool_put_chunk(office.spool, &chunk));
 	CHECK_EQ(result(1)->bytes, SPOOL_MAX_JOBS);
 	CHECK_EQ(result(2)->bytes, 4);
 	close_office();
@@ -549,26 +550,26 @@ TEST(spool_queue_is_bounded_in_bytes)
 {
 	size_t half = SPOOL_MAX_BYTES / 2;
 	uint8_t *data = calloc(1, SPOOL_MAX_BYTES + 1);
-	struct spool_chunk job;
+	struct spool_chunk chunk;
 
 	open_office();
 	shut_gate();
-	job = make_job(1, 0, true, data, SPOOL_MAX_BYTES + 1); /* alone it is taken */
-	CHECK(spool_put_chunk(office.spool, &job));
-	job = make_job(2, 0, true, data, 1);
-	CHECK(!spool_put_chunk(office.spool, &job));
+	chunk = make_chunk(1, 0, true, data, SPOOL_MAX_BYTES + 1); /* alone it is taken */
+	CHECK(spool_put_chunk(office.spool, &chunk));
+	chunk = make_chunk(2, 0, true, data, 1);
+	CHECK(!spool_put_chunk(office.spool, &chunk));
 	open_gate();
 	wait_for(&office.has_room[2]);
-	CHECK(spool_put_chunk(office.spool, &job));
+	CHECK(spool_put_chunk(office.spool, &chunk));
 	CHECK_EQ(result(2)->bytes, 1);
 
 	shut_gate();
-	job = make_job(3, 0, true, data, half);
-	CHECK(spool_put_chunk(office.spool, &job));
-	job = make_job(4, 0, true, data, half + 1);
-	CHECK(!spool_put_chunk(office.spool, &job));
-	job.n = half;
-	CHECK(spool_put_chunk(office.spool, &job));
+	chunk = make_chunk(3, 0, true, data, half);
+	CHECK(spool_put_chunk(office.spool, &chunk));
+	chunk = make_chunk(4, 0, true, data, half + 1);
+	CHECK(!spool_put_chunk(office.spool, &chunk));
+	chunk.n = half;
+	CHECK(spool_put_chunk(office.spool, &chunk));
 	open_gate();
 	CHECK_EQ(result(5)->bytes, half);
 	free(data);
@@ -663,10 +664,10 @@ static void *push_some(void *arg)
 	uint64_t worker = (uint64_t)(uintptr_t)arg;
 
 	for (uint32_t i = 0; i < 3000; i++) {
-		struct spool_chunk job = make_job(worker, i % 100, i % 100 == 99, "data", 4);
+		struct spool_chunk chunk = make_chunk(worker, i % 100, i % 100 == 99, "data", 4);
 
-		job.owner.worker = worker;
-		while (!spool_put_chunk(office.spool, &job))
+		chunk.owner.worker = worker;
+		while (!spool_put_chunk(office.spool, &chunk))
 			wait_for(&office.has_room[worker]);
 	}
 	return NULL;
