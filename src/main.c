@@ -17,6 +17,7 @@
 
 #define EXIT_USAGE 2
 
+/* In the order of --help; completion reads the names from there. */
 static const struct command {
 	const char *name;
 	int (*run)(int argc, char **argv);
@@ -32,7 +33,7 @@ static const struct command {
 	{"announce-stop", announce_stop_main, "tell the daemon of a restart; for ExecStop="},
 };
 
-static void usage(FILE *out)
+static void print_usage(FILE *out)
 {
 	fputs("usage: wsbind COMMAND [OPTION ...]\n\n", out);
 	for (size_t i = 0; i < ARRAY_LEN(commands); i++)
@@ -45,7 +46,7 @@ static void usage(FILE *out)
 int main(int argc, char **argv)
 {
 	if (argc < 2) {
-		usage(stderr);
+		print_usage(stderr);
 		return EXIT_USAGE;
 	}
 	if (strcmp(argv[1], "--version") == 0) {
@@ -53,13 +54,14 @@ int main(int argc, char **argv)
 		return 0;
 	}
 	if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
-		usage(stdout);
+		print_usage(stdout);
 		return 0;
 	}
+	/* A command gets its own name as argv[0], and its options as if it were a program. */
 	for (size_t i = 0; i < ARRAY_LEN(commands); i++)
 		if (strcmp(argv[1], commands[i].name) == 0)
 			return commands[i].run(argc - 1, argv + 1);
 	fprintf(stderr, "wsbind: no such command: %s\n\n", argv[1]);
-	usage(stderr);
+	print_usage(stderr);
 	return EXIT_USAGE;
 }

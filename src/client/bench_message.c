@@ -9,12 +9,14 @@
 #define FIELD_BINARY 4 /* of WebSocketMessage */
 #define FIELD_DATA 1   /* of BinaryData */
 
+/* Of protobuf's encoding; 3 and 4, the groups, are no longer in use. */
 enum wire_type { VARINT = 0, FIXED64 = 1, LENGTH = 2, FIXED32 = 5 };
 
 static bool varint_take(const uint8_t **p, const uint8_t *end, uint64_t *ret)
 {
 	uint64_t value = 0;
 
+	/* Ten bytes of seven bits hold any 64; an eleventh would be no varint. */
 	for (unsigned shift = 0; *p < end && shift < 64; shift += 7) {
 		uint8_t byte = *(*p)++;
 
@@ -27,8 +29,7 @@ static bool varint_take(const uint8_t **p, const uint8_t *end, uint64_t *ret)
 	return false;
 }
 
-/* Moves past the value of a field; @ret_n: how long a LENGTH one was, so that it began that far
- * back. */
+/* Moves past the value of a field; a LENGTH one began @ret_n bytes before where @p is then. */
 static bool field_skip_value(const uint8_t **p, const uint8_t *end, unsigned type, size_t *ret_n)
 {
 	uint64_t n = 0;
@@ -41,6 +42,7 @@ static bool field_skip_value(const uint8_t **p, const uint8_t *end, unsigned typ
 		n = 4;
 	else if (type != LENGTH || !varint_take(p, end, &n))
 		return false;
+	/* Compared, not added: a length near 2^64 must not wrap around the end. */
 	if (n > (uint64_t)(end - *p))
 		return false;
 	*p += n;
@@ -78,6 +80,7 @@ bool bench_scan(const uint8_t *p, size_t n, const uint8_t **ret, size_t *ret_n)
 	       field_find(binary, binary_n, FIELD_DATA, ret, ret_n);
 }
 
+/* Xorshift: nothing that a compressor could find a pattern in, at a few cycles for each byte. */
 static void noise_fill(uint8_t *p, size_t n, uint64_t seed)
 {
 	uint64_t x = seed | 1;
@@ -102,11 +105,15 @@ int bench_template_init(struct bench_template *t, size_t size, uint64_t seed)
 	if (!data)
 		return -ENOMEM;
 	noise_fill(data, size, seed);
+	/*
+	 * Packed once; what differs between messages is written over it, at a place that is known.
+	 */
 	msg_init_binary(&b, data, size, 0, true, WEBSOCKET__COMPRESSION_TYPE__NONE);
 	b.checksum[0] = '\0'; /* is left out then: it would differ for each message */
 	r = buf_reserve(&t->message, msg_size(&b), BUF_NO_LIMIT);
 	if (r == 0) {
 		t->message.len = msg_pack(&b, t->message.data);
+		/* Found in the same way as a receiver will: so both mean the same place. */
 		WB_ASSERT(bench_scan(t->message.data, t->message.len, &found, &found_n));
 		t->data_offset = (size_t)(found - t->message.data);
 	}

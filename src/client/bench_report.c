@@ -6,6 +6,8 @@
 
 #include "base/text.h"
 
+/* Words and JSON show the same figures; what only one of them has would be missed by the other. */
+
 static const double percents[] = {50, 90, 99, 99.9};
 
 uint64_t bench_expected(const struct bench *b)
@@ -18,7 +20,7 @@ static uint64_t bench_lost(const struct bench *b)
 	return bench_expected(b) - b->stats.delivered;
 }
 
-/* 0 when it cannot be told. */
+/* 0 when it cannot be told: there was no memory to compare them. */
 static uint64_t bench_orders(const struct bench *b)
 {
 	uint64_t n;
@@ -28,12 +30,14 @@ static uint64_t bench_orders(const struct bench *b)
 	return bench_stats_orders(&b->stats, &n) < 0 ? 0 : n;
 }
 
+/* Late messages are clean in no case: a channel promises an order, not only completeness. */
 bool bench_is_clean(const struct bench *b)
 {
 	return !b->has_failed && b->sent == b->options.messages && bench_lost(b) == 0 &&
 	       b->stats.duplicated == 0 && b->stats.late == 0 && bench_orders(b) == 1;
 }
 
+/* Up to the last delivery: the closing at the end is no part of it. */
 static double bench_seconds(const struct bench *b)
 {
 	return b->last_ns > b->began_ns ? (double)(b->last_ns - b->began_ns) / NS_PER_S : 0;
@@ -81,6 +85,7 @@ void bench_report_progress(struct bench *b)
 	double passed = (double)(now - b->shown_ns) / NS_PER_S;
 	uint64_t all = b->options.messages * b->receivers;
 
+	/* Of the time since the last line: an average over the whole run would hide a stall. */
 	b->has_progress = true;
 	if (b->phase == BENCH_CONNECTING)
 		fprintf(b->err, "\rconnecting: %" PRIu32 " of %" PRIu64 "\033[K", b->n_open,
@@ -103,6 +108,7 @@ static void bench_report_words(const struct bench *b)
 {
 	const struct bench_options *o = &b->options;
 
+	/* Figures that tell whether it went well come first, then those that tell how fast. */
 	fprintf(b->out,
 		"mode: %s, %" PRIu64 " clients, %" PRIu64 " of them publish, window %" PRIu64
 		", %" PRIu64 " bytes\n",
@@ -123,6 +129,7 @@ static void bench_report_words(const struct bench *b)
 		fprintf(b->out, ", p%g %.3f ms", percents[i],
 			(double)hist_percentile(&b->latency, percents[i]) / NS_PER_MS);
 	fprintf(b->out, ", max %.3f ms\n", (double)hist_max(&b->latency) / NS_PER_MS);
+	/* wsbind sends nobody his own messages; a server that does works twice for each. */
 	if (b->own > 0)
 		fprintf(b->out, "own: %" PRIu64 " messages came back to who sent them\n", b->own);
 	if (o->server_pid)
@@ -148,6 +155,7 @@ static void bench_report_json(const struct bench *b)
 	const struct bench_options *o = &b->options;
 	char problem[TEXT_JSON_CAP(sizeof(b->problem))];
 
+	/* One object in any case: a script that reads it finds "ok": false, and why, inside. */
 	fprintf(b->out,
 		"{\"mode\":\"%s\",\"clients\":%" PRIu64 ",\"publishers\":%" PRIu64
 		",\"window\":%" PRIu64 ",\"rate\":%" PRIu64 ",\"messages\":%" PRIu64

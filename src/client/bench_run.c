@@ -23,6 +23,7 @@ uint64_t bench_process_ns(uint64_t pid)
 	struct timespec t;
 	clockid_t clock;
 
+	/* Any process may read another's clock, where /proc would need its owner's rights. */
 	if (clock_getcpuclockid((pid_t)pid, &clock) != 0 || clock_gettime(clock, &t) < 0)
 		return 0;
 	return (uint64_t)t.tv_sec * NS_PER_S + (uint64_t)t.tv_nsec;
@@ -40,6 +41,7 @@ static struct bench_member *member_of(struct endpoint *e)
 
 static void bench_close_all(struct bench *b)
 {
+	/* What closing costs the server is no part of the run. */
 	if (b->phase == BENCH_RUNNING)
 		b->usage.end_ns = bench_server_ns(b);
 	b->phase = BENCH_CLOSING;
@@ -60,6 +62,9 @@ static void WB_PRINTF(2, 3) bench_fail(struct bench *b, const char *format, ...)
 		bench_report_clear(b);
 		fprintf(b->err, "wsbind benchmark: %s\n", b->problem);
 	}
+	/*
+	 * Every connection that is closed below reports its end: none of them fails a second time.
+	 */
 	if (b->phase != BENCH_CLOSING)
 		bench_close_all(b);
 }
@@ -69,6 +74,7 @@ static void bench_fail_echo(struct bench *b, const char *what)
 	const char *path = b->target.request_path;
 	bool is_root = path[1] == '\0' || path[1] == '?';
 
+	/* "/" is the lobby: no server echoes there, so the URL is wrong as well. */
 	bench_fail(
 		b,
 		"%s: the server does not echo on %s; set `echo_path = %s` in its configuration%s",
@@ -77,6 +83,7 @@ static void bench_fail_echo(struct bench *b, const char *what)
 
 /* ----------------------------------------------------------------------- sending */
 
+/* A place is used again by the number that is one window later, once nobody waits for this one. */
 static uint32_t *bench_pending(struct bench *b, uint32_t publisher, uint32_t number)
 {
 	return &b->pending[publisher * b->options.window + number % b->options.window];
@@ -93,7 +100,10 @@ static bool bench_send_one(struct bench *b, struct bench_member *m, uint64_t sen
 	};
 	int r;
 
-	if (m->sent >= m->quota || *bench_pending(b, m->index, m->sent) > 0)
+	if (m->sent >= m->quota)
+		return false;
+	/* The message one window before is still missing somewhere: here the loop closes. */
+	if (*bench_pending(b, m->index, m->sent) > 0)
 		return false;
 	bench_template_set(&b->template, &head);
 	r = endpoint_send(&m->endpoint, WS_BINARY, b->template.message.data,
@@ -102,6 +112,7 @@ static bool bench_send_one(struct bench *b, struct bench_member *m, uint64_t sen
 		bench_fail(b, "%s", strerror(-r));
 	if (r != 0)
 		return false;
+	/* Counted as sent from here on: its first delivery may come before the next look at it. */
 	*bench_pending(b, m->index, m->sent) = b->receivers;
 	m->sent++;
 	b->sent++;
@@ -127,6 +138,10 @@ static void bench_send_due(struct bench *b)
 	uint64_t now = clock_now_ns();
 	uint32_t tried = 0;
 
+	/*
+	 * Ends when all publishers in a row could not send: the rate is then more than the window
+	 * lets.
+	 */
 	while (tried < b->options.publishers && b->sent < b->options.messages &&
 	       bench_due_ns(b) <= now) {
 		struct bench_member *m = &b->members[b->next_publisher];
@@ -142,11 +157,15 @@ static uint64_t bench_sleep_ns(const struct bench *b)
 
 	if (!b->options.rate || b->phase != BENCH_RUNNING || b->sent >= b->options.messages)
 		return UINT64_MAX;
+	/*
+	 * What is overdue waits for the window; a delivery wakes the loop before the millisecond.
+	 */
 	return bench_due_ns(b) > now ? bench_due_ns(b) - now : NS_PER_MS;
 }
 
 /* ---------------------------------------------------------------------- receiving */
 
+/* What was passed over counts: it may still come, but waiting for it would never end. */
 static bool bench_is_complete(const struct bench *b)
 {
 	return b->sent == b->options.messages &&
@@ -162,7 +181,8 @@ static void bench_release(struct bench *b, uint32_t publisher, uint32_t number)
 		bench_send(b, &b->members[publisher]);
 }
 
-static void bench_take(struct bench *b, struct bench_member *m, const struct bench_head *head)
+static void bench_take_delivery(struct bench *b, struct bench_member *m,
+				const struct bench_head *head)
 {
 	uint64_t now = b->loop.read_ns;
 	uint32_t passed;
@@ -174,9 +194,11 @@ static void bench_take(struct bench *b, struct bench_member *m, const struct ben
 		bench_fail(b, "%s", strerror(ENOMEM));
 		return;
 	}
+	/* Its first copy has been waited for and timed: a second one must not count down again. */
 	if (seen == BENCH_DUPLICATE)
 		return;
 	hist_add(&b->latency, now > head->sent_ns ? now - head->sent_ns : 0);
+	/* A late one was released when it was passed over. */
 	if (seen == BENCH_NEW) {
 		for (uint32_t i = passed; i < head->number; i++)
 			bench_release(b, head->publisher, i);
@@ -187,7 +209,8 @@ static void bench_take(struct bench *b, struct bench_member *m, const struct ben
 }
 
 /* Whether a message is one of this run, and could be: everything that is used as an index. */
-static bool bench_read(const struct bench *b, const uint8_t *data, size_t n, struct bench_head *ret)
+static bool bench_read_head(const struct bench *b, const uint8_t *data, size_t n,
+			    struct bench_head *ret)
 {
 	if (n < sizeof(*ret))
 		return false;
@@ -202,11 +225,14 @@ bool bench_arrived(struct bench_member *m, const uint8_t *data, size_t n)
 	struct bench_head head;
 	bool is_own;
 
-	if (!bench_read(b, data, n, &head))
+	if (!bench_read_head(b, data, n, &head))
 		return false;
 	is_own = head.publisher == m->index;
+	/*
+	 * An echo is to come back to who sent it and to nobody else; in fanout it is the reverse.
+	 */
 	if (is_own == b->options.is_echo)
-		bench_take(b, m, &head);
+		bench_take_delivery(b, m, &head);
 	else
 		b->own += is_own;
 	return is_own || !b->options.is_echo;
@@ -232,6 +258,7 @@ static void bench_message(struct endpoint *e, uint8_t opcode, uint8_t *data, siz
 	bool was_ours;
 
 	b->heard_ns = b->loop.read_ns;
+	/* Greetings and notices are no failure, unless the very first answer of an echo is one. */
 	was_ours = opcode == WS_BINARY && b->dialect->message(m, data, n);
 	if (!was_ours && b->options.is_echo && b->stats.delivered == 0)
 		bench_fail_echo(b, "something else than an echo arrived");
@@ -256,6 +283,7 @@ static void bench_opened(struct endpoint *e)
 
 	if (b->dialect->opened)
 		b->dialect->opened(member_of(e));
+	/* A connection that opens while others close already begins no other phase. */
 	if (++b->n_open < b->options.clients || b->phase != BENCH_CONNECTING)
 		return;
 	b->phase = BENCH_AWAITING_SILENCE;
@@ -275,6 +303,7 @@ static void bench_closed(struct endpoint *e, const struct endpoint_end *end)
 	char why[640];
 
 	b->n_ended++;
+	/* While all are closed, how each of them ends says nothing of the run. */
 	if (b->phase == BENCH_CLOSING)
 		return;
 	bench_fail(b, "client %" PRIu32 " of %" PRIu64 ": %s", m->index + 1, b->options.clients,
@@ -293,6 +322,7 @@ static void bench_watch_due(struct wheel_timer *t)
 	uint64_t now = clock_now_ns();
 	bool is_echo_due = b->options.is_echo && b->stats.delivered == 0;
 
+	/* Each may begin the next phase, so each looks at the phase again. */
 	if (b->phase == BENCH_AWAITING_SILENCE &&
 	    (time_has_passed(now, b->heard_ns, BENCH_SILENCE_NS) ||
 	     time_has_passed(now, b->began_ns, BENCH_SILENCE_MAX_NS)))
@@ -332,6 +362,7 @@ static int bench_prepare(struct bench *b)
 	};
 	int r = endpoint_loop_init(&b->loop, &b->target, &limits);
 
+	/* Whatever fails, the rest stays all-zero, which bench_fini() takes as well. */
 	if (r == 0)
 		r = endpoint_loop_on_signal(&b->loop, bench_signalled);
 	system_random_bytes(&b->run, sizeof(b->run));
@@ -359,6 +390,9 @@ static void bench_connect(struct bench *b)
 	};
 	const struct bench_options *o = &b->options;
 
+	/*
+	 * First of all, so that what the connections cost lies between this and the first message.
+	 */
 	b->usage.before_ns = bench_server_ns(b);
 	b->receivers = o->is_echo ? 1 : (uint32_t)o->clients - 1;
 	for (uint32_t i = 0; i < o->clients; i++) {
@@ -389,6 +423,7 @@ int bench_run(struct bench *b)
 			fprintf(b->err, "wsbind benchmark: epoll: %s\n", strerror(-r));
 			return EXIT_FAILURE;
 		}
+		/* Without a rate, deliveries and room in the queue are what sends the next ones. */
 		if (b->options.rate && b->phase == BENCH_RUNNING)
 			bench_send_due(b);
 	}
@@ -398,6 +433,7 @@ int bench_run(struct bench *b)
 
 void bench_fini(struct bench *b)
 {
+	/* After a failed turn some are not idle: the process ends, and nobody waits for them. */
 	for (uint64_t i = 0; b->members && i < b->options.clients; i++)
 		if (b->members[i].endpoint.state == ENDPOINT_IDLE)
 			endpoint_fini(&b->members[i].endpoint);

@@ -40,11 +40,13 @@ static void bench_stats_add_order(struct bench_stats *s, uint32_t member, uint32
 {
 	uint32_t reference = s->n_members - 1;
 
+	/* What the reference publishes it does not get itself, so nobody's order may hold it. */
 	if (member != reference) {
 		if (publisher != reference)
 			s->order[member] = order_hash_add(s->order[member], publisher, number);
 		return;
 	}
+	/* A publisher lacks its own messages: for each there is an order that leaves them out. */
 	s->reference_all = order_hash_add(s->reference_all, publisher, number);
 	for (uint32_t i = 0; i < s->n_publishers; i++)
 		if (i != publisher)
@@ -54,6 +56,7 @@ static void bench_stats_add_order(struct bench_stats *s, uint32_t member, uint32
 /* Notes as missing what lies between the number expected and the one that came. */
 static bool bench_track_mark_gap(struct bench_stats *s, struct bench_track *t, uint32_t number)
 {
+	/* Made with the first gap: in a run where all goes well there is none, for any member. */
 	if (!t->missing)
 		t->missing = calloc((size_t)s->per_publisher / 8 + 1, 1);
 	if (!t->missing)
@@ -70,6 +73,7 @@ static enum bench_seen bench_track_take_old(struct bench_stats *s, struct bench_
 {
 	uint8_t bit = (uint8_t)(1u << number % 8);
 
+	/* Without a gap before it, or once the gap is filled, it can only be the same one again. */
 	if (!t->missing || !(t->missing[number / 8] & bit)) {
 		s->duplicated++;
 		return BENCH_DUPLICATE;
@@ -87,6 +91,7 @@ enum bench_seen bench_stats_take(struct bench_stats *s, uint32_t member, uint32_
 	struct bench_track *t = &s->tracks[(size_t)member * s->n_publishers + publisher];
 
 	*ret_passed = number;
+	/* The set comes first: when there is no memory for it, nothing has been booked yet. */
 	if (WB_UNLIKELY(number > t->next)) {
 		*ret_passed = t->next;
 		if (!bench_track_mark_gap(s, t, number))
@@ -114,6 +119,7 @@ int bench_stats_orders(const struct bench_stats *s, uint64_t *ret)
 
 	if (!different)
 		return -ENOMEM;
+	/* Only those that differ from the reference are kept, and told apart by sorting. */
 	for (uint32_t i = 0; i + 1 < s->n_members; i++) {
 		uint64_t same = i < s->n_publishers ? s->reference[i] : s->reference_all;
 

@@ -73,6 +73,10 @@ static bool WB_PRINTF(2, 3) bench_complain(FILE *err, const char *format, ...)
 /* So many that the queues of the server's clients fill neither by number nor by size. */
 static uint64_t bench_default_window(const struct bench_options *o, const struct config *config)
 {
+	/*
+	 * Half of a queue at most: what is measured is the way through, not a policy for slow
+	 * clients.
+	 */
 	uint64_t messages = MIN(BENCH_FLIGHT_MESSAGES, config->message_queue_size / 2);
 	uint64_t bytes = MIN(BENCH_FLIGHT_BYTES, config->max_send_buffer / 2);
 
@@ -82,6 +86,7 @@ static uint64_t bench_default_window(const struct bench_options *o, const struct
 
 bool bench_complete_options(struct bench_options *o, const struct config *config, FILE *err)
 {
+	/* What cannot be is refused before defaults are filled in: they are never to blame. */
 	o->is_echo = strcmp(o->mode, "echo") == 0;
 	if (!o->is_echo && strcmp(o->mode, "fanout") != 0)
 		return bench_complain(err, "--mode %s: it is fanout or echo", o->mode);
@@ -101,6 +106,7 @@ bool bench_complete_options(struct bench_options *o, const struct config *config
 	/* Whoever has nothing to publish only receives. */
 	if (!o->is_echo)
 		o->publishers = MIN(o->publishers, o->messages);
+	/* Last, since it depends on how many publish. */
 	if (!o->window)
 		o->window = bench_default_window(o, config);
 	return true;
@@ -114,6 +120,7 @@ static bool bench_choose_channel(const struct bench *b, struct ws_url *url)
 
 	if (b->options.is_echo || (url->path[1] != '\0' && url->path[1] != '?'))
 		return true;
+	/* By chance, since two benchmarks at a time would count each other's messages as noise. */
 	system_random_bytes(random, sizeof(random));
 	hex_encode(name + strlen(name), random, sizeof(random));
 	return ws_url_set_channel(url, name) == 0;
@@ -133,6 +140,9 @@ static int bench_find_target(struct bench *b)
 	r = target_init(&b->target, &url, &why);
 	if (r < 0)
 		(void)bench_complain(stderr, "%s: %s", b->options.url, why);
+	/*
+	 * A URL that can't be is a matter of usage; a name without an address, or a file, is not.
+	 */
 	if (r == 0 && target_secure(&b->target, &b->options.security, "benchmark", stderr) < 0)
 		return EXIT_FAILURE;
 	return r == 0 ? 0 : r == -EINVAL ? OPTIONS_EXIT_USAGE : EXIT_FAILURE;
@@ -168,6 +178,7 @@ static int bench_prepare_command(struct bench *b, char **argv)
 		return r;
 	if (!bench_complete_options(&b->options, b->config, stderr))
 		return OPTIONS_EXIT_USAGE;
+	/* Found out now: a run that took minutes would end without the figure that it was for. */
 	if (b->options.server_pid && bench_process_ns(b->options.server_pid) == 0) {
 		(void)bench_complain(stderr, "--server-pid %" PRIu64 ": there is no such process",
 				     b->options.server_pid);
@@ -182,6 +193,7 @@ bool bench_is_throttled(const struct bench *b, uint64_t limit)
 	double frames = (double)limit, ns = (double)(b->last_ns - b->began_ns);
 	double each = ns > 0 ? (double)b->sent * NS_PER_S / ns / (double)b->options.publishers : 0;
 
+	/* Up to twice the limit, since a run begins with what a second allows already there. */
 	return limit > 0 && b->sent > limit && each > 0.8 * frames && each < 2 * frames &&
 	       !b->options.rate;
 }
@@ -191,6 +203,7 @@ static void bench_hint_at_throttle(const struct bench *b)
 {
 	uint64_t limit = b->config->max_incoming_frames_per_second, usual = 0;
 
+	/* A default is always valid: the tables see to it. */
 	(void)!text_parse_count(config_keys[CONFIG_KEY_max_incoming_frames_per_second].dflt,
 				&usual);
 	if (!bench_is_throttled(b, limit))
@@ -217,6 +230,7 @@ int bench_command(char **argv, const struct bench_dialect *dialect)
 		.clients = 10,
 		.message_size = 1024,
 	};
+	/* A run that came to its end is reported whatever it found; one that broke off as well. */
 	status = bench_prepare_command(b, argv);
 	if (status == 0)
 		status = bench_run(b);

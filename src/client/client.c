@@ -64,6 +64,7 @@ static int WB_PRINTF(1, 2) client_fail(const char *format, ...)
 
 static void client_terminal_stop(struct client *c)
 {
+	/* Called at every end of a connection, whether the terminal was read or not. */
 	if (c->terminal_fd < 0)
 		return;
 	reactor_del(&c->loop.reactor, &c->terminal_source, c->terminal_fd);
@@ -87,6 +88,7 @@ static void client_terminal_line(void *ctx, const char *line, size_t n)
 	struct session *s = c->sessions;
 	int r;
 
+	/* The server would take neither, and its refusal could not show which line it means. */
 	if (n == 0)
 		return;
 	if (strlen(line) != n || !utf8_valid(line, n)) {
@@ -141,6 +143,7 @@ static void client_session_opened(struct session *s)
 {
 	struct client *c = client_of(s);
 
+	/* Of many clients the summary tells how many are connected. */
 	if (c->n_sessions == 1)
 		session_report(s, "connected to %s%s as %s%s", c->target.host,
 			       c->target.request_path, s->user,
@@ -184,6 +187,7 @@ static void client_session_done(struct session *s, int status)
 {
 	struct client *c = client_of(s);
 
+	/* One failure among many clients is the command's; who ends well later doesn't undo it. */
 	c->n_done++;
 	if (status != 0)
 		c->status = status;
@@ -215,6 +219,7 @@ static void client_tick(struct client *c)
 	struct session *s = &c->sessions[c->ticks % c->n_sessions];
 	char text[64];
 
+	/* What was due while it was not connected is left out, not sent later. */
 	if (!endpoint_is_open(&s->endpoint))
 		return;
 	snprintf(text, sizeof(text), "message %" PRIu64, s->sent + 1);
@@ -366,7 +371,8 @@ static int client_find_target(struct client *c)
 			    UPGRADE_MAX_CHANNEL);
 		return OPTIONS_EXIT_USAGE;
 	}
-	/* A URL that can't be is a matter of usage; a name that nobody has may have one tomorrow.
+	/*
+	 * A URL that can't be is a matter of usage; a name that nobody has may have one tomorrow.
 	 */
 	r = target_init(&c->target, &url, &why);
 	if (r < 0)

@@ -15,6 +15,7 @@
 #define PROGRESS_NS (200 * NS_PER_MS)
 #define ID_PREFIX 12 /* bytes of a request_id before the chunk's number */
 
+/* Outlives a connection; after another one all begins anew, since the server knows no half file. */
 struct client_file {
 	int fd;
 	const char *path; /* borrowed */
@@ -39,6 +40,7 @@ struct client_file *client_file_free(struct client_file *f)
 
 int client_file_open(const char *path, struct client_file **ret)
 {
+	/* Without O_NONBLOCK a FIFO that nobody writes to would hold us here for ever. */
 	WB_CLEANUP(fd_closep) int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	struct client_file *f;
 	struct stat st;
@@ -55,6 +57,7 @@ int client_file_open(const char *path, struct client_file **ret)
 	f->fd = TAKE_FD(fd);
 	f->path = path;
 	f->bytes = (uint64_t)st.st_size;
+	/* An empty file is one empty chunk: something has to say that it is the last. */
 	f->n_chunks = (uint32_t)MAX((f->bytes + CLIENT_CHUNK - 1) / CLIENT_CHUNK, (uint64_t)1);
 	*ret = f;
 	return 0;
@@ -65,12 +68,16 @@ void client_file_start(struct client_file *f, struct session *s)
 	f->next = 0;
 	f->taken = 0;
 	f->started_ns = clock_now_ns();
+	/*
+	 * New for each attempt: answers to chunks of the one before are not taken for this one's.
+	 */
 	system_random_bytes(f->id, ID_PREFIX);
 	f->id[6] = (f->id[6] & 0x0f) | 0x40; /* a version-4 UUID but for its last four bytes */
 	f->id[8] = (f->id[8] & 0x3f) | 0x80;
 	client_file_send(f, s);
 }
 
+/* An answer names the chunk by these four bytes, so that nothing has to be looked up. */
 static void client_file_set_id(struct client_file *f, uint32_t chunk)
 {
 	for (size_t i = 0; i < 4; i++)
@@ -89,7 +96,7 @@ static bool client_file_find_chunk(const struct client_file *f,
 	return true;
 }
 
-/* 0 | -errno | -ENODATA: the file is shorter than it was. */
+/* Reads a chunk whole. Return: 0 | -errno | -ENODATA: the file is shorter than it was. */
 static int client_file_read(struct client_file *f, uint32_t chunk, size_t *ret_n)
 {
 	uint64_t at = (uint64_t)chunk * CLIENT_CHUNK;
@@ -114,6 +121,7 @@ static void client_file_show_progress(struct client_file *f, bool is_end)
 	uint64_t done = MIN((uint64_t)f->taken * CLIENT_CHUNK, f->bytes);
 	double seconds = (double)(now - f->started_ns) / NS_PER_S;
 
+	/* The end is always shown: it leaves the line that the next output begins below. */
 	if (!isatty(STDERR_FILENO) || (!is_end && now - f->shown_ns < PROGRESS_NS))
 		return;
 	f->shown_ns = now;
@@ -152,6 +160,7 @@ static bool client_file_send_chunk(struct client_file *f, struct session *s)
 	if (r != 0)
 		return false; /* writable() or another connection goes on */
 	f->next++;
+	/* The ping's data is how many chunks the server has taken once its pong is back. */
 	if (f->next % PING_EVERY == 0 || f->next == f->n_chunks)
 		r = endpoint_send(&s->endpoint, WS_PING, &f->next, sizeof(f->next));
 	return r == 0;
@@ -166,6 +175,7 @@ void client_file_send(struct client_file *f, struct session *s)
 
 static void client_file_advance(struct client_file *f, struct session *s, uint32_t taken)
 {
+	/* Answers come twice for a chunk, and late ones are of the connection before. */
 	if (taken <= f->taken || taken > f->next)
 		return;
 	f->taken = taken;
@@ -177,6 +187,7 @@ void client_file_take_pong(struct client_file *f, struct session *s, const uint8
 {
 	uint32_t taken;
 
+	/* Pongs to the session's own pings have no data. */
 	if (n != sizeof(taken))
 		return;
 	memcpy(&taken, data, sizeof(taken));
@@ -187,6 +198,7 @@ static void client_file_finish(struct client_file *f, struct session *s)
 {
 	double seconds = (double)(clock_now_ns() - f->started_ns) / NS_PER_S;
 
+	/* Before session_stop(), so that the answers which still come find nothing to do. */
 	f->taken = f->n_chunks;
 	f->is_done = true;
 	if (f->has_progress)

@@ -11,7 +11,7 @@
 
 typedef Websocket__WebSocketMessage message;
 
-/* Foreign text, made fit for a terminal. */
+/* Foreign text, made fit for a terminal: neither its colours nor another line can be faked. */
 static void show_escaped(FILE *out, const char *text, size_t n)
 {
 	char escaped[SHOWN_MAX];
@@ -32,6 +32,7 @@ void client_show_text(FILE *out, const char *text, size_t n)
 	fputc('\n', out);
 }
 
+/* The names that a message mentions stand behind it, where they can't be taken for its text. */
 static void show_chat(FILE *out, const message *m)
 {
 	const Websocket__ChatMessage *chat = m->chat;
@@ -49,6 +50,7 @@ static void show_chat(FILE *out, const message *m)
 static void show_binary(FILE *out, const message *m)
 {
 	const Websocket__BinaryData *b = m->binary;
+	/* Not unpacked: it is shown by its size alone, whoever packed it. */
 	const char *codec = zip_kind_name((unsigned)b->compression);
 
 	fprintf(out, "* binary data: %zu bytes, chunk %" PRIu32 "%s%s%s%s\n", b->data.len,
@@ -60,6 +62,7 @@ static void show_binary(FILE *out, const message *m)
 			: "");
 }
 
+/* Whatever the server adds to a control message: why, which code, when to come back. */
 static void show_with_reason(FILE *out, const char *what, const Websocket__ControlMessage *control)
 {
 	fprintf(out, "* %s", what);
@@ -80,6 +83,7 @@ static void show_config(FILE *out, const Websocket__ControlMessage *control)
 
 	fputs("* your client id is ", out);
 	show_string(out, control->session_id);
+	/* Servers other than wsbind may leave out any of these. */
 	if (control->has_max_size_case && control->max_size >= 0)
 		fprintf(out, "; messages of up to %s",
 			text_format_size(size, sizeof(size), (uint64_t)control->max_size));
@@ -103,6 +107,7 @@ static void show_notice(FILE *out, const message *m, const char *what)
 	fputc('\n', out);
 }
 
+/* Without an id it is for whoever gets it; with another one it is a notice of who left. */
 bool client_is_own_disconnect(const message *m, const char *own_id)
 {
 	return m->type == WEBSOCKET__MESSAGE_TYPE__CONTROL &&
@@ -112,6 +117,7 @@ bool client_is_own_disconnect(const message *m, const char *own_id)
 
 static void show_control(FILE *out, const message *m, const char *own_id)
 {
+	/* An ACKNOWLEDGE is for who sent the request, not for who reads the chat. */
 	switch (m->control->type) {
 	case WEBSOCKET__CONTROL_TYPE__CONNECT:
 		show_notice(out, m, "joined");
@@ -135,6 +141,7 @@ static void show_control(FILE *out, const message *m, const char *own_id)
 
 void client_show(FILE *out, const message *m, const char *own_id)
 {
+	/* Heartbeats, and what a newer server may send, show nothing. */
 	switch (m->type) {
 	case WEBSOCKET__MESSAGE_TYPE__CHAT_MESSAGE:
 		show_chat(out, m);

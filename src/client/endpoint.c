@@ -26,7 +26,8 @@ static void endpoint_opened(struct endpoint *e, size_t head_bytes)
 	e->loop->opening--;
 	e->state = ENDPOINT_OPEN;
 	wheel_del(&e->loop->reactor.wheel, &e->timer);
-	/* The owner hears that it is open before the first message, which may lie behind the head.
+	/*
+	 * The owner hears that it is open before the first message, which may lie behind the head.
 	 */
 	if (e->ops->opened)
 		e->ops->opened(e);
@@ -58,6 +59,7 @@ static void endpoint_take_answer(struct endpoint *e, const uint8_t *bytes, size_
 	size_t head_bytes;
 	int r = buf_append(&e->in, bytes, n, ANSWER_MAX);
 
+	/* What talks for so long without an end of its head is no WebSocket server. */
 	if (r < 0) {
 		endpoint_end(e, r == -ENOMEM ? ENDPOINT_END_LOST : ENDPOINT_END_NOT_WS, r);
 		return;
@@ -84,6 +86,7 @@ static void endpoint_send_request(struct endpoint *e)
 	size_t n;
 	int r;
 
+	/* A socket that takes no options still carries messages: nothing here depends on them. */
 	sock_set_options(e->transport.fd, &options);
 	system_random_bytes(random, sizeof(random));
 	upgrade_format_key(e->key, random);
@@ -100,6 +103,7 @@ static void endpoint_send_request(struct endpoint *e)
 
 static void endpoint_take_bytes(struct endpoint *e, uint8_t *bytes, size_t n)
 {
+	/* An answer is put together in e->in; frames are taken from where they lie. */
 	if (e->state == ENDPOINT_HANDSHAKE)
 		endpoint_take_answer(e, bytes, n);
 	else
@@ -129,8 +133,10 @@ void endpoint_read(struct endpoint *e, bool to_the_end)
 									     : (int)got);
 			return;
 		}
-		/* One look at the clock serves all messages of a read: latencies are counted from
-		 * it. */
+		/*
+		 * One look at the clock serves all messages of a read: latencies are counted from
+		 * it.
+		 */
 		l->read_ns = clock_now_ns();
 		e->last_read_ns = l->read_ns;
 		endpoint_take_bytes(e, l->read_buffer, (size_t)got);
@@ -171,7 +177,8 @@ static void endpoint_ready(struct reactor_source *s, uint32_t events)
 {
 	struct endpoint *e = CONTAINER_OF(s, struct endpoint, source);
 
-	/* The first report of a socket that connects says how that went, whatever the events are.
+	/*
+	 * The first report of a socket that connects says how that went, whatever the events are.
 	 */
 	if (e->state == ENDPOINT_CONNECTING) {
 		int error = sock_error(e->transport.fd);
@@ -185,6 +192,7 @@ static void endpoint_ready(struct reactor_source *s, uint32_t events)
 	/* TLS may have waited for either, whichever it is that it does. */
 	if (transport_is_layered(&e->transport) && transport_flush(&e->transport) == 0)
 		events |= EPOLLIN | EPOLLOUT;
+	/* Not sent from here: at the turn's end, with what reading adds below. */
 	if (events & EPOLLOUT && e->is_send_blocked) {
 		e->is_send_blocked = false;
 		if (list_is_empty(&e->in_unsent))
@@ -215,6 +223,7 @@ static bool endpoint_try_address(struct endpoint *e)
 {
 	const struct target *target = e->loop->target;
 
+	/* What fails at once is passed over here, what fails later by endpoint_address_failed(). */
 	for (; e->address < target->n_addresses; e->address++) {
 		int fd, error = sock_connect(target->address[e->address], target->port, &fd);
 
@@ -290,6 +299,10 @@ void endpoint_connect_fd(struct endpoint *e, int fd)
 
 	reactor_assert_here(&e->loop->reactor);
 	endpoint_clear(e);
+	/*
+	 * It doesn't wait for its turn: it is connected already, and the backlog has no part in
+	 * it.
+	 */
 	if (!endpoint_prepare(e)) {
 		fd_closep(&fd);
 		return;
@@ -310,6 +323,7 @@ void endpoint_close(struct endpoint *e, uint16_t code, const char *reason)
 	if (e->state == ENDPOINT_OPEN) {
 		endpoint_queue_control(e, WS_CLOSE, payload,
 				       ws_format_close(payload, code, reason));
+		/* A server that does not close in its turn is not waited for for ever. */
 		e->state = ENDPOINT_CLOSING;
 		wheel_add(&e->loop->reactor.wheel, &e->timer, clock_now_ns() + ENDPOINT_CLOSE_NS);
 	} else if (e->state == ENDPOINT_WAITING || endpoint_is_opening(e)) {

@@ -82,20 +82,22 @@ struct endpoint;
  */
 struct WB_FROZEN endpoint_ops {
 	void (*opened)(struct endpoint *e);
-	/* A whole text (checked UTF-8) or binary message; @data may be changed, and is gone on
-	 * return. */
+	/*
+	 * A whole text (checked UTF-8) or binary message; @data may be changed, and is gone on
+	 * return.
+	 */
 	void (*message)(struct endpoint *e, uint8_t opcode, uint8_t *data, size_t n);
 	void (*pong)(struct endpoint *e, const uint8_t *data, size_t n);
 	/* The queue went empty after a ENDPOINT_E_FULL. */
 	void (*writable)(struct endpoint *e);
-	/* The last call: the endpoint is idle again, may be connected anew, and its memory may go.
+	/*
+	 * The last call: the endpoint is idle again, may be connected anew, and its memory may go.
 	 */
 	void (*closed)(struct endpoint *e, const struct endpoint_end *end);
 };
 
 struct WB_VALUE endpoint_limits {
-	size_t queue_bytes; /* of frames that wait to be sent; control frames may exceed it a little
-			     */
+	size_t queue_bytes;   /* of frames that wait to be sent; control frames may exceed it */
 	size_t message_bytes; /* of a message that arrives; past it: Close 1009 */
 };
 
@@ -206,8 +208,10 @@ int endpoint_send_msg(struct endpoint *e, const struct msg_builder *b) WB_NODISC
  */
 void endpoint_close(struct endpoint *e, uint16_t code, const char *reason);
 
-/* Drops a connection at once: ENDPOINT_END_TIMEOUT with @error. Idle and ended endpoints are left
- * alone. */
+/*
+ * Drops a connection at once: ENDPOINT_END_TIMEOUT with @error. Idle and ended endpoints are left
+ * alone.
+ */
 void endpoint_abort(struct endpoint *e, int error);
 
 /* Whether endpoint_send() may work. */

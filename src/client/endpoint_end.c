@@ -13,6 +13,7 @@ static void endpoint_report_end(struct reactor_deferred *d)
 	const struct endpoint_end end =
 		e->end; /* closed() may connect anew, or free the endpoint */
 
+	/* A connection may end with megabytes queued: none of it is for the next one. */
 	e->state = ENDPOINT_IDLE;
 	buf_fini(&e->in);
 	buf_fini(&e->out);
@@ -30,6 +31,7 @@ void endpoint_end(struct endpoint *e, enum endpoint_end_kind kind, int error)
 	e->end.was_open = e->state == ENDPOINT_OPEN || e->state == ENDPOINT_CLOSING;
 	e->loop->opening -= endpoint_is_opening(e);
 	e->state = ENDPOINT_ENDED;
+	/* Out of all that could still call into it before its end is reported. */
 	list_del(&e->in_unsent);
 	list_del(&e->in_unread);
 	list_del(&e->in_waiting);
@@ -38,8 +40,10 @@ void endpoint_end(struct endpoint *e, enum endpoint_end_kind kind, int error)
 		reactor_del(&e->loop->reactor, &e->source, e->transport.fd);
 		transport_close(&e->transport, kind == ENDPOINT_END_TIMEOUT);
 	}
-	/* Callers up the stack still look at the endpoint: who may free it hears when they are
-	 * done. */
+	/*
+	 * Callers up the stack still look at the endpoint: who may free it hears when they are
+	 * done.
+	 */
 	reactor_defer(&e->loop->reactor, &e->ending, endpoint_report_end);
 }
 
@@ -84,6 +88,7 @@ static void endpoint_end_format_close(char *out, size_t cap, const struct endpoi
 	char reason[4 * sizeof(end->reason) + 1];
 	int n;
 
+	/* The reason is the server's and may act on a terminal. */
 	text_escape(reason, sizeof(reason), end->reason, strlen(end->reason));
 	if (end->code == WS_CODE_NO_STATUS)
 		n = snprintf(out, cap, "closed by the server without a code");
@@ -97,6 +102,7 @@ char *endpoint_end_format(char *out, size_t cap, const struct endpoint_end *end)
 {
 	char reason[4 * sizeof(end->reason) + 1];
 
+	/* Reasons of our own, of violations and of TLS, need no escaping. */
 	switch (end->kind) {
 	case ENDPOINT_END_CLOSED:
 		endpoint_end_format_close(out, cap, end);

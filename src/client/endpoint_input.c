@@ -15,6 +15,7 @@ static void endpoint_take_close(struct endpoint *e)
 	uint16_t code;
 	enum ws_close_result r = ws_parse_close(e->control, e->control_n, &code, &reason, &n);
 
+	/* A Close that is none says nothing that could be reported as the server's reason. */
 	if (r != WS_CLOSE_OK) {
 		endpoint_violation(e, (uint16_t)r, "bad Close frame");
 		return;
@@ -22,6 +23,7 @@ static void endpoint_take_close(struct endpoint *e)
 	e->end.code = code;
 	memcpy(e->end.reason, reason, n);
 	e->end.reason[n] = '\0';
+	/* RFC 6455 section 5.5.1: the answer has the same code, unless ours was there first. */
 	if (e->state == ENDPOINT_OPEN)
 		endpoint_queue_control(e, WS_CLOSE, e->control, MIN(e->control_n, 2));
 	endpoint_flush(e);
@@ -30,6 +32,7 @@ static void endpoint_take_close(struct endpoint *e)
 
 static void endpoint_take_control(struct endpoint *e, const struct ws_piece *piece)
 {
+	/* The decoder refuses control frames over 125 bytes, so that the pieces always fit. */
 	if (piece->begins)
 		e->control_n = 0;
 	memcpy(e->control + e->control_n, piece->data, piece->len);
@@ -53,6 +56,7 @@ static void endpoint_take_control(struct endpoint *e, const struct ws_piece *pie
 
 static void endpoint_deliver(struct endpoint *e, uint8_t opcode, uint8_t *data, size_t n)
 {
+	/* Checked whole: a character may be cut by the end of a frame. */
 	if (opcode == WS_TEXT && !utf8_valid(data, n))
 		endpoint_violation(e, WS_CODE_INVALID_DATA, "text that is not UTF-8");
 	else
@@ -64,6 +68,7 @@ static void endpoint_deliver_joined(struct endpoint *e)
 {
 	uint8_t opcode = e->opcode;
 
+	/* Before the call: from within it the owner may end the connection. */
 	e->opcode = 0;
 	endpoint_deliver(e, opcode, e->in.data, e->in.len);
 	if (buf_cap(&e->in) > KEEP_BYTES)
@@ -91,10 +96,15 @@ static void endpoint_take_data(struct endpoint *e, const struct ws_piece *piece)
 		endpoint_violation(e, WS_CODE_PROTOCOL_ERROR, wrong);
 		return;
 	}
+	/* By what the frame announces, before a byte of it takes memory. */
 	if (piece->begins && (e->in.len > limit || piece->frame_bytes > limit - e->in.len)) {
 		endpoint_violation(e, WS_CODE_TOO_BIG, "message is too big");
 		return;
 	}
+	/*
+	 * The usual case: a message of one frame that came in one read is handed out where it
+	 * lies.
+	 */
 	if (piece->begins && piece->ends && piece->fin && !e->opcode) {
 		endpoint_deliver(e, piece->opcode, piece->data, piece->len);
 		return;
@@ -123,10 +133,15 @@ void endpoint_feed(struct endpoint *e, uint8_t *bytes, size_t n)
 		}
 		bytes += used;
 		n -= used;
+		/*
+		 * Control frames may stand between those of a message, and have a buffer of their
+		 * own.
+		 */
 		if (piece.opcode >= WS_CLOSE)
 			endpoint_take_control(e, &piece);
 		else
 			endpoint_take_data(e, &piece);
+		/* What follows a Close, or what the owner gave up, is not looked at. */
 		if (e->state == ENDPOINT_ENDED)
 			return;
 	}

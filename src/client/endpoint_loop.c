@@ -24,7 +24,8 @@ static void endpoint_loop_work(struct reactor *r)
 	struct endpoint_loop *l = endpoint_loop_of(r);
 	struct list unread, *node;
 
-	/* What reading puts back on unread is for the next turn: so a fast server starves nobody.
+	/*
+	 * What reading puts back on unread is for the next turn: so a fast server starves nobody.
 	 */
 	list_init(&unread);
 	list_splice_tail(&unread, &l->unread);
@@ -53,6 +54,7 @@ int endpoint_loop_init(struct endpoint_loop *l, const struct target *target,
 	l->signal_fd = -1;
 	l->target = target;
 	l->limits = *limits;
+	/* One for all connections: nothing stays in it beyond a read, so thousands cost no more. */
 	l->read_buffer = malloc(ENDPOINT_READ_BYTES);
 	if (!l->read_buffer)
 		return -ENOMEM;
@@ -72,6 +74,7 @@ static void endpoint_loop_signal_ready(struct reactor_source *source, uint32_t e
 	struct signalfd_siginfo info;
 
 	(void)events;
+	/* A second signal while the first is being handled comes by the next turn. */
 	if (read(l->signal_fd, &info, sizeof(info)) == (ssize_t)sizeof(info))
 		l->on_signal(l);
 }

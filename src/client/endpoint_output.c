@@ -22,6 +22,7 @@ static const uint8_t *endpoint_next_key(struct endpoint_loop *l)
 /* Room for @n bytes behind the queue, and a place among those that are sent at the turn's end. */
 static int endpoint_make_room(struct endpoint *e, size_t n)
 {
+	/* Moved only when that is half of it at least: so each byte is moved once on average. */
 	if (e->out_sent > 0 && e->out_sent >= e->out.len / 2) {
 		buf_consume(&e->out, e->out_sent);
 		e->out_sent = 0;
@@ -47,6 +48,7 @@ static int endpoint_begin_frame(struct endpoint *e, uint8_t opcode, size_t n,
 	if (r < 0)
 		return r;
 	*ret_key = endpoint_next_key(e->loop);
+	/* Head and payload are written straight into the queue, which has room for both. */
 	e->out.len += ws_encode_head(e->out.data + e->out.len, true, 0, opcode, n, *ret_key);
 	return 0;
 }
@@ -67,6 +69,7 @@ static int endpoint_admit(struct endpoint *e, size_t n)
 		return ENDPOINT_E_NOT_OPEN;
 	if (queued == 0 || (queued <= limit && n + WS_MAX_HEAD <= limit - queued))
 		return 0;
+	/* Whoever was refused is told by writable() once the queue is empty again. */
 	e->was_refused_room = true;
 	return ENDPOINT_E_FULL;
 }
@@ -129,6 +132,7 @@ static void endpoint_send_failed(struct endpoint *e, int error)
 	e->send_error = error;
 	if (error == -EPROTO)
 		endpoint_save_tls_failure(e);
+	/* Nothing is sent any more; reading goes on as if EPOLLIN had been reported. */
 	e->is_send_blocked = true;
 	buf_clear(&e->out);
 	e->out_sent = 0;
@@ -142,6 +146,7 @@ void endpoint_flush(struct endpoint *e)
 		const struct iovec iov = {e->out.data + e->out_sent, endpoint_queued(e)};
 		ssize_t sent = transport_send(&e->transport, &iov, 1);
 
+		/* The next report of EPOLLOUT puts it among the unsent again. */
 		if (sent == -EAGAIN) {
 			e->is_send_blocked = true;
 			return;
@@ -156,6 +161,7 @@ void endpoint_flush(struct endpoint *e)
 		return;
 	buf_clear(&e->out);
 	e->out_sent = 0;
+	/* Cleared before the call, in which the queue may fill and refuse anew. */
 	if (e->was_refused_room && e->state == ENDPOINT_OPEN) {
 		e->was_refused_room = false;
 		if (e->ops->writable)

@@ -3,11 +3,13 @@
 
 #include <string.h>
 
+/* Reports the first @n bytes as a line, and moves what is behind them to the front. */
 static void lines_report(struct lines *l, size_t n, lines_fn *fn, void *ctx)
 {
 	size_t shown = n > 0 && l->text[n - 1] == '\r' ? n - 1 : n;
 	char next = l->text[shown];
 
+	/* The NUL that the caller is promised may fall on the next line's first byte: put back. */
 	l->text[shown] = '\0';
 	fn(ctx, l->text, shown);
 	l->text[shown] = next;
@@ -31,6 +33,7 @@ void lines_feed(struct lines *l, const char *bytes, size_t n, lines_fn *fn, void
 		const char *end = memchr(bytes, '\n', n);
 		size_t take = MIN(end ? (size_t)(end - bytes) : n, LINES_MAX - l->n);
 
+		/* Never more than fits: a line without an end is reported in parts as it comes. */
 		memcpy(l->text + l->n, bytes, take);
 		l->n += take;
 		bytes += take;

@@ -62,6 +62,7 @@ void session_report(struct session *s, const char *format, ...)
 
 static void session_finish(struct session *s, int status)
 {
+	/* A session that failed still closes its connection, whose end leads here once more. */
 	if (s->is_done)
 		return;
 	s->is_done = true;
@@ -86,7 +87,8 @@ void session_fail(struct session *s, const char *format, ...)
 	va_start(args, format);
 	session_print(s, format, args);
 	va_end(args);
-	/* Done before the connection is: what its end says can no longer turn this into a success.
+	/*
+	 * Done before the connection is: what its end says can no longer turn this into a success.
 	 */
 	session_finish(s, 1);
 	if (s->endpoint.state != ENDPOINT_IDLE)
@@ -111,7 +113,8 @@ static void session_retry(struct session *s, const char *why)
 			     s->backoff.max_attempts, s->backoff.max_attempts == 1 ? "" : "s");
 		return;
 	}
-	/* The server knows when it is back; but no server keeps us away for more than the maximum.
+	/*
+	 * The server knows when it is back; but no server keeps us away for more than the maximum.
 	 */
 	delay_ns = MIN(MAX(delay_ns, s->stay_away_ns), BACKOFF_MAX_NS);
 	s->stay_away_ns = 0;
@@ -173,6 +176,7 @@ static void session_heartbeat_due(struct wheel_timer *t)
 	uint64_t now = clock_now_ns(), silent_ns = now - s->endpoint.last_read_ns;
 	struct msg_builder b;
 
+	/* Not even our own pings were answered; TCP alone would wait for a quarter of an hour. */
 	if (silent_ns >= DEAD_NS) {
 		endpoint_abort(&s->endpoint, -ETIMEDOUT);
 		return;
@@ -202,6 +206,7 @@ int session_chat(struct session *s, const char *text)
 	session_new_uuid(id);
 	msg_init_chat(&b, id, s->user, text, (int64_t)(clock_wall_ms() / 1000));
 	r = endpoint_send_msg(&s->endpoint, &b);
+	/* What was refused room is not lost silently: the caller says so, or tries the next one. */
 	if (r == 0) {
 		s->sent++;
 		s->group->sent++;
@@ -215,6 +220,7 @@ static void session_send_connect(struct session *s)
 	char session_id[SESSION_UUID_TEXT], text[SESSION_UUID_TEXT];
 	struct msg_builder b;
 
+	/* Other ones for each connection: nothing of the last one is asked for. */
 	session_new_uuid(session_id);
 	session_new_uuid(text);
 	(void)!uuid_parse(text, s->connect_id); /* it is one */
@@ -278,6 +284,7 @@ static void session_take_control(struct session *s, const message *m)
 	bool is_answer = control->type == WEBSOCKET__CONTROL_TYPE__ACKNOWLEDGE ||
 			 control->type == WEBSOCKET__CONTROL_TYPE__ERROR;
 
+	/* CONFIG comes with the greeting; after that a DISCONNECT can be told from a notice. */
 	if (control->type == WEBSOCKET__CONTROL_TYPE__CONFIG)
 		snprintf(s->own_id, sizeof(s->own_id), "%s", control->session_id);
 	else if (client_is_own_disconnect(m, s->own_id))

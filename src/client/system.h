@@ -5,7 +5,8 @@
 
 #include "base/base.h"
 
-/* Random bytes from the system; ends the process with a message when there are none. Thread: any.
+/*
+ * Random bytes from the system; ends the process with a message when there are none. Thread: any.
  */
 void system_random_bytes(void *out, size_t n);
 

@@ -7,7 +7,8 @@
 #include <string.h>
 #include <sys/socket.h>
 
-static unsigned endpoint_resolve(struct target *t, const char *host)
+/* All addresses in numbers, in the order of gai.conf(5); 0 when there is none. */
+static unsigned target_resolve(struct target *t, const char *host)
 {
 	const struct addrinfo hints = {.ai_socktype = SOCK_STREAM};
 	struct addrinfo *found = NULL;
@@ -27,27 +28,30 @@ int target_init(struct target *t, const struct ws_url *url, const char **ret_why
 	*t = (struct target){.port = url->port};
 	t->is_secure = url->secure;
 	strcpy(t->name, url->host);
+	/* Each reason stands ready before the step that may fail for it. */
 	*ret_why = "the URL is too long";
 	strcpy(t->request_path, url->path);
 	if (ws_url_format_host(t->host, sizeof(t->host), url) == 0)
 		return -EINVAL;
 	*ret_why = "no host has this name";
-	t->n_addresses = endpoint_resolve(t, url->host);
+	t->n_addresses = target_resolve(t, url->host);
 	return t->n_addresses ? 0 : -EHOSTUNREACH;
 }
 
 /* The first line of a file, as a header. */
-static int read_token(struct target *t, const char *file, const char *command, FILE *err)
+static int target_read_token(struct target *t, const char *file, const char *command, FILE *err)
 {
 	FILE *f = fopen(file, "re");
 	char token[TOKEN_MAX + 2] = "";
 	const char *why = NULL;
 	size_t n;
 
+	/* Two bytes more than the longest: one shows that it is too long, one is the NUL. */
 	if (!f || !fgets(token, sizeof(token), f))
 		why = f && !ferror(f) ? "is empty" : strerror(errno);
 	n = strcspn(token, "\r\n");
 	token[n] = '\0';
+	/* A line break or a blank in it would make another header of the rest. */
 	for (size_t i = 0; !why && i < n; i++)
 		if (token[i] <= ' ' || token[i] > '~')
 			why = "is no token";
@@ -69,8 +73,11 @@ int target_secure(struct target *t, const struct target_security *security, cons
 	char why[TLS_WHY_MAX];
 	int r = 0;
 
+	/*
+	 * Read whether TLS is used or not: behind a proxy that has it, ws:// is all that is left.
+	 */
 	if (security->token_file)
-		r = read_token(t, security->token_file, command, err);
+		r = target_read_token(t, security->token_file, command, err);
 	if (r || !t->is_secure)
 		return r;
 	if (security->accepts_any_certificate)

@@ -40,6 +40,7 @@ static bool ws_url_parse_authority(const char *p, size_t n, struct ws_url *url)
 	struct in6_addr ignored;
 	unsigned value = 0;
 
+	/* Without the brackets: only the Host header wants them. */
 	p += is_ipv6;
 	n = (size_t)((stop ? stop : end) - p);
 	if (n == 0 || n >= sizeof(url->host) || (is_ipv6 && !stop))
@@ -49,6 +50,7 @@ static bool ws_url_parse_authority(const char *p, size_t n, struct ws_url *url)
 	if (is_ipv6 ? inet_pton(AF_INET6, url->host, &ignored) != 1
 		    : strspn(url->host, UNRESERVED) != n)
 		return false;
+	/* Behind a bracket nothing but a port may follow; "host:" alone keeps the scheme's own. */
 	if (port < end && *port++ != ':')
 		return false;
 	if (port == end)
@@ -70,6 +72,7 @@ static bool ws_url_parse_path(const char *p, struct ws_url *url)
 
 	if (*p != '/' && !ws_url_put(url->path, sizeof(url->path), &n, '/', false))
 		return false;
+	/* What stands here goes into the request as it is: nothing may end its first line. */
 	for (; *p; p++) {
 		if ((uint8_t)*p <= ' ' || *p == 127 || *p == '#')
 			return false;
@@ -93,6 +96,7 @@ int ws_url_parse(const char *text, struct ws_url *ret)
 	} else {
 		return -EINVAL;
 	}
+	/* A URL without a path may still have a query, or a fragment, which is refused below. */
 	n = strcspn(text, "/?#");
 	if (!ws_url_parse_authority(text, n, &url) || !ws_url_parse_path(text + n, &url))
 		return -EINVAL;
@@ -118,6 +122,7 @@ size_t ws_url_format_path(char *out, size_t cap, const char *channel)
 
 	if (cap == 0 || !ws_url_put(out, cap, &n, '/', false))
 		return 0;
+	/* A slash stays: channels with one look like a path, and are matched like one. */
 	for (; *channel; channel++) {
 		char c = *channel;
 		bool is_plain = strchr(UNRESERVED "/", c);
@@ -138,6 +143,7 @@ int ws_url_set_channel(struct ws_url *url, const char *channel)
 		n = ws_url_format_path(path, sizeof(path), channel);
 	if (n == 0 || n + (query ? strlen(query) : 0) >= sizeof(path))
 		return -ENAMETOOLONG;
+	/* The query is not the channel's: it may hold an access_token. */
 	if (query)
 		strcpy(path + n, query);
 	strcpy(url->path, path);

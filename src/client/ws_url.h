@@ -25,12 +25,16 @@ struct WB_VALUE ws_url {
  */
 WB_ANY_THREAD int ws_url_parse(const char *text, struct ws_url *ret) WB_NODISCARD;
 
-/* Value of Host for @url: brackets around IPv6, the port unless it is the scheme's own.
- * Return: its length, or 0 when it doesn't fit. */
+/*
+ * Value of Host for @url: brackets around IPv6, the port unless it is the scheme's own. Return:
+ * its length, or 0 when it doesn't fit.
+ */
 WB_ANY_THREAD size_t ws_url_format_host(char *out, size_t cap, const struct ws_url *url);
 
-/* The path that names @channel: "/" and the name, percent-encoded. Return: its length, or 0 when
- * it doesn't fit @cap. */
+/*
+ * The path that names @channel: "/" and the name, percent-encoded. Return: its length, or 0 when
+ * it doesn't fit @cap.
+ */
 WB_ANY_THREAD size_t ws_url_format_path(char *out, size_t cap, const char *channel);
 
 /**

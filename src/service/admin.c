@@ -1,4 +1,8 @@
 /* SPDX-License-Identifier: MIT */
+/*
+ * The life of the listeners. Accepting is our own work: libmicrohttpd would try again at once
+ * when there is no descriptor left, and burn a processor with it.
+ */
 #include "service/admin.h"
 
 #include <errno.h>
@@ -40,10 +44,15 @@ static void side_accept(struct admin_side *side)
 	socklen_t len;
 	int fd;
 
+	/* Paused: there may be room again, which only trying can show. */
 	if (!side->is_listening && admin_watch(side->admin, side->listen_fd))
 		return;
 	side->is_listening = true;
 	for (int i = 0; i < ADMIN_MAX_CONNECTIONS; i++) {
+		/*
+		 * Looked at each time: an accepted one counts at once, and libmicrohttpd refuses
+		 * more.
+		 */
 		if (side_is_full(side)) {
 			side_pause(side);
 			return;
@@ -55,6 +64,7 @@ static void side_accept(struct admin_side *side)
 			(void)MHD_add_connection(side->daemon, fd, (struct sockaddr *)&addr, len);
 		else if (errno == EAGAIN)
 			return;
+		/* Other errors are those of the one connection that was to be accepted. */
 		else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS ||
 			 errno == ENOMEM) {
 			side_pause(side);
@@ -79,6 +89,9 @@ static int side_start(struct admin *a, struct admin_side *side, int fd)
 		admin_http_completed, side, MHD_OPTION_END);
 	if (!side->daemon)
 		return -ENOMEM;
+	/*
+	 * One epoll inside another: the caller's loop watches ours, ours watches libmicrohttpd's.
+	 */
 	info = MHD_get_daemon_info(side->daemon, MHD_DAEMON_INFO_EPOLL_FD);
 	if (!info)
 		return -ENOTSUP;
@@ -110,6 +123,7 @@ static int admin_open_metrics(struct admin *a, const struct admin_options *optio
 	return side_start(a, &a->metrics, fd);
 }
 
+/* The path is copied first: without memory for it nothing has to be removed again. */
 static int admin_open_control(struct admin *a, const struct admin_options *options)
 {
 	WB_CLEANUP(ptr_freep) char *path = NULL;
@@ -124,6 +138,7 @@ static int admin_open_control(struct admin *a, const struct admin_options *optio
 	r = admin_listen_unix(path, &fd, &st);
 	if (r < 0)
 		return r;
+	/* Ours to remove from here on, whatever fails later. */
 	a->control_path = TAKE_PTR(path);
 	a->control_dev = st.st_dev;
 	a->control_ino = st.st_ino;
@@ -135,6 +150,7 @@ static int admin_open(struct admin *a, const struct admin_options *options,
 {
 	int r;
 
+	/* Said before each step, so that an early return needs no more. */
 	*failed = ADMIN_METRICS;
 	a->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	if (a->epoll_fd < 0)
@@ -195,6 +211,7 @@ struct admin *admin_free(struct admin *a)
 	if (a->control_path && lstat(a->control_path, &st) == 0 && st.st_dev == a->control_dev &&
 	    st.st_ino == a->control_ino)
 		(void)unlink(a->control_path); /* gone or not, there is nothing more to do */
+	/* Only then the daemons, which must not have a suspended connection any more. */
 	admin_turn_away(a);
 	side_stop(&a->metrics);
 	side_stop(&a->control);
@@ -209,6 +226,7 @@ int admin_fd(const struct admin *a)
 	return a->epoll_fd;
 }
 
+/* A paused listener has to be tried again, whatever libmicrohttpd has to wait for. */
 static int side_timeout_ms(const struct admin_side *side)
 {
 	MHD_UNSIGNED_LONG_LONG ms;

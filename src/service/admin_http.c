@@ -14,9 +14,11 @@ const struct admin_route admin_routes[ADMIN_N_ROUTES] = {
 #include "service/admin_table.h"
 };
 
+/* NULL: there is no such page, at least not here. */
 static const struct admin_route *route_find(const struct admin_side *side, const char *path)
 {
 	for (size_t i = 0; i < ADMIN_N_ROUTES; i++)
+		/* What is not for this listener is as unknown as what does not exist. */
 		if (strcmp(admin_routes[i].path, path) == 0 &&
 		    (side->is_control || !(admin_routes[i].flags & ADMIN_CONTROL_ONLY)))
 			return &admin_routes[i];
@@ -77,6 +79,7 @@ static void request_begin(struct admin_request *req, const struct admin_side *si
 
 static enum MHD_Result request_send(struct admin_request *req)
 {
+	/* No memory for an answer: the connection is dropped, which the client sees. */
 	if (!req->response)
 		return MHD_NO;
 	return MHD_queue_response(req->connection, req->status, req->response);
@@ -119,6 +122,7 @@ static enum MHD_Result request_run(struct admin_request *req)
 	}
 	if (req->is_replied)
 		return request_send(req);
+	/* The answer comes turns later: until then libmicrohttpd leaves the connection alone. */
 	MHD_suspend_connection(req->connection);
 	req->is_suspended = true;
 	return MHD_YES;
@@ -132,6 +136,9 @@ enum MHD_Result admin_http_handle(void *cls, struct MHD_Connection *connection, 
 	struct admin_request *req = *state;
 
 	(void)version;
+	/*
+	 * The first call comes with the head alone, the next with the body, the last without any.
+	 */
 	if (!req) {
 		req = calloc(1, sizeof(*req));
 		if (!req)

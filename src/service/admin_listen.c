@@ -30,6 +30,7 @@ int admin_listen_tcp(const char *host, uint16_t port, int *ret_fd)
 	char service[8];
 	int r;
 
+	/* Numbers alone: a name might take minutes to resolve, on the thread of the watchdog. */
 	snprintf(service, sizeof(service), "%u", port);
 	r = getaddrinfo(host, service, &hints, &list);
 	if (r)
@@ -37,6 +38,7 @@ int admin_listen_tcp(const char *host, uint16_t port, int *ret_fd)
 	fd = socket(list->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		return -errno;
+	/* Connections of the process before in TIME_WAIT are no reason not to start. */
 	if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) < 0)
 		return -errno;
 	if (bind(fd, list->ai_addr, list->ai_addrlen) < 0 || listen(fd, BACKLOG) < 0)
@@ -52,6 +54,9 @@ int admin_listen_unix(const char *path, int *ret_fd, struct stat *ret_file)
 
 	if (r < 0)
 		return r;
+	/*
+	 * So that admin_free() can tell this file from one that another process put in its place.
+	 */
 	if (lstat(path, ret_file) < 0)
 		return -errno;
 	*ret_fd = TAKE_FD(fd);

@@ -11,6 +11,7 @@
 
 void admin_request_release(struct admin_request *req)
 {
+	/* Whichever of the two ends first leaves the rest to the other. */
 	if (req->is_held_by_http || req->is_held_by_owner)
 		return;
 	if (req->response)
@@ -64,6 +65,9 @@ void admin_request_resume(struct admin_request *req)
 {
 	if (!req->is_suspended)
 		return;
+	/*
+	 * libmicrohttpd tells of it neither by a descriptor nor, in some versions, by its timeout.
+	 */
 	req->is_suspended = false;
 	req->admin->has_resumed = true;
 	MHD_resume_connection(req->connection);
@@ -75,7 +79,8 @@ void admin_reply_buf(struct admin_request *req, unsigned status, const char *typ
 	list_del(&req->node);
 	req->is_held_by_owner = false;
 	admin_request_answer(req, status, type, body);
-	/* While libmicrohttpd holds it, the handler sends the answer; else its client has hung up.
+	/*
+	 * While libmicrohttpd holds it, the handler sends the answer; else its client has hung up.
 	 */
 	if (req->is_held_by_http)
 		admin_request_resume(req);
@@ -110,6 +115,7 @@ void admin_reply_state(struct admin_request *req, bool is_good, const char *reas
 	admin_reply_buf(req, is_good ? MHD_HTTP_OK : MHD_HTTP_SERVICE_UNAVAILABLE, NULL, &text);
 }
 
+/* The pieces are put together here, so that workers need to know nothing of pages. */
 void admin_reply_clients(struct admin_request *req, struct buf *objects, uint64_t total)
 {
 	uint64_t next = req->offset + req->limit;
@@ -120,6 +126,7 @@ void admin_reply_clients(struct admin_request *req, struct buf *objects, uint64_
 	if (r == 0)
 		r = buf_append(&text, objects->data, objects->len, BUF_NO_LIMIT);
 	buf_fini(objects);
+	/* An offset near 2^64 wraps around; it is past the end, so that nothing follows. */
 	if (r == 0 && next < total && next >= req->offset)
 		r = buf_printf(&text, "],\"total\":%" PRIu64 ",\"next\":%" PRIu64 "}\n", total,
 			       next);

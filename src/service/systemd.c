@@ -14,7 +14,7 @@
 #include "io/sock.h"
 
 /* sd_notify() says 1 when it was sent, 0 when nobody listens: both are well. */
-static int notify(const char *state)
+static int notify_manager(const char *state)
 {
 	int r = sd_notify(false, state);
 
@@ -25,13 +25,14 @@ static WB_PRINTF(2, 0) int notify_status(const char *before, const char *format,
 {
 	char text[SYSTEMD_STATUS_MAX], state[SYSTEMD_STATUS_MAX + 32];
 
+	/* Cut where it is too long: half a status is better than a notification that fails. */
 	vsnprintf(text, sizeof(text), format, args);
 	/* A line break would begin another assignment. */
 	for (char *p = text; *p; p++)
 		if (*p == '\n')
 			*p = ' ';
 	snprintf(state, sizeof(state), "%sSTATUS=%s", before, text);
-	return notify(state);
+	return notify_manager(state);
 }
 
 int systemd_ready(const char *status, ...)
@@ -66,17 +67,17 @@ int systemd_reloading(void)
 		return -errno;
 	snprintf(state, sizeof(state), "RELOADING=1\nMONOTONIC_USEC=%" PRIu64,
 		 (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000);
-	return notify(state);
+	return notify_manager(state);
 }
 
 int systemd_stopping(void)
 {
-	return notify("STOPPING=1");
+	return notify_manager("STOPPING=1");
 }
 
 int systemd_watchdog(void)
 {
-	return notify("WATCHDOG=1");
+	return notify_manager("WATCHDOG=1");
 }
 
 int systemd_extend_timeout(uint64_t ns)
@@ -84,7 +85,7 @@ int systemd_extend_timeout(uint64_t ns)
 	char state[64];
 
 	snprintf(state, sizeof(state), "EXTEND_TIMEOUT_USEC=%" PRIu64, ns / 1000);
-	return notify(state);
+	return notify_manager(state);
 }
 
 uint64_t systemd_watchdog_ns(void)
@@ -104,6 +105,7 @@ bool systemd_is_there(void)
 
 static enum systemd_socket_kind socket_kind(int fd)
 {
+	/* Not listening, or datagrams: a unit file that means another service. */
 	if (sd_is_socket(fd, AF_INET, SOCK_STREAM, 1) > 0 ||
 	    sd_is_socket(fd, AF_INET6, SOCK_STREAM, 1) > 0)
 		return SYSTEMD_TCP;
@@ -133,12 +135,14 @@ static void names_free(char **names)
 	free(names);
 }
 
+/* Descriptors of socket activation stand in a row (sd_listen_fds(3)). */
 static void close_all(int n)
 {
 	for (int i = 0; i < n; i++)
 		close(SD_LISTEN_FDS_START + i);
 }
 
+/* On failure every descriptor is closed, of those that were looked at and of those that weren't. */
 int systemd_take_sockets(struct systemd_sockets *ret)
 {
 	struct systemd_sockets taken = {0};
@@ -146,6 +150,7 @@ int systemd_take_sockets(struct systemd_sockets *ret)
 	int n = sd_listen_fds_with_names(true, &names);
 	int r = n < 0 ? n : n > SYSTEMD_MAX_SOCKETS ? -E2BIG : 0;
 
+	/* Closed whatever fails: a descriptor that nobody knows would hold its port for ever. */
 	if (n > 0 && r == 0) {
 		taken.socket = calloc((size_t)n, sizeof(*taken.socket));
 		r = taken.socket ? 0 : -ENOMEM;
@@ -179,6 +184,9 @@ int systemd_store(const char *name, const int *fds, unsigned n)
 	char state[128];
 	int r;
 
+	/*
+	 * FDPOLL=0: a connection whose client has hung up has to be told to the next process, too.
+	 */
 	snprintf(state, sizeof(state), "FDSTORE=1\nFDPOLL=0\nFDNAME=%s", name);
 	r = sd_pid_notify_with_fds(0, false, state, fds, n);
 	return r == 0 ? -ENOTCONN : MIN(r, 0);
@@ -188,6 +196,7 @@ int systemd_barrier(uint64_t ns)
 {
 	int r = sd_notify_barrier(false, ns / 1000);
 
+	/* 0 is "nobody listens", as with every notification. */
 	return r == 0 ? -ENOTCONN : MIN(r, 0);
 }
 
@@ -196,5 +205,5 @@ int systemd_unstore(const char *name)
 	char state[128];
 
 	snprintf(state, sizeof(state), "FDSTOREREMOVE=1\nFDNAME=%s", name);
-	return notify(state);
+	return notify_manager(state);
 }

@@ -1,4 +1,9 @@
 /* SPDX-License-Identifier: MIT */
+/*
+ * Why the manager stops a service is nowhere in what the service itself gets to see: SIGTERM is
+ * the same for a stop and a restart. The unit's job says it, as long as the job runs, which
+ * ExecStop= is a part of.
+ */
 #include <errno.h>
 #include <string.h>
 #include <systemd/sd-bus.h>
@@ -23,7 +28,7 @@ static uint64_t now_us(void)
 }
 
 /* A call alone would wait for a daemon that does not answer for as long as it likes. */
-static int wait_ready(sd_bus *bus)
+static int bus_wait_ready(sd_bus *bus)
 {
 	uint64_t end = now_us() + WAIT_US;
 
@@ -35,6 +40,7 @@ static int wait_ready(sd_bus *bus)
 			return MIN(r, 0);
 		if (now >= end)
 			return -ETIMEDOUT;
+		/* Authentication and Hello go on in here, step by step. */
 		r = sd_bus_process(bus, NULL);
 		if (r == 0)
 			r = sd_bus_wait(bus, end - now);
@@ -44,7 +50,7 @@ static int wait_ready(sd_bus *bus)
 }
 
 /* Where root finds the manager without a message bus, as systemctl does. */
-static int open_private(sd_bus **ret)
+static int bus_open_private(sd_bus **ret)
 {
 	WB_CLEANUP(bus_closep) sd_bus *bus = NULL;
 	int r = sd_bus_new(&bus);
@@ -58,26 +64,27 @@ static int open_private(sd_bus **ret)
 	return r;
 }
 
-static int prepare(sd_bus *bus)
+static int bus_prepare(sd_bus *bus)
 {
 	int r = sd_bus_set_method_call_timeout(bus, WAIT_US);
 
-	return r < 0 ? r : wait_ready(bus);
+	return r < 0 ? r : bus_wait_ready(bus);
 }
 
 /* A user's own manager sets MANAGERPID (systemd.exec(5)). */
-static int open_bus(sd_bus **ret)
+static int bus_open(sd_bus **ret)
 {
 	bool is_user = getenv("MANAGERPID") != NULL;
 	int r = is_user ? sd_bus_open_user(ret) : sd_bus_open_system(ret);
 
 	if (r >= 0)
-		r = prepare(*ret);
+		r = bus_prepare(*ret);
 	if (r >= 0 || is_user || geteuid() != 0)
 		return r;
+	/* Early in the boot, and in containers, there is no message bus; root needs none. */
 	bus_closep(ret);
-	r = open_private(ret);
-	return r < 0 ? r : prepare(*ret);
+	r = bus_open_private(ret);
+	return r < 0 ? r : bus_prepare(*ret);
 }
 
 /* Property Job: (id, path); id 0 is none. */
@@ -103,7 +110,7 @@ int systemd_ask_job(const char *unit_name, enum systemd_job *ret, unsigned *ret_
 	WB_CLEANUP(bus_closep) sd_bus *bus = NULL;
 	WB_CLEANUP(ptr_freep) char *unit = NULL, *job = NULL, *type = NULL;
 	uint32_t store = 0;
-	int r = open_bus(&bus);
+	int r = bus_open(&bus);
 
 	if (r >= 0)
 		r = sd_bus_path_encode("/org/freedesktop/systemd1/unit", unit_name, &unit);
@@ -112,11 +119,13 @@ int systemd_ask_job(const char *unit_name, enum systemd_job *ret, unsigned *ret_
 						"FileDescriptorStoreMax", NULL, 'u', &store);
 	if (r >= 0)
 		r = find_job(bus, unit, &job);
+	/* A job that is done meanwhile is an error here, and so no restart: the safe side. */
 	if (r >= 0 && job)
 		r = sd_bus_get_property_string(bus, MANAGER, job, MANAGER ".Job", "JobType", NULL,
 					       &type);
 	if (r < 0)
 		return r;
+	/* Whatever else ends the service counts as a stop: connections are closed politely then. */
 	*ret_store = store;
 	*ret = !type                          ? SYSTEMD_JOB_NONE
 	       : strcmp(type, "restart") == 0 ? SYSTEMD_JOB_RESTART

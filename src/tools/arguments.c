@@ -13,6 +13,7 @@ const char *arguments_parse(const struct option_table *table, char *const argv[]
 		const char *arg = argv[i];
 		enum option_outcome r = OPTION_IS_OPERAND;
 
+		/* Behind it a text to publish may begin with a dash. */
 		if (!only_operands && strcmp(arg, "--") == 0) {
 			only_operands = true;
 			i++;

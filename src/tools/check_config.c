@@ -53,6 +53,7 @@ static bool has_only_defaults(const struct config *c)
 static void check_config_praise(const struct check_config_options *o, const struct config *c,
 				FILE *out)
 {
+	/* Named, so that nobody takes a check of the defaults for one of his file. */
 	if (o->source.file || access(CONFIG_DEFAULT_FILE, F_OK) == 0)
 		fprintf(out, "%s: the configuration is valid\n",
 			o->source.file ? o->source.file : CONFIG_DEFAULT_FILE);
@@ -72,6 +73,7 @@ static int check_config_load(const struct check_config_options *o, FILE *out, FI
 		fprintf(err, "wsbind: %s\n", strerror(-r));
 		return 1;
 	}
+	/* Warnings as well: a valid configuration may have some. */
 	config_errors_print(&errors, "", err);
 	if (r == CONFIG_E_INVALID)
 		return EX_CONFIG;
@@ -81,6 +83,7 @@ static int check_config_load(const struct check_config_options *o, FILE *out, FI
 	return fflush(out) != 0;
 }
 
+/* Errors of usage come with the whole help: who checks a file in a script sees what it takes. */
 int check_config_run(char **argv, FILE *out, FILE *err)
 {
 	struct check_config_options o = {0};
@@ -93,6 +96,7 @@ int check_config_run(char **argv, FILE *out, FILE *err)
 			wrong, usage);
 		return OPTIONS_EXIT_USAGE;
 	}
+	/* The template needs no valid configuration: it is there to write one. */
 	if (wants_help)
 		return fputs(usage, out) < 0;
 	if (o.template)

@@ -30,6 +30,7 @@ static const struct control_command commands[] = {
 #include "tools/control_table.h"
 };
 
+/* NULL: none of the rows has that name. */
 static const struct control_command *control_find(const char *name)
 {
 	for (size_t i = 0; i < ARRAY_LEN(commands); i++)
@@ -46,8 +47,10 @@ int control_run(char **argv, const struct control_streams *streams)
 	int r;
 
 	WB_ASSERT(c.command);
+	/* main.c has the names of the same rows: no other comes here. */
 	c.timeout_ms = streams->timeout_ms ? streams->timeout_ms : c.command->timeout_ms;
 	wrong = arguments_parse(&c.command->options, argv, &c, &c.source, &c.operand, &wants_help);
+	/* What happens most: several words, each of which is an argument of its own. */
 	if (wrong && c.command->run == control_run_publish && c.operand && wrong[0] != '-')
 		return control_fail_usage(&c, "one TEXT only: put it in quotes: ", wrong);
 	if (wrong)
@@ -58,6 +61,10 @@ int control_run(char **argv, const struct control_streams *streams)
 	}
 	if (c.command->options.operand && !c.operand)
 		return control_fail_usage(&c, "an argument is missing", "");
+	/*
+	 * The command line is right: from here on what goes wrong is the configuration's or the
+	 * daemon's.
+	 */
 	r = control_find_socket(&c);
 	if (r == 0)
 		r = c.command->run(&c);

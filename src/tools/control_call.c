@@ -59,6 +59,9 @@ static int control_fail_permission(const struct control_call *c)
 		return control_fail(
 			c, "%s: permission denied already for its directory; run this as root",
 			c->socket_path);
+	/*
+	 * Numbers will do where a name is not known: in a container, or after a user was removed.
+	 */
 	user = getpwuid(st.st_uid);
 	group = getgrgid(st.st_gid);
 	if (!group)
@@ -75,6 +78,10 @@ static int control_fail_permission(const struct control_call *c)
 
 static int control_fail_talk(const struct control_call *c, int r)
 {
+	/*
+	 * What to do about it stands beside what is wrong: who reads this has a daemon to look
+	 * after.
+	 */
 	switch (r) {
 	case -ENOENT:
 	case -ENOTDIR:
@@ -124,8 +131,10 @@ int control_ask(const struct control_call *c, const struct admin_route *route, c
 
 int control_finish(const struct control_call *c)
 {
-	/* A full disk or a reader that went away shows only here: exit status 0 must mean
-	 * "printed". */
+	/*
+	 * A full disk or a reader that went away shows only here: exit status 0 must mean
+	 * "printed".
+	 */
 	if (fflush(c->io->out) != 0 || ferror(c->io->out))
 		return control_fail(c, "cannot write: %s", strerror(errno));
 	return EXIT_SUCCESS;
@@ -139,6 +148,7 @@ static int control_check_command_line(struct control_call *c)
 	struct config_source alone = c->source;
 	int r;
 
+	/* Without any file, so that all that is found is wrong in the arguments themselves. */
 	alone.file = "/dev/null";
 	r = config_load(&alone, &config, &errors);
 	if (r < 0)
@@ -156,6 +166,10 @@ int control_find_socket(struct control_call *c)
 	if (r != 0)
 		return r;
 	r = config_find_control_socket(&c->source, RUNTIME_DIR, &c->socket_path, &errors);
+	/*
+	 * A daemon may run on with the settings it had: what is wrong in the files now doesn't
+	 * stop us.
+	 */
 	config_errors_print(&errors, "", c->io->err);
 	if (r < 0)
 		return control_fail(c, "%s", strerror(-r));

@@ -23,7 +23,8 @@ int control_run_status(struct control_call *c)
 
 	if (r == 0)
 		r = control_ask(c, &admin_routes[ADMIN_ROUTE_readyz], "", NULL, 0, &ready);
-	/* A daemon that is not ready still counts: it says so with 503, and is shown all the same.
+	/*
+	 * A daemon that is not ready still counts: it says so with 503, and is shown all the same.
 	 */
 	if (r == 0 && metrics.status != 200)
 		r = control_fail_answer(c, &metrics);
@@ -93,6 +94,7 @@ int control_run_clients(struct control_call *c)
 	uint64_t next = 0, total = 0;
 	int r;
 
+	/* Page by page, so that neither side has to hold a million clients in memory. */
 	do {
 		r = print_page(c, &next, &total);
 	} while (r == 0 && next > 0);
@@ -140,11 +142,13 @@ static int read_text_of_input(struct control_call *c, struct buf *text)
 	}
 	if (ferror(c->io->in))
 		return control_fail(c, "standard input: %s", strerror(errno));
+	/* The line break that echo and editors put at the end is not part of the message. */
 	if (text->len > 0 && text->data[text->len - 1] == '\n')
 		text->len--;
 	return 0;
 }
 
+/* The answer is {"members":N}; other members that a newer daemon may add come behind it. */
 static int print_members(struct control_call *c, const struct control_answer *a)
 {
 	struct json j = json_open(control_answer_text(a), a->body.len);
@@ -155,6 +159,7 @@ static int print_members(struct control_call *c, const struct control_answer *a)
 		return control_fail_nonsense(c);
 	n = json_number(&j);
 	fprintf(c->io->out, "reached %" PRIu64 " member%s\n", n, n == 1 ? "" : "s");
+	/* The most likely reason why nobody was there: the name was taken from a URL. */
 	if (n == 0 && c->channel && c->channel[0] == '/')
 		(void)control_fail(c, "a channel's name begins without a slash: -c %s",
 				   c->channel + 1);
@@ -187,6 +192,7 @@ int control_run_publish(struct control_call *c)
 	struct buf text = {0};
 	int r;
 
+	/* Behind "--" a text may be "-" alone, too: it is standard input all the same. */
 	if (strcmp(c->operand, "-") != 0)
 		return publish_text(c, c->operand, strlen(c->operand));
 	r = read_text_of_input(c, &text);

@@ -1,4 +1,8 @@
 /* SPDX-License-Identifier: MIT */
+/*
+ * By hand, since the answer of one known server needs little, and a library for HTTP clients
+ * would bring TLS, proxies and redirects to a program that root runs.
+ */
 #include "tools/control_http.h"
 
 #include <errno.h>
@@ -26,6 +30,7 @@ static int wait_for(int fd, short events, int timeout_ms)
 	struct pollfd p = {.fd = fd, .events = events};
 	int r;
 
+	/* A signal begins the time anew: that only makes the wait longer. */
 	do {
 		r = poll(&p, 1, timeout_ms);
 	} while (r < 0 && errno == EINTR);
@@ -76,15 +81,20 @@ static int send_all(int fd, const void *p, size_t n, int timeout_ms)
 	return 0;
 }
 
+/* Head and body go out one after the other: the body may be long and is not copied. */
 static int send_request(int fd, const struct control_request *q)
 {
 	struct buf head = {0};
 	int r;
 
+	/* "close" makes the end of the connection the end of an answer that has no length. */
 	r = buf_printf(&head, "%s %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n",
 		       q->method, q->target);
 	if (r == 0 && q->type)
 		r = buf_printf(&head, "Content-Type: %s\r\n", q->type);
+	/*
+	 * A POST without a body says so, since RFC 9110 section 8.6 has a server expect a length.
+	 */
 	if (r == 0 && strcmp(q->method, "GET") != 0)
 		r = buf_printf(&head, "Content-Length: %zu\r\n", q->body_n);
 	if (r == 0)
@@ -103,6 +113,7 @@ static bool head_take_line(struct head *h, const char *line, size_t n)
 	char number[24] = "";
 	uint64_t value;
 
+	/* Our daemon sends no chunks: what does is another server. */
 	if (n >= strlen(coding) && strncasecmp(line, coding, strlen(coding)) == 0)
 		return false;
 	if (n < strlen(length) || strncasecmp(line, length, strlen(length)) != 0)
@@ -113,6 +124,7 @@ static bool head_take_line(struct head *h, const char *line, size_t n)
 		line++;
 		n--;
 	}
+	/* Digits alone, few enough for a number: "+5" or a list of two is refused by the parser. */
 	if (n >= sizeof(number))
 		return false;
 	memcpy(number, line, n);
@@ -135,6 +147,7 @@ static bool head_parse(struct head *h, const char *text)
 			return false;
 		h->status = h->status * 10 + (text[i] - '0');
 	}
+	/* Up to the empty line, whose own line break is the last that is found. */
 	while ((line = strstr(line, "\r\n")) && line + 4 < text + h->n) {
 		line += 2;
 		if (!head_take_line(h, line, (size_t)(strstr(line, "\r\n") - line)))
@@ -154,6 +167,10 @@ static int head_find(struct head *h, const struct buf *in, bool *ret_is_broken)
 	if (!end)
 		return 0;
 	h->n = (size_t)(end - in->data) + 4;
+	/*
+	 * A copy with a NUL behind it, for functions that look for one; a NUL inside shows as
+	 * well.
+	 */
 	copy = strndup(text, h->n);
 	if (!copy)
 		return -ENOMEM;
@@ -178,6 +195,10 @@ static ssize_t receive_some(int fd, struct buf *in, int timeout_ms)
 			in->len += (size_t)n;
 			return n;
 		}
+		/*
+		 * A server that closed with our body unread resets; its answer was read before
+		 * that.
+		 */
 		if (errno == ECONNRESET)
 			return 0;
 		if (errno != EAGAIN && errno != EINTR)
@@ -203,6 +224,9 @@ static int receive_answer(int fd, int timeout_ms, struct head *h, struct buf *in
 			if (r < 0)
 				return r;
 		}
+		/*
+		 * The end is one only where it was to come: behind the head, and without a length.
+		 */
 		if (is_broken || (n == 0 && !h->n))
 			return CONTROL_HTTP_E_BROKEN;
 		if (h->n && h->has_length && in->len >= h->n + h->length)
@@ -225,6 +249,7 @@ int control_http_ask(const struct control_request *request, struct control_answe
 	if (r == 0)
 		r = receive_answer(fd, request->timeout_ms, &h, &in);
 	if (r == 0) {
+		/* More than was announced may have come: it is none of the answer. */
 		buf_consume(&in, h.n);
 		if (h.has_length)
 			in.len = h.length;
@@ -243,6 +268,7 @@ int control_http_encode(struct buf *out, const char *text)
 {
 	for (const char *p = text; *p; p++) {
 		unsigned char c = (unsigned char)*p;
+		/* Not even a slash is left: the query takes it, but some would not. */
 		bool is_plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
 				(c >= '0' && c <= '9') || strchr("-._~", c);
 		int r = buf_printf(out, is_plain ? "%c" : "%%%02X", c);

@@ -6,54 +6,14 @@
 
 #include "base/text.h"
 #include "tools/json.h"
+#include "tools/metric_text.h"
 
 #define TEXT_MAX 256
 #define LIST_MAX 512
 #define LINE_MAX_SHOWN 8192 /* of a line of text from the daemon */
 
-/* One row of the table of clients, escaped already. */
-struct row {
-	char id[64], session[TEXT_MAX], user[TEXT_MAX], address[80];
-	char connected[32], heartbeat[32], capabilities[LIST_MAX], channels[LIST_MAX];
-	uint64_t queued_bytes;
-};
-
-double metric_sum(const char *text, const char *name)
-{
-	size_t n = strlen(name);
-	double sum = 0;
-
-	for (const char *line = text; line; line = strchr(line, '\n')) {
-		const char *value;
-
-		line += *line == '\n';
-		if (strncmp(line, name, n) != 0 || (line[n] != ' ' && line[n] != '{'))
-			continue;
-		/* A label's value may hold a space, but nothing follows the number. */
-		value = line + strcspn(line, "\n");
-		while (value > line && value[-1] != ' ')
-			value--;
-		sum += strtod(value, NULL);
-	}
-	return sum;
-}
-
-/* The value of a label in the first series of @name; "" when there is none. */
-static void label_of(const char *text, const char *name, const char *label, char *out, size_t cap)
-{
-	char at[100];
-	const char *p;
-
-	out[0] = '\0';
-	snprintf(at, sizeof(at), "\n%s{%s=\"", name, label);
-	p = strstr(text, at);
-	if (!p)
-		return;
-	p += strlen(at);
-	text_escape(out, cap, p, strcspn(p, "\"\n"));
-}
-
-static const char *size_text(char out[32], double bytes)
+/* Of three digits or four, as people read sizes; an exact one is in the JSON. */
+static const char *format_size(char out[32], double bytes)
 {
 	static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
 	size_t i = 0;
@@ -67,7 +27,7 @@ static const char *size_text(char out[32], double bytes)
 }
 
 /* The two largest units: "3d 4h", "5m 12s", "9s". */
-static const char *age_text(char out[32], uint64_t seconds)
+static const char *format_age(char out[32], uint64_t seconds)
 {
 	uint64_t days = seconds / 86400, hours = seconds / 3600 % 24;
 	uint64_t minutes = seconds / 60 % 60;
@@ -87,6 +47,7 @@ static uint64_t seconds_since(double then_seconds, uint64_t now_wall_ms)
 {
 	double age = (double)now_wall_ms / 1000 - then_seconds;
 
+	/* After the clock was set back an age would be below zero. */
 	return age > 0 ? (uint64_t)age : 0;
 }
 
@@ -98,11 +59,14 @@ static void print_workers(FILE *out, const char *text, double seconds)
 	for (int i = 0; i < 1000; i++) {
 		double busy;
 
-		snprintf(series, sizeof(series), "\nwebsocket_worker_connections{worker=\"%d\"}",
-			 i);
-		if (!strstr(text, series))
+		snprintf(series, sizeof(series), "websocket_worker_connections{worker=\"%d\"}", i);
+		/*
+		 * How many there are stands nowhere else: the first that is missing ends the
+		 * table.
+		 */
+		if (!metric_is_there(text, series))
 			return;
-		fprintf(out, "%8d %12.0f", i, metric_sum(text, series + 1));
+		fprintf(out, "%8d %12.0f", i, metric_sum(text, series));
 		snprintf(series, sizeof(series),
 			 "websocket_worker_loop_busy_seconds_total{worker=\"%d\"}", i);
 		busy = metric_sum(text, series);
@@ -128,8 +92,9 @@ static void print_traffic(FILE *out, const char *text)
 		metric_sum(text, "websocket_messages_sent_total"),
 		metric_sum(text, "websocket_message_errors_total"));
 	fprintf(out, "bytes        %s received, %s sent\n",
-		size_text(a, metric_sum(text, "websocket_received_bytes_total")),
-		size_text(b, metric_sum(text, "websocket_sent_bytes_total")));
+		format_size(a, metric_sum(text, "websocket_received_bytes_total")),
+		format_size(b, metric_sum(text, "websocket_sent_bytes_total")));
+	/* An average of nothing is no zero. */
 	if (count > 0)
 		fprintf(out, "latency      %.3f ms on average\n",
 			1000 * metric_sum(text, "websocket_message_latency_seconds_sum") / count);
@@ -138,8 +103,8 @@ static void print_traffic(FILE *out, const char *text)
 		metric_sum(text, "websocket_messages_skipped_total"));
 	fprintf(out, "waiting      %.0f messages, %s; %s held\n",
 		metric_sum(text, "websocket_queue_messages"),
-		size_text(a, metric_sum(text, "websocket_queue_bytes")),
-		size_text(b, metric_sum(text, "websocket_log_memory_bytes")));
+		format_size(a, metric_sum(text, "websocket_queue_bytes")),
+		format_size(b, metric_sum(text, "websocket_log_memory_bytes")));
 }
 
 void control_print_status(FILE *out, const char *metrics, const char *not_ready,
@@ -149,8 +114,9 @@ void control_print_status(FILE *out, const char *metrics, const char *not_ready,
 	uint64_t seconds = seconds_since(start, now_wall_ms);
 	char version[80], text[32];
 
-	label_of(metrics, "wsbind_build_info", "version", version, sizeof(version));
-	fprintf(out, "wsbind %s, running for %s\n\n", version, age_text(text, seconds));
+	/* The daemon's version, which may be another one than this program's after an upgrade. */
+	metric_label(metrics, "wsbind_build_info", "version", version, sizeof(version));
+	fprintf(out, "wsbind %s, running for %s\n\n", version, format_age(text, seconds));
 	if (not_ready) {
 		fprintf(out, "ready        no: ");
 		control_print_text(out, not_ready);
@@ -159,7 +125,7 @@ void control_print_status(FILE *out, const char *metrics, const char *not_ready,
 	}
 	print_traffic(out, metrics);
 	fprintf(out, "memory       %s resident\n",
-		size_text(text, metric_sum(metrics, "process_resident_memory_bytes")));
+		format_size(text, metric_sum(metrics, "process_resident_memory_bytes")));
 	fprintf(out, "open files   %.0f of %.0f\n", metric_sum(metrics, "process_open_fds"),
 		metric_sum(metrics, "process_max_fds"));
 	print_workers(out, metrics, (double)seconds);
@@ -172,6 +138,7 @@ bool control_page_read(const char *text, size_t n, struct control_page *ret)
 	bool has_total = false;
 	char key[32];
 
+	/* The objects are not copied: who prints them walks over the same text again. */
 	if (!json_enter(&j, '{'))
 		return false;
 	while (json_next(&j, key, sizeof(key))) {
@@ -197,16 +164,48 @@ bool control_page_read(const char *text, size_t n, struct control_page *ret)
 	return true;
 }
 
-static void take_text(struct json *j, char *out, size_t cap)
+/* ------------------------------------------------------------------- the clients */
+
+enum column_kind {
+	COLUMN_TEXT,
+	COLUMN_LIST, /* of strings */
+	COLUMN_AGE,  /* Unix seconds */
+	COLUMN_SIZE, /* bytes */
+};
+
+/* The table of clients: a member of their JSON objects, and where and how it is shown. */
+static const struct column {
+	const char *key, *title;
+	int width; /* below 0: at the left */
+	enum column_kind kind;
+	const char *empty; /* what stands there instead of nothing */
+} columns[] = {
+	{"id", "ID", -36, COLUMN_TEXT, ""},
+	{"session_id", "SESSION", -36, COLUMN_TEXT, "-"},
+	{"address", "ADDRESS", -21, COLUMN_TEXT, ""},
+	{"user_id", "USER", -24, COLUMN_TEXT, ""},
+	{"connected_at", "CONNECTED", 9, COLUMN_AGE, ""},
+	{"last_heartbeat", "LAST SIGN", 9, COLUMN_AGE, ""},
+	{"queued_bytes", "QUEUED", 10, COLUMN_SIZE, "0 B"},
+	{"capabilities", "CAN", -12, COLUMN_LIST, "-"},
+	{"channels", "CHANNELS", 0, COLUMN_LIST, ""},
+};
+
+/* A client's line, escaped already. */
+struct row {
+	char cell[ARRAY_LEN(columns)][LIST_MAX];
+};
+
+static void cell_take_text(struct json *j, char out[LIST_MAX])
 {
 	char raw[TEXT_MAX];
 
 	json_text(j, raw, sizeof(raw));
-	text_escape(out, cap, raw, strlen(raw));
+	text_escape(out, TEXT_MAX, raw, strlen(raw));
 }
 
-/* A list of strings, with commas; an empty one is the lobby among channels: "", as in -c "". */
-static void take_list(struct json *j, char *out, size_t cap)
+/* With commas; an empty string is the lobby among channels: "", as in -c "". */
+static void cell_take_list(struct json *j, char out[LIST_MAX])
 {
 	size_t n = 0;
 
@@ -216,64 +215,80 @@ static void take_list(struct json *j, char *out, size_t cap)
 		return;
 	}
 	while (json_next(j, NULL, 0)) {
-		char item[TEXT_MAX];
+		char item[LIST_MAX];
 
-		take_text(j, item, sizeof(item));
-		if (n >= cap - 1)
+		/* Taken also when the cell is full, since the walk has to go on behind it. */
+		cell_take_text(j, item);
+		if (n >= LIST_MAX - 1)
 			continue;
-		n += (size_t)snprintf(out + n, cap - n, "%s%s", n ? "," : "",
+		n += (size_t)snprintf(out + n, LIST_MAX - n, "%s%s", n ? "," : "",
 				      item[0] ? item : "\"\"");
-		n = MIN(n, cap - 1);
+		n = MIN(n, (size_t)LIST_MAX - 1);
 	}
 }
 
-/* Unix seconds become an age; anything else stays as it is. */
-static void take_age(struct json *j, uint64_t now_wall_ms, char out[32])
+/* What is no number stays as it is: it is the daemon's, and may say more than an age. */
+static void cell_take_age(struct json *j, uint64_t now_wall_ms, char out[LIST_MAX])
 {
-	char raw[32];
 	uint64_t then;
 
-	take_text(j, raw, sizeof(raw));
-	if (text_parse_count(raw, &then) == 0)
-		age_text(out, seconds_since((double)then, now_wall_ms));
-	else
-		snprintf(out, 32, "%s", raw);
+	cell_take_text(j, out);
+	if (text_parse_count(out, &then) == 0)
+		format_age(out, seconds_since((double)then, now_wall_ms));
 }
 
-static void row_take(struct json *j, const char *key, uint64_t now_wall_ms, struct row *row)
+static void cell_take(struct json *j, enum column_kind kind, uint64_t now_wall_ms,
+		      char out[LIST_MAX])
 {
-	if (strcmp(key, "id") == 0)
-		take_text(j, row->id, sizeof(row->id));
-	else if (strcmp(key, "session_id") == 0)
-		take_text(j, row->session, sizeof(row->session));
-	else if (strcmp(key, "user_id") == 0)
-		take_text(j, row->user, sizeof(row->user));
-	else if (strcmp(key, "address") == 0)
-		take_text(j, row->address, sizeof(row->address));
-	else if (strcmp(key, "connected_at") == 0)
-		take_age(j, now_wall_ms, row->connected);
-	else if (strcmp(key, "last_heartbeat") == 0)
-		take_age(j, now_wall_ms, row->heartbeat);
-	else if (strcmp(key, "capabilities") == 0)
-		take_list(j, row->capabilities, sizeof(row->capabilities));
-	else if (strcmp(key, "channels") == 0)
-		take_list(j, row->channels, sizeof(row->channels));
-	else if (strcmp(key, "queued_bytes") == 0)
-		row->queued_bytes = json_number(j);
-	else
-		json_skip(j);
+	switch (kind) {
+	case COLUMN_TEXT:
+		cell_take_text(j, out);
+		break;
+	case COLUMN_LIST:
+		cell_take_list(j, out);
+		break;
+	case COLUMN_AGE:
+		cell_take_age(j, now_wall_ms, out);
+		break;
+	case COLUMN_SIZE:
+		format_size(out, (double)json_number(j));
+		break;
+	}
+}
+
+/* A member that no column shows, perhaps of a newer daemon, is passed over. */
+static void row_take(struct row *row, struct json *j, const char *key, uint64_t now_wall_ms)
+{
+	for (size_t i = 0; i < ARRAY_LEN(columns); i++) {
+		if (strcmp(columns[i].key, key) == 0) {
+			cell_take(j, columns[i].kind, now_wall_ms, row->cell[i]);
+			return;
+		}
+	}
+	json_skip(j);
+}
+
+static void row_print(const struct row *row, FILE *out)
+{
+	for (size_t i = 0; i < ARRAY_LEN(columns); i++) {
+		const char *cell = row->cell[i][0] ? row->cell[i] : columns[i].empty;
+
+		fprintf(out, "%s%*s", i > 0 ? " " : "", columns[i].width, cell);
+	}
+	fputc('\n', out);
 }
 
 void control_print_clients_head(FILE *out)
 {
-	fprintf(out, "%-36s %-36s %-21s %-24s %9s %9s %10s %-12s %s\n", "ID", "SESSION", "ADDRESS",
-		"USER", "CONNECTED", "LAST SIGN", "QUEUED", "CAN", "CHANNELS");
+	for (size_t i = 0; i < ARRAY_LEN(columns); i++)
+		fprintf(out, "%s%*s", i > 0 ? " " : "", columns[i].width, columns[i].title);
+	fputc('\n', out);
 }
 
 void control_print_clients(FILE *out, const struct control_page *page, uint64_t now_wall_ms)
 {
 	struct json j = json_open(page->objects, page->objects_n + 1); /* with the bracket */
-	char size[32], key[32];
+	char key[32];
 
 	while (json_next(&j, NULL, 0)) {
 		struct row row = {0};
@@ -282,12 +297,10 @@ void control_print_clients(FILE *out, const struct control_page *page, uint64_t 
 			json_skip(&j);
 			continue;
 		}
+		/* Printed when it is whole: the daemon's order of members is none of ours. */
 		while (json_next(&j, key, sizeof(key)))
-			row_take(&j, key, now_wall_ms, &row);
-		fprintf(out, "%-36s %-36s %-21s %-24s %9s %9s %10s %-12s %s\n", row.id,
-			row.session[0] ? row.session : "-", row.address, row.user, row.connected,
-			row.heartbeat, size_text(size, (double)row.queued_bytes),
-			row.capabilities[0] ? row.capabilities : "-", row.channels);
+			row_take(&row, &j, key, now_wall_ms);
+		row_print(&row, out);
 	}
 }
 
@@ -295,6 +308,9 @@ void control_print_text(FILE *out, const char *text)
 {
 	char shown[LINE_MAX_SHOWN];
 
+	/*
+	 * Line by line: the daemon's words keep their lines, what clients made up in them doesn't.
+	 */
 	while (*text) {
 		size_t n = strcspn(text, "\n");
 

@@ -21,15 +21,6 @@ struct WB_VALUE control_page {
 	bool has_next;
 };
 
-/**
- * metric_sum() - add up all series of a metric
- * @text:   Prometheus text, NUL-terminated
- * @name:   name without labels, or one series with its labels as written
- *
- * Return:  the sum; 0 when there is none.
- */
-double metric_sum(const char *text, const char *name);
-
 /* The overview. @not_ready: why the daemon is not ready, NULL when it is. */
 void control_print_status(FILE *out, const char *metrics, const char *not_ready,
 			  uint64_t now_wall_ms);

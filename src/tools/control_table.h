@@ -7,7 +7,7 @@
  *
  * The rows make the parser's table, the usage lines, the program's --help and the names that
  * main.c knows; completion and the check of wsbind(8) read --help. What a command prints is in
- * run_NAME() of control_commands.c, the route that it asks in service/admin_table.h.
+ * control_commands.c, the route that it asks in service/admin_table.h.
  *
  * operand: what stands behind the options, or NULL. options: rows of control.c.
  *

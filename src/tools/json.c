@@ -17,6 +17,7 @@ struct json json_open(const char *text, size_t n)
 	return (struct json){.p = text, .end = text + n};
 }
 
+/* At its end the cursor finds nothing more, so that every loop over it ends, too. */
 static void json_break(struct json *j)
 {
 	j->is_broken = true;
@@ -46,6 +47,7 @@ bool json_enter(struct json *j, char bracket)
 
 static void sink_put(struct sink *s, const char *p, size_t n)
 {
+	/* Once full it stays so: a shorter character behind a cut would make another word. */
 	if (s->cap == 0 || s->is_full || s->n + n >= s->cap) {
 		s->is_full = true;
 		return;
@@ -54,6 +56,7 @@ static void sink_put(struct sink *s, const char *p, size_t n)
 	s->n += n;
 }
 
+/* As UTF-8. */
 static void sink_put_rune(struct sink *s, uint32_t c)
 {
 	char u[4];
@@ -102,6 +105,10 @@ static void json_unicode(struct json *j, struct sink *s)
 		uint32_t low;
 
 		j->p += 2;
+		/*
+		 * Another escape than a low half is a character of its own: the cursor goes back
+		 * to it.
+		 */
 		low = json_hex4(j);
 		if (low >= 0xdc00 && low < 0xe000) {
 			sink_put_rune(s, 0x10000 + ((c - 0xd800) << 10) + (low - 0xdc00));
@@ -135,6 +142,7 @@ static void json_escape(struct json *j, struct sink *s)
 /* Behind the opening quote; goes behind the closing one. */
 static void json_string(struct json *j, struct sink *s)
 {
+	/* Characters whole, so that a cut never falls inside of one. */
 	while (j->p < j->end && *j->p != '"') {
 		const char *from = j->p;
 
@@ -159,6 +167,7 @@ void json_text(struct json *j, char *out, size_t cap)
 	struct sink s = {.out = out, .cap = cap};
 	const char *from;
 
+	/* true, null and numbers as they are written; what has brackets is passed over. */
 	if (json_take(j, '"')) {
 		json_string(j, &s);
 	} else {
@@ -168,6 +177,7 @@ void json_text(struct json *j, char *out, size_t cap)
 		if (!j->is_broken && *from != '{' && *from != '[')
 			sink_put(&s, from, (size_t)(j->p - from));
 	}
+	/* Half a value is none: it would look like a whole one. */
 	if (j->is_broken)
 		s.n = 0;
 	if (cap > 0)
@@ -188,6 +198,7 @@ bool json_next(struct json *j, char *key, size_t cap)
 {
 	char c = json_peek(j);
 
+	/* Where commas stand is not checked: the daemon's are right, and others do no harm. */
 	if (c == ',') {
 		j->p++;
 		c = json_peek(j);
@@ -218,6 +229,7 @@ void json_skip(struct json *j)
 	struct sink nowhere = {0};
 	int depth = 0;
 
+	/* A step for each token; at the depth where it began the value is over. */
 	do {
 		char c = json_peek(j);
 

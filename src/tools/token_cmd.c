@@ -47,6 +47,7 @@ static int token_fail(const char *what, const char *detail)
 	return EXIT_FAILURE;
 }
 
+/* The token alone goes to standard output, so that it can be used in $(…). */
 static int token_print(const struct token_options *o, const char *files)
 {
 	struct token_claims claims = {
@@ -60,12 +61,14 @@ static int token_print(const struct token_options *o, const char *files)
 		token_fail("--exp: not a duration: ", o->exp);
 		return OPTIONS_EXIT_USAGE;
 	}
+	/* Without a lifetime the claim is left out, which verifiers take for "for ever". */
 	if (lifetime_ns)
 		claims.expires_s = clock_wall_ms() / 1000 + lifetime_ns / NS_PER_S;
 	if (!files[0])
 		return token_fail("no key: set jwt_key_file, or use --key", "");
 	if (token_keys_new(files, file_read, &keys, why) < 0)
 		return token_fail(why, "");
+	/* The first key of the list alone signs; the others are there to verify. */
 	token = token_make(keys, &claims);
 	token_keys_free(keys);
 	if (!token)
@@ -97,6 +100,7 @@ int token_main(int argc, char **argv)
 	r = options_load(&token_option_table, &source, stderr, &config);
 	if (r != 0)
 		return r;
+	/* --key stands for the setting, which may name a public key that can't sign. */
 	r = token_print(&o, o.key ? o.key : config->jwt_key_file);
 	config_unref(config);
 	return r;

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
 
-/* The far end of an endpoint's connection: a server by hand, over a socket pair, that blocks with a
- * deadline. Nothing here is clever, so that what a test sends and sees is what it says. */
+/*
+ * The far end of an endpoint's connection: a server by hand, over a socket pair, that blocks with
+ * a deadline. Nothing here is clever, so that what a test sends and sees is what it says.
+ */
 
 #include <poll.h>
 #include <stdio.h>
@@ -78,7 +80,8 @@ static inline void far_drop(struct far *f, size_t n)
 	f->n -= n;
 }
 
-/* Starts the endpoint over a socket pair and answers its handshake with the text; NULL: properly.
+/*
+ * Starts the endpoint over a socket pair and answers its handshake with the text; NULL: properly.
  */
 static inline void far_answer(struct far *f, struct endpoint *e, const char *answer)
 {

@@ -662,27 +662,6 @@ TEST(control_http_encodes_all_but_the_unreserved)
 	buf_fini(&out);
 }
 
-TEST(metric_sums_are_found_by_whole_names)
-{
-	static const char text[] = "x_total 1\n"
-				   "x 2\n"
-				   "# HELP x 100\n"
-				   "x{a=\"1 2\",b=\"}\"} 4\n"
-				   "x{a=\"3\"} 8.5\n"
-				   "yx 16\n"
-				   "z 1e3\n"
-				   "last 7";
-
-	CHECK(metric_sum(text, "x_total") == 1);
-	CHECK(metric_sum(text, "x") == 14.5);
-	CHECK(metric_sum(text, "x{a=\"3\"}") == 8.5);
-	CHECK(metric_sum(text, "z") == 1000);
-	CHECK(metric_sum(text, "last") == 7);
-	CHECK(metric_sum(text, "x_tot") == 0);
-	CHECK(metric_sum(text, "none") == 0);
-	CHECK(metric_sum("", "x") == 0);
-}
-
 /* A client in a thousand channels with long names makes a long line, not an overflow. */
 TEST(control_clients_long_lists_are_cut)
 {
