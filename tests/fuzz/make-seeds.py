@@ -554,11 +554,11 @@ def saved_frame(text_of, *more, opcode=2, flags=0, seq=0):
             + text(8, saved_bytes(frame(opcode, text_of, mask=None))) + b"".join(more))
 
 
-def saved_conn(cookie, *more, state=OPEN, flags=0, channels=(), next=(), home=1):
+def saved_conn(cookie, *more, state=OPEN, flags=0, channels=(), next=(), path_member=1):
     return record(CONNECTION, fixed64(1, cookie), fixed64(2, 1000 + cookie), num(3, state),
                   num(4, flags), text(5, bytes([cookie]) * 16),
                   text(6, bytes(10) + b"\xff\xff\x7f\0\0\1"), num(7, 4711),
-                  fixed64(9, 1), num(24, home if channels else 0), packed_list(25, channels),
+                  fixed64(9, 1), num(24, path_member if channels else 0), packed_list(25, channels),
                   packed_list(26, next, "<Q"), packed_list(27, [0] * len(channels), "<Q"), *more)
 
 
@@ -587,9 +587,9 @@ def record_seeds():
           saved_conn(3, flags=was_open, channels=[1], next=[3]))
     saved("lagging-stalled", frames, room, members(), what=NONE_READS | 1)
     saved("two-channels", frames, room, record(CHANNEL, text(1, "other"), num(2, 9), num(3, 9)),
-          saved_conn(1, flags=was_open, channels=[2, 1], next=[9, 3], home=2))
+          saved_conn(1, flags=was_open, channels=[2, 1], next=[9, 3], path_member=2))
     saved("lobby", record(CHANNEL, num(2, 1), num(3, 1)), members())
-    saved("left-home", saved_conn(1, text(23, "room"), flags=was_open))
+    saved("left-path-channel", saved_conn(1, text(23, "room"), flags=was_open))
     saved("half-a-frame-in", frames, room,
           members(text(21, text(1, frame(2, b"x" * 300, length=300)[:8]) + num(3, 5)
                        + text(4, b"xxxxx") + num(8, 2))))

@@ -30,8 +30,8 @@ async def test_lobby_messages_carry_no_channel(daemon):
 
 
 async def test_channel_field_set_and_empty_means_the_lobby(daemon):
-    home = unique()
-    guest, local = await Client.connect(daemon, "/" + home), await Client.connect(daemon)
+    path = unique()
+    guest, local = await Client.connect(daemon, "/" + path), await Client.connect(daemon)
     m = await guest.ask(chat("let me in", channel=""))
     assert m.control.type == ERROR, "not a member of the lobby"
     await guest.subscribe("")
@@ -97,15 +97,15 @@ async def test_subscribing_twice_changes_nothing(daemon):
     await close_all(a, b)
 
 
-async def test_home_can_be_left(daemon):
-    home = unique()
-    a, b, c = [await Client.connect(daemon, "/" + home) for _ in range(3)]
-    await a.unsubscribe(home)
+async def test_path_channel_can_be_left(daemon):
+    path = unique()
+    a, b, c = [await Client.connect(daemon, "/" + path) for _ in range(3)]
+    await a.unsubscribe(path)
     content = await b.send_chat()
     await c.expect_chat(content)
     await a.expect_silence()
     m = await a.ask(chat("x"))
-    assert m.control.type == ERROR, "its home is still where it sends without a channel"
+    assert m.control.type == ERROR, "its path channel is still where it sends without a channel"
     await close_all(a, b, c)
 
 
@@ -192,7 +192,7 @@ async def test_a_newcomer_gets_what_comes_after_its_acknowledgement():
 # Notices
 
 
-async def test_notices_for_home_and_subscriptions():
+async def test_notices_for_path_channel_and_subscriptions():
     with Daemon() as d:
         groups = await spread(d, "/home")
         a, b = groups[0][0], groups[1][0]

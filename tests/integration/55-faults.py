@@ -39,7 +39,7 @@ def fence(c):
     The messages that came before a request was answered that asks for nothing: c is a member.
     (A Pong would not do: it may overtake messages.)
     """
-    mark, came = control(SUBSCRIBE, channels=[c.home], request_id=new_id()), []
+    mark, came = control(SUBSCRIBE, channels=[c.path_channel], request_id=new_id()), []
     try:
         c.send(mark)
         while (m := c.recv()).request_id != mark.request_id:
@@ -54,7 +54,7 @@ def fence(c):
 def enter(d, path):
     try:
         c = RawClient(d, path)
-        c.home = path[1:]
+        c.path_channel = path[1:]
         return c
     except (EOFError, OSError, AssertionError) as e:
         if "nothing came" in str(e):

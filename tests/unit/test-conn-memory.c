@@ -3,13 +3,14 @@
  * What a connection holds and when it lets go: memory of messages received in part, and ends
  * of all kinds.
  */
+#include "fault.h"
 #include "rig.h"
 
 #include <errno.h>
 
 #define ECHO "echo_path = /echo\nmax_incoming_frames_per_second = 0\n"
 
-TEST(conn_holds_nothing_at_a_frame_boundary_and_charges_what_it_holds)
+TEST(conn_holds_nothing_at_a_frame_boundary_and_accounts_what_it_holds)
 {
 	struct rig *r = rig_new(1, ECHO);
 	struct guest *g = guest_open(r, 0, "/echo");
@@ -109,6 +110,51 @@ TEST(conn_closes_who_holds_most_past_reassembly_memory)
 	}
 	CHECK_EQ(RIG_SUM(r, reassembly_bytes), 0);
 	free(p);
+	rig_free(r);
+}
+
+/* Both lie in one piece of memory, made anew by each change; all of it goes with the client. */
+TEST(conn_keeps_its_names_apart)
+{
+	struct rig *r = rig_new(1, "");
+	struct conn *c = guest_open(r, 0, "/room")->conn;
+
+	CHECK_STR(conn_session_id(c), "");
+	CHECK_EQ(conn_left_path_channel(c), NULL);
+	conn_set_session_id(c, "");
+	CHECK_EQ(c->names, NULL);
+	conn_set_session_id(c, "me");
+	CHECK_EQ(conn_left_path_channel(c), NULL);
+	conn_set_left_path_channel(c, "room");
+	CHECK_STR(conn_session_id(c), "me");
+	conn_set_session_id(c, "somebody else");
+	CHECK_STR(conn_session_id(c), "somebody else");
+	CHECK_STR(conn_left_path_channel(c), "room");
+	conn_set_left_path_channel(c, "");
+	conn_set_session_id(c, "");
+	CHECK_STR(conn_session_id(c), "");
+	CHECK_STR(conn_left_path_channel(c), "");
+	rig_free(r);
+}
+
+/* Without memory there is none, rather than the one before. */
+TEST(conn_has_no_name_without_memory)
+{
+	struct rig *r = rig_new(1, "");
+	struct conn *c = guest_open(r, 0, "/room")->conn;
+
+	for (uint64_t nth = 1; nth <= 2; nth++) {
+		conn_set_session_id(c, "me");
+		fault_fail(FAULT_ALLOC, nth, 1, ENOMEM);
+		conn_set_left_path_channel(c, "room");
+		CHECK_EQ(fault_end(FAULT_ALLOC), 1);
+		CHECK_EQ(conn_left_path_channel(c), NULL);
+	}
+	conn_set_session_id(c, "me");
+	fault_fail(FAULT_ALLOC, 1, 1, ENOMEM);
+	conn_set_session_id(c, "you");
+	CHECK_EQ(fault_end(FAULT_ALLOC), 1);
+	CHECK_STR(conn_session_id(c), "");
 	rig_free(r);
 }
 
