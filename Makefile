@@ -62,7 +62,7 @@ TOBJ  := $(TESTS:%.c=$(O)/%.o)
 MAIN  := $(O)/src/main.o
 
 .PHONY: all compile-commands deps deps-build run check check-unit check-integration check-conformance check-fuzz \
-	check-model check-systemd bench bench-guard fuzz soak coverage lint format man-lint config-template install uninstall deb clean help dist
+	check-model check-systemd bench bench-guard fuzz fuzzers soak coverage lint format man-lint config-template install uninstall deb clean help dist
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-builtin-rules
 
@@ -237,6 +237,10 @@ FUZZ_MAKE = $(MAKE) --no-print-directory O=build/fuzz SAN=address,undefined CC=c
 	CFLAGS='-O1 -g -fsanitize=fuzzer-no-link -fno-sanitize-recover=undefined'
 FUZZ_DICT = $(wildcard tests/fuzz/$(NAME).dict)
 
+fuzzers: deps-build
+	$(call install_packages,$(PACKAGES_FUZZ))
+	$(Q)$(FUZZ_MAKE) $(FUZZ:%=build/fuzz/libfuzzer-%)
+
 fuzz: deps-build
 	$(call install_packages,$(PACKAGES_FUZZ))
 	$(Q)$(FUZZ_MAKE) build/fuzz/libfuzzer-$(NAME)
@@ -394,6 +398,7 @@ help:
 	@echo 'make check-systemd    MACHINE="reload journal" for some: in booted machines'
 	@echo 'make check-model      MODEL="ring wake" for some: the lock-free parts, by spin'
 	@echo 'make fuzz             NAME=$(subst $() ,|,$(FUZZ)) T=60: libFuzzer, for T seconds'
+	@echo 'make fuzzers          only build them all, with clang'
 	@echo 'make soak             T=3600 SEED= SOAK=--hand-overs: all that clients do, and nothing is left'
 	@echo 'make coverage         which lines of src/ the tests reach: build/coverage/index.html'
 	@echo 'make bench            beside the floor and peers: an hour; ONLY="fanout echo" BENCH="--rounds 1"'

@@ -218,6 +218,7 @@ const struct frame_bytes *frame_variant_for(struct frame *f, unsigned caps,
 	}
 	/* Behind the unpacking, whose result it takes. */
 	if (window != DEFLATE_NONE && f->flags & FRAME_CAN_DEFLATE)
-		b = variant_find(f, FRAME_VARIANT_DEFLATED + window - 1, m, variant_make_deflated);
+		b = variant_find(f, (size_t)FRAME_VARIANT_DEFLATED + window - 1, m,
+				 variant_make_deflated);
 	return b;
 }

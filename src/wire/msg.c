@@ -213,7 +213,7 @@ static enum msg_result put_message(struct decoder *d, const ProtobufCFieldDescri
 
 		if (!m)
 			return MSG_TOO_BIG;
-		desc->message_init(m);
+		protobuf_c_message_init(desc, m);
 		*member = m;
 	}
 	return decode_fields(d, *member, f->body);
