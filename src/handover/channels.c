@@ -25,6 +25,7 @@ static void add_channel(struct channels_out *out, const struct channel *ch)
 	uint32_t *id = &out->id_by_slot[ch->entry->slot];
 	struct channel_out *one;
 
+	/* Its id comes from the first worker that knows it; its next number is one for all. */
 	if (!*id) {
 		*id = ++out->n;
 		out->channel[*id - 1] = (struct channel_out){
@@ -42,6 +43,7 @@ static int add_log(struct channels_out *out, const struct channel *ch, struct fr
 {
 	struct channel_out *one = &out->channel[out->id_by_slot[ch->entry->slot] - 1];
 
+	/* As wide as what all workers keep of it, most often one and the same stretch. */
 	if (one->seq == one->from)
 		return 0;
 	if (!one->frame_ids)
@@ -52,6 +54,7 @@ static int add_log(struct channels_out *out, const struct channel *ch, struct fr
 		struct frame *f = ch->slots[seq & ch->mask].frame;
 		const struct frame_out *added = f ? frames_out_add(frames, f) : NULL;
 
+		/* What this worker doesn't keep another one may; what none keeps stays 0. */
 		if (f && !added)
 			return -ENOMEM;
 		if (added)
@@ -131,8 +134,7 @@ static bool fill_log(struct hub_log *log, const Record__Channel *s, const struct
 
 		if (!f)
 			continue;
-		/* Slot and generation are of this process; the record's word is not taken for them.
-		 */
+		/* Slot and generation are of this process: no record could know them. */
 		f->flags &= LOG_FLAGS;
 		f->seq = log->from + log->n;
 		f->slot = log->entry->slot;
@@ -154,6 +156,7 @@ static int make_channel(struct hub_log *log, struct directory *d, const Record__
 		return r == DIRECTORY_E_FULL ? RESTORE_E_NO_ROOM : RESTORE_E_UNFIT;
 	if (r < 0)
 		return r;
+	/* Without its log its members would miss messages that were promised to them. */
 	if (fill_log(log, s, frames))
 		return 0;
 	directory_unpin(d, log->entry);

@@ -53,8 +53,7 @@ struct WB_OWNER(main) channels_in {
 int channels_in_add(struct channels_in *in, struct directory *d, const Record__Channel *s,
 		    const struct frames_in *frames) WB_NODISCARD;
 
-/* What joining again needs. Return: 0 | RESTORE_E_UNFIT: no such id, or no channel was made of it.
- */
+/* What joining again needs. Return: 0 | RESTORE_E_UNFIT: nothing was made of such an id. */
 int channels_in_get(const struct channels_in *in, uint32_t id, const struct hub_log **ret)
 	WB_NODISCARD;
 

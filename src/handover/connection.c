@@ -26,6 +26,17 @@
 	X(TOO_MANY, 8, is_too_many)      \
 	X(HUP, 9, has_hup)
 
+/* Members that travel as they are, by the same name. */
+#define SAVED_NUMBERS(X)  \
+	X(serial)         \
+	X(connected_ms)   \
+	X(last_sign_ns)   \
+	X(ping_ns)        \
+	X(over_ns)        \
+	X(rate_second_ms) \
+	X(rate_frames)    \
+	X(close_code)
+
 enum saved_flag {
 #define SAVED_FLAG(name, bit, member) SAVED_##name = 1u << (bit),
 	SAVED_FLAGS(SAVED_FLAG)
@@ -70,6 +81,7 @@ static uint32_t flags_of(const struct conn *c)
 	return flags;
 }
 
+/* Three lists of one length: a message for each membership would cost more than it holds. */
 static bool save_members(const struct conn *c, Record__Connection *s,
 			 const struct channels_out *channels, struct arena *a)
 {
@@ -88,6 +100,7 @@ static bool save_members(const struct conn *c, Record__Connection *s,
 			s->path_member = (uint32_t)n + 1;
 	}
 	s->n_channel = s->n_next = s->n_own = n;
+	/* It may come back to the channel that its path named, so that has to be known. */
 	if (!c->path_member.channel)
 		s->path_channel = text_of(conn_left_path_channel(c));
 	return true;
@@ -100,6 +113,7 @@ static bool save_grant(const struct conn *c, Record__Connection *s, struct arena
 	s->grant = NEW_RECORD(a, Record__Grant, record__grant__init);
 	if (!s->grant)
 		return false;
+	/* What the token or certificate allowed: nobody shows them again. */
 	s->grant->user_id = (char *)(uintptr_t)g->user_id;
 	s->grant->expires_s = g->expires_s;
 	s->grant->may_publish = g->may_publish;
@@ -129,6 +143,7 @@ static bool save_queue(const struct conn *c, Record__Output *out, struct arena *
 	out->queue = arena_alloc(a, n * sizeof(Record__Frame *));
 	if (!out->queue)
 		return false;
+	/* Nobody else waits for these messages, so they stand in the record itself. */
 	for (const struct frame *f = c->out->queue; f; f = f->next) {
 		Record__Frame *record = frame_to_record(f, 0, a);
 
@@ -148,6 +163,7 @@ static bool save_output(const struct conn *c, Record__Connection *s,
 	if (!s->output || !save_queue(c, s->output, a))
 		return false;
 	s->output->head_sent = out->head_sent;
+	/* The message itself has a record of its own: others may wait for it as well. */
 	if (out->transit) {
 		s->output->transit = frames_out_id(frames, out->transit);
 		s->output->transit_variant = frame_variant_id(out->transit, out->transit_bytes);
@@ -160,6 +176,7 @@ static bool save_transfer(const struct conn *c, Record__Connection *s, struct ar
 {
 	const struct spool_unfinished *u = transfer_unfinished(&hub_of_const(c)->transfers, c);
 
+	/* The file stays on the disk; what travels is how to go on with it. */
 	if (!u)
 		return true;
 	s->transfer = NEW_RECORD(a, Record__Transfer, record__transfer__init);
@@ -179,6 +196,7 @@ static bool save_chunk(const struct conn *c, Record__Connection *s, struct arena
 {
 	const struct spool_chunk *chunk = transfer_waiting_chunk(&hub_of_const(c)->transfers, c);
 
+	/* The spool had no room for it; its client is not read until it was taken. */
 	if (!chunk)
 		return true;
 	s->chunk = NEW_RECORD(a, Record__Chunk, record__chunk__init);
@@ -211,22 +229,18 @@ Record__Connection *connection_to_record(const struct conn *c, uint64_t cookie,
 
 	if (!s || !save_parts(c, s, channels, frames, a))
 		return NULL;
+#define SAVED_NUMBER(member) s->member = c->member;
+	SAVED_NUMBERS(SAVED_NUMBER)
+#undef SAVED_NUMBER
 	s->cookie = cookie;
-	s->serial = c->serial;
 	s->state = c->state;
 	s->flags = flags_of(c);
 	s->id = bytes_of(c->id, sizeof(c->id));
 	s->ip = bytes_of(c->peer.ip, sizeof(c->peer.ip));
 	s->port = c->peer.port;
-	s->connected_ms = c->connected_ms;
-	s->last_sign_ns = c->last_sign_ns;
-	s->ping_ns = c->ping_ns;
-	s->over_ns = c->over_ns;
+	/* Of an open one it says nothing: there the deadlines are found anew. */
 	s->deadline_ns = c->timer.deadline_ns;
-	s->rate_second_ms = c->rate_second_ms;
-	s->rate_frames = c->rate_frames;
 	s->refuse_status = refuse_status[c->refusal];
-	s->close_code = c->close_code;
 	s->caps = c->caps;
 	s->deflate_window = c->deflate_window;
 	s->session_id = text_of(conn_session_id(c));
@@ -335,11 +349,12 @@ static int restore_output(struct conn *c, const Record__Output *s, const struct 
 	for (size_t i = 0; i < s->n_queue; i++) {
 		struct frame *f = frame_from_record(s->queue[i], c->env->frame_account);
 
-		if (!f || !conn_restore_queued(c, f))
+		if (!f)
+			return RESTORE_E_UNFIT;
+		if (!conn_restore_queued(c, f))
 			return -ENOMEM;
 	}
-	/* The rest of what it has a part of must come from the same bytes, or it would read noise.
-	 */
+	/* The rest of what it has a part of must come from the very same bytes. */
 	if (s->transit) {
 		transit = frames_in_get(frames, s->transit);
 		bytes = transit ? frame_variant_of_id(transit, s->transit_variant) : NULL;
@@ -365,6 +380,7 @@ static int restore_transfer(struct conn *c, const Record__Transfer *s)
 	u.request_id_len = (uint8_t)s->request_id.len;
 	if (u.request_id_len > 0)
 		memcpy(u.request_id, s->request_id.data, u.request_id_len);
+	/* They come from a file: the spool sees to it that they don't lead out of its folder. */
 	snprintf(u.name, sizeof(u.name), "%s", s->name);
 	snprintf(u.part, sizeof(u.part), "%s", s->part);
 	return transfer_resume(&hub_of(c)->transfers, c, &u);
@@ -382,23 +398,21 @@ static int restore_chunk(struct conn *c, const Record__Chunk *s)
 
 	if (c->state != CONN_OPEN || s->request_id.len > sizeof(chunk.request_id))
 		return RESTORE_E_UNFIT;
+	/* How it is packed is judged when it is unpacked, as with any other from a client. */
 	chunk.request_id_len = (uint8_t)s->request_id.len;
 	if (chunk.request_id_len > 0)
 		memcpy(chunk.request_id, s->request_id.data, chunk.request_id_len);
 	return transfer_resume_waiting(&hub_of(c)->transfers, c, &chunk);
 }
 
+/* What needs no memory, and no other record. */
 static void restore_plain(struct conn *c, const Record__Connection *s)
 {
+#define SAVED_NUMBER(member) c->member = (__typeof__(c->member))s->member;
+	SAVED_NUMBERS(SAVED_NUMBER)
+#undef SAVED_NUMBER
 	restore_flags(c, s->flags);
-	c->serial = s->serial;
-	c->connected_ms = s->connected_ms;
-	c->last_sign_ns = s->last_sign_ns;
-	c->ping_ns = s->ping_ns;
-	c->over_ns = s->over_ns;
-	c->rate_second_ms = s->rate_second_ms;
-	c->rate_frames = s->rate_frames;
-	c->close_code = (uint16_t)s->close_code;
+	/* What a later version may have agreed to with its client this one cannot do. */
 	c->caps = (uint8_t)(s->caps & MSG_CAPS_ALL);
 	c->deflate_window =
 		s->deflate_window < DEFLATE_N_WINDOWS ? s->deflate_window & 3 : DEFLATE_NONE;
@@ -458,6 +472,7 @@ int connection_restore(struct conn *c, struct conn_env *env, const Record__Conne
 	c->state = (uint8_t)s->state;
 	if (c->state == CONN_OPEN)
 		METRIC_INC(env->metrics, connections_active);
+	/* Its first bytes will be TLS, and this process has no certificate any more. */
 	if (c->awaits_tls && !env->policy->tls)
 		return RESTORE_E_UNFIT;
 	error = restore_parts(c, s, channels, frames);
@@ -465,6 +480,7 @@ int connection_restore(struct conn *c, struct conn_env *env, const Record__Conne
 		return error;
 	/* The timer of an open one looks at all its deadlines, and arms itself for the next. */
 	conn_arm(c, c->state == CONN_OPEN ? env->reactor->now_ns : s->deadline_ns);
+	/* No edge of epoll may come for what it can be sent at once. */
 	if (c->n_lagging > 0)
 		conn_want_write(c);
 	return 0;

@@ -11,6 +11,7 @@ struct counters_out {
 	bool is_short; /* of memory */
 };
 
+/* For metrics_each(), like the next one. */
 static void count_counter(void *ctx, const char *name, uint64_t value)
 {
 	struct counters_out *out = ctx;
@@ -27,6 +28,7 @@ static void add_counter(void *ctx, const char *name, uint64_t value)
 	size_t n = strlen(name) + 1;
 	char *copy = arena_alloc(out->arena, n);
 
+	/* The name is the caller's for the call alone; the lists have room for what was counted. */
 	if (!copy || s->n_name == out->n_max) {
 		out->is_short = true;
 		return;

@@ -7,6 +7,7 @@
 
 uint32_t frame_variant_id(const struct frame *f, const struct frame_bytes *b)
 {
+	/* Two variants may be the same bytes: the first of them is as good as the other. */
 	for (uint32_t i = 0; i < FRAME_N_VARIANTS && b != &f->body; i++)
 		if (atomic_load_explicit(&f->variant[i], memory_order_relaxed) == b)
 			return i + 1;
@@ -53,6 +54,7 @@ Record__Frame *frame_to_record(const struct frame *f, uint32_t variants, struct 
 	s->sender = f->sender;
 	s->received_ns = f->received_ns;
 	s->messages = f->messages;
+	/* Slot and generation are left out: the next process has a directory of its own. */
 	s->body = bytes_to_record(&f->body, 0, a);
 	s->variants = arena_alloc(a, FRAME_N_VARIANTS * sizeof(Record__Bytes *));
 	if (!s->body || !s->variants)
@@ -86,8 +88,7 @@ struct frame *frame_from_record(const Record__Frame *s, _Atomic size_t *account)
 	saved.len = s->body->data.len;
 	saved.piece = s->body->piece;
 	f = frame_new_saved(&saved, account);
-	/* One variant that is wrong spoils the message: whoever has a part of it cannot be served.
-	 */
+	/* One wrong variant spoils the message: who has a part of it could not be served. */
 	for (size_t i = 0; f && i < s->n_variants; i++) {
 		const Record__Bytes *b = s->variants[i];
 
@@ -168,6 +169,7 @@ int frames_in_add(struct frames_in *in, const Record__Frame *s, _Atomic size_t *
 	if (!more)
 		return -ENOMEM;
 	in->frame = more;
+	/* A record that is no use takes its id all the same. */
 	more[in->n] = s ? frame_from_record(s, account) : NULL;
 	return more[in->n++] ? 0 : RESTORE_E_UNFIT;
 }

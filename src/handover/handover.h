@@ -3,8 +3,8 @@
 
 /*
  * Connections that live through a restart: everything that the workers know of their
- * clients is written into a state (wire/record), and the workers of the next process
- * are made to know it.
+ * clients is written as records (wire/record), and the workers of the next process are
+ * made to know it.
  *
  * What travels: connections in every state but those that TLS in user space binds to
  * this process, with bytes received and not yet understood, bytes half sent, private
@@ -25,34 +25,35 @@
 #include "wire/record.h"
 #include "worker/worker.h"
 
-/* Beside each descriptor in the parcel. */
-#define HANDOVER_CLEAN 'c' /* open, and nothing half sent: may be told goodbye by anybody */
+/* The mark beside each descriptor in a parcel: whether anybody may say goodbye to it. */
+#define HANDOVER_CLEAN 'c' /* yes: it is open, and nothing is half sent */
 #define HANDOVER_OTHER 'x'
 
 /* How connections and their sockets are found. Tests have their own. */
 struct WB_FROZEN handover_ops {
 	/* What a socket is known by in both processes; 0: it can't travel. */
 	uint64_t (*cookie)(void *ctx, const struct conn *c);
-	/* The transport of a cookie; false: there is none. It is the caller's then. */
+	/* The transport of a cookie, which is the caller's from here on; false: there is none. */
 	bool (*claim)(void *ctx, uint64_t cookie, struct transport *ret);
 	/* The connection is complete; from here on its events count. Return: 0 | -errno. */
 	int (*attach)(void *ctx, struct worker *w, struct conn *c);
 };
 
-/* What became of it. */
+/* What was written, or what became of it. */
 struct WB_VALUE handover_report {
 	uint32_t connections; /* that were written, or are here again */
 	uint32_t channels;
 	uint32_t frames;
-	uint32_t failed; /* records that are of no use: connections, or what they need */
-	uint64_t frozen_ns;
-	char version[32]; /* of who wrote it */
+	uint32_t failed;    /* records that are of no use: connections, or what they need */
+	uint64_t frozen_ns; /* when clients were served last */
+	char version[32];   /* of who wrote it */
 };
 
 /**
- * handover_save() - write the state of all workers
+ * handover_save() - write what all workers know
  * @p:      its threads have ended, by worker_pool_freeze()
  * @ctx:    for @ops
+ * @ret:    frozen_ns is set before; version and failed stay what they are
  *
  * Nothing is changed: after a failure the workers can go on.
  *
@@ -64,7 +65,7 @@ int handover_save(struct worker_pool *p, const struct handover_ops *ops, void *c
 /**
  * handover_restore() - let workers know what others did
  * @p:      not started yet, and without connections
- * @state:  @n bytes, read only
+ * @records: @n bytes, read only
  *
  * A connection that cannot be made again (its record is broken, or there is no memory) ends:
  * with a goodbye where it is open and nothing is half sent. Where its record can be read and its
@@ -76,7 +77,7 @@ int handover_save(struct worker_pool *p, const struct handover_ops *ops, void *c
 int handover_restore(struct worker_pool *p, const struct handover_ops *ops, void *ctx,
 		     const uint8_t *records, size_t n, struct handover_report *ret) WB_NODISCARD;
 
-/* How many channels a state has, by its own account; 0: it cannot be read. */
+/* How many channels there are in records, by their own account; 0: they cannot be read. */
 uint32_t handover_count_channels(const uint8_t *records, size_t n);
 
 /* With real sockets: cookies are SO_COOKIE, @ctx is a struct handover_sockets for claiming. */
@@ -89,7 +90,7 @@ struct WB_OWNER(main) handover_sockets {
 	size_t cap;
 };
 
-/* Takes copies of what is in a parcel. Return: 0 | -errno. */
+/* Takes copies of what is in a parcel, by one of its ends. Return: 0 | -errno. */
 int handover_open_parcel(struct handover_sockets *s, int end) WB_NODISCARD;
 
 /* So that they can be claimed. */
@@ -103,6 +104,5 @@ size_t handover_say_goodbye(struct handover_sockets *s, uint64_t reconnect_windo
 
 void handover_sockets_fini(struct handover_sockets *s);
 
-/* Puts the sockets of all connections that travel into a parcel. Return: 0 | -errno of
- * parcel_put(). */
+/* Puts the sockets of all connections that travel into a parcel. Return: as parcel_put(). */
 int handover_fill_parcel(struct worker_pool *p, struct parcel *parcel) WB_NODISCARD;

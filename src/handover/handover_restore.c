@@ -59,6 +59,7 @@ static int take_counters(struct restoring *r, const struct record *record)
 	const Record__Counters *s = record__counters__unpack(&r->allocator, record->n, record->p);
 	struct worker *w = r->pool->workers[r->next_counters++ % r->pool->n];
 
+	/* One worker has them now, whoever had them before: what counts is the sum. */
 	if (!s)
 		return RESTORE_E_UNFIT;
 	counters_from_record(&w->metrics, s);
@@ -98,6 +99,7 @@ static void set_aside_unfit(struct restoring *r, struct worker *w, struct conn *
 		return;
 	}
 	r->unfit = more;
+	/* What was half sent is of the record, not of @c: it may not have come so far. */
 	more[r->n_unfit++] = (struct unfit_conn){
 		.conn = c,
 		.worker = w,
@@ -138,6 +140,7 @@ static int take_connection(struct restoring *r, const struct record *record)
 	/* A socket that no record claims is told and closed by whoever brought it. */
 	if (!s || !connection_peer(s, &peer) || !r->ops->claim(r->ctx, s->cookie, &transport))
 		return RESTORE_E_UNFIT;
+	/* Where it was before means nothing: there may be more workers now, or fewer. */
 	w = r->pool->workers[r->next_worker++ % r->pool->n];
 	c = worker_restore_conn(w, &transport, &peer, s->refuse_status != 0);
 	if (!c) {

@@ -22,6 +22,7 @@ struct saving {
 	struct arena arena; /* of the record that is being made */
 };
 
+/* What has no cookie is bound to this process: TLS. What is dead has been told everything. */
 static bool does_travel(const struct saving *s, const struct conn *c)
 {
 	return c->state != CONN_DEAD && s->ops->cookie(s->ctx, c) != 0;
@@ -39,8 +40,7 @@ static int collect_all(struct saving *s)
 			if (r || !does_travel(s, c))
 				continue;
 			s->n_connections++;
-			/* It may be in no log any more: then nobody but this client waits for it.
-			 */
+			/* It may be in no log any more: then this client alone waits for it. */
 			if (c->out->transit)
 				r = frames_out_add_variant(&s->frames, c->out->transit,
 							   c->out->transit_bytes);
@@ -54,6 +54,7 @@ static int put_record(struct saving *s, enum record_kind kind, const void *recor
 {
 	int r = record ? record_put(s->out, kind, record) : -ENOMEM;
 
+	/* It is written, so what it was made of can go: one connection may be large. */
 	arena_reset(&s->arena);
 	return r;
 }
@@ -76,6 +77,7 @@ static int put_head(struct saving *s, const struct handover_report *report)
 	return put_record(s, RECORD_HEAD, &head);
 }
 
+/* In the order of their ids, which uthash keeps. */
 static int put_frames(struct saving *s)
 {
 	int r = 0;
@@ -103,6 +105,7 @@ static int put_connections(struct saving *s, const struct conn_env *env)
 		const struct conn *c = CONTAINER_OF(node, struct conn, node);
 		int r;
 
+		/* As many as collect_all() has counted: nothing runs that could change it. */
 		if (!does_travel(s, c))
 			continue;
 		r = put_record(s, RECORD_CONNECTION,
@@ -144,6 +147,7 @@ int handover_save(struct worker_pool *p, const struct handover_ops *ops, void *c
 	r = collect_all(&s);
 	if (r == 0)
 		r = put_all(&s, ret);
+	/* A half written file is nobody's: what it holds is told only when it is whole. */
 	if (r == 0) {
 		ret->connections = s.n_connections;
 		ret->channels = s.channels.n;

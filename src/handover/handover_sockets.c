@@ -19,6 +19,7 @@ struct handover_socket {
 
 /* ------------------------------------------------------------------ into the parcel */
 
+/* The keys of a TLS session are in this process, inside of OpenSSL: it can't travel. */
 static uint64_t socket_cookie(void *ctx, const struct conn *c)
 {
 	(void)ctx;
@@ -40,6 +41,7 @@ int handover_fill_parcel(struct worker_pool *p, struct parcel *parcel)
 			const struct conn *c = CONTAINER_OF(node, struct conn, node);
 			int r;
 
+			/* The same that handover_save() writes records of. */
 			if (c->state == CONN_DEAD || socket_cookie(NULL, c) == 0)
 				continue;
 			r = parcel_put(parcel, c->transport.fd, mark_of(c));
@@ -60,6 +62,7 @@ static int add_socket(void *ctx, int fd, uint8_t mark)
 		size_t cap = s->cap ? 2 * s->cap : FIRST_CAP;
 		struct handover_socket *more = realloc(s->socket, cap * sizeof(*more));
 
+		/* The parcel holds it still; its client sees the end when that goes. */
 		if (!more) {
 			(void)close(fd);
 			return -ENOMEM;
@@ -98,6 +101,7 @@ static bool socket_claim(void *ctx, uint64_t cookie, struct transport *ret)
 
 	if (!found || found->fd < 0)
 		return false;
+	/* What is left here belongs to nobody: handover_say_goodbye() sees it. */
 	transport_init_plain(ret, TAKE_FD(found->fd));
 	return true;
 }
@@ -124,6 +128,7 @@ static size_t format_goodbye(uint8_t *out, size_t cap, uint64_t window_ms)
 	uint32_t random = 0;
 	size_t n, len;
 
+	/* They shall not all come back at one moment; without entropy, at once has to do. */
 	(void)!getrandom(&random, sizeof(random), GRND_NONBLOCK);
 	msg_init_control(&b, WEBSOCKET__CONTROL_TYPE__DISCONNECT);
 	msg_set_reason(&b, "server is restarting");

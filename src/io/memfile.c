@@ -11,6 +11,7 @@
 
 int memfile_create(struct memfile *m, const char *name)
 {
+	/* Without this flag memfd_create(2) makes it sealed against seals. */
 	*m = (struct memfile){.fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING)};
 	return m->fd < 0 ? -errno : 0;
 }
@@ -20,6 +21,7 @@ int memfile_grow(struct memfile *m, size_t need)
 	size_t bytes = MAX(m->bytes, FIRST_BYTES);
 	void *data;
 
+	/* In doubling steps, since each may move the mapping. Pages not written cost nothing. */
 	while (bytes < need)
 		bytes *= 2;
 	if (bytes == m->bytes)
@@ -51,8 +53,10 @@ int memfile_open(struct memfile *m, int fd)
 	*m = (struct memfile){.fd = fd};
 	if (seals < 0 || fstat(fd, &st) < 0)
 		return -errno;
+	/* A file that shrinks under its mapping kills who reads it (SIGBUS). */
 	if (!(seals & F_SEAL_SHRINK) || st.st_size <= 0)
 		return -EINVAL;
+	/* Written to as well, and seen by whoever maps it next: attempts at reading are counted. */
 	data = mmap(NULL, (size_t)st.st_size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	if (data == MAP_FAILED)
 		return -errno;

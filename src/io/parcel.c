@@ -13,77 +13,84 @@ union WB_VALUE rights {
 	char bytes[CMSG_SPACE(PARCEL_BATCH * sizeof(int))];
 };
 
-static int add_pair(struct parcel *b)
+/* ---------------------------------------------------------------------- filling */
+
+static int parcel_add_pair(struct parcel *p)
 {
 	const int want = SNDBUF_BYTES;
-	int *end = b->end[b->n];
+	int *end = p->end[p->n_pairs];
 
-	if (b->n == PARCEL_MAX_PAIRS)
+	if (p->n_pairs == PARCEL_MAX_PAIRS)
 		return -ENOSPC;
+	/* SEQPACKET keeps the messages apart, so that one can be looked at whole. */
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, end) < 0)
 		return -errno;
-	b->n++;
+	p->n_pairs++;
 	/* Less room means more pairs. */
 	(void)setsockopt(end[0], SOL_SOCKET, SO_SNDBUF, &want, sizeof(want));
 	return 0;
 }
 
-static int send_put(struct parcel *b)
+/* All that was put, as one message into the last pair. */
+static int parcel_send(struct parcel *p)
 {
-	struct iovec iov = {b->mark, b->n_put};
+	struct iovec iov = {p->put_mark, p->n_put};
 	union rights rights;
 	struct msghdr msg = {
 		.msg_iov = &iov,
 		.msg_iovlen = 1,
 		.msg_control = rights.bytes,
-		.msg_controllen = CMSG_SPACE(b->n_put * sizeof(int)),
+		.msg_controllen = CMSG_SPACE(p->n_put * sizeof(int)),
 	};
 	struct cmsghdr *head;
 
-	memset(&rights, 0, sizeof(rights));
+	memset(&rights, 0, sizeof(rights)); /* its padding goes to the kernel as well */
 	head = CMSG_FIRSTHDR(&msg);
 	head->cmsg_level = SOL_SOCKET;
 	head->cmsg_type = SCM_RIGHTS;
-	head->cmsg_len = CMSG_LEN(b->n_put * sizeof(int));
-	memcpy(CMSG_DATA(head), b->fd, b->n_put * sizeof(int));
-	if (sendmsg(b->end[b->n - 1][0], &msg, MSG_NOSIGNAL) < 0)
+	head->cmsg_len = CMSG_LEN(p->n_put * sizeof(int));
+	memcpy(CMSG_DATA(head), p->put_fd, p->n_put * sizeof(int));
+	if (sendmsg(p->end[p->n_pairs - 1][0], &msg, MSG_NOSIGNAL) < 0)
 		return -errno;
-	b->n_put = 0;
+	p->n_put = 0;
 	return 0;
 }
 
-int parcel_seal(struct parcel *b)
+int parcel_seal(struct parcel *p)
 {
-	int r = b->n_put > 0 && b->n == 0 ? add_pair(b) : 0;
+	int r = p->n_put > 0 && p->n_pairs == 0 ? parcel_add_pair(p) : 0;
 
-	if (r || b->n_put == 0)
+	if (r || p->n_put == 0)
 		return r;
-	r = send_put(b);
+	r = parcel_send(p);
 	if (r != -EAGAIN)
 		return r;
-	r = add_pair(b); /* this one is full */
-	return r ? r : send_put(b);
+	/* Nobody reads, so a pair that is full stays full: what is left goes into another one. */
+	r = parcel_add_pair(p);
+	return r ? r : parcel_send(p);
 }
 
-int parcel_put(struct parcel *b, int fd, uint8_t mark)
+int parcel_put(struct parcel *p, int fd, uint8_t mark)
 {
-	int r = b->n_put == PARCEL_BATCH ? parcel_seal(b) : 0;
+	int r = p->n_put == PARCEL_BATCH ? parcel_seal(p) : 0;
 
 	if (r)
 		return r;
-	b->fd[b->n_put] = fd;
-	b->mark[b->n_put++] = mark;
+	p->put_fd[p->n_put] = fd;
+	p->put_mark[p->n_put++] = mark;
 	return 0;
 }
 
-void parcel_fini(struct parcel *b)
+void parcel_fini(struct parcel *p)
 {
-	for (unsigned i = 0; i < b->n; i++) {
-		fd_closep(&b->end[i][0]);
-		fd_closep(&b->end[i][1]);
+	for (unsigned i = 0; i < p->n_pairs; i++) {
+		fd_closep(&p->end[i][0]);
+		fd_closep(&p->end[i][1]);
 	}
-	b->n = b->n_put = 0;
+	p->n_pairs = p->n_put = 0;
 }
+
+/* ---------------------------------------------------------------------- looking */
 
 /* Descriptors of a message, to be closed by whoever gets them. Return: how many. */
 static size_t rights_of(struct msghdr *msg, int fd[PARCEL_BATCH])
@@ -100,7 +107,7 @@ static size_t rights_of(struct msghdr *msg, int fd[PARCEL_BATCH])
 }
 
 /* The next message. Return: descriptors in it | 0 there is none | -errno. */
-static ssize_t look_at_one(int end, int fd[PARCEL_BATCH], uint8_t mark[PARCEL_BATCH])
+static ssize_t look_at_message(int end, int fd[PARCEL_BATCH], uint8_t mark[PARCEL_BATCH])
 {
 	struct iovec iov = {mark, PARCEL_BATCH};
 	union rights rights;
@@ -120,7 +127,10 @@ static ssize_t look_at_one(int end, int fd[PARCEL_BATCH], uint8_t mark[PARCEL_BA
 	n = rights_of(&msg, fd);
 	if (n == (size_t)r && !(msg.msg_flags & MSG_CTRUNC))
 		return r;
-	/* Out of descriptors on the way, or no parcel. */
+	/*
+	 * The kernel ran out of our descriptors on the way, or this is no parcel. What it has
+	 * given is ours all the same, and nobody could say which mark belongs to which of them.
+	 */
 	for (size_t i = 0; i < n; i++)
 		(void)close(fd[i]);
 	return msg.msg_flags & MSG_CTRUNC ? -EMFILE : -EBADMSG;
@@ -136,9 +146,10 @@ int parcel_look(int end, parcel_fn *fn, void *ctx)
 	/* Each look then starts behind the one before (socket(7), SO_PEEK_OFF). */
 	if (setsockopt(end, SOL_SOCKET, SO_PEEK_OFF, &from, sizeof(from)) < 0)
 		return -errno;
-	while (result == 0 && (n = look_at_one(end, fd, mark)) != 0) {
+	while (result == 0 && (n = look_at_message(end, fd, mark)) != 0) {
 		if (n < 0)
 			return (int)n;
+		/* Also those that @fn does not want any more came as copies: they are closed. */
 		for (ssize_t i = 0; i < n; i++) {
 			if (result)
 				(void)close(fd[i]);

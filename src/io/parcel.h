@@ -10,8 +10,8 @@
  * What is inside is taken out as copies (MSG_PEEK): the parcel stays full until the last
  * of its ends is closed, so that a taker that dies on the way has lost nothing.
  *
- * Each descriptor has one byte of its own beside it, which its taker sees even when it
- * understands nothing else of what it was left.
+ * Each descriptor has one byte of its own beside it, its mark, which its taker sees even when
+ * it understands nothing else of what it was left.
  *
  * Bounds: descriptors on their way count against RLIMIT_NOFILE of who sends them, and
  * each pair holds as many messages as its send buffer does, so there are as many pairs
@@ -28,9 +28,9 @@
 /* All-zero is empty. */
 struct WB_VALUE parcel {
 	int end[PARCEL_MAX_PAIRS][2]; /* the first is written to, the second read from */
-	unsigned n;
-	int fd[PARCEL_BATCH]; /* put, and not sent yet: borrowed */
-	uint8_t mark[PARCEL_BATCH];
+	unsigned n_pairs;
+	int put_fd[PARCEL_BATCH]; /* put, and not sent yet: borrowed */
+	uint8_t put_mark[PARCEL_BATCH];
 	unsigned n_put;
 };
 
@@ -40,13 +40,13 @@ struct WB_VALUE parcel {
  *
  * Return: 0 | -ETOOMANYREFS past RLIMIT_NOFILE | -ENOSPC all pairs are full | -errno.
  */
-int parcel_put(struct parcel *b, int fd, uint8_t mark) WB_NODISCARD;
+int parcel_put(struct parcel *p, int fd, uint8_t mark) WB_NODISCARD;
 
-/* Sends what is left. Return: as parcel_put(). */
-int parcel_seal(struct parcel *b) WB_NODISCARD;
+/* Sends what was put and not sent yet. Return: as parcel_put(). */
+int parcel_seal(struct parcel *p) WB_NODISCARD;
 
 /* Closes the ends; what is inside lives on if somebody else holds them. */
-void parcel_fini(struct parcel *b);
+void parcel_fini(struct parcel *p);
 
 typedef int parcel_fn(void *ctx, int fd, uint8_t mark);
 

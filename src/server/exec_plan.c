@@ -40,6 +40,7 @@ char **exec_plan_arguments(const struct exec_plan *plan, const char *command)
 
 /* -------------------------------------------------------------------- what may fail */
 
+/* Borrowed: exec_plan_make() puts copies in their place. */
 static int add_fd(struct exec_plan *plan, int fd, const char *name)
 {
 	if (fd < 0 || plan->n_fds == ARRAY_LEN(plan->fd))
@@ -52,7 +53,7 @@ static int add_all(struct exec_plan *plan, const struct outgoing *out)
 {
 	int r = add_fd(plan, out->records.fd, STORE_RECORDS);
 
-	for (unsigned i = 0; i < 2 * out->parcel.n && r == 0; i++)
+	for (unsigned i = 0; i < 2 * out->parcel.n_pairs && r == 0; i++)
 		r = add_fd(plan, out->parcel.end[i / 2][i % 2], STORE_PARCEL);
 	for (unsigned i = 0; i < out->n_listeners && r == 0; i++)
 		r = add_fd(plan, out->listener[i].fd, store_listener_name[out->listener[i].kind]);
@@ -92,6 +93,7 @@ static int set_environment(const struct exec_plan *plan)
 {
 	char pid[16], n[16];
 
+	/* sd_listen_fds(3) takes nothing that is meant for another process; ours stays the same. */
 	snprintf(pid, sizeof(pid), "%d", (int)getpid());
 	snprintf(n, sizeof(n), "%u", plan->n_fds);
 	if (setenv("LISTEN_PID", pid, 1) == 0 && setenv("LISTEN_FDS", n, 1) == 0 &&

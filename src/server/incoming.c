@@ -97,6 +97,7 @@ void incoming_fit_channels(const struct incoming *in, struct config *config)
 
 static void open_parcels(struct incoming *in)
 {
+	/* Both ends of each pair came; from those that are written to nothing is read. */
 	for (unsigned i = 0; i < in->n_parcel_ends; i++) {
 		int r = handover_open_parcel(&in->clients, in->parcel_end[i]);
 
@@ -177,6 +178,7 @@ void incoming_report(struct incoming *in)
 
 	if (in->state != INCOMING_RESTORED)
 		return;
+	/* CLOCK_MONOTONIC is the same in both processes; a record may say anything all the same. */
 	in->pause_ns = clock_now_ns() - MIN(r->frozen_ns, clock_now_ns());
 	log_event(LOG_INFO, EV_TAKEN_OVER,
 		  LOG_FIELDS(LOG_NUM("CONNECTIONS", r->connections), LOG_NUM("LOST", in->n_lost),
@@ -211,6 +213,7 @@ void incoming_say_goodbye(struct incoming *in, const struct config *config)
 	uint64_t window_ns = config ? config->reconnect_window : DEFAULT_WINDOW_NS;
 	size_t n;
 
+	/* Nobody will accept there; who waits is refused, and tries the next process. */
 	for (unsigned i = 0; i < in->n_listeners; i++)
 		fd_closep(&in->listener[i].fd);
 	if (in->state != INCOMING_WAITS)

@@ -49,7 +49,7 @@ int outgoing_store(struct outgoing *out)
 	int r = store_put(STORE_RECORDS, &out->records.fd, 1);
 
 	if (r == 0)
-		r = store_put(STORE_PARCEL, out->parcel.end[0], 2 * out->parcel.n);
+		r = store_put(STORE_PARCEL, out->parcel.end[0], 2 * out->parcel.n_pairs);
 	/* Sockets of activation come last in the enum; the manager has those itself. */
 	for (int kind = 0; kind < LISTENER_ACTIVATED && r == 0; kind++)
 		r = store_listeners(out, (enum worker_listener_kind)kind);

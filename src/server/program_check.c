@@ -18,6 +18,7 @@ static void process_ended(struct reactor_source *source, uint32_t events)
 	char why[PROGRAM_CHECK_WHY_MAX];
 
 	(void)events;
+	/* Its end is read, so that it does not stay in the table of processes for good. */
 	if (waitid(P_PIDFD, (id_t)check->fd, &info, WEXITED) < 0)
 		info.si_status = errno;
 	/* All of it is over before anybody hears of it, who may start another one. */
@@ -48,7 +49,7 @@ void program_check_init(struct program_check *check, struct reactor *r, program_
 }
 
 /* Return: the process | -errno. */
-static pid_t spawn(const char *program, char **arguments)
+static pid_t spawn_check(const char *program, char **arguments)
 {
 	posix_spawn_file_actions_t actions;
 	posix_spawnattr_t attr;
@@ -74,7 +75,7 @@ int program_check_start(struct program_check *check, const struct exec_plan *pla
 {
 	WB_CLEANUP(ptr_freep) char **arguments = exec_plan_arguments(plan, "check-config");
 	struct reactor *reactor = check->reactor;
-	pid_t pid = arguments ? spawn(plan->program, arguments) : -ENOMEM;
+	pid_t pid = arguments ? spawn_check(plan->program, arguments) : -ENOMEM;
 	int r;
 
 	if (pid < 0)

@@ -18,6 +18,7 @@
 
 /* ---------------------------------------------------------------- once a second */
 
+/* One line for `systemctl status`, with what has happened since the line before. */
 static void show_status(struct server *s, uint64_t period_ns)
 {
 	struct server_status *last = &s->status;
@@ -81,6 +82,7 @@ static int take_signals(struct server *s)
 	sigset_t set;
 	int error;
 
+	/* A client that is gone is an error of the call that sends, not of the process. */
 	(void)signal(SIGPIPE, SIG_IGN);
 	sigemptyset(&set);
 	sigaddset(&set, SIGTERM);
@@ -115,7 +117,7 @@ static void main_work(struct reactor *r)
 {
 	struct server *s = CONTAINER_OF(r, struct server, reactor);
 
-	/* Answers of workers first: some of them are for the endpoints. */
+	/* Answers of workers come first: some of them are for the endpoints. */
 	worker_pool_run_done(s->pool);
 	server_admin_work(s);
 }
@@ -138,7 +140,7 @@ static int run_loop(struct server *s)
 /* ----------------------------------------------------------------- start and end */
 
 /* What has to be there before anything can be started. */
-static int prepare(struct server *s)
+static int server_prepare(struct server *s)
 {
 	int error;
 
@@ -163,7 +165,7 @@ static int prepare(struct server *s)
 }
 
 /* Everything stays as it is for the next process, and goes with this one. */
-static int finish_handed_over(struct server *s)
+static int server_finish_handed_over(struct server *s)
 {
 	server_admin_stop(s);
 	if (s->handover.successor == SERVER_TO_MANAGER)
@@ -172,9 +174,9 @@ static int finish_handed_over(struct server *s)
 	return EXIT_FAILURE;
 }
 
-static void finish(struct server *s)
+static void server_finish(struct server *s)
 {
-	/* Workers first: whoever still waits for an answer of theirs gets it. */
+	/* Workers end first: whoever still waits for an answer of theirs gets it. */
 	if (s->pool) {
 		worker_pool_join(s->pool);
 		worker_pool_finish_tasks(s->pool);
@@ -183,6 +185,7 @@ static void finish(struct server *s)
 	/* The spool may still post to workers; freeing the pool runs that. */
 	s->spool = spool_free(s->spool);
 	s->pool = worker_pool_free(s->pool);
+	/* It may not have come so far. */
 	if (s->reactor.ops) {
 		fd_closep(&s->signal_fd);
 		reactor_fini(&s->reactor);
@@ -193,22 +196,23 @@ static void finish(struct server *s)
 }
 
 /* With a configuration. Return: the exit status. */
-static int serve(struct server *s)
+static int server_serve(struct server *s)
 {
-	int status = prepare(s);
+	int status = server_prepare(s);
 
 	if (status == 0)
 		status = server_start(s);
 	if (status) {
 		incoming_say_goodbye(&s->incoming, s->config);
-		finish(s);
+		server_finish(s);
 		return status;
 	}
 	wheel_add(&s->reactor.wheel, &s->status.tick, s->reactor.now_ns);
 	status = run_loop(s);
+	/* Nothing of what was handed over may be closed or said goodbye to. */
 	if (s->phase == SERVER_HANDED_OVER)
-		return finish_handed_over(s);
-	finish(s);
+		return server_finish_handed_over(s);
+	server_finish(s);
 	log_event(LOG_INFO, EV_STOPPED, LOG_NO_FIELDS, "stopped");
 	return status;
 }
@@ -256,12 +260,14 @@ int server_main(int argc, char **argv)
 
 	(void)argc;
 	s->signal_fd = -1;
+	/* Whoever mistypes an option reads it at the terminal, not in the journal. */
 	status = parse_arguments(&s->source, argv);
 	if (status >= 0)
 		return status;
 	if (log_init(LOG_TO_AUTO))
 		fprintf(stderr,
 			"wsbind: the journal cannot be reached; logging to standard error\n");
+	/* Before anything else opens a descriptor, or reads the environment for a child. */
 	exec_plan_init(&s->exec_plan, argv + 1);
 	incoming_take(&s->incoming);
 	/* Clients may have come with a configuration that has an error: they are told then. */
@@ -271,7 +277,7 @@ int server_main(int argc, char **argv)
 		return EXIT_CONFIG;
 	}
 	atomic_store(&log_level, s->config->log_level);
-	status = serve(s);
+	status = server_serve(s);
 	log_fini();
 	return status;
 }

@@ -38,6 +38,7 @@ static void answer_metrics(void *ctx, struct admin_request *req)
 			&spool_counters(s->spool)->queued_bytes, memory_order_relaxed);
 		extra.spool_wait_ns = spool_wait_ns(s->spool, s->reactor.now_ns);
 	}
+	/* Read while the workers go on: a scrape may be a moment old, and holds nobody up. */
 	for (unsigned i = 0; i < s->pool->n; i++) {
 		shards[i] = &s->pool->workers[i]->metrics;
 		depth[i] = ring_depth(&s->pool->workers[i]->hub.inbox);
@@ -133,6 +134,7 @@ static void answer_clients(void *ctx, struct admin_request *req)
 
 	if (!admin_read_page(req, &offset, &limit))
 		return;
+	/* It goes on its way with the request; whoever is asked last answers and frees both. */
 	q = calloc(1, sizeof(*q));
 	if (!q) {
 		admin_reply(req, 500, NULL, "out of memory\n");
@@ -231,6 +233,7 @@ static void disconnect_done(struct worker_task *t)
 {
 	struct disconnect_query *q = CONTAINER_OF(t, struct disconnect_query, task);
 
+	/* Which worker has it is not known to main; most often the first ones are asked in vain. */
 	if (!q->is_found && ++q->at < q->server->pool->n) {
 		worker_post(q->server->pool->workers[q->at], t);
 		return;
@@ -277,6 +280,7 @@ static void arm_timer(struct server *s)
 	struct server_admin *a = &s->admin;
 	int ms = a->http ? admin_timeout_ms(a->http) : -1;
 
+	/* Its own deadlines: a client that is silent, a listener that waits for a descriptor. */
 	if (ms < 0)
 		wheel_del(&s->reactor.wheel, &a->timer);
 	else
@@ -331,6 +335,7 @@ int server_admin_start(struct server *s)
 	enum admin_listener failed = ADMIN_METRICS;
 	int error;
 
+	/* Also without any listener: the work of each turn looks at it. */
 	wheel_timer_init(&a->timer, admin_timer_due);
 	error = config_control_socket_path(s->config, NULL, &a->control_path);
 	options.control_path = a->control_path;

@@ -32,6 +32,7 @@ int server_load(struct server *s)
 	struct config_errors errors = {0};
 	int r = config_load(&s->source, &s->config, &errors);
 
+	/* All of them at once: an administrator mends a file in one go. */
 	for (size_t i = 0; i < errors.n; i++)
 		log_event(LOG_ERR, EV_CONFIG_ERROR, LOG_NO_FIELDS, "%s", errors.line[i]);
 	if (r)
@@ -46,6 +47,7 @@ int server_log_failure(const struct server *s, const char *what, const char *nam
 	const struct config_key *key = name ? config_key_find(name, strlen(name)) : NULL;
 	WB_CLEANUP(ptr_freep) char *value = NULL;
 
+	/* With the value in force, which may come from a default, a drop-in or an option. */
 	if (key && config_format(s->config, key, &value) == 0)
 		log_event(LOG_ERR, EV_CONFIG_ERROR,
 			  LOG_FIELDS(LOG_TEXT("SETTING", name), LOG_ERRNO(error)),
@@ -80,6 +82,7 @@ void server_fit_descriptors(struct config *config)
 
 	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
 		return;
+	/* Systemd's soft limit is 1024 for the sake of select(2), which nobody calls here. */
 	limit.rlim_cur = limit.rlim_max;
 	(void)setrlimit(RLIMIT_NOFILE, &limit);
 	/* Asked again: what counts is what we were given. */

@@ -27,7 +27,7 @@
  */
 
 /* There is no next process. Systemd ends this one all the same; else it goes on. */
-static void stay(struct server *s)
+static void keep_serving(struct server *s)
 {
 	s->phase = SERVER_SERVING;
 	s->reactor.now_ns = clock_now_ns(); /* what failed may have taken its time */
@@ -73,10 +73,10 @@ static void go_back(struct server *s, int error)
 		s->phase = SERVER_STOPPED;
 		return;
 	}
-	stay(s);
+	keep_serving(s);
 }
 
-static int leave(struct server *s)
+static int leave_outgoing(struct server *s)
 {
 	return s->handover.successor == SERVER_TO_MANAGER
 		       ? outgoing_store(&s->outgoing)
@@ -99,7 +99,7 @@ static void finish_hand_over(struct pool_task *t)
 	server_spool_hand_over(s);
 	r = outgoing_write(&s->outgoing, s->pool);
 	if (r == 0)
-		r = leave(s);
+		r = leave_outgoing(s);
 	if (r) {
 		go_back(s, r);
 		return;
@@ -139,7 +139,7 @@ static void say_goodbye_tls(struct server *s)
 
 static void spool_has_room(struct pool_task *t)
 {
-	stay(CONTAINER_OF(t, struct server, handover.pausing));
+	keep_serving(CONTAINER_OF(t, struct server, handover.pausing));
 }
 
 /* The disk is gone, or as good as: nothing is handed over, since files would be torn. */

@@ -54,6 +54,7 @@ static void reload_answer(struct reload *r, unsigned status)
 
 static void reload_failed(struct reload *r, const struct config_errors *errors, int error)
 {
+	/* To the journal in any case: SIGHUP has nobody who waits for an answer. */
 	for (size_t i = 0; i < errors->n; i++) {
 		log_event(LOG_ERR, EV_RELOAD_FAILED, LOG_NO_FIELDS, "%s", errors->line[i]);
 		reload_report(r, "%s\n", errors->line[i]);
@@ -69,6 +70,7 @@ static void reload_failed(struct reload *r, const struct config_errors *errors, 
 static void report_change(void *ctx, const struct config_key *key, const char *was, const char *is)
 {
 	struct reload *r = ctx;
+	/* What cannot follow is no error: the file is right for the next start. */
 	const char *when = key->reload == RELOAD_RESTART    ? " (needs a restart)"
 			   : key->reload == RELOAD_NEW_CONN ? " (for new connections)"
 							    : "";
@@ -107,8 +109,7 @@ static void configure_done(struct worker_task *t)
 
 	if (--r->open > 0)
 		return;
-	/* Main takes it into use as the last one: what it still asked workers was of the old one.
-	 */
+	/* Main is the last to take it into use: until now some workers had the old one. */
 	config_unref(s->config);
 	s->config = TAKE_PTR(r->config);
 	policy_unref(s->policy);
@@ -199,6 +200,7 @@ void server_reload(struct server *s, struct admin_request *req)
 			admin_reply(req, 500, NULL, "out of memory\n");
 		return;
 	}
+	/* From here on it frees itself, whatever becomes of it. */
 	r->server = s;
 	r->req = req;
 	(void)systemd_reloading();

@@ -9,6 +9,7 @@ int server_spool_start(struct server *s, bool keep)
 
 	if (!s->config->spool_dir[0])
 		return 0;
+	/* Its thread may answer as soon as it runs, to workers that may not run yet. */
 	s->spool_replies.pool = s->pool;
 	error = config_path_state(s->config->spool_dir, &dir);
 	if (!error)
@@ -34,6 +35,7 @@ int server_spool_resume(struct server *s)
 
 	if (r || !s->spool)
 		return r;
+	/* The files are where they were; what no connection goes on with is removed then. */
 	transfers_resume_all(&s->pool->shared.transfers);
 	return spool_clean(s->spool);
 }

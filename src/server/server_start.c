@@ -31,6 +31,7 @@ static char *format_urls(const struct server *s, char *out, size_t cap)
 	} url[] = {{"ws", s->pool->port}, {"wss", s->pool->tls_port}};
 	size_t n = 0;
 
+	/* A port that is off is 0; sockets that came by activation are known to their unit. */
 	out[0] = '\0';
 	for (size_t i = 0; i < ARRAY_LEN(url); i++)
 		if (url[i].port)
@@ -42,9 +43,10 @@ static char *format_urls(const struct server *s, char *out, size_t cap)
 	return out;
 }
 
-static void announce(struct server *s)
+static void announce_ready(struct server *s)
 {
 	const struct config *config = s->config;
+	/* What clients can make it use, so that MemoryMax= can be set above it. */
 	uint64_t bound = config->max_connections * sizeof(struct conn) + config->log_memory +
 			 config->reassembly_memory * s->pool->n;
 	char metrics[100] = "", urls[320];
@@ -106,6 +108,6 @@ int server_start(struct server *s)
 	/* It came before the loop could look: systemd still believed us to be starting. */
 	if (is_pending(SIGTERM))
 		s->handover.notice = SERVER_TOLD_EARLY;
-	announce(s);
+	announce_ready(s);
 	return 0;
 }

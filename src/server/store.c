@@ -14,6 +14,7 @@ const char *const store_listener_name[LISTENER_N_KINDS] = {
 
 enum worker_listener_kind store_listener_kind(const char *name)
 {
+	/* systemd's own names are of units, which administrators choose. */
 	for (size_t i = 0; i < LISTENER_N_KINDS; i++)
 		if (strcmp(store_listener_name[i], name) == 0)
 			return (enum worker_listener_kind)i;

@@ -33,6 +33,7 @@ static bool check_answers(const struct watchdog *w, uint64_t now_ns)
 {
 	bool all = true;
 
+	/* Late is not stalled: the manager hears of the first, the journal of the second. */
 	for (unsigned i = 0; i < w->pool->n; i++) {
 		const struct watchdog_ping *p = &w->pings[i];
 
@@ -54,6 +55,7 @@ void watchdog_run(struct watchdog *w, uint64_t now_ns)
 	for (unsigned i = 0; i < w->pool->n; i++) {
 		struct watchdog_ping *p = &w->pings[i];
 
+		/* Its task is out still, and there is but one. */
 		if (p->sent_ns)
 			continue;
 		p->sent_ns = now_ns;

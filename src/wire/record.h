@@ -2,16 +2,16 @@
 #pragma once
 
 /*
- * The state that one process hands over to the next: a head of fixed layout, then
- * records, each a message of proto/record.proto behind its kind and length.
+ * The records that one process hands over to the next: a head of fixed layout, then one record
+ * behind the other, each a message of proto/record.proto behind its kind and length.
  *
  * Both ends are on one machine, so numbers of the head are in its byte order. The
  * format number is for what protobuf cannot bridge; a reader takes its own alone.
  * A checksum tells bytes that were cut or changed; what passes it is still read as
  * if it came from a stranger: no bytes reach an assertion.
  *
- * The head counts the attempts at reading: a state whose reading kills the reader
- * is not read for ever.
+ * The head counts the attempts at reading: records whose reading kills the reader
+ * are not read for ever.
  */
 
 #include "base/base.h"
@@ -20,6 +20,7 @@
 #define RECORD_FORMAT 1
 #define RECORD_HEAD_BYTES 32
 
+/* Other kinds may follow: a reader passes over those that it doesn't know. */
 enum record_kind {
 	RECORD_HEAD = 1,
 	RECORD_COUNTERS,
@@ -45,13 +46,13 @@ struct WB_VALUE record_writer {
 int record_put(struct record_writer *w, enum record_kind kind, const ProtobufCMessage *m)
 	WB_NODISCARD;
 
-/* Writes the head: complete now. Return: 0 | -errno of grow(). */
+/* Writes the head: the records are complete now. Return: 0 | -errno of grow(). */
 int record_finish(struct record_writer *w) WB_NODISCARD;
 
 enum record_result {
 	RECORD_OK,
 	RECORD_E_FORMAT, /* of another format */
-	RECORD_E_BROKEN, /* not a state, cut, or changed */
+	RECORD_E_BROKEN, /* no records, or cut, or changed */
 };
 
 struct WB_VALUE record_reader {
@@ -69,7 +70,7 @@ struct WB_VALUE record {
 /* Checks the head and the checksum of all. @p must outlive the reader. */
 enum record_result record_open(struct record_reader *r, const uint8_t *p, size_t n) WB_NODISCARD;
 
-/* The next record; false at the end, and where records don't fit their frame. */
+/* The next record; false at the end, and where one reaches beyond it. */
 bool record_next(struct record_reader *r, struct record *ret) WB_NODISCARD;
 
 /* Counts an attempt at reading, in the head. Return: how many there were before; 0 of no head. */

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Connections that cannot be as they were: they go, and all others neither wait nor miss anything.
- */
+/* Connections that cannot be as they were go, and all others neither wait nor miss anything. */
 #include "rig.h"
 
 #include <stdio.h>

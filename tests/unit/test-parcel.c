@@ -36,7 +36,7 @@ static int see(void *ctx, int fd, uint8_t mark)
 
 TEST(parcel_keeps_sockets_that_nobody_else_holds)
 {
-	struct parcel b = {0};
+	struct parcel p = {0};
 	struct seen first = {0}, second = {0}, nothing = {0};
 	uint64_t cookie[MANY];
 	int pair[2];
@@ -45,17 +45,17 @@ TEST(parcel_keeps_sockets_that_nobody_else_holds)
 		CHECK_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
 		for (unsigned k = 0; k < 2; k++) {
 			cookie[i + k] = sock_cookie(pair[k]);
-			CHECK_EQ(parcel_put(&b, pair[k], (uint8_t)('a' + k)), 0);
+			CHECK_EQ(parcel_put(&p, pair[k], (uint8_t)('a' + k)), 0);
 		}
-		CHECK_EQ(parcel_seal(&b), 0);
+		CHECK_EQ(parcel_seal(&p), 0);
 		CHECK_EQ(send(pair[0], "x", 1, 0), 1);
 		CHECK_EQ(close(pair[0]) | close(pair[1]), 0);
 	}
 	/* To look at it takes nothing out. */
-	for (unsigned i = 0; i < b.n; i++) {
-		CHECK_EQ(parcel_look(b.end[i][0], see, &nothing), 0);
-		CHECK_EQ(parcel_look(b.end[i][1], see, &first), 0);
-		CHECK_EQ(parcel_look(b.end[i][1], see, &second), 0);
+	for (unsigned i = 0; i < p.n_pairs; i++) {
+		CHECK_EQ(parcel_look(p.end[i][0], see, &nothing), 0);
+		CHECK_EQ(parcel_look(p.end[i][1], see, &first), 0);
+		CHECK_EQ(parcel_look(p.end[i][1], see, &second), 0);
 	}
 	CHECK_EQ(nothing.n, 0);
 	CHECK_EQ(first.n, MANY);
@@ -64,65 +64,65 @@ TEST(parcel_keeps_sockets_that_nobody_else_holds)
 	CHECK_MEM(second.cookie, cookie, sizeof(cookie));
 	for (unsigned i = 0; i < MANY; i++)
 		CHECK_EQ(first.mark[i], 'a' + i % 2);
-	parcel_fini(&b);
-	CHECK_EQ(b.n, 0);
+	parcel_fini(&p);
+	CHECK_EQ(p.n_pairs, 0);
 }
 
 TEST(parcel_takes_batches_and_more_pairs_than_one)
 {
-	struct parcel b = {0};
+	struct parcel p = {0};
 	struct seen s = {0};
 	int fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
 	unsigned n = 0;
 
 	/* One descriptor in each message fills a pair soonest. */
-	for (; b.n < 2 && n < 15000; n++) {
-		CHECK_EQ(parcel_put(&b, fd, 'x'), 0);
-		CHECK_EQ(parcel_seal(&b), 0);
+	for (; p.n_pairs < 2 && n < 15000; n++) {
+		CHECK_EQ(parcel_put(&p, fd, 'x'), 0);
+		CHECK_EQ(parcel_seal(&p), 0);
 	}
 	for (unsigned i = 0; i < MANY; i++)
-		CHECK_EQ(parcel_put(&b, fd, 'y'), 0);
-	CHECK_EQ(parcel_seal(&b), 0);
-	CHECK_EQ(b.n, 2);
-	for (unsigned i = 0; i < b.n; i++)
-		CHECK_EQ(parcel_look(b.end[i][1], see, &s), 0);
+		CHECK_EQ(parcel_put(&p, fd, 'y'), 0);
+	CHECK_EQ(parcel_seal(&p), 0);
+	CHECK_EQ(p.n_pairs, 2);
+	for (unsigned i = 0; i < p.n_pairs; i++)
+		CHECK_EQ(parcel_look(p.end[i][1], see, &s), 0);
 	CHECK_EQ(s.n, n + MANY);
-	parcel_fini(&b);
+	parcel_fini(&p);
 	(void)close(fd);
 }
 
 TEST(parcel_look_ends_when_it_is_told_to)
 {
-	struct parcel b = {0};
+	struct parcel p = {0};
 	struct seen s = {.stop_at = 3};
 	int fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
 
-	CHECK_EQ(parcel_seal(&b), 0); /* nothing was put */
+	CHECK_EQ(parcel_seal(&p), 0); /* nothing was put */
 	for (unsigned i = 0; i < 10; i++)
-		CHECK_EQ(parcel_put(&b, fd, 'x'), 0);
-	CHECK_EQ(parcel_seal(&b), 0);
-	CHECK_EQ(parcel_look(b.end[0][1], see, &s), -ECANCELED);
+		CHECK_EQ(parcel_put(&p, fd, 'x'), 0);
+	CHECK_EQ(parcel_seal(&p), 0);
+	CHECK_EQ(parcel_look(p.end[0][1], see, &s), -ECANCELED);
 	CHECK_EQ(s.n, 3); /* and the others are closed: the runner counts */
 	CHECK_EQ(parcel_look(fd, see, &s), -ENOTSOCK);
-	parcel_fini(&b);
+	parcel_fini(&p);
 	(void)close(fd);
 }
 
 TEST(parcel_full_of_pairs_says_so)
 {
-	struct parcel b = {.n = PARCEL_MAX_PAIRS};
+	struct parcel p = {.n_pairs = PARCEL_MAX_PAIRS};
 	int fd = open("/dev/null", O_RDONLY | O_CLOEXEC), pair[2];
 
 	CHECK_EQ(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK, 0, pair), 0);
 	for (unsigned i = 0; i < PARCEL_MAX_PAIRS; i++)
-		b.end[i][0] = b.end[i][1] = -1;
-	b.end[PARCEL_MAX_PAIRS - 1][0] = pair[0];
-	b.end[PARCEL_MAX_PAIRS - 1][1] = pair[1];
+		p.end[i][0] = p.end[i][1] = -1;
+	p.end[PARCEL_MAX_PAIRS - 1][0] = pair[0];
+	p.end[PARCEL_MAX_PAIRS - 1][1] = pair[1];
 	while (send(pair[0], "x", 1, 0) == 1)
 		;
-	CHECK_EQ(parcel_put(&b, fd, 'x'), 0);
-	CHECK_EQ(parcel_seal(&b), -ENOSPC);
-	parcel_fini(&b);
+	CHECK_EQ(parcel_put(&p, fd, 'x'), 0);
+	CHECK_EQ(parcel_seal(&p), -ENOSPC);
+	parcel_fini(&p);
 	(void)close(fd);
 }
 

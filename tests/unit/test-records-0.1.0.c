@@ -167,10 +167,12 @@ static void check_abilities(const struct conn *c, unsigned i)
 			  : i == SAVED_CAPS_ZSTD ? MSG_CAP_ZSTD
 			  : i == SAVED_CAPS_LZ4  ? MSG_CAP_LZ4
 						 : 0);
-	CHECK_EQ(c->deflate_window, i == SAVED_WINDOW_512                           ? DEFLATE_512
-				    : i == SAVED_WINDOW_4K                          ? DEFLATE_4K
-				    : i == SAVED_WINDOW_32K || i == SAVED_INFLATING ? DEFLATE_32K
-										    : DEFLATE_NONE);
+	CHECK_EQ(c->deflate_window,
+		 i == SAVED_WINDOW_512  ? DEFLATE_512
+		 : i == SAVED_WINDOW_4K ? DEFLATE_4K
+		 : i == SAVED_WINDOW_32K || i == SAVED_HALF_DEFLATED || i == SAVED_INFLATING
+			 ? DEFLATE_32K
+			 : DEFLATE_NONE);
 }
 
 TEST(records_of_0_1_0_say_who_somebody_is)
@@ -300,13 +302,16 @@ TEST(records_of_0_1_0_bring_what_was_half_received)
 	CHECK_MEM(in->parked.data + in->parked_at, "\x81\x80key!", 6);
 	in = conn_of(&o, SAVED_HALF_TEXT)->input;
 	CHECK(in && in->message.len == 4 && in->opcode == WS_TEXT && !in->is_deflated);
-	CHECK(in->started_ns >= RIG_START_NS && !in->decoder);
+	CHECK(in->started_ns == RIG_START_NS && !in->decoder);
 	in = conn_of(&o, SAVED_HALF_FRAME)->input;
 	CHECK(in && in->decoder && in->opcode == WS_BINARY && in->message.len == 5);
+	CHECK(in->grow_to == SIZE_MAX && in->started_ns == RIG_START_NS);
 	CHECK_MEM(in->message.data, "01234", 5);
 	in = conn_of(&o, SAVED_HALF_PING)->input;
 	CHECK(in && in->decoder && in->opcode == 0 && in->control_len == 7);
 	CHECK_MEM(in->control, "0123456", 7);
+	in = conn_of(&o, SAVED_HALF_DEFLATED)->input;
+	CHECK(in && in->decoder && in->is_deflated && in->message.len == 5);
 	in = conn_of(&o, SAVED_INFLATING)->input;
 	CHECK(in && in->inflater && in->is_deflated && in->opcode == WS_BINARY);
 	forget_old(&o);
@@ -444,6 +449,61 @@ TEST(records_of_0_1_0_bring_files_half_received)
 	check_unfinished(&o, SAVED_TRANSFER, false);
 	check_unfinished(&o, SAVED_BROKEN_TRANSFER, true);
 	forget_old(&o);
+}
+
+/* --------------------------------------------------------------------------- all fields */
+
+/* How many values this version would pass over, in a message and those within it. */
+static unsigned count_unknown(const ProtobufCMessage *m)
+{
+	unsigned n = m->n_unknown_fields;
+
+	for (unsigned i = 0; i < m->descriptor->n_fields; i++) {
+		const ProtobufCFieldDescriptor *f = &m->descriptor->fields[i];
+		const char *at = (const char *)m + f->offset;
+		size_t count = 1;
+
+		if (f->type != PROTOBUF_C_TYPE_MESSAGE)
+			continue;
+		if (f->label == PROTOBUF_C_LABEL_REPEATED)
+			memcpy(&count, (const char *)m + f->quantifier_offset, sizeof(count));
+		for (size_t k = 0; k < count; k++) {
+			const ProtobufCMessage *within =
+				*(ProtobufCMessage *const *)(const void *)at;
+
+			if (f->label == PROTOBUF_C_LABEL_REPEATED)
+				within = (*(ProtobufCMessage *const *const *)(const void *)at)[k];
+			n += within ? count_unknown(within) : 0;
+		}
+	}
+	return n;
+}
+
+TEST(records_of_0_1_0_have_no_field_that_is_not_known)
+{
+	static const ProtobufCMessageDescriptor *const descriptor[] = {
+		[RECORD_HEAD] = &record__head__descriptor,
+		[RECORD_COUNTERS] = &record__counters__descriptor,
+		[RECORD_FRAME] = &record__frame__descriptor,
+		[RECORD_CHANNEL] = &record__channel__descriptor,
+		[RECORD_CONNECTION] = &record__connection__descriptor,
+	};
+	struct record_reader reader;
+	struct record record;
+	unsigned n = 0;
+
+	CHECK_EQ(record_open(&reader, records_start, (size_t)(records_end - records_start)),
+		 RECORD_OK);
+	for (; record_next(&reader, &record); n++) {
+		ProtobufCMessage *m;
+
+		CHECK(record.kind > 0 && record.kind < ARRAY_LEN(descriptor));
+		m = protobuf_c_message_unpack(descriptor[record.kind], NULL, record.n, record.p);
+		CHECK(m != NULL);
+		CHECK_EQ(count_unknown(m), 0);
+		protobuf_c_message_free_unpacked(m, NULL);
+	}
+	CHECK_EQ(n, 1 + 2 + SAVED_N_LOG - 1 + ARRAY_LEN(saved_transit) + 3 + SAVED_N_CLIENTS);
 }
 
 /* --------------------------------------------------------------------------- counters */

@@ -147,6 +147,10 @@ static void write_input(struct rig *r)
 	buf_clear(&bytes);
 	guest_encode(&bytes, true, WS_PING, "0123456789", 10);
 	guest_write(g, bytes.data, bytes.len - 3);
+	g = named(guest_open_offering(r, r->n_guests % r->n, "/" SAVED_ROOM, "permessage-deflate"));
+	buf_clear(&bytes);
+	guest_encode(&bytes, true, WS_BINARY | GUEST_RSV1, "0123456789", 10);
+	guest_write(g, bytes.data, bytes.len - 5);
 	rig_settle(r);
 }
 
