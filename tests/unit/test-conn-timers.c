@@ -47,6 +47,40 @@ TEST(conn_drops_a_handshake_that_is_not_complete_in_time)
 	rig_free(r);
 }
 
+/* A token may name any second, also those whose nanoseconds are more than 64 bits. */
+TEST(conn_with_a_token_for_ages_is_not_closed)
+{
+	static const uint64_t ages[] = {4102444800,        20000000000,    18446744074,
+					18446744073709552, UINT64_MAX - 1, UINT64_MAX};
+	struct rig *r = rig_new(1, "");
+
+	for (size_t i = 0; i < ARRAY_LEN(ages); i++) {
+		const struct grant like = {
+			.user_id = "carol", .expires_s = ages[i], .any_channel = true};
+		struct guest *g = guest_open(r, 0, "/");
+
+		g->conn->grant = grant_restore(&like);
+		conn_arm(g->conn, r->now_ns);
+		rig_pass(r, NS_PER_S);
+		CHECK_EQ(g->conn->state, CONN_OPEN);
+		CHECK(g->conn->timer.deadline_ns > r->now_ns + NS_PER_S);
+	}
+	rig_free(r);
+}
+
+TEST(conn_ends_with_its_token)
+{
+	const struct grant like = {
+		.user_id = "carol", .expires_s = clock_wall_ms() / 1000, .any_channel = true};
+	struct rig *r = rig_new(1, "");
+	struct guest *g = guest_open(r, 0, "/");
+
+	g->conn->grant = grant_restore(&like);
+	conn_arm(g->conn, r->now_ns);
+	check_time(time_until_close(g, 4003, 60 * NS_PER_S), 0);
+	rig_free(r);
+}
+
 TEST(conn_pings_counts_what_is_missed_and_expires)
 {
 	struct rig *r = rig_new(1, "");

@@ -505,7 +505,7 @@ static bool subscribe_probe(struct rig *r, int delta)
 	struct guest *g = guest_open(r, 0, "/");
 	bool refused = false;
 
-	for (int i = 1; i < 4 + delta; i++) { /* the home is one */
+	for (int i = 1; i < 4 + delta; i++) { /* the path channel is one */
 		char name[16];
 
 		snprintf(name, sizeof(name), "%d", i);

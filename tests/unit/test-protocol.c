@@ -352,7 +352,7 @@ TEST(protocol_text_is_noted_relayed_or_refused)
 	CHECK(guest_next_frame(other, &f));
 	CHECK_EQ(f.opcode, WS_TEXT);
 	CHECK_MEM(f.p, "relayed", 7);
-	/* Away from home there is nobody to relay it to; back again there is. */
+	/* Out of its path channel there is nobody to relay it to; back again there is. */
 	guest_unsubscribe(g, "room");
 	guest_drop(g);
 	guest_send(g, true, WS_TEXT, "lost", 4);
