@@ -10,8 +10,6 @@
  * there.
  */
 
-#include "base/base.h"
-
 /**
  * benchmark_main() - run the command
  * @argv:   argv[0] is the name of the command; ends with NULL

@@ -9,8 +9,6 @@
  * server closes with 1000, or it is told to stop.
  */
 
-#include "base/base.h"
-
 /**
  * client_main() - run the command
  * @argv:   argv[0] is the name of the command; ends with NULL

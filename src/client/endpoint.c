@@ -11,6 +11,7 @@
 #include "client/endpoint_private.h"
 #include "client/system.h"
 #include "io/sock.h"
+#include "io/tls.h"
 
 #define READS_PER_TURN 4
 #define ANSWER_MAX (ENDPOINT_READ_BYTES + 16384) /* of the handshake, with the frames behind it */

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "client/system.h"
+#include "io/tls.h"
 
 /* RFC 6455 section 5.3 wants keys that nobody can predict; one system call serves a thousand. */
 static const uint8_t *endpoint_next_key(struct endpoint_loop *l)

@@ -13,7 +13,6 @@
 #include "client/backoff.h"
 #include "client/endpoint.h"
 #include "containers/mem.h"
-#include "io/reactor.h"
 #include "wire/msg.h"
 
 #define SESSION_UUID_TEXT 37

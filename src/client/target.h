@@ -10,7 +10,7 @@
 
 #include "base/base.h"
 #include "client/ws_url.h"
-#include "io/tls.h"
+#include "io/tls_context.h"
 #include "wire/token.h"
 
 #define TARGET_MAX_ADDRESSES 8

@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "conn/conn_private.h"
+#include "io/tls.h"
 
 /* ------------------------------------------------------------------------------ deadlines */
 

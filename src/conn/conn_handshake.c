@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "conn/conn_private.h"
+#include "io/tls.h"
 #include "wire/proxy.h"
 #include "wire/token.h"
 #include "wire/upgrade.h"

@@ -19,7 +19,6 @@
  */
 
 #include "conn/conn.h"
-#include "io/log.h"
 #include "wire/ws.h"
 
 #define CONN_HEAD_LIMIT (8 * 1024) /* bytes of a request's head */

@@ -9,7 +9,7 @@
  */
 
 #include "base/ip.h"
-#include "io/tls.h"
+#include "io/tls_context.h"
 #include "model/config.h"
 #include "wire/http.h"
 #include "wire/token_keys.h"

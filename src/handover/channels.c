@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/text.h"
+#include "handover/record_ids.h"
 
 /* Flags of a message in a log: what stands beyond them in a record is of a private queue. */
 #define LOG_FLAGS (FRAME_NOTICE | FRAME_CAN_PACK | FRAME_IS_PACKED | FRAME_CAN_DEFLATE)

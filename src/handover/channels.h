@@ -7,7 +7,6 @@
  * id, 0 where no worker keeps it any more.
  */
 
-#include "containers/mem.h"
 #include "handover/frames.h"
 #include "worker/worker.h"
 

@@ -7,6 +7,7 @@
 
 #include "base/text.h"
 #include "conn/conn_restore.h"
+#include "handover/record_ids.h"
 #include "worker/hub.h"
 #include "worker/transfer.h"
 

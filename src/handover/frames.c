@@ -3,6 +3,8 @@
 
 #include <errno.h>
 
+#include "handover/record_ids.h"
+
 /* ----------------------------------------------------------------------- variants */
 
 uint32_t frame_variant_id(const struct frame *f, const struct frame_bytes *b)

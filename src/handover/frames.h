@@ -10,7 +10,6 @@
 #include <uthash.h>
 
 #include "containers/mem.h"
-#include "handover/record_ids.h"
 #include "record.pb-c.h"
 #include "wire/frame.h"
 

@@ -8,9 +8,9 @@
 #include "handover/counters.h"
 #include "handover/frames.h"
 #include "handover/handover.h"
+#include "handover/record_ids.h"
 #include "io/log.h"
 #include "worker/protocol.h"
-#include "worker/worker_private.h"
 
 #define ARENA_BYTES ((size_t)256 << 10)
 #define ARENA_LIMIT ((size_t)4 << 30)

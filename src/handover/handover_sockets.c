@@ -5,6 +5,7 @@
 #include <sys/socket.h>
 
 #include "handover/handover.h"
+#include "io/tls.h"
 #include "wire/ws.h"
 
 #define FIRST_CAP ((size_t)256)

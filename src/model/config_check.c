@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <string.h>
 
-#include "base/text.h"
 #include "model/config_kind.h"
 
 #define ROW(name) (&config_keys[CONFIG_KEY_##name])

@@ -6,7 +6,6 @@
 #include <limits.h>
 #include <string.h>
 
-#include "base/text.h"
 #include "model/config_kind.h"
 
 /*

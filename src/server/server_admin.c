@@ -3,7 +3,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "base/text.h"
 #include "containers/buf.h"
 #include "io/log.h"
 #include "server/server_private.h"

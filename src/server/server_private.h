@@ -16,7 +16,6 @@
  *   server.c           the loop, signals, and the order of all that
  */
 
-#include "handover/handover.h"
 #include "io/reactor.h"
 #include "model/config.h"
 #include "server/exec_plan.h"

@@ -7,7 +7,6 @@
 #include "io/log.h"
 #include "server/server_private.h"
 #include "service/systemd.h"
-#include "wire/upgrade.h"
 
 static int start_pool(struct server *s)
 {

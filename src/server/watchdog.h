@@ -7,7 +7,6 @@
  * and /healthz asks here.
  */
 
-#include "io/reactor.h"
 #include "worker/worker.h"
 
 #define WATCHDOG_STALLED_NS (5 * NS_PER_S) /* without an answer: worth a line */

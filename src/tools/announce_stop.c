@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "base/base.h"
 #include "service/systemd.h"
 
 #define EXIT_USAGE 2

@@ -3,8 +3,6 @@
 
 /* `wsbind token`: makes a token, for first steps and tests. */
 
-#include "base/base.h"
-
 /**
  * token_main() - run the command
  * @argv:   argv[0] is the name of the command; ends with NULL

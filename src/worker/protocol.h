@@ -14,7 +14,6 @@
  * many, 503 no room now.
  */
 
-#include "io/log.h"
 #include "worker/hub.h"
 
 /* conn_ops.admit: joins the channel of its path. */

@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "worker/protocol.h"
 #include "worker/protocol_private.h"
 
 const char *protocol_path_channel(const struct conn *c)

@@ -8,7 +8,8 @@
  * and going). Nobody else includes it.
  */
 
-#include "worker/protocol.h"
+#include "conn/conn.h"
+#include "wire/msg.h"
 
 typedef Websocket__WebSocketMessage message;
 

@@ -4,6 +4,8 @@
 
 #include "base/text.h"
 #include "wire/ws.h"
+#include "worker/hub.h"
+#include "worker/protocol.h"
 #include "worker/protocol_private.h"
 
 /* -------------------------------------------------------------------- what varies */

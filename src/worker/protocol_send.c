@@ -5,6 +5,7 @@
 
 #include "base/text.h"
 #include "io/log.h"
+#include "worker/protocol.h"
 #include "worker/protocol_private.h"
 
 #define WELCOME_MAX 2048 /* with its placeholders filled in */

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/text.h"
+#include "channel/channel.h"
 #include "io/log.h"
 
 #define SCAN_UP_TO 16       /* times a limit; past it own messages count like others */

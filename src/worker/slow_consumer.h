@@ -15,7 +15,7 @@
  * is past a limit, the client is disconnected in either case.
  */
 
-#include "channel/channel.h"
+#include "channel/directory.h"
 #include "conn/conn.h"
 
 /* While log_memory is exceeded: what waits for the connection of each worker that lags most. */

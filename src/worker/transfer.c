@@ -8,7 +8,6 @@
 
 #include "base/text.h"
 #include "io/log.h"
-#include "wire/ws.h"
 
 /* A connection that has handed chunks to the spool. */
 struct transfer {

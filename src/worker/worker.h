@@ -17,7 +17,6 @@
 
 #include <pthread.h>
 
-#include "model/config.h"
 #include "worker/hub.h"
 
 #define WORKER_MAX_LISTENERS 16

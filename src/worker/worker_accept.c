@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "io/log.h"
+#include "io/tls.h"
 #include "worker/worker_private.h"
 
 #define ACCEPTS_PER_TURN 64

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: MIT */
+#include "io/tls.h"
 #include "worker/protocol.h"
 #include "worker/worker_private.h"
 

@@ -19,7 +19,6 @@
 
 #include "base/text.h"
 #include "rig.h"
-#include "wire/upgrade.h"
 #include "worker/protocol.h"
 
 #define SLOTS 8

@@ -1,14 +1,16 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: MIT
-"""reading.py QUESTION: how the sources read, as far as a machine can say.
+"""reading.py QUESTION [GENERATED]: how the sources read, as far as a machine can say.
 
 names     each name() in a comment exists: in the project, or in a library's header
 statics   no static function is called by one bare word
+includes  what a file includes of the project, it uses something of
 comments  enough lines of the sources, and enough functions, say why
 torn      a comment that begins beside its "/*" does not end with a word or less on its last line;
           one that begins behind code ends on that line
 
-Prints what is wrong, or the figures; exit status 1 when something is wrong.
+GENERATED is the folder of what is made from proto/. Prints what is wrong, or the figures;
+exit status 1 when something is wrong.
 """
 import bisect
 import glob
@@ -19,7 +21,7 @@ import sys
 MIN_LINES = 8.0  # percent of the lines of src/*/*.c that hold a comment
 MIN_FUNCTIONS = 40.0  # percent of the functions from LONG lines up that hold one
 LONG = 15
-COLUMNS = 100
+GENERATED = sys.argv[2] if len(sys.argv) > 2 else "build/release/gen"
 
 TOKEN = re.compile(r'/\*.*?\*/|//[^\n]*|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'', re.S)
 
@@ -107,6 +109,49 @@ def statics():
     return 1 if bare else 0
 
 
+def declared(header):
+    """Names that a header itself declares or defines."""
+    names = set(re.findall(r"^[ \t]*#[ \t]*define\s+(\w+)", header.code, re.M))
+    attribute = r"(\bWB_[A-Z_]+\([^()]*\)|\bWB_[A-Z_]+\b|__attribute__\(\(.*?\)\)) ?"
+    code = re.sub(attribute, "", header.code)
+    names |= set(re.findall(r"\b(?:struct|union|enum)\s+(\w+)\s*\{", code))
+    names |= set(re.findall(r"^(?:struct|union)\s+(\w+);", code, re.M))
+    names |= set(re.findall(r"^typedef\b[^;]*?\b(\w+)\s*(?:\(|;)", code, re.M))
+    for variables in re.findall(r"^extern\b([^;]*;)", code, re.M):
+        names |= set(re.findall(r"\b(\w+)\s*[\[,;]", variables))
+    names |= set(re.findall(r"^[A-Za-z_][^;{}=#]*?\b(\w+)\s*\(", code, re.M))
+    for body in re.findall(r"\benum\b[^{;]*\{([^}]*)\}", code):
+        names |= set(re.findall(r"(?:^|,)\s*(\w+)", body))
+    # Everybody has these from base.h, and what is made from proto/ from the header beside it.
+    if header.path == "src/base/base.h":
+        names |= set("bool true false NULL size_t ssize_t ptrdiff_t SIZE_MAX free".split())
+        names |= {"%sint%d_t" % (sign, bits) for sign in ("", "u") for bits in (8, 16, 32, 64)}
+    for proto in re.findall(r'^#include "(\w+)\.pb-c\.h"', header.text, re.M):
+        with open("%s/%s.pb-c.h" % (GENERATED, proto), encoding="utf-8") as f:
+            names |= set(re.findall(r"\w+__\w+", f.read()))
+    return names
+
+
+def includes():
+    headers = {s.path[len("src/"):]: s for s in sources("src/*/*.h")}
+    # Tables of rows, without `#pragma once`, are included for what the macros make of them.
+    tables = {path: s for path, s in headers.items() if not re.search("^#pragma once", s.text, re.M)}
+    names = {path: declared(s) for path, s in headers.items() if path not in tables}
+    bad = 0
+    for s in sources("src/*.c", "src/*/*.[ch]", "tests/*/*.[ch]", "bench/*.[ch]"):
+        found = list(re.finditer(r'^\s*#\s*include "([^"]+)"', s.text, re.M))
+        code = s.code + "".join(tables[m[1]].code for m in found if m[1] in tables)
+        words = set(re.findall(r"\w+", re.sub("^#include.*", "", code, flags=re.M)))
+        for m in found:
+            path = m[1]
+            is_own = s.path.endswith(".c") and path.split("/")[-1][:-2] in s.path
+            if path in names and not is_own and not names[path] & words:
+                line = s.text.count("\n", 0, m.start(1)) + 1
+                print("%s:%d: nothing of %s is used" % (s.path, line, path))
+                bad = 1
+    return bad
+
+
 def comments():
     folders = {}
     for s in sources("src/*.c", "src/*/*.c"):
@@ -142,4 +187,4 @@ def torn():
     return bad
 
 
-sys.exit({f.__name__: f for f in (names, statics, comments, torn)}[sys.argv[1]]())
+sys.exit({f.__name__: f for f in (names, statics, includes, comments, torn)}[sys.argv[1]]())

@@ -4,8 +4,6 @@
 
 #include <stdio.h>
 
-#include "worker/transfer.h"
-
 #define ECHO "echo_path = /echo\nmax_incoming_frames_per_second = 0\n"
 #define QUIET "notice_limit = 0\nmax_incoming_frames_per_second = 0\n"
 
