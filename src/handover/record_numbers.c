@@ -12,7 +12,6 @@
 #include "handover/handover.h"
 #include "wire/deflate.h"
 #include "wire/frame.h"
-#include "wire/msg.h"
 #include "wire/record.h"
 #include "wire/ws.h"
 #include "wire/zip.h"

@@ -9,6 +9,7 @@
 #include <time.h>
 
 #include "base/clock.h"
+#include "spool/spool_file.h"
 #include "spool/spool_transfer.h"
 
 enum job_kind {

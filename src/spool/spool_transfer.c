@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "spool/spool_file.h"
 
 /* file.fd == -1: it broke, and what still comes is dropped. */
 struct spool_transfer {

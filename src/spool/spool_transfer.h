@@ -11,7 +11,8 @@
 
 #include "containers/buf.h"
 #include "containers/list.h"
-#include "spool/spool_file.h"
+#include "spool/spool.h"
+#include "wire/zip.h"
 
 #define SPOOL_BUCKETS 1024
 

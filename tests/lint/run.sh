@@ -107,7 +107,7 @@ question layers awk -f $lint/layers.awk src/*.c src/*/*.[ch]
 question owners awk -f $lint/owners.awk src/*/*.h
 question ladders $lint/ladders.sh "$(dirname "$wsbind")"
 question 'includes have a reason' $lint/reading.py includes "$(dirname "$wsbind")/gen"
-figures 'names in comments exist' $lint/reading.py names
+question 'names in comments exist' $lint/reading.py names
 figures 'names of static functions' $lint/reading.py statics
 figures 'comments say why' $lint/reading.py comments
 figures 'comments that are torn' $lint/reading.py torn
