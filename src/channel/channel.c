@@ -39,6 +39,7 @@ void channel_env_fini(struct channel_env *env)
 
 static int members_grow(struct channel *ch)
 {
+	/* From the one that lies in the channel itself: most channels never have a second one. */
 	uint32_t cap = ch->cap_members * 2;
 	struct member **more = malloc(cap * sizeof(struct member *));
 

@@ -35,6 +35,7 @@ static const struct batch *batch_for(struct channel *ch, unsigned key)
 	b->serial = ch->env->batch_serial;
 	b->n_iov = 0;
 	b->bytes = 0;
+	/* What this key cannot be given is left out, and so costs each of its members nothing. */
 	for (uint64_t seq = ch->flushed; seq < ch->round_to; seq++) {
 		const struct frame_bytes *bytes =
 			frame_variant_for_key(slot_of(ch, seq)->frame, key, ch->env->maker);

@@ -67,6 +67,11 @@ struct spool_job *spool_job_new(void)
 
 /* ---------------------------------------------------------------------- the thread */
 
+/*
+ * Takes one job after the other, each to its end, and tells the workers what became of it. Only
+ * the queue is shared: the transfers are the thread's until it has been joined.
+ */
+
 static void spool_work(struct spool *s, const struct spool_job *job)
 {
 	switch (job->kind) {
@@ -74,6 +79,7 @@ static void spool_work(struct spool *s, const struct spool_job *job)
 		spool_transfers_take_chunk(&s->transfers, &job->chunk);
 		break;
 	case JOB_ABORT:
+		/* In its place in the queue: behind the chunks that came before the end. */
 		spool_transfers_abort(&s->transfers, job->chunk.owner);
 		break;
 	case JOB_RESUME:

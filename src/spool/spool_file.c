@@ -62,8 +62,7 @@ int spool_file_remove_parts(int dir_fd, spool_file_used_fn *is_used, void *ctx)
 {
 	int r = 0;
 
-	/* Nobody else has the directory if this succeeds; the shared lock takes its place at once.
-	 */
+	/* Nobody else has the directory if this succeeds. Marking it leaves a shared lock. */
 	if (flock(dir_fd, LOCK_EX | LOCK_NB) == 0)
 		r = dir_remove_parts(dir_fd, is_used, ctx);
 	spool_file_mark(dir_fd);
@@ -77,9 +76,9 @@ static void make_name(char out[SPOOL_NAME_MAX], const char *client_id, uint64_t 
 	struct tm tm;
 	size_t i;
 
-	/* What comes from the peer's side of things is cut and made plain, whatever it is. */
 	if (gmtime_r(&now, &tm))
 		(void)strftime(stamp, sizeof(stamp), "%Y%m%dT%H%M%SZ", &tm);
+	/* The caller's word that it is plain is not relied on: a slash would lead elsewhere. */
 	for (i = 0; i < CLIENT_ID_MAX && client_id[i]; i++) {
 		char c = client_id[i];
 		bool is_plain = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') ||
@@ -126,8 +125,7 @@ int spool_file_reopen(struct spool_file *f, int dir_fd, const char *name, const 
 	int r;
 
 	f->fd = -1;
-	/* The names come from a record of another process: they may not lead out of the directory.
-	 */
+	/* They come from a record of another process: they may not lead elsewhere. */
 	if (!is_final_name(name) || !is_part_name(part) || strchr(part, '/') ||
 	    strlen(part) >= sizeof(f->part))
 		return -EINVAL;

@@ -34,7 +34,7 @@ static void counter_sub_one(_Atomic uint64_t *counter)
 /* Where the transfer of an owner hangs, or would hang. */
 static struct spool_transfer **transfer_place(struct spool_transfers *ts, struct spool_owner o)
 {
-	/* Fibonacci hashing; serials count up, and the worker stands above or below them. */
+	/* Serials count up: a multiplication spreads them (Fibonacci hashing). */
 	uint64_t hash = (o.serial * SPOOL_MAX_WORKERS + o.worker) * 0x9e3779b97f4a7c15ULL;
 	struct spool_transfer **at = &ts->bucket[hash >> 32 & (SPOOL_BUCKETS - 1)];
 
@@ -48,6 +48,7 @@ static struct spool_transfer *transfer_track(struct spool_transfers *ts, struct 
 {
 	struct spool_transfer *t;
 
+	/* Broken ones stay until their client goes: they need a bound of their own. */
 	if (ts->n == SPOOL_MAX_TRANSFERS)
 		return NULL;
 	t = calloc(1, sizeof(*t));
@@ -61,7 +62,7 @@ static struct spool_transfer *transfer_track(struct spool_transfers *ts, struct 
 	return t;
 }
 
-/* What still comes of it is the first chunk of another transfer. */
+/* What comes after this is taken for another transfer. */
 static void transfer_untrack(struct spool_transfers *ts, struct spool_transfer *t)
 {
 	WB_ASSERT(t->file.fd < 0);
@@ -100,6 +101,12 @@ void spool_transfers_fini(struct spool_transfers *ts)
 }
 
 /* ------------------------------------------------------------ the course of a transfer */
+
+/*
+ * Chunk 0 begins a file, the ones behind it are appended, the last one publishes it. Whatever
+ * fails discards the file, and is reported with the request of the chunk that it happened to;
+ * the transfer stays, without a file, until its last chunk, another chunk 0, or its client's end.
+ */
 
 static void transfer_discard_file(struct spool_transfers *ts, struct spool_transfer *t)
 {
@@ -172,6 +179,7 @@ static int transfer_begin(struct spool_transfers *ts, struct spool_transfer *t,
 {
 	int r;
 
+	/* Each takes a descriptor, and those are for connections. */
 	if (atomic_load_explicit(&ts->counters->open, memory_order_relaxed) >= SPOOL_MAX_OPEN)
 		return -EMFILE;
 	r = spool_file_open(&t->file, ts->dir_fd, chunk->client_id, ts->next_number++);
@@ -338,6 +346,7 @@ bool spool_transfers_take_out(struct spool_transfers *ts, struct spool_unfinishe
 		.request_id_len = t->last.request_id_len,
 		.is_broken = t->file.fd < 0,
 	};
+	/* Its file is written as far as it was counted, and is found by its name. */
 	memcpy(ret->request_id, t->last.request_id, sizeof(ret->request_id));
 	memcpy(ret->name, t->file.name, sizeof(ret->name));
 	memcpy(ret->part, t->file.part, sizeof(ret->part));

@@ -7,8 +7,8 @@
  * beside channels, since SO_REUSEPORT doesn't spread connections evenly.
  *
  * A cell holds a 40-bit digest of an address and a 24-bit count. An address looks
- * for its digest in one window of cells, else takes a free one there. When the
- * window is full of other addresses it isn't counted: with a table of at least
+ * for its digest in one line of cells, else takes a free one there. When the
+ * line is full of other addresses it isn't counted: with a table of at least
  * twice max_connections that needs thousands of addresses that collide, and then
  * max_connections still holds. Two workers may open two cells for one address at
  * the same instant; both are added up.

@@ -18,6 +18,7 @@ uint64_t client_list_count(const struct hub *h)
 
 struct conn *client_list_find(struct hub *h, const uint8_t id[16])
 {
+	/* Others have no id yet, or none any more. An index would cost every client something. */
 	LIST_FOREACH (node, &h->env.all) {
 		struct conn *c = CONTAINER_OF(node, struct conn, node);
 
@@ -27,6 +28,7 @@ struct conn *client_list_find(struct hub *h, const uint8_t id[16])
 	return NULL;
 }
 
+/* Each of these appends a piece; the first that finds no memory is the last that is tried. */
 static int list_names(struct buf *out, const char *key, const char *const *names, size_t n)
 {
 	int error = buf_printf(out, ",\"%s\":[", key);
@@ -38,7 +40,7 @@ static int list_names(struct buf *out, const char *key, const char *const *names
 
 static int list_channels(struct buf *out, const struct conn *c)
 {
-	char name[6 * DIRECTORY_NAME_MAX + 1];
+	char name[TEXT_JSON_CAP(DIRECTORY_NAME_MAX)];
 	int error = buf_printf(out, ",\"channels\":[");
 
 	for (const struct member *m = c->members; m && !error; m = m->sibling) {
@@ -52,13 +54,15 @@ static int list_channels(struct buf *out, const struct conn *c)
 
 static int list_one(struct buf *out, const struct conn *c)
 {
+	/* The loop's clock knows no date, but how long ago a sign of life was. */
 	uint64_t silent_ms = (c->env->reactor->now_ns - c->last_sign_ns) / NS_PER_MS;
 	char id[37], user[CONN_USER_MAX], peer[SOCK_ADDRESS_MAX];
-	char session[6 * CONN_SESSION_MAX + 1] = "";
+	char session[TEXT_JSON_CAP(CONN_SESSION_MAX)] = "";
 	const char *caps[MSG_N_CAPS];
 	uint64_t bytes, messages;
 	int error;
 
+	/* A user id is plain; what the client made itself may need escaping. */
 	uuid4_format(id, c->id);
 	text_json(session, sizeof(session), conn_session_id(c), strlen(conn_session_id(c)));
 	channel_backlog(c, &bytes, &messages);
@@ -82,6 +86,7 @@ static int list_one(struct buf *out, const struct conn *c)
 
 int client_list_append(struct hub *h, uint64_t *offset, uint64_t *limit, struct buf *out)
 {
+	/* Both are counted down, so that the list goes on with the next worker. */
 	LIST_FOREACH (node, &h->env.all) {
 		const struct conn *c = CONTAINER_OF(node, struct conn, node);
 		int error;

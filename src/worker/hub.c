@@ -14,6 +14,7 @@ int hub_init(struct hub *h, struct hub_shared *shared, unsigned index)
 
 	h->shared = shared;
 	h->index = index;
+	/* Everything points into this struct, which never moves: it lies in the worker's. */
 	h->env.frame_account = &shared->frame_bytes;
 	list_init(&h->channels.grown);
 	list_init(&h->notices.pending);
@@ -53,6 +54,7 @@ void hub_fini(struct hub *h)
 
 	if (!h->shared)
 		return;
+	/* Posts hold references: what no worker takes any more is given back here. */
 	while (h->inbox.cells && (f = ring_pop(&h->inbox)))
 		frame_unref(f);
 	ring_fini(&h->inbox);
@@ -205,6 +207,7 @@ static void count_variants(struct hub *h)
 	struct metrics *m = h->env.metrics;
 	struct frame_maker *maker = &h->maker;
 
+	/* Almost always: then there is nothing to add, and nothing to write to. */
 	if (!maker->pack_in && !maker->unpack_in && !maker->deflate_in && !maker->failures)
 		return;
 	METRIC_ADD(m, pack_in_bytes, maker->pack_in);

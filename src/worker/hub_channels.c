@@ -5,6 +5,10 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "wire/upgrade.h"
+
+static_assert(UPGRADE_MAX_CHANNEL == DIRECTORY_NAME_MAX, "a path names a channel");
+
 static size_t by_slot_bytes(const struct hub *h)
 {
 	return (size_t)h->shared->directory.max * sizeof(*h->by_slot);
@@ -65,6 +69,7 @@ static int channel_open(struct hub *h, const char *name, size_t n, struct channe
 
 void hub_close_channel_if_empty(struct hub *h, struct channel *ch)
 {
+	/* While it is being flushed whoever does that asks again. */
 	if (ch->n_members > 0 || ch->is_flushing)
 		return;
 	/* The name belongs to the entry: whatever needs it goes before the entry is left. */
@@ -79,6 +84,7 @@ static struct member *membership_in(struct conn *c, const struct channel *ch)
 {
 	struct member *m = c->members;
 
+	/* A client has few memberships, a channel may have many members. */
 	while (m && m->channel != ch)
 		m = m->sibling;
 	return m;
@@ -98,6 +104,7 @@ int hub_join(struct hub *h, struct conn *c, struct member *m, const char *name, 
 
 	if (ch && membership_in(c, ch))
 		return HUB_E_MEMBER;
+	/* Before the channel is opened: what is refused leaves nothing behind. */
 	if (c->n_members >= h->env.config->max_channels_per_client)
 		return HUB_E_TOO_MANY;
 	if (!ch) {
@@ -120,7 +127,7 @@ int hub_rejoin(struct hub *h, struct conn *c, struct member *m, const struct hub
 
 	if (ch && membership_in(c, ch))
 		return HUB_E_MEMBER;
-	/* The first one back brings the log, and stands behind it like the others: see below. */
+	/* The first one back brings the log; like those that follow it is put back in it below. */
 	if (!ch) {
 		r = channel_open(h, e->name, e->name_len, &ch);
 		if (r)
@@ -140,6 +147,7 @@ void hub_rejoined(struct hub *h)
 {
 	struct channel *ch, *next;
 
+	/* Until here nothing was dropped: a member that lags more could still come. */
 	HASH_ITER (hh, h->by_name, ch, next)
 		channel_loaded(ch);
 }

@@ -22,6 +22,7 @@ static struct frame *notice_frame(struct hub *h, Websocket__ControlType type, co
 	struct frame *f;
 	char text[37];
 
+	/* The lobby has no name: its notices name no channel, as its messages do. */
 	uuid4_format(text, id);
 	msg_init_control(&b, type);
 	msg_set_session_id(&b, text);
@@ -90,6 +91,7 @@ static void send_notice(struct hub *h, struct directory_entry *e, Websocket__Con
 {
 	struct frame *f;
 
+	/* Asked anew also for one that has waited: the channel may have grown past notice_limit. */
 	if (!notices_are_on(h, e))
 		return;
 	if (h->env.is_congested) {
@@ -108,6 +110,7 @@ void hub_notices_send(struct hub *h)
 	while (!h->env.is_congested && !list_is_empty(&h->notices.pending)) {
 		struct pending_notice *p =
 			CONTAINER_OF(list_first(&h->notices.pending), struct pending_notice, node);
+		/* A channel that is gone has nobody who wants to know. */
 		struct directory_entry *e =
 			directory_pin(&h->shared->directory, p->name, p->name_len);
 

@@ -102,6 +102,7 @@ int hub_publish_name(struct hub *h, const char *name, size_t n, struct frame *f,
 	e = directory_pin(&h->shared->directory, name, n);
 	if (!e)
 		return HUB_E_NO_CHANNEL;
+	/* How many there are just now; some may come or go before the message has its number. */
 	*ret_members = atomic_load_explicit(&e->members, memory_order_relaxed);
 	hub_publish(h, e, f, NULL);
 	directory_unpin(&h->shared->directory, e);

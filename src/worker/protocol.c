@@ -24,6 +24,7 @@ static bool is_echo_path(const struct conn *c, const struct upgrade *u)
 {
 	const char *path = c->env->config->echo_path;
 
+	/* Without its slash the path is the name of a channel. Empty: there is no echo. */
 	return path[0] == '/' && strcmp(path + 1, u->channel) == 0;
 }
 
@@ -47,6 +48,7 @@ void protocol_opened(struct conn *c)
 	sd_id128_t random;
 	char id[37];
 
+	/* Its id is what others know it by: drawn at random, so that none can be guessed. */
 	c->connected_ms = clock_wall_ms();
 	if (sd_id128_randomize(&random) < 0) {
 		conn_close(c, WS_CODE_INTERNAL_ERROR, "no random numbers");
@@ -71,6 +73,7 @@ void protocol_left(struct conn *c)
 	/* The line names the channel, and so comes before the memberships end. */
 	snprintf(text, sizeof(text), "disconnected with %u", c->close_code);
 	log_connection(c, EV_DISCONNECTED, text);
+	/* The membership of its path lies in the connection, the others have their own memory. */
 	while (c->members) {
 		struct member *m = c->members;
 
@@ -112,6 +115,7 @@ static void take_chat(struct conn *c, const message *m, const uint8_t *p, size_t
 
 	if (!through)
 		return;
+	/* Nobody may speak as the server does. */
 	if (r != MSG_OK) {
 		protocol_refuse_result(c, m, 403, r);
 		return;
@@ -128,6 +132,7 @@ static void take_binary(struct conn *c, const message *m, const uint8_t *p, size
 
 	if (!through)
 		return;
+	/* The checksum costs a walk through all bytes, so it comes behind what costs nothing. */
 	r = msg_check_binary(m);
 	if (r != MSG_OK) {
 		protocol_refuse_result(c, m, 422, r);
@@ -192,6 +197,7 @@ static void take_control(struct conn *c, const message *m)
 		protocol_unsubscribe(c, m);
 		break;
 	default:
+		/* They answer something, and nothing here is waiting for an answer. */
 		conn_log(c, LOG_DEBUG, EV_CLIENT_MESSAGE, NULL,
 			 "sent ACKNOWLEDGE, ERROR or CONFIG; noted");
 		break;

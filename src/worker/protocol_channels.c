@@ -5,6 +5,10 @@
 #include "worker/protocol.h"
 #include "worker/protocol_private.h"
 
+/*
+ * The channel of its path is where a client's messages go that name none. It may be left like
+ * any other: then only its name is kept, and once it is joined again they go there again.
+ */
 const char *protocol_path_channel(const struct conn *c)
 {
 	return c->path_member.channel ? c->path_member.channel->entry->name
@@ -17,6 +21,7 @@ struct member *protocol_path_membership(struct conn *c)
 
 	if (c->path_member.channel)
 		return &c->path_member;
+	/* Joined again by its name it has a membership like any other. */
 	return left ? hub_membership(hub_of(c), c, left, strlen(left)) : NULL;
 }
 
@@ -30,6 +35,7 @@ static bool check_names(struct conn *c, const message *m)
 		protocol_refuse(c, m, 400, "channels is empty");
 		return false;
 	}
+	/* That they are UTF-8 without NUL was seen to when the message was decoded. */
 	for (size_t i = 0; i < m->control->n_channels; i++) {
 		if (strlen(m->control->channels[i]) > DIRECTORY_NAME_MAX) {
 			protocol_refuse(c, m, 413, "a channel's name is longer than 255 bytes");
@@ -56,6 +62,7 @@ static int join_channel(struct conn *c, const char *name)
 	struct member *m;
 	int r;
 
+	/* A list may name what it is a member of already: that asks for no memory. */
 	if (hub_membership(hub_of(c), c, name, strlen(name)))
 		return 0;
 	m = calloc(1, sizeof(*m));

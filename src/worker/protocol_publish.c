@@ -8,6 +8,8 @@
 #include "worker/protocol.h"
 #include "worker/protocol_private.h"
 
+static_assert(MSG_SUFFIX_MAX == DIRECTORY_NAME_MAX + 4, "any channel's name, its tag and length");
+
 /* -------------------------------------------------------------------- what varies */
 
 static void set_packing(struct frame *f, const struct config *config,
@@ -126,6 +128,7 @@ static struct frame *frame_of_system(struct hub *h, const char *channel, const u
 	sd_id128_t random;
 	char id[37];
 
+	/* Its user id is `system`, which no client may use. */
 	if (!content)
 		return NULL;
 	if (sd_id128_randomize(&random) < 0)

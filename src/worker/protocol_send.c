@@ -18,6 +18,7 @@ static void format_welcome(char *out, size_t cap, const char *text, const char *
 {
 	size_t n = 0;
 
+	/* What doesn't fit is cut; the value of a placeholder is not looked at for others. */
 	while (*text && n + 1 < cap) {
 		const char *value = strncmp(text, "{user}", 6) == 0 ? user
 				    : strncmp(text, "{id}", 4) == 0 ? id
@@ -59,6 +60,7 @@ void protocol_send_config(struct conn *c, const char *id)
 
 	msg_init_control(&b, WEBSOCKET__CONTROL_TYPE__CONFIG);
 	msg_set_session_id(&b, id);
+	/* The field is signed; no configuration goes further than that, but a number could. */
 	msg_set_max_size(&b, (int32_t)MIN(c->env->config->max_message_size, (uint64_t)INT32_MAX));
 	msg_set_capabilities(&b, MSG_CAPS_ALL);
 	conn_send_msg(c, &b);

@@ -24,6 +24,7 @@ static void log_slow(const struct conn *c, uint64_t bytes, uint64_t messages, co
 {
 	char peer[SOCK_ADDRESS_MAX], id[37], value[CONN_SETTING_MAX];
 
+	/* In the one case memory is short, in the other a client is slow. */
 	uuid4_format(id, c->id);
 	log_event_limited(LOG_NOTICE,
 			  strcmp(setting, "log_memory") == 0 ? EV_LOG_MEMORY : EV_SLOW_CONSUMER,

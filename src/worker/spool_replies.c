@@ -12,6 +12,10 @@ struct end_reply {
 	char name[SPOOL_NAME_MAX];
 };
 
+/*
+ * The spool thread may not wait, and what it has to say may not get lost for want of memory.
+ * So what needs none is said by these, and stands for any number of the same.
+ */
 static void standing_post(struct worker *w, struct spool_standing_reply *r, worker_task_fn *run)
 {
 	/* One that is on its way does for this, too: what it is for is looked up when it runs. */

@@ -68,6 +68,7 @@ static bool chunk_fill(struct spool_chunk *chunk, struct transfers *ts, struct c
 {
 	const Websocket__BinaryData *binary = m->binary;
 
+	/* Its numbers are the client's word: the spool checks them, this passes them on. */
 	*chunk = (struct spool_chunk){
 		.owner = owner_of(ts, c),
 		.sequence = binary->sequence,
@@ -162,6 +163,7 @@ static void send_answer(struct conn *c, const struct spool_result *result)
 
 	msg_init_control(&b, is_done ? WEBSOCKET__CONTROL_TYPE__ACKNOWLEDGE
 				     : WEBSOCKET__CONTROL_TYPE__ERROR);
+	/* The message that it answers is long gone, so its request was kept with the transfer. */
 	msg_set_request_id(&b, result->request_id, result->request_id_len);
 	if (is_done) {
 		METRIC_INC(c->env->metrics, acks_sent);
@@ -293,6 +295,7 @@ static int fail_without_spool(struct transfers *ts, struct conn *c)
 		.name = "",
 	};
 
+	/* A transfer and a chunk behind it may come, one after the other. */
 	if (transfer_of(ts, c->serial))
 		return 0;
 	if (!transfer_track(ts, c))
@@ -317,6 +320,7 @@ int transfer_resume_waiting(struct transfers *ts, struct conn *c, const struct s
 {
 	struct spool_chunk chunk = *like;
 
+	/* The worker and the limits are those of this process, not of the one before. */
 	if (!ts->shared->spool)
 		return fail_without_spool(ts, c);
 	chunk.owner = owner_of(ts, c);

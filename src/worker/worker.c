@@ -21,6 +21,7 @@ static enum conn_refusal admit_conn(struct conn *c, const struct upgrade *u)
 	return r;
 }
 
+/* Which modules of this floor a connection speaks to, without knowing any of them. */
 static const struct conn_ops conn_ops = {
 	.admit = admit_conn,
 	.move = worker_conn_move,
@@ -123,7 +124,10 @@ void worker_configure(struct worker *w, struct policy *policy)
 	w->hub.env.config = policy->config;
 	hub_configure(&w->hub);
 	policy_unref(old);
-	/* Deadlines may be nearer now: every connection looks at its own once. */
+	/*
+	 * Deadlines may be nearer now, and the timers were set for the old ones: every connection
+	 * looks at its own once.
+	 */
 	LIST_FOREACH (node, &w->hub.env.all) {
 		struct conn *c = CONTAINER_OF(node, struct conn, node);
 
@@ -155,6 +159,7 @@ int worker_new(struct worker_pool *p, struct policy *policy, unsigned index, str
 	if (!w)
 		return -ENOMEM;
 	memset(w, 0, sizeof(*w));
+	/* What the hub takes for granted is set before it; from there on all of it can be freed. */
 	w->pool = p;
 	w->hub.env.policy = policy_ref(policy);
 	w->hub.env.config = policy->config;

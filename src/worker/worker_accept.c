@@ -40,6 +40,7 @@ enum conn_refusal worker_conn_move(struct conn *c, const struct sock_peer *peer)
 {
 	struct worker *w = CONTAINER_OF(c->env, struct worker, hub.env);
 
+	/* Behind a proxy: until now it has counted for nobody's address but the proxy's. */
 	if (admission_move(&w->pool->shared.admission, &c->peer, peer,
 			   c->env->config->max_connections_per_ip))
 		return CONN_E_ADDRESS_FULL;
@@ -53,6 +54,7 @@ static void report_unanswered(struct worker *w, enum conn_refusal refusal)
 	const struct conn_refusal_row *row = &conn_refusals[refusal];
 	struct metrics *m = &w->metrics;
 
+	/* Clients can provoke these lines: they are limited, and name nobody. */
 	METRIC_INC(m, connection_errors);
 	if (refusal == CONN_ADMITTED) {
 		METRIC_INC(m, accept_errors);
@@ -111,6 +113,7 @@ struct conn *worker_restore_conn(struct worker *w, const struct transport *trans
 	if (was_refused ? !admission_enter_refused(admission)
 			: admission_enter(admission, peer, UINT64_MAX, 0) != 0)
 		return NULL;
+	/* Its state is filled in by the caller, from the record that was left of it. */
 	c = slab_get(&w->conns);
 	if (c)
 		c->transport = *transport;
@@ -121,6 +124,7 @@ struct conn *worker_restore_conn(struct worker *w, const struct transport *trans
 
 int worker_attach(struct worker *w, struct conn *c)
 {
+	/* Once and for all: edges in both directions, so that no message costs a call to epoll. */
 	return reactor_add(&w->reactor, &c->source, c->transport.fd,
 			   EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, conn_event);
 }
@@ -134,6 +138,7 @@ static bool is_stranger(struct worker *w, const struct sock_peer *peer)
 
 	if (!w->hub.env.config->proxy_protocol || is_proxy(w, peer))
 		return false;
+	/* Who may say for whom it speaks may say anything: only those that are listed. */
 	METRIC_INC(&w->metrics, refused_proxy);
 	METRIC_INC(&w->metrics, connection_errors);
 	sock_format_peer(address, peer);
@@ -196,6 +201,7 @@ void worker_drain_listener(struct worker *w, int fd, enum worker_listener_kind k
 	struct sock_peer peer;
 	int client;
 
+	/* Until there is none, or no more can be taken: the listener is closed after this. */
 	while (sock_accept(fd, &client, &peer) == 0)
 		accept_socket(w, client, &peer, kind == LISTENER_TLS);
 }

@@ -6,6 +6,12 @@
 
 #include "worker/worker_private.h"
 
+/*
+ * A port has a socket for each worker (SO_REUSEPORT), so that the kernel spreads connections
+ * and no worker waits for another. What there is only once, a unix socket or one of systemd's,
+ * is in all workers' epoll by copies, and whoever is idle takes what comes.
+ */
+
 /* What there is before the first socket is opened. Those that were used become -1. */
 struct inherited {
 	struct worker_socket *socket;
@@ -44,6 +50,7 @@ static int add_activated(struct worker_pool *p, const struct inherited *inherite
 			fds[n++] = inherited->socket[i].fd;
 	if (n == 0)
 		return 0;
+	/* Copies in any case: what is left of the list is closed. */
 	error = share_out(p, fds, n, LISTENER_ACTIVATED);
 	p->port = sock_port(fds[0]);
 	return error ? error : (int)n;
@@ -88,7 +95,7 @@ static int open_port(struct worker_pool *p, struct inherited *inherited, const c
 {
 	uint16_t port;
 	unsigned n = add_inherited(p, inherited, host, wanted, kind, &port);
-	/* Another program on this port is an error; of our own sockets only the first can tell. */
+	/* Of a group only the first finds out that another program has the port. */
 	bool is_first = n == 0 && !inherited_has_port(inherited, port);
 
 	for (; n == 0 || n % p->n; n++, is_first = false) {
@@ -131,6 +138,7 @@ static int open_unix(struct worker_pool *p, struct inherited *inherited,
 
 	if (error)
 		return error;
+	/* One from before at the same path is used on, or clients would find nothing meanwhile. */
 	fd = take_inherited_unix(inherited, path);
 	if (fd < 0)
 		error = sock_listen_unix(path, mode, SOMAXCONN, &fd);

@@ -15,6 +15,7 @@ static int make_workers(struct worker_pool *p, struct policy *policy, unsigned n
 	error = directory_init(&p->shared.directory, (uint32_t)config->max_channels);
 	if (!error)
 		error = admission_init(&p->shared.admission, config->max_connections);
+	/* Counted one by one, so that an error leaves what worker_pool_free() can free. */
 	for (; !error && p->n < n; p->n += !error) {
 		error = worker_new(p, policy, p->n, &p->workers[p->n]);
 		if (!error)
@@ -32,6 +33,7 @@ int worker_pool_new(struct policy *policy, unsigned n, struct worker_socket *inh
 	int error = -ENOMEM;
 
 	*ret_key = NULL;
+	/* aligned_alloc(3): its members that several threads write have lines of their own. */
 	if (p) {
 		memset(p, 0, sizeof(*p));
 		p->main_reactor = main_reactor;
@@ -69,6 +71,7 @@ int worker_pool_start(struct worker_pool *p)
 {
 	int error = 0;
 
+	/* All listen before the first one runs: connections are spread over the whole group. */
 	for (unsigned i = 0; i < p->n && !error; i++)
 		error = worker_listen(p->workers[i]);
 	return error ? error : start_threads(p);

@@ -65,6 +65,7 @@ static size_t say_goodbye(struct worker *w, bool patience)
 
 		if (!goodbye_is_for(w, c))
 			continue;
+		/* Counted also when it goes just now: the next look will not find it. */
 		n++;
 		if (c->state == CONN_HANDSHAKE)
 			conn_abort(c);
@@ -111,6 +112,7 @@ void worker_goodbye_due(struct wheel_timer *t)
 		tls_goodbye_step(w);
 		return;
 	}
+	/* Whoever hasn't answered the Close by now is not waited for. */
 	if (w->reactor.now_ns >= w->stop.deadline_ns) {
 		abort_those_left(w);
 		return;

@@ -41,6 +41,7 @@ void worker_post(struct worker *w, struct worker_task *t)
 
 void worker_task_answer(struct worker *w, struct worker_task *t)
 {
+	/* Without done() it was freed by whoever ran it, or is on the stack of who waits. */
 	if (!t->done)
 		return;
 	tasks_push(&w->pool->done, t);

@@ -108,8 +108,7 @@ TEST(admission_per_ip_lets_in_up_to_the_limit)
 	check_empty_and_fini(&a);
 }
 
-/* Each is an address of its own, the IPv4 address and the IPv6 address with the same last bytes
- * too. */
+/* Each is an address of its own, also IPv4 and IPv6 with the same last bytes. */
 TEST(admission_tells_addresses_apart_by_every_byte)
 {
 	struct admission a = {0};
@@ -162,7 +161,7 @@ TEST(admission_of_an_address_without_a_free_cell)
 		admission_leave(&a, &peer);
 	for (size_t i = 0; i <= a.mask; i++)
 		CHECK_EQ(atomic_load(&a.cells[i]), foreign);
-	/* One of each eight: every window has a free cell again. */
+	/* One of each eight: every line of cells has a free one again. */
 	for (size_t i = 5; i <= a.mask; i += 8)
 		atomic_store(&a.cells[i], 0);
 	CHECK_EQ(admission_enter(&a, &peer, NO_LIMIT, 1), 0);

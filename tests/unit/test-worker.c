@@ -26,6 +26,16 @@ static int shake_hands(struct guest *g)
 	return guest_status(g);
 }
 
+/* The sets of workers are 64 bits wide; what the key allows is a text. */
+TEST(worker_threads_are_as_many_as_there_may_be_workers)
+{
+	const struct config_key *key = config_key_find("worker_threads", strlen("worker_threads"));
+
+	CHECK(key != NULL);
+	CHECK_EQ(strtoul(key->max, NULL, 10), DIRECTORY_MAX_WORKERS);
+	CHECK_EQ(SPOOL_MAX_WORKERS, DIRECTORY_MAX_WORKERS);
+}
+
 TEST(worker_refuses_past_max_connections)
 {
 	struct rig *r = rig_new(2, "max_connections = 3\n");
