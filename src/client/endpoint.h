@@ -6,7 +6,7 @@
  * benchmark`: connects, shakes hands, puts messages together, masks, answers pings,
  * closes politely, and ends in exactly one call of closed(), whatever happened.
  *
- * An endpoint is embedded in its owner, one for each connection, and lives on a
+ * An endpoint is embedded in its owner, one for each connection, and lives on an
  * endpoint_loop, which has what all of them share: the reactor, one large read buffer,
  * random mask keys. What is sent during a turn goes out in one send at its end. What
  * is read is handed out where it lies: a message is copied only when it has several
@@ -33,8 +33,9 @@
 #define ENDPOINT_MAX_OPENING 128 /* connections that shake hands at a time */
 #define ENDPOINT_READ_BYTES ((size_t)256 << 10)
 #define ENDPOINT_KEY_BYTES 4096
-#define ENDPOINT_HANDSHAKE_NS (10 * NS_PER_S) /* from the first SYN to the 101 */
-#define ENDPOINT_CLOSE_NS (5 * NS_PER_S)      /* for the other's Close */
+#define ENDPOINT_REASON_TEXT (WS_MAX_CONTROL - 2 + 1) /* a Close without its code, with a NUL */
+#define ENDPOINT_HANDSHAKE_NS (10 * NS_PER_S)         /* from the first SYN to the 101 */
+#define ENDPOINT_CLOSE_NS (5 * NS_PER_S)              /* for the other's Close */
 
 /* Outcomes of sending. */
 enum endpoint_send_result {
@@ -59,7 +60,7 @@ enum endpoint_end_kind {
 	ENDPOINT_END_REFUSED,     /* HTTP answer other than 101: status */
 	ENDPOINT_END_NOT_WS,      /* the handshake's answer is not that of a WebSocket server */
 	ENDPOINT_END_LOST,        /* error; 0 when the other end closed without a Close */
-	ENDPOINT_END_TIMEOUT,     /* handshake or endpoint_abort() after silence */
+	ENDPOINT_END_TIMEOUT,     /* handshake or the other's Close is overdue; endpoint_abort() */
 	ENDPOINT_END_VIOLATION,   /* the other broke the protocol: code and reason say how */
 	ENDPOINT_END_TLS,         /* no secure connection: reason says why, in words of our own */
 };
@@ -68,10 +69,10 @@ struct WB_VALUE endpoint_end {
 	enum endpoint_end_kind kind;
 	bool was_open;
 	uint16_t code; /* of a Close; WS_CODE_NO_STATUS when it had none */
-	char reason[WS_MAX_CONTROL -
-		    1]; /* of a Close or a refusal; the other's bytes: escape them */
-	int error;      /* -errno */
-	int status;     /* HTTP */
+	int error;     /* -errno */
+	int status;    /* HTTP */
+	/* Of a Close or a refusal: the other's bytes, to be escaped. */
+	char reason[ENDPOINT_REASON_TEXT];
 };
 
 struct endpoint;
@@ -88,7 +89,7 @@ struct WB_FROZEN endpoint_ops {
 	 */
 	void (*message)(struct endpoint *e, uint8_t opcode, uint8_t *data, size_t n);
 	void (*pong)(struct endpoint *e, const uint8_t *data, size_t n);
-	/* The queue went empty after a ENDPOINT_E_FULL. */
+	/* The queue went empty after an ENDPOINT_E_FULL. */
 	void (*writable)(struct endpoint *e);
 	/*
 	 * The last call: the endpoint is idle again, may be connected anew, and its memory may go.

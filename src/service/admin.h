@@ -163,10 +163,8 @@ void admin_reply_state(struct admin_request *req, bool is_good, const char *reas
  * @objects: JSON objects, separated by commas, as the workers made them; taken
  * @total:   clients there are in all
  *
- * {"clients":[…],"total":N,"next":…}; next is the offset to go on with, or null. An
- * object is {"id":"UUID","user_id":"…","address":"127.0.0.1:5000","connected_at":S,
- * "last_heartbeat":S,"capabilities":["zstd",…],"channels":["",…],"queued_bytes":N},
- * S in Unix seconds, the lobby an empty string; `wsbind clients` reads these names.
+ * {"clients":[…],"total":N,"next":…}; next is the offset to go on with, or null. What the
+ * members of an object are wsbind(8) says; `wsbind clients` shows those that it has columns for.
  */
 void admin_reply_clients(struct admin_request *req, struct buf *objects, uint64_t total);
 

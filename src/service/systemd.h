@@ -6,11 +6,12 @@
  * next process: sd_notify(3), sd_watchdog_enabled(3), sd_listen_fds(3),
  * sd_pid_notify_with_fds(3), org.freedesktop.systemd1(5).
  *
- * Without systemd every function here is a cheap no-op that reports success or
- * "none", so that the caller needs no case for it.
+ * Without systemd those that tell are cheap no-ops that report success, and those that take say
+ * "none", so that the caller needs no case for it. Only who wants something kept, or asks, hears
+ * that nobody is there.
  *
- * Nothing waits for an answer. What the manager does not take is lost and
- * reported as -errno; a daemon goes on without.
+ * Nothing waits for an answer but systemd_barrier() and systemd_ask_job(). What the manager does
+ * not take is lost and reported as -errno; a daemon goes on without.
  */
 
 #include <signal.h>
@@ -101,7 +102,10 @@ void systemd_sockets_fini(struct systemd_sockets *sockets);
 #define SYSTEMD_STORE_BATCH 253
 int systemd_store(const char *name, const int *fds, unsigned n) WB_NODISCARD;
 
-/* Waits until the manager has read all it was told, @ns at most. Return: 0 | -errno. */
+/*
+ * Waits until the manager has read all it was told, @ns at most. Return: 0 | -ENOTCONN there is no
+ * manager | -errno.
+ */
 int systemd_barrier(uint64_t ns) WB_NODISCARD;
 
 /* The manager forgets what it keeps by that name. Return: as systemd_ready(). */

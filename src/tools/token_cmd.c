@@ -2,7 +2,6 @@
 #include "tools/token_cmd.h"
 
 #include <stdio.h>
-#include <string.h>
 
 #include "base/clock.h"
 #include "base/text.h"
