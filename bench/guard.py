@@ -4,9 +4,10 @@
 Instructions that each delivery, echo, handshake and message takes in user space, by callgrind,
 compared with the figures of guard.json: guard.py PROGRAM [--update] [CASE ...]
 
-They hold for one compiler and one processor family (libraries choose code by processor), so a
-machine of another kind prints its own and compares nothing. More than 2 % above the kept figure
-is a failure; much less is told, so that --update keeps the gain.
+They hold for one compiler and one processor family (libraries choose code by processor). A
+machine of another kind has nothing to compare with: its cases are skipped, and say so. More than
+2 % above the kept figure is a failure; much less is told, so that --update keeps the gain.
+Output is TAP.
 """
 
 import argparse
@@ -53,6 +54,19 @@ def kind_of_machine():
     return f"{os.uname().machine} {wide[0] if wide else '-'}, {compiler}"
 
 
+def compare(now, before, is_update):
+    """Returns passed, failed or skipped, and in words how it differs."""
+    if is_update:
+        return "passed", ", kept"
+    if not before:
+        return "skipped", ""
+    change = now / before - 1
+    text = f", {change * 100:+.2f} % beside {before:.1f}"
+    if change > TOLERANCE:
+        return "failed", text + ": more than allowed"
+    return "passed", text + (": less, keep it with UPDATE=1" if change < -TOLERANCE else "")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.strip())
     parser.add_argument("program")
@@ -62,25 +76,21 @@ def main():
     kept = json.loads(KEPT.read_text()) if KEPT.exists() else {}
     machine = kind_of_machine()
     figures = kept.setdefault(machine, {})
-    if not figures and not options.update:
-        print(f"# no figures are kept for {machine}: nothing is compared")
-    worse = False
-    for case in options.cases:
-        now, before = measure(options.program, case), figures.get(case)
-        text = f"{case:10} {now:10.1f} instructions"
-        if before:
-            change = now / before - 1
-            text += f"  {change * 100:+6.2f} % beside {before:.1f}"
-            if change > TOLERANCE and not options.update:
-                text, worse = text + "  MORE THAN ALLOWED", True
-            elif change < -TOLERANCE and not options.update:
-                text += "  less: keep it with --update"
-        print(text, flush=True)
+    count = dict.fromkeys(("passed", "failed", "skipped"), 0)
+    for n, case in enumerate(options.cases, 1):
+        now = measure(options.program, case)
+        result, text = compare(now, figures.get(case), options.update)
+        if result == "skipped":
+            text += f" # SKIP no figure is kept for {machine}"
+        print(f"{'not ok' if result == 'failed' else 'ok'} {n} - guard: {case}, "
+              f"{now:.1f} instructions{text}", flush=True)
+        count[result] += 1
         if options.update:
             figures[case] = round(now, 1)
     if options.update:
         KEPT.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n")
-    return worse
+    print("# " + ", ".join(f"{n} {result}" for result, n in count.items()))
+    return count["failed"] > 0
 
 
 if __name__ == "__main__":
