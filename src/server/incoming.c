@@ -29,7 +29,7 @@ static void take_records(struct incoming *in, int fd)
 		log_line(LOG_WARNING, "the state of the process before cannot be read: %s",
 			 strerror(-r));
 	/* Even then: clients came with it, and they have to be told. */
-	in->state = INCOMING_WAITS;
+	in->phase = INCOMING_WAITS;
 }
 
 static void take_descriptor(struct incoming *in, struct systemd_socket *s)
@@ -39,7 +39,7 @@ static void take_descriptor(struct incoming *in, struct systemd_socket *s)
 	} else if (strcmp(s->name, STORE_PARCEL) == 0 &&
 		   in->n_parcel_ends < ARRAY_LEN(in->parcel_end)) {
 		in->parcel_end[in->n_parcel_ends++] = TAKE_FD(s->fd);
-		in->state = INCOMING_WAITS;
+		in->phase = INCOMING_WAITS;
 	} else if (s->kind == SYSTEMD_UNFIT) {
 		log_line(LOG_WARNING,
 			 "socket %s handed over by systemd is no listening stream; "
@@ -141,7 +141,7 @@ void incoming_restore(struct incoming *in, struct worker_pool *p, struct spool *
 	size_t n_came;
 	int r;
 
-	if (in->state != INCOMING_WAITS)
+	if (in->phase != INCOMING_WAITS)
 		return;
 	(void)systemd_extend_timeout(EXTEND_NS);
 	/* Sockets first: a record is of use only when the socket that it is about is here. */
@@ -166,7 +166,7 @@ void incoming_restore(struct incoming *in, struct worker_pool *p, struct spool *
 	/* What no record has claimed until here belongs to nobody. */
 	(void)handover_say_goodbye(&in->clients, config->reconnect_window / NS_PER_MS);
 	in->n_lost = n_came - MIN(n_came, (size_t)in->report.connections);
-	in->state = r ? INCOMING_REFUSED : INCOMING_RESTORED;
+	in->phase = r ? INCOMING_REFUSED : INCOMING_RESTORED;
 	METRIC_INC(m, handovers);
 	METRIC_ADD(m, handover_kept, in->report.connections);
 	METRIC_ADD(m, handover_lost, in->n_lost);
@@ -176,7 +176,7 @@ void incoming_report(struct incoming *in)
 {
 	const struct handover_report *r = &in->report;
 
-	if (in->state != INCOMING_RESTORED)
+	if (in->phase != INCOMING_RESTORED)
 		return;
 	/* CLOCK_MONOTONIC is the same in both processes; a record may say anything all the same. */
 	in->pause_ns = clock_now_ns() - MIN(r->frozen_ns, clock_now_ns());
@@ -204,7 +204,7 @@ static void close_all(struct incoming *in)
 
 void incoming_forget(struct incoming *in)
 {
-	if (in->state != INCOMING_NONE)
+	if (in->phase != INCOMING_NONE)
 		close_all(in);
 }
 
@@ -216,7 +216,7 @@ void incoming_say_goodbye(struct incoming *in, const struct config *config)
 	/* Nobody will accept there; who waits is refused, and tries the next process. */
 	for (unsigned i = 0; i < in->n_listeners; i++)
 		fd_closep(&in->listener[i].fd);
-	if (in->state != INCOMING_WAITS)
+	if (in->phase != INCOMING_WAITS)
 		return;
 	open_parcels(in);
 	n = handover_say_goodbye(&in->clients, window_ns / NS_PER_MS);
@@ -225,5 +225,5 @@ void incoming_say_goodbye(struct incoming *in, const struct config *config)
 		  "closed with " WS_CODE_TEXT(SERVICE_RESTART),
 		  n);
 	close_all(in);
-	in->state = INCOMING_REFUSED;
+	in->phase = INCOMING_REFUSED;
 }

@@ -18,7 +18,7 @@
 
 #define INCOMING_MAX_LISTENERS (WORKER_MAX_LISTENERS * DIRECTORY_MAX_WORKERS)
 
-enum incoming_state {
+enum incoming_phase {
 	INCOMING_NONE,    /* nobody was there before */
 	INCOMING_WAITS,   /* clients came, and nobody has looked at them */
 	INCOMING_REFUSED, /* they could not be taken over */
@@ -28,7 +28,7 @@ enum incoming_state {
 struct WB_OWNER(main) incoming {
 	struct worker_socket listener[INCOMING_MAX_LISTENERS];
 	unsigned n_listeners;
-	enum incoming_state state;
+	enum incoming_phase phase;
 	int parcel_end[2 * PARCEL_MAX_PAIRS];
 	unsigned n_parcel_ends;
 	struct memfile records;

@@ -78,7 +78,7 @@ static int open_everything(struct server *s)
 
 	/* Unfinished files of the process before stay until it is known whose they are. */
 	if (!error)
-		error = server_spool_start(s, s->incoming.state == INCOMING_WAITS);
+		error = server_spool_start(s, s->incoming.phase == INCOMING_WAITS);
 	if (!error)
 		error = server_admin_start(s);
 	return error;

@@ -30,7 +30,7 @@ static struct record_writer wrap(const uint8_t *p, size_t n)
 	return w;
 }
 
-/* Clients that came in one after the other, as cookies 1, 2, …; a state may name any of them. */
+/* Clients that came in one after the other, as cookies 1, 2, …; records may name any of them. */
 static void greet(struct rig *r)
 {
 	for (unsigned i = 0; i < GUESTS; i++)
@@ -63,15 +63,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct fuzz_input in = {data, size};
 	uint8_t what = fuzz_byte(&in);
 	struct handover_report report;
-	struct record_writer state;
+	struct record_writer records;
 	struct rig *r;
 
 	check_head(data, size);
-	state = wrap(in.p, in.n);
+	records = wrap(in.p, in.n);
 	r = rig_new(1, LIMITS);
 	greet(r);
-	WB_ASSERT(rig_restore(r, 1 + what % 3, what & 0x40 ? TIGHT : NULL, &state, &report) == 0);
-	free(state.data);
+	WB_ASSERT(rig_restore(r, 1 + what % 3, what & 0x40 ? TIGHT : NULL, &records, &report) == 0);
+	free(records.data);
 	rig_check(r);
 	if (what & 0x80)
 		for (unsigned i = 0; i < r->n_guests; i++)

@@ -343,7 +343,7 @@ def records_of(records=b"", format_=1, length=None, crc=None):
                        zlib.crc32(records) if crc is None else crc, n, 0, 0) + records
 
 
-def inherit(fds):
+def listen_fds(fds):
     """A prefix that gives them to the daemon as systemd would: [(name, descriptor)]."""
     moves = "".join(f"exec {i}<&{fd}; " for i, (_, fd) in enumerate(fds, 3))
     names = ":".join(name for name, _ in fds)
@@ -386,7 +386,7 @@ async def test_what_are_no_records():
         its_end.close(), its_other_end.close()
         fds = [("wsbind-state", memory), ("wsbind-bag", parcel[0].fileno()),
                ("wsbind-bag", parcel[1].fileno())]
-        with Daemon(prefix=inherit(fds), fds=[fd for _, fd in fds]) as d:
+        with Daemon(prefix=listen_fds(fds), fds=[fd for _, fd in fds]) as d:
             for end in parcel:
                 end.close()
             d.wait_log(f"2 connections are not taken over: .*{why}")
@@ -410,7 +410,7 @@ async def test_records_that_kill_their_readers_are_not_read_for_ever():
         its_end.close()
         fds = [("wsbind-state", memory), ("wsbind-bag", parcel[0].fileno()),
                ("wsbind-bag", parcel[1].fileno())]
-        with Daemon(prefix=inherit(fds), fds=[fd for _, fd in fds]) as d:
+        with Daemon(prefix=listen_fds(fds), fds=[fd for _, fd in fds]) as d:
             for end in parcel:
                 end.close()
             if attempt < 2:  # it can be read, and names nobody
@@ -428,7 +428,7 @@ async def test_a_process_that_does_not_start_says_goodbye():
     its_end.close()
     fds = [("wsbind-state", memory), ("wsbind-bag", parcel[0].fileno()),
            ("wsbind-bag", parcel[1].fileno())]
-    d = Daemon(prefix=inherit(fds), fds=[fd for _, fd in fds], ready=False)
+    d = Daemon(prefix=listen_fds(fds), fds=[fd for _, fd in fds], ready=False)
     d.config.write_text("port = no port\n")
     d.start()
     for end in parcel:

@@ -235,7 +235,7 @@ static const struct transport_ops nothing_ops = {
 };
 
 /* The process ends, its clients don't notice. */
-static void abandon_pool(struct rig *r)
+static void end_pool(struct rig *r)
 {
 	for (unsigned i = 0; i < r->n; i++) {
 		LIST_FOREACH (node, &r->w[i]->hub.env.all) {
@@ -255,7 +255,7 @@ static void abandon_pool(struct rig *r)
 	worker_pool_free(r->pool);
 }
 
-static void adopt_pool(struct rig *r, unsigned workers, const char *config)
+static void begin_pool(struct rig *r, unsigned workers, const char *config)
 {
 	const char *blame;
 
@@ -272,11 +272,11 @@ static void adopt_pool(struct rig *r, unsigned workers, const char *config)
 }
 
 static int restore(struct rig *r, unsigned workers, const char *config,
-		   const struct record_writer *state, struct handover_report *ret)
+		   const struct record_writer *records, struct handover_report *ret)
 {
-	abandon_pool(r);
-	adopt_pool(r, workers, config);
-	return handover_restore(r->pool, &guest_handover, r, state->data, state->len, ret);
+	end_pool(r);
+	begin_pool(r, workers, config);
+	return handover_restore(r->pool, &guest_handover, r, records->data, records->len, ret);
 }
 
 /* Who wasn't taken over is gone; of the others epoll reports what they are ready for. */
@@ -296,9 +296,9 @@ static void go_on(struct rig *r)
 }
 
 int rig_restore(struct rig *r, unsigned workers, const char *config,
-		const struct record_writer *state, struct handover_report *ret)
+		const struct record_writer *records, struct handover_report *ret)
 {
-	int result = restore(r, workers, config, state, ret);
+	int result = restore(r, workers, config, records, ret);
 
 	go_on(r);
 	return result;
@@ -306,14 +306,14 @@ int rig_restore(struct rig *r, unsigned workers, const char *config,
 
 void rig_hand_over(struct rig *r, unsigned workers, const char *config)
 {
-	struct record_writer state = rig_save(r);
+	struct record_writer records = rig_save(r);
 	struct handover_report report;
 	uint64_t open = RIG_SUM(r, connections_active);
 
-	CHECK_EQ(restore(r, workers, config, &state, &report), 0);
+	CHECK_EQ(restore(r, workers, config, &records, &report), 0);
 	CHECK_EQ(report.failed, 0);
 	CHECK_EQ(RIG_SUM(r, connections_active), open);
-	free(state.data);
+	free(records.data);
 	go_on(r);
 	rig_check(r);
 }

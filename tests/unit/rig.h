@@ -109,19 +109,19 @@ void rig_pass(struct rig *r, uint64_t ns);
 /* The same in steps of at most @step. */
 void rig_pass_in_steps(struct rig *r, uint64_t ns, uint64_t step);
 
-/* What a state is written to. Owns: data is the caller's, by free(). */
+/* What records are written to. Owns: data is the caller's, by free(). */
 struct record_writer rig_writer(void);
 
-/* The state of all workers, as a process that ends would leave it. */
+/* The records of all workers, as a process that ends would leave them. */
 struct record_writer rig_save(struct rig *r);
 
 /*
  * Everything goes on in a new pool, as if in another process, with a configuration of its own
  * (as rig_new() has it; NULL: the same). Guests notice nothing. Return: the result of reading
- * @state, which is changed by nobody; what was left of guests that it doesn't bring is closed.
+ * @records, which nobody changes; what was left of guests that they don't bring is closed.
  */
 int rig_restore(struct rig *r, unsigned workers, const char *config,
-		const struct record_writer *state, struct handover_report *ret);
+		const struct record_writer *records, struct handover_report *ret);
 
 /* Both, when all is well. */
 void rig_hand_over(struct rig *r, unsigned workers, const char *config);

@@ -11,13 +11,13 @@ static void hand_over_changed(struct rig *r, unsigned workers, const char *confi
 			      void (*change)(struct conn *c, bool is_on), struct guest *g,
 			      struct handover_report *ret)
 {
-	struct record_writer state;
+	struct record_writer records;
 
 	change(g->conn, true);
-	state = rig_save(r);
+	records = rig_save(r);
 	change(g->conn, false);
-	CHECK_EQ(rig_restore(r, workers, config, &state, ret), 0);
-	free(state.data);
+	CHECK_EQ(rig_restore(r, workers, config, &records, ret), 0);
+	free(records.data);
 	rig_check(r);
 }
 
@@ -49,7 +49,7 @@ static void expect_delivery(struct rig *r, struct guest *from, struct guest **g,
 	}
 }
 
-/* On each worker, and before and behind those of each other in the state. */
+/* On each worker, and before and behind those of each other in the records. */
 TEST(handover_unfit_one_leaves_channels_whole)
 {
 	for (unsigned bad = 0; bad < 6; bad++) {
@@ -124,7 +124,7 @@ TEST(handover_unfit_for_max_channels)
 	struct rig *r = rig_new(2, "");
 	struct guest *g[6];
 	struct handover_report report;
-	struct record_writer state;
+	struct record_writer records;
 	unsigned gone = 0;
 
 	for (unsigned i = 0; i < ARRAY_LEN(g); i++) {
@@ -137,11 +137,11 @@ TEST(handover_unfit_for_max_channels)
 	rig_settle(r);
 	for (unsigned i = 0; i < ARRAY_LEN(g); i++)
 		guest_drop(g[i]);
-	state = rig_save(r);
-	CHECK_EQ(handover_count_channels(state.data, state.len), 7);
-	CHECK_EQ(handover_count_channels(state.data, state.len - 1), 0);
-	CHECK_EQ(rig_restore(r, 2, "max_channels = 5\n", &state, &report), 0);
-	free(state.data);
+	records = rig_save(r);
+	CHECK_EQ(handover_count_channels(records.data, records.len), 7);
+	CHECK_EQ(handover_count_channels(records.data, records.len - 1), 0);
+	CHECK_EQ(rig_restore(r, 2, "max_channels = 5\n", &records, &report), 0);
+	free(records.data);
 	rig_settle(r);
 	for (unsigned i = 0; i < ARRAY_LEN(g); i++) {
 		unsigned code = guest_close_code(g[i]);
@@ -170,12 +170,12 @@ TEST(handover_unfit_for_reassembly_memory)
 	guest_drop(large);
 	guest_drop(calm);
 	for (unsigned i = 0; i < 3; i++) {
-		struct record_writer state = rig_save(r);
+		struct record_writer records = rig_save(r);
 		struct handover_report report;
 
-		CHECK_EQ(rig_restore(r, 1, "reassembly_memory = 1M\n", &state, &report), 0);
+		CHECK_EQ(rig_restore(r, 1, "reassembly_memory = 1M\n", &records, &report), 0);
 		CHECK_EQ(report.failed, 0);
-		free(state.data);
+		free(records.data);
 		rig_settle(r);
 	}
 	CHECK_EQ(guest_close_code(large), WS_CODE_TRY_AGAIN);

@@ -705,41 +705,41 @@ TEST(handover_at_random)
 	rig_free(c.r);
 }
 
-/* ----------------------------------------------------------------- what is not a state */
+/* ----------------------------------------------------------------- what are no records */
 
 /* Any change is found; nobody is restored from it. */
-TEST(handover_refuses_a_state_that_was_changed)
+TEST(handover_refuses_records_that_were_changed)
 {
 	struct rig *r = rig_new(1, QUIET);
 	struct handover_report report;
-	struct record_writer state;
+	struct record_writer records;
 
 	(void)guest_open(r, 0, "/room");
 	(void)guest_open(r, 0, "/room");
-	state = rig_save(r);
-	for (size_t n = 0; n < state.len; n += n < 40 ? 1 : 17) {
+	records = rig_save(r);
+	for (size_t n = 0; n < records.len; n += n < 40 ? 1 : 17) {
 		struct record_reader reader;
 
-		CHECK_EQ(record_open(&reader, state.data, n), RECORD_E_BROKEN);
+		CHECK_EQ(record_open(&reader, records.data, n), RECORD_E_BROKEN);
 	}
-	for (size_t i = 0; i < state.len; i += i < 40 ? 1 : 13) {
+	for (size_t i = 0; i < records.len; i += i < 40 ? 1 : 13) {
 		enum record_result expected = i >= 8 && i < 12 ? RECORD_E_FORMAT : RECORD_E_BROKEN;
 		struct record_reader reader;
 		bool is_count = i >= 24 && i < 32; /* attempts, and what is reserved */
 
-		state.data[i] ^= 0x10;
-		CHECK_EQ(record_open(&reader, state.data, state.len),
+		records.data[i] ^= 0x10;
+		CHECK_EQ(record_open(&reader, records.data, records.len),
 			 is_count ? RECORD_OK : expected);
-		state.data[i] ^= 0x10;
+		records.data[i] ^= 0x10;
 	}
-	CHECK_EQ(record_count_attempt(state.data, state.len), 0);
-	CHECK_EQ(record_count_attempt(state.data, state.len), 1);
-	CHECK_EQ(record_count_attempt(state.data, 10), 0);
-	state.data[8]++;
-	CHECK_EQ(rig_restore(r, 1, NULL, &state, &report), RECORD_E_FORMAT);
+	CHECK_EQ(record_count_attempt(records.data, records.len), 0);
+	CHECK_EQ(record_count_attempt(records.data, records.len), 1);
+	CHECK_EQ(record_count_attempt(records.data, 10), 0);
+	records.data[8]++;
+	CHECK_EQ(rig_restore(r, 1, NULL, &records, &report), RECORD_E_FORMAT);
 	CHECK_EQ(report.connections, 0);
 	CHECK(r->guests[0]->is_closed && r->guests[1]->is_closed);
-	free(state.data);
+	free(records.data);
 	rig_free(r);
 }
 
@@ -749,16 +749,16 @@ TEST(handover_of_one_that_is_broken)
 	struct rig *r = rig_new(1, QUIET);
 	struct guest *bad = guest_open(r, 0, "/room"), *good = guest_open(r, 0, "/room");
 	struct handover_report report;
-	struct record_writer state;
+	struct record_writer records;
 
 	bad->conn->state = 7; /* no such */
-	state = rig_save(r);
+	records = rig_save(r);
 	bad->conn->state = CONN_OPEN;
-	CHECK_EQ(rig_restore(r, 1, NULL, &state, &report), 0);
+	CHECK_EQ(rig_restore(r, 1, NULL, &records, &report), 0);
 	CHECK_EQ(report.failed, 1);
 	CHECK_EQ(report.connections, 1);
 	CHECK(bad->is_closed && !good->is_closed);
-	free(state.data);
+	free(records.data);
 	rig_free(r);
 }
 
@@ -772,19 +772,19 @@ TEST(handover_from_a_later_version)
 	char *names[] = {name, other};
 	uint64_t values[] = {5, 6};
 	struct handover_report report;
-	struct record_writer state = rig_save(r);
+	struct record_writer records = rig_save(r);
 
 	counters.name = names;
 	counters.value = values;
 	counters.n_name = counters.n_value = 2;
-	CHECK_EQ(record_put(&state, 99, &counters.base), 0);
-	CHECK_EQ(record_put(&state, RECORD_COUNTERS, &counters.base), 0);
-	CHECK_EQ(record_finish(&state), 0);
-	CHECK_EQ(rig_restore(r, 1, NULL, &state, &report), 0);
+	CHECK_EQ(record_put(&records, 99, &counters.base), 0);
+	CHECK_EQ(record_put(&records, RECORD_COUNTERS, &counters.base), 0);
+	CHECK_EQ(record_finish(&records), 0);
+	CHECK_EQ(rig_restore(r, 1, NULL, &records, &report), 0);
 	CHECK_EQ(report.failed, 0);
 	guest_chat(g, "hello", NULL);
 	rig_settle(r);
 	CHECK_STR(guest_next_msg(h)->chat->content, "hello");
-	free(state.data);
+	free(records.data);
 	rig_free(r);
 }
