@@ -104,7 +104,7 @@ void channel_rewind(struct member *m, uint64_t next)
 		member_pin(m);
 }
 
-void channel_loaded(struct channel *ch)
+void channel_end_loading(struct channel *ch)
 {
 	channel_trim(ch);
 }

@@ -38,7 +38,7 @@
 #define CHANNEL_BYTES_PER_MEMBER 4096       /* (de)compressed count as much of a turn as one send */
 #define CHANNEL_RING_SLOTS 64               /* smallest ring, the one that is pooled */
 
-struct WB_OWNER(worker) log_slot {
+struct WB_OWNER(worker) channel_slot {
 	struct frame *frame;   /* reference; NULL: not here yet, or shed */
 	uint64_t bytes_before; /* of all messages of this log before this one, notices left out */
 	uint32_t messages_before;
@@ -47,12 +47,12 @@ struct WB_OWNER(worker) log_slot {
 
 /* Rings of the smallest size that no log needs now. */
 struct WB_OWNER(worker) channel_pool {
-	struct log_slot *ring[32];
+	struct channel_slot *ring[32];
 	unsigned n;
 };
 
 /* The messages of a round for all members that have the same key of variants. */
-struct WB_OWNER(worker) batch {
+struct WB_OWNER(worker) channel_batch {
 	uint64_t serial; /* channel_env.batch_serial when it was gathered */
 	int n_iov;
 	unsigned n_frames; /* that are in it */
@@ -68,7 +68,7 @@ struct WB_OWNER(worker) channel_env {
 	struct list grown; /* channels that have something to flush, by grown_node */
 	struct channel_pool pool;
 	uint64_t batch_serial; /* batches with another one are of an earlier round or channel */
-	struct batch batch[FRAME_N_VARIANT_KEYS]; /* by key */
+	struct channel_batch batch[FRAME_N_VARIANT_KEYS]; /* by key */
 };
 
 struct WB_OWNER(worker) channel {
@@ -80,19 +80,19 @@ struct WB_OWNER(worker) channel {
 	uint32_t cursor;         /* members that the present round has passed */
 	struct member **members; /* &only while there is room for one; first those of the cursor */
 	struct member *only;
-	struct log_slot *slots; /* NULL while the log is empty */
-	uint64_t from;          /* oldest message kept */
-	uint64_t flushed;       /* members that don't lag have everything before it */
-	uint64_t round_to;      /* end of the present round; flushed: there is none */
-	uint64_t end;           /* behind the last message without a gap before it */
-	uint64_t high;          /* behind the last message that is here */
-	uint64_t bytes;         /* of all messages up to end, notices left out */
-	uint32_t messages;      /* number of them (wraps) */
-	uint32_t mask;          /* slots - 1 */
-	uint32_t n_notices;     /* kept in the log */
-	uint64_t shed_to;       /* notices before it are shed */
-	bool is_flushing;       /* it stays, even without members */
-	bool is_lost;           /* a message could not be kept: the members here must go */
+	struct channel_slot *slots; /* NULL while the log is empty */
+	uint64_t from;              /* oldest message kept */
+	uint64_t flushed;           /* members that don't lag have everything before it */
+	uint64_t round_to;          /* end of the present round; flushed: there is none */
+	uint64_t end;               /* behind the last message without a gap before it */
+	uint64_t high;              /* behind the last message that is here */
+	uint64_t bytes;             /* of all messages up to end, notices left out */
+	uint32_t messages;          /* number of them (wraps) */
+	uint32_t mask;              /* slots - 1 */
+	uint32_t n_notices;         /* kept in the log */
+	uint64_t shed_to;           /* notices before it are shed */
+	bool is_flushing;           /* it stays, even without members */
+	bool is_lost;               /* a message could not be kept: the members here must go */
 	struct list grown_node;
 	UT_hash_handle hh; /* in the hub, by name */
 };
@@ -133,7 +133,7 @@ int channel_load(struct channel *ch, uint64_t from, struct frame **frame, size_t
 void channel_rewind(struct member *m, uint64_t next);
 
 /* Drops what nobody was put back to. */
-void channel_loaded(struct channel *ch);
+void channel_end_loading(struct channel *ch);
 
 /* Ends a membership; @m is all-zero again. */
 void channel_leave(struct member *m);

@@ -8,7 +8,7 @@
 /* What waits in its channel for a lagging member, its own messages included. O(1). */
 static void member_waiting(const struct member *m, uint64_t *ret_bytes, uint64_t *ret_messages)
 {
-	const struct log_slot *slot;
+	const struct channel_slot *slot;
 
 	*ret_bytes = *ret_messages = 0;
 	if (!m->is_lagging)

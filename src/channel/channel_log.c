@@ -6,15 +6,15 @@
 
 /* ----------------------------------------------------------------------- ring */
 
-static struct log_slot *ring_take(struct channel_pool *pool, size_t slots)
+static struct channel_slot *ring_take(struct channel_pool *pool, size_t slots)
 {
 	if (slots == CHANNEL_RING_SLOTS && pool->n > 0)
 		return pool->ring[--pool->n];
-	return calloc(slots, sizeof(struct log_slot));
+	return calloc(slots, sizeof(struct channel_slot));
 }
 
 /* @ring is empty: every slot is zero but for its counts. */
-static void ring_give_back(struct channel_pool *pool, struct log_slot *ring, size_t slots)
+static void ring_give_back(struct channel_pool *pool, struct channel_slot *ring, size_t slots)
 {
 	if (slots == CHANNEL_RING_SLOTS && pool->n < ARRAY_LEN(pool->ring))
 		pool->ring[pool->n++] = ring;
@@ -26,7 +26,7 @@ static void ring_give_back(struct channel_pool *pool, struct log_slot *ring, siz
 static int ring_grow(struct channel *ch, uint64_t seq)
 {
 	size_t slots = ch->slots ? ((size_t)ch->mask + 1) : CHANNEL_RING_SLOTS / 2;
-	struct log_slot *ring;
+	struct channel_slot *ring;
 
 	/* As far as the message's own slot, though what lies before it may not be here yet. */
 	do
@@ -40,7 +40,7 @@ static int ring_grow(struct channel *ch, uint64_t seq)
 	/* Pins move with their slots. The old ring may go to the pool, so it has to be empty. */
 	for (uint64_t s = ch->from; ch->slots && s < ch->high; s++) {
 		ring[s & (slots - 1)] = *slot_of(ch, s);
-		*slot_of(ch, s) = (struct log_slot){0};
+		*slot_of(ch, s) = (struct channel_slot){0};
 	}
 	if (ch->slots)
 		ring_give_back(&ch->env->pool, ch->slots, (size_t)ch->mask + 1);
@@ -61,7 +61,7 @@ static void ring_drop(struct channel *ch)
 static void ring_shrink(struct channel *ch)
 {
 	size_t slots = (size_t)ch->mask + 1, held = ch->high - ch->from;
-	struct log_slot *ring;
+	struct channel_slot *ring;
 
 	if (ch->from == ch->high) {
 		ring_drop(ch);
@@ -83,7 +83,7 @@ static void ring_shrink(struct channel *ch)
 
 /* ------------------------------------------------------------------------ log */
 
-static void slot_release(struct channel *ch, struct log_slot *slot)
+static void slot_release(struct channel *ch, struct channel_slot *slot)
 {
 	if (slot->frame && slot->frame->flags & FRAME_NOTICE)
 		ch->n_notices--;
@@ -116,7 +116,7 @@ void channel_shed_notices(struct channel *ch)
 	/* From where the last time ended, so that a log with a long lag is not walked each time. */
 	for (ch->shed_to = MAX(ch->shed_to, ch->from);
 	     ch->shed_to < ch->flushed && ch->n_notices > limit / 2; ch->shed_to++) {
-		struct log_slot *slot = slot_of(ch, ch->shed_to);
+		struct channel_slot *slot = slot_of(ch, ch->shed_to);
 
 		if (!slot->frame || !(slot->frame->flags & FRAME_NOTICE))
 			continue;
@@ -130,7 +130,7 @@ void channel_shed_notices(struct channel *ch)
 static void log_extend(struct channel *ch)
 {
 	while (ch->end < ch->high && slot_of(ch, ch->end)->frame) {
-		struct log_slot *slot = slot_of(ch, ch->end);
+		struct channel_slot *slot = slot_of(ch, ch->end);
 
 		/* Only now: what came before it wasn't known while there was a gap. */
 		slot->bytes_before = ch->bytes;
@@ -169,10 +169,10 @@ int channel_load(struct channel *ch, uint64_t from, struct frame **frame, size_t
 		return -ENOMEM;
 	/* All of it counts as flushed, so an empty slot holds nothing back: nobody needs it. */
 	for (size_t i = 0; i < n; i++) {
-		struct log_slot *slot = slot_of(ch, from + i);
+		struct channel_slot *slot = slot_of(ch, from + i);
 		struct frame *f = frame[i];
 
-		*slot = (struct log_slot){
+		*slot = (struct channel_slot){
 			.frame = f ? frame_ref(f) : NULL,
 			.bytes_before = ch->bytes,
 			.messages_before = ch->messages,
@@ -192,7 +192,7 @@ void channel_drop_log(struct channel *ch)
 	/* Behind a gap that nothing filled there may be messages: so up to the last one. */
 	for (; ch->from < ch->high; ch->from++) {
 		slot_release(ch, slot_of(ch, ch->from));
-		*slot_of(ch, ch->from) = (struct log_slot){0};
+		*slot_of(ch, ch->from) = (struct channel_slot){0};
 	}
 	ring_drop(ch);
 }

@@ -11,7 +11,7 @@
 #include "channel/channel.h"
 
 /* The slot of a message that lies in the log's ring. */
-static inline struct log_slot *slot_of(const struct channel *ch, uint64_t seq)
+static inline struct channel_slot *slot_of(const struct channel *ch, uint64_t seq)
 {
 	return &ch->slots[seq & ch->mask];
 }

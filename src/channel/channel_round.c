@@ -6,7 +6,7 @@
 /* ------------------------------------------------------------------------ its batch */
 
 /* Lays a small batch out in one piece, which costs the kernel less than many short ones. */
-static void batch_join(struct batch *b)
+static void batch_join(struct channel_batch *b)
 {
 	uint8_t *at;
 
@@ -26,9 +26,9 @@ static void batch_join(struct batch *b)
 }
 
 /* The round's messages for all that have one key of variants; gathered for the first of them. */
-static const struct batch *batch_for(struct channel *ch, unsigned key)
+static const struct channel_batch *batch_for(struct channel *ch, unsigned key)
 {
-	struct batch *b = &ch->env->batch[key];
+	struct channel_batch *b = &ch->env->batch[key];
 
 	if (b->serial == ch->env->batch_serial)
 		return b;
@@ -105,7 +105,7 @@ static void round_end(struct channel *ch)
 /* The batch goes to a member whole, with one send. */
 static void round_send(struct channel *ch, struct member *m, unsigned key)
 {
-	const struct batch *b = batch_for(ch, key);
+	const struct channel_batch *b = batch_for(ch, key);
 
 	if (b->n_iov == 0) {
 		m->next = ch->round_to;

@@ -242,7 +242,7 @@ int handover_restore(struct worker_pool *p, const struct handover_ops *ops, void
 		ret->failed += take_record(&r, &record) != 0;
 	/* All members are back: what nobody is behind of goes from the logs, then limits count. */
 	for (unsigned i = 0; i < p->n; i++)
-		hub_rejoined(&p->workers[i]->hub);
+		hub_end_rejoining(&p->workers[i]->hub);
 	resume_limits(p);
 	end_unfit(&r);
 	restoring_fini(&r);

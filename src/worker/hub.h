@@ -137,7 +137,7 @@ int hub_rejoin(struct hub *h, struct conn *c, struct member *m, const struct hub
 	       uint64_t next) WB_NODISCARD;
 
 /* All have joined again: what no member is behind of goes. */
-void hub_rejoined(struct hub *h);
+void hub_end_rejoining(struct hub *h);
 
 /*
  * Puts posts that wait in the ring into the logs, and those of the outboxes into rings. True:
@@ -164,14 +164,14 @@ struct member *hub_membership(struct hub *h, struct conn *c, const char *name, s
 void hub_publish(struct hub *h, struct directory_entry *e, struct frame *f, struct member *sender);
 
 /**
- * hub_publish_name() - publish to a channel by its name, without a sender
+ * hub_publish_by_name() - publish to a channel by its name, without a sender
  * @ret_members: that the message goes to, in all workers
  *
  * Return:  0 | HUB_E_CONGESTED | HUB_E_NO_CHANNEL: @f stays the caller's.
  * Owns:    on success takes the reference.
  */
-int hub_publish_name(struct hub *h, const char *name, size_t n, struct frame *f,
-		     uint32_t *ret_members) WB_NODISCARD;
+int hub_publish_by_name(struct hub *h, const char *name, size_t n, struct frame *f,
+			uint32_t *ret_members) WB_NODISCARD;
 
 /* Tells the other members of a channel that @m's client came: CONNECT. */
 void hub_notice_joined(struct hub *h, struct member *m);

@@ -143,11 +143,11 @@ int hub_rejoin(struct hub *h, struct conn *c, struct member *m, const struct hub
 	return r;
 }
 
-void hub_rejoined(struct hub *h)
+void hub_end_rejoining(struct hub *h)
 {
 	struct channel *ch, *next;
 
 	/* Until here nothing was dropped: a member that lags more could still come. */
 	HASH_ITER (hh, h->by_name, ch, next)
-		channel_loaded(ch);
+		channel_end_loading(ch);
 }

@@ -92,8 +92,8 @@ void hub_publish(struct hub *h, struct directory_entry *e, struct frame *f, stru
 	frame_unref(f);
 }
 
-int hub_publish_name(struct hub *h, const char *name, size_t n, struct frame *f,
-		     uint32_t *ret_members)
+int hub_publish_by_name(struct hub *h, const char *name, size_t n, struct frame *f,
+			uint32_t *ret_members)
 {
 	struct directory_entry *e;
 

@@ -29,8 +29,8 @@ static void set_packing(struct frame *f, const struct config *config,
 }
 
 /*
- * Notes whether its receivers may need different variants of it; @m: NULL for text. Before the
- * frame is published: its flags are frozen from there on.
+ * Says in its flags whether receivers may need different variants of it; @m: NULL for text. Before
+ * the frame is published: its flags are frozen from there on.
  */
 static void set_variants(struct frame *f, const struct hub *h, const message *m)
 {
@@ -182,7 +182,7 @@ struct protocol_published protocol_publish(struct hub *h, const char *channel, b
 	}
 	if (!f)
 		return (struct protocol_published){.status = 503, .reason = "out of memory"};
-	r = hub_publish_name(h, channel, strlen(channel), f, &done.members);
+	r = hub_publish_by_name(h, channel, strlen(channel), f, &done.members);
 	if (r == 0)
 		return (struct protocol_published){.status = 200, .members = done.members};
 	frame_unref(f);

@@ -214,7 +214,7 @@ void worker_task_spool_room(struct worker *w, struct worker_task *t);
 /* Answers at once: for the watchdog. */
 void worker_task_ping(struct worker *w, struct worker_task *t);
 
-/* Answers a task that was kept. Thread: the worker's. */
+/* Answers a task that is done. Thread: the worker's. */
 void worker_task_answer(struct worker *w, struct worker_task *t);
 
 /*

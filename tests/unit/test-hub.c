@@ -187,9 +187,9 @@ TEST(hub_publishes_by_name_without_being_a_member)
 	struct frame *f = number_frame(h, "0");
 	uint32_t members = 99;
 
-	CHECK_EQ(hub_publish_name(h, "nobody", 6, f, &members), HUB_E_NO_CHANNEL);
+	CHECK_EQ(hub_publish_by_name(h, "nobody", 6, f, &members), HUB_E_NO_CHANNEL);
 	CHECK_EQ(members, 99);
-	CHECK_EQ(hub_publish_name(h, "room", 4, f, &members), 0);
+	CHECK_EQ(hub_publish_by_name(h, "room", 4, f, &members), 0);
 	CHECK_EQ(members, 2);
 	rig_settle(r);
 	guest_expect_numbers(g[0], 0, 1);
@@ -197,7 +197,7 @@ TEST(hub_publishes_by_name_without_being_a_member)
 	h = &r->w[0]->hub;
 	h->env.is_congested = true;
 	f = number_frame(h, "1");
-	CHECK_EQ(hub_publish_name(h, "room", 4, f, &members), HUB_E_CONGESTED);
+	CHECK_EQ(hub_publish_by_name(h, "room", 4, f, &members), HUB_E_CONGESTED);
 	frame_unref(f);
 	rig_settle(r);
 	rig_free(r);

@@ -104,7 +104,7 @@ TEST(hub_closes_the_members_of_a_channel_that_lost_a_message)
 	struct poor p;
 
 	poor_init(&p, 1);
-	fault_fail_elements(sizeof(struct log_slot));
+	fault_fail_elements(sizeof(struct channel_slot));
 	guest_write(p.g[0], p.chat.data, p.chat.len);
 	rig_settle(p.r);
 	fault_fail_elements(0);
@@ -129,7 +129,7 @@ TEST(hub_closes_laggards_and_all_where_a_log_cannot_grow)
 	rig_settle(p.r);
 	CHECK_EQ(p.g[1]->conn->n_lagging, 1);
 	CHECK_EQ(RIG_SUM(p.r, closed_1011), 0);
-	fault_fail_elements(sizeof(struct log_slot));
+	fault_fail_elements(sizeof(struct channel_slot));
 	guest_chat(p.g[3], "keeps a ring", "two");
 	fault_fail_elements(0);
 	rig_settle(p.r);
@@ -147,7 +147,7 @@ TEST(hub_closes_laggards_and_all_where_a_log_cannot_grow)
 	rig_settle(p.r);
 	guest_chat(p.g[0], "has its ring, and keeps it", "two"); /* the laggard pins it */
 	rig_settle(p.r);
-	fault_fail_elements(sizeof(struct log_slot));
+	fault_fail_elements(sizeof(struct channel_slot));
 	for (int i = 0; i < 3; i++)
 		guest_write(p.g[0], p.chat.data, p.chat.len);
 	rig_settle(p.r);
@@ -167,7 +167,7 @@ TEST(hub_loses_a_message_for_one_worker_only)
 	guest_write(p.g[0], p.chat.data, p.chat.len);
 	rig_turn_one(p.r, 0);
 	CHECK_EQ(RIG_SUM(p.r, closed_1011), 0);
-	fault_fail_elements(sizeof(struct log_slot));
+	fault_fail_elements(sizeof(struct channel_slot));
 	rig_turn_one(p.r, 1);
 	fault_fail_elements(0);
 	rig_settle(p.r);
