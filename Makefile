@@ -275,7 +275,7 @@ coverage: deps
 		--html-details build/coverage/index.html --print-summary
 
 # Servers to compare with, and the benchmark in NATS' protocol.
-BENCH_PROGRAMS := $(addprefix $(O)/bench/,floor lws go-hub nats)
+BENCH_PROGRAMS := $(addprefix $(O)/bench/,floor lws go-hub nats crowd collide)
 
 $(O)/bench/floor: PEER_LIBS := -lcrypto -pthread
 $(O)/bench/lws: PEER_LIBS := -lwebsockets
@@ -283,6 +283,12 @@ $(O)/bench/floor $(O)/bench/lws: $(O)/bench/%: bench/servers/%.c
 	@mkdir -p $(@D)
 	$(call say,CC,$@)
 	$(Q)$(CC) -O2 -g -std=gnu17 -D_GNU_SOURCE -Wall -Wextra -Werror -o $@ $< $(PEER_LIBS)
+
+# What hostile.py attacks with.
+$(O)/bench/crowd $(O)/bench/collide: $(O)/bench/%: bench/%.c
+	@mkdir -p $(@D)
+	$(call say,CC,$@)
+	$(Q)$(CC) -O2 -g -std=gnu17 -D_GNU_SOURCE -Wall -Wextra -Werror -o $@ $<
 
 $(O)/bench/go-hub: bench/servers/go-hub.go
 	@mkdir -p $(@D)
@@ -293,8 +299,8 @@ $(O)/bench/nats: $(O)/bench/nats.o $(filter-out $(MAIN),$(OBJ))
 	$(call say,LD,$@)
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
 
-# Beside the floor and peers: an hour. ONLY names some of them, BENCH has options for these.
-BENCHES := fanout echo handshakes tls idle-memory stalled-readers ingest flush-delay restart
+# Beside the floor and peers: an hour and more. ONLY names some of them, BENCH has options for these.
+BENCHES := fanout echo handshakes tls idle-memory stalled-readers ingest flush-delay restart hostile
 ONLY ?= $(BENCHES)
 BENCH ?=
 
@@ -401,7 +407,7 @@ help:
 	@echo 'make fuzzers          only build them all, with clang'
 	@echo 'make soak             T=3600 SEED= SOAK=--hand-overs: all that clients do, and nothing is left'
 	@echo 'make coverage         which lines of src/ the tests reach: build/coverage/index.html'
-	@echo 'make bench            beside the floor and peers: an hour; ONLY="fanout echo" BENCH="--rounds 1"'
+	@echo 'make bench            beside the floor and peers: an hour and more; ONLY="fanout echo" BENCH="--rounds 1"'
 	@echo 'make bench-guard      instructions for each delivery, echo and handshake; UPDATE=1 keeps them'
 	@echo 'make lint             layers, owners, sizes, man pages, configuration file'
 	@echo 'make deps             only install the packages'

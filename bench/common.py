@@ -44,16 +44,21 @@ class Daemon:
     def __enter__(self):
         self.folder = Path(tempfile.mkdtemp(prefix="wsbind-bench-"))
         self.log = self.folder / "log"
-        options = [f"--{key.replace('_', '-')}={value}" for key, value in self.settings.items()]
         with self.log.open("w") as out:
-            self.process = subprocess.Popen([WSBIND, "server", "--config", "/dev/null", *options],
-                                            stdin=subprocess.DEVNULL, stdout=out, stderr=out)
+            self.process = self._spawn(out)
         try:
             self._find_ports()
         except BaseException:
             self.__exit__()
             raise
         return self
+
+    def _command(self):
+        options = [f"--{key.replace('_', '-')}={value}" for key, value in self.settings.items()]
+        return [WSBIND, "server", "--config", "/dev/null", *options]
+
+    def _spawn(self, out):
+        return subprocess.Popen(self._command(), stdin=subprocess.DEVNULL, stdout=out, stderr=out)
 
     def __exit__(self, *_):
         if self.process.poll() is None:
@@ -94,26 +99,31 @@ def handshake(path="/"):
             "Sec-WebSocket-Version: 13\r\n\r\n").encode()
 
 
-def field(number, value):
-    """A field of protobuf: bytes, or a number below 128."""
-    if isinstance(value, int):
-        return bytes([number << 3, value])
-    n, size = len(value), b""
+def varint(n):
+    """A number as protobuf has it."""
+    out = b""
     while n > 127:
-        size += bytes([n & 127 | 128])
+        out += bytes([n & 127 | 128])
         n >>= 7
-    return bytes([number << 3 | 2]) + size + bytes([n]) + value
+    return out + bytes([n])
 
 
-def frame(payload):
-    """A binary frame of a client; its mask is zero, so that it costs nothing to apply."""
+def field(number, value):
+    """A field of protobuf: bytes, or a number."""
+    if isinstance(value, int):
+        return varint(number << 3) + varint(value)
+    return varint(number << 3 | 2) + varint(len(value)) + value
+
+
+def frame(payload, first=0x82):
+    """A frame of a client, a binary one; its mask is zero, so that it costs nothing to apply."""
     n = len(payload)
     if n < 126:
-        head = struct.pack(">BB", 0x82, 0x80 | n)
+        head = struct.pack(">BB", first, 0x80 | n)
     elif n < 65536:
-        head = struct.pack(">BBH", 0x82, 0x80 | 126, n)
+        head = struct.pack(">BBH", first, 0x80 | 126, n)
     else:
-        head = struct.pack(">BBQ", 0x82, 0x80 | 127, n)
+        head = struct.pack(">BBQ", first, 0x80 | 127, n)
     return head + bytes(4) + payload
 
 
