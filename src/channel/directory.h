@@ -25,9 +25,10 @@
 #include <pthread.h>
 
 #include "base/base.h"
+#include "wire/msg.h"
 
 #define DIRECTORY_MAX_WORKERS 64
-#define DIRECTORY_NAME_MAX 255
+#define DIRECTORY_NAME_MAX MSG_CHANNEL_MAX
 
 enum directory_result {
 	DIRECTORY_E_FULL = 1, /* max_channels exist already */

@@ -367,8 +367,7 @@ static int client_find_target(struct client *c)
 		return OPTIONS_EXIT_USAGE;
 	}
 	if (c->options.channel && ws_url_set_channel(&url, c->options.channel) < 0) {
-		client_fail("--channel: a channel's name has at most %d bytes",
-			    UPGRADE_MAX_CHANNEL);
+		client_fail("--channel: a channel's name has at most %d bytes", MSG_CHANNEL_MAX);
 		return OPTIONS_EXIT_USAGE;
 	}
 	/*

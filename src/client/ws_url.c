@@ -139,7 +139,7 @@ int ws_url_set_channel(struct ws_url *url, const char *channel)
 	const char *query = strchr(url->path, '?');
 	size_t n = 0;
 
-	if (strlen(channel) <= UPGRADE_MAX_CHANNEL)
+	if (strlen(channel) <= MSG_CHANNEL_MAX)
 		n = ws_url_format_path(path, sizeof(path), channel);
 	if (n == 0 || n + (query ? strlen(query) : 0) >= sizeof(path))
 		return -ENAMETOOLONG;

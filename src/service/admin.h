@@ -21,6 +21,7 @@
  */
 
 #include "base/base.h"
+#include "wire/msg.h"
 
 struct admin;
 struct admin_request;
@@ -30,8 +31,8 @@ struct buf;
 #define ADMIN_IDLE_S 30
 #define ADMIN_CLIENTS_DEFAULT 100 /* of one answer to /clients, when limit is not given */
 #define ADMIN_CLIENTS_MAX 1000    /* a higher limit counts as this */
-#define ADMIN_CHANNEL_MAX 255     /* bytes of a channel name */
-#define ADMIN_SMALL_BODY 4096     /* what may come with a request that wants no body */
+#define ADMIN_CHANNEL_MAX MSG_CHANNEL_MAX
+#define ADMIN_SMALL_BODY 4096 /* what may come with a request that wants no body */
 
 enum admin_listener { ADMIN_METRICS, ADMIN_CONTROL };
 

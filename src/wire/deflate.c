@@ -223,8 +223,7 @@ int deflater_run(struct deflater *d, enum deflate_window window, int level, cons
 	if (n < 2 || n > INT_MAX)
 		return DEFLATE_E_NOT_SMALLER;
 	zs = stream_for(d, window, level);
-	/* The tail has to fit, though it is cut off; a byte that stays free shows that all is out.
-	 */
+	/* The tail has to fit, too, though it is cut off; a byte that stays free: all is out. */
 	room = n + sizeof(tail);
 	if (!zs || buf_reserve(out, room, BUF_NO_LIMIT))
 		return -ENOMEM;

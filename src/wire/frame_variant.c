@@ -144,8 +144,7 @@ static const struct frame_bytes *variant_make_deflated(struct frame *f, size_t v
 	const uint8_t *p;
 	size_t n;
 
-	/* What there is to deflate: the message, or what frame_variant_for() had unpacked before.
-	 */
+	/* The message, or what frame_variant_for() had unpacked before. */
 	if (f->flags & FRAME_IS_PACKED)
 		base = atomic_load_explicit(&f->variant[FRAME_VARIANT_UNPACKED],
 					    memory_order_acquire);

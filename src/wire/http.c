@@ -13,6 +13,7 @@ static bool is_digit(char c)
 	return c >= '0' && c <= '9';
 }
 
+/* Of ASCII, whatever the locale says. */
 static bool is_alnum(char c)
 {
 	return is_digit(c) || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
@@ -24,6 +25,7 @@ static bool is_token_char(char c)
 	return is_alnum(c) || (c != '\0' && strchr("!#$%&'*+-.^_`|~", c));
 }
 
+/* OWS of RFC 9110 section 5.6.3: what may stand around a value, and no other white space. */
 static bool is_blank(char c)
 {
 	return c == ' ' || c == '\t';
@@ -62,6 +64,7 @@ bool http_cut(struct http_text *t, char c, struct http_text *ret_before)
 
 bool http_text_is(struct http_text text, const char *word)
 {
+	/* A text that isn't there has no pointer, which memcmp() may not get even for 0 bytes. */
 	return text.n == strlen(word) && memcmp(text.p ? text.p : "", word, text.n) == 0;
 }
 
@@ -70,7 +73,7 @@ bool http_text_is_nocase(struct http_text text, const char *word)
 	return text.n == strlen(word) && strncasecmp(text.p ? text.p : "", word, text.n) == 0;
 }
 
-/* Port: digits up to 65535, or nothing. */
+/* Digits up to 65535, or nothing: RFC 3986 section 3.2.3 allows ":" without a port. */
 static bool is_port(struct http_text t)
 {
 	unsigned long port = 0;
@@ -79,6 +82,7 @@ static bool is_port(struct http_text t)
 		if (!is_digit(t.p[i]))
 			return false;
 		port = port * 10 + (unsigned long)(t.p[i] - '0');
+		/* At once: a number of any length would wrap around. */
 		if (port > HTTP_MAX_PORT)
 			return false;
 	}
@@ -91,6 +95,10 @@ static bool is_authority(struct http_text t)
 	const char *allowed = "-._~!$&'()*+,;=%";
 	size_t i = 0;
 
+	/*
+	 * Nobody looks at the host, so it need not be an address or a name that exists; it may
+	 * only have nothing in it that would end it elsewhere for another reader.
+	 */
 	if (t.n > 0 && t.p[0] == '[') {
 		const char *end = memchr(t.p, ']', t.n);
 
@@ -119,6 +127,7 @@ static int http_line(struct http_text *rest, bool is_start, struct http_text *re
 	for (size_t i = 0; i < rest->n; i++) {
 		uint8_t c = (uint8_t)rest->p[i];
 
+		/* RFC 9112 section 2.2: a CR alone, taken for an end by some, smuggles headers. */
 		if (c == '\r') {
 			if (i + 1 == rest->n)
 				return HTTP_MORE;
@@ -135,6 +144,10 @@ static int http_line(struct http_text *rest, bool is_start, struct http_text *re
 	return HTTP_MORE;
 }
 
+/*
+ * RFC 9112 section 2.3: one digit, a dot, one digit. A minor version that nobody knows yet is
+ * read like 1.1 (RFC 9110 section 2.5); another major one may mean anything.
+ */
 static int http_parse_version(struct http_text t, uint8_t *ret_minor)
 {
 	if (t.n != HTTP_VERSION_LEN || memcmp(t.p, "HTTP/", 5) != 0)
@@ -158,6 +171,7 @@ static bool http_parse_absolute(struct http_text *t, struct http_text *ret_autho
 
 		if (t->n <= n || strncasecmp(t->p, scheme[i], n) != 0)
 			continue;
+		/* What is left of the target begins with "/" or "?", or is nothing at all. */
 		while (end < t->n && t->p[end] != '/' && t->p[end] != '?')
 			end++;
 		*ret_authority = (struct http_text){t->p + n, end - n};
@@ -174,6 +188,7 @@ static bool http_parse_target(struct http_request *req)
 {
 	struct http_text t = req->target;
 
+	/* A fragment is never sent; whoever sends one may read "#" in another way than we do. */
 	for (size_t i = 0; i < t.n; i++)
 		if (t.p[i] <= ' ' || t.p[i] == '#')
 			return false;
@@ -185,6 +200,7 @@ static bool http_parse_target(struct http_request *req)
 		req->path = t;
 		return http_text_is(req->method, "OPTIONS");
 	}
+	/* An absolute target overrules the Host header: section 3.2.2, and http_check_host(). */
 	if (t.p[0] != '/' && !http_parse_absolute(&t, &req->authority))
 		return false;
 	if (http_cut(&t, '?', &req->path))
@@ -200,6 +216,7 @@ static int http_parse_request_line(struct http_text line, struct http_request *r
 {
 	int r;
 
+	/* RFC 9112 section 3: one blank between each two, where lenient readers split at any. */
 	if (!http_cut(&line, ' ', &req->method) || !http_text_is_token(req->method))
 		return 400;
 	if (!http_cut(&line, ' ', &req->target) || req->target.n == 0)
@@ -210,6 +227,7 @@ static int http_parse_request_line(struct http_text line, struct http_request *r
 	return http_parse_target(req) ? 0 : 400;
 }
 
+/* The reason behind the status may be missing, and its blank with it: servers differ. */
 static int http_parse_status_line(struct http_text line, struct http_response *res)
 {
 	struct http_text version;
@@ -234,6 +252,7 @@ static int http_parse_status_line(struct http_text line, struct http_response *r
 static int http_parse_headers(struct http_text *rest, struct http_headers *h)
 {
 	for (;;) {
+		/* One past the last when all are there; it is not written to then. */
 		struct http_header *at = &h->at[h->count];
 		struct http_text line;
 		int r = http_line(rest, false, &line);
@@ -255,6 +274,7 @@ static int http_check_host(struct http_request *req)
 	const struct http_header *host = http_find(req, "Host");
 	unsigned count = http_count(&req->headers, "Host");
 
+	/* Of two, a proxy in front may have looked at the other one. */
 	if (count > 1 || (count == 0 && req->version_minor > 0))
 		return 400;
 	if (host && !is_authority(host->value))
@@ -278,8 +298,10 @@ int http_parse_request(const char *p, size_t n, size_t limit, struct http_reques
 	struct http_text line = {0};
 	int r;
 
+	/* Not the headers, 2 KiB: of these only what was read is looked at. */
 	memset(&req, 0, offsetof(struct http_request, headers.at));
 	r = http_line(&rest, true, &line);
+	/* RFC 9112 section 2.2: a client of old may send one behind the request before. */
 	if (r == 0 && line.n == 0)
 		r = http_line(&rest, true, &line);
 	if (r == 0)
@@ -304,6 +326,7 @@ int http_parse_response(const char *p, size_t n, size_t limit, struct http_respo
 	int r;
 
 	memset(&res, 0, offsetof(struct http_response, headers.at));
+	/* Not as a start line: a reason phrase may have bytes above 127 (RFC 9112 section 4). */
 	r = http_line(&rest, false, &line);
 	if (r == 0)
 		r = http_parse_status_line(line, &res);
@@ -341,6 +364,7 @@ static size_t http_element_end(struct http_text t, size_t at)
 	for (; at < t.n; at++) {
 		if (t.p[at] == ',' && !is_quoted)
 			break;
+		/* RFC 9110 section 5.6.4: a backslash takes the next character as it is. */
 		if (t.p[at] == '"')
 			is_quoted = !is_quoted;
 		else if (t.p[at] == '\\' && is_quoted && at + 1 < t.n)
@@ -363,6 +387,7 @@ bool http_list_next(const struct http_headers *h, const char *name, struct http_
 
 			pos->offset = end + 1;
 			element = http_trim(element);
+			/* RFC 9110 section 5.6.1.2: empty ones are read and mean nothing. */
 			if (element.n > 0) {
 				*ret = element;
 				return true;
@@ -392,6 +417,7 @@ bool http_has_body(const struct http_request *req)
 			return true;
 		if (!http_text_is_nocase(at->name, "Content-Length"))
 			continue;
+		/* Whatever isn't a plain zero counts as one: the number is of no use here. */
 		for (size_t k = 0; k < at->value.n; k++)
 			if (at->value.p[k] != '0')
 				return true;
@@ -434,6 +460,7 @@ size_t http_format_response(char *out, size_t cap, int status, const char *extra
 			    const char *body)
 {
 	size_t body_len = body ? strlen(body) : 0;
+	/* Content-Length also without a body: else the client waits for the end to know. */
 	int n = snprintf(out, cap,
 			 "HTTP/1.1 %d %s\r\n"
 			 "Connection: close\r\n"

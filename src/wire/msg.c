@@ -17,8 +17,7 @@
 
 struct decoder {
 	struct arena *arena;
-	enum msg_result
-		complaint; /* what is wrong with the content so far; the form may be right */
+	enum msg_result complaint; /* about the content so far, of what is well formed */
 };
 
 struct bytes {
@@ -42,6 +41,7 @@ static bool read_varint(struct bytes *in, uint64_t *ret)
 	for (unsigned shift = 0; shift < 70 && in->p < in->end; shift += 7) {
 		uint8_t byte = *in->p++;
 
+		/* The tenth byte has one bit left: others refuse more, protobuf-c drops it. */
 		if (shift == 63 && byte > 1)
 			return false;
 		value |= (uint64_t)(byte & 0x7f) << shift;
@@ -61,7 +61,7 @@ static bool read_short_varint(struct bytes *in, uint64_t *ret)
 	return read_varint(in, ret) && in->p - start <= 5;
 }
 
-static bool skip(struct bytes *in, uint64_t n)
+static bool bytes_skip(struct bytes *in, uint64_t n)
 {
 	if ((uint64_t)(in->end - in->p) < n)
 		return false;
@@ -76,6 +76,7 @@ static bool read_field(struct bytes *in, struct field *ret)
 
 	if (!read_short_varint(in, &tag) || tag > UINT32_MAX || tag >> 3 == 0)
 		return false;
+	/* A tag is the field's number and the wire type, in three bits. */
 	ret->id = (uint32_t)(tag >> 3);
 	ret->wire_type = tag & 7;
 	ret->start = in->p;
@@ -83,14 +84,14 @@ static bool read_field(struct bytes *in, struct field *ret)
 	case PROTOBUF_C_WIRE_TYPE_VARINT:
 		return read_varint(in, &ret->number);
 	case PROTOBUF_C_WIRE_TYPE_64BIT:
-		return skip(in, 8);
+		return bytes_skip(in, 8);
 	case PROTOBUF_C_WIRE_TYPE_32BIT:
-		return skip(in, 4);
+		return bytes_skip(in, 4);
 	case PROTOBUF_C_WIRE_TYPE_LENGTH_PREFIXED:
 		if (!read_short_varint(in, &n) || n > INT32_MAX)
 			return false;
 		ret->body.p = in->p;
-		if (!skip(in, n))
+		if (!bytes_skip(in, n))
 			return false;
 		ret->body.end = in->p;
 		return true;
@@ -99,7 +100,8 @@ static bool read_field(struct bytes *in, struct field *ret)
 	}
 }
 
-static void complain(struct decoder *d, enum msg_result result)
+/* Of several complaints the one counts that comes first in enum msg_result. */
+static void decoder_complain(struct decoder *d, enum msg_result result)
 {
 	if (d->complaint == MSG_OK || result < d->complaint)
 		d->complaint = result;
@@ -109,11 +111,12 @@ static void complain(struct decoder *d, enum msg_result result)
  * Makes room for one more element behind @n. The generated structs have no capacity, so it
  * follows from @n: powers of two from FIRST_SLOTS up.
  */
-static bool grow(struct decoder *d, void **array, size_t n, size_t element_bytes)
+static bool array_grow(struct decoder *d, void **array, size_t n, size_t element_bytes)
 {
 	size_t slots = n ? 2 * n : FIRST_SLOTS;
 	void *larger;
 
+	/* It is full at FIRST_SLOTS and at each power of two above. */
 	if (n && (n < FIRST_SLOTS || (n & (n - 1))))
 		return true;
 	larger = arena_alloc(d->arena, slots * element_bytes);
@@ -135,8 +138,7 @@ static bool forbids_nul(const ProtobufCMessageDescriptor *desc, uint32_t id)
 	return id == 2;                     /* user_id, checksum */
 }
 
-/* Not protobuf-c's own constant: what is set to that in a oneof is left out when it is packed
- * again. */
+/* Not protobuf-c's own constant, which in a oneof is left out when it is packed again. */
 static const char empty[1] = "";
 
 static enum msg_result put_string(struct decoder *d, const ProtobufCMessageDescriptor *desc,
@@ -149,10 +151,11 @@ static enum msg_result put_string(struct decoder *d, const ProtobufCMessageDescr
 		*ret = (char *)(uintptr_t)empty;
 		return MSG_OK;
 	}
+	/* Reading goes on: the answer repeats the request_id, which may stand behind this. */
 	if (!utf8_valid(f->body.p, n))
-		complain(d, MSG_BAD_UTF8);
+		decoder_complain(d, MSG_BAD_UTF8);
 	else if (forbids_nul(desc, f->id) && memchr(f->body.p, '\0', n))
-		complain(d, MSG_BAD_TEXT);
+		decoder_complain(d, MSG_BAD_TEXT);
 	text = arena_alloc(d->arena, n + 1);
 	if (!text)
 		return MSG_TOO_BIG;
@@ -167,7 +170,8 @@ static enum msg_result put_unknown(struct decoder *d, ProtobufCMessage *m, const
 {
 	void *array = m->unknown_fields;
 
-	if (!grow(d, &array, m->n_unknown_fields, sizeof(*m->unknown_fields)))
+	/* Kept, so that what a later version sends is whole when it is packed again. */
+	if (!array_grow(d, &array, m->n_unknown_fields, sizeof(*m->unknown_fields)))
 		return MSG_TOO_BIG;
 	m->unknown_fields = array;
 	m->unknown_fields[m->n_unknown_fields++] = (ProtobufCMessageUnknownField){
@@ -208,6 +212,7 @@ static enum msg_result put_message(struct decoder *d, const ProtobufCFieldDescri
 {
 	const ProtobufCMessageDescriptor *desc = what->descriptor;
 
+	/* NULL also where choose_in_oneof() has taken the place from another kind of payload. */
 	if (!*member) {
 		ProtobufCMessage *m = arena_alloc(d->arena, desc->sizeof_message);
 
@@ -224,7 +229,7 @@ static enum msg_result put_repeated(struct decoder *d, const ProtobufCMessageDes
 {
 	enum msg_result r;
 
-	if (!grow(d, array, *count, sizeof(char *)))
+	if (!array_grow(d, array, *count, sizeof(char *)))
 		return MSG_TOO_BIG;
 	r = put_string(d, desc, f, (char **)*array + *count);
 	*count += r == MSG_OK;
@@ -247,6 +252,7 @@ static enum msg_result put_field(struct decoder *d, ProtobufCMessage *m,
 	char *member = (char *)m + what->offset;
 	char *quantifier = (char *)m + what->quantifier_offset;
 
+	/* First of all: the last member on the wire is the one that counts. */
 	if (what->flags & PROTOBUF_C_FIELD_FLAG_ONEOF)
 		choose_in_oneof(what, (uint32_t *)(void *)quantifier, member);
 	if (f->wire_type == PROTOBUF_C_WIRE_TYPE_VARINT)
@@ -273,8 +279,7 @@ static enum msg_result put_field(struct decoder *d, ProtobufCMessage *m,
 	}
 }
 
-/* Most of the known fields are numbered without a gap, so the first guess is nearly always right.
- */
+/* Most known fields are numbered without a gap: the first guess is nearly always right. */
 static const ProtobufCFieldDescriptor *find_field(const ProtobufCMessageDescriptor *desc,
 						  uint32_t id)
 {
@@ -296,6 +301,8 @@ static enum msg_result decode_fields(struct decoder *d, ProtobufCMessage *m, str
 
 		if (!read_field(&in, &f))
 			return MSG_NOT_A_MESSAGE;
+		/* Of a field that isn't repeated the last one counts, as in every implementation.
+		 */
 		what = find_field(m->descriptor, f.id);
 		r = what ? put_field(d, m, what, &f) : put_unknown(d, m, &f, in.p);
 		if (r != MSG_OK)
@@ -304,8 +311,10 @@ static enum msg_result decode_fields(struct decoder *d, ProtobufCMessage *m, str
 	return MSG_OK;
 }
 
+/* Whether the payload is of the kind that the type says; an ERROR may answer it otherwise. */
 static enum msg_result check_kind(const Websocket__WebSocketMessage *m)
 {
+	/* HEARTBEAT needs none, and whatever comes with it is passed over. */
 	switch (m->type) {
 	case WEBSOCKET__MESSAGE_TYPE__CHAT_MESSAGE:
 		return m->payload_case == WEBSOCKET__WEB_SOCKET_MESSAGE__PAYLOAD_CHAT
@@ -345,6 +354,7 @@ enum msg_result msg_decode(struct arena *a, const uint8_t *p, size_t n,
 		if (r != MSG_OK)
 			return r;
 	}
+	/* From here on it is a message, be its content as it may: the caller can answer it. */
 	*ret = m;
 	return d.complaint != MSG_OK ? d.complaint : check_kind(m);
 }
@@ -364,38 +374,36 @@ enum msg_result msg_check_binary(const Websocket__WebSocketMessage *m)
 	if (m->payload_case != WEBSOCKET__WEB_SOCKET_MESSAGE__PAYLOAD_BINARY)
 		return MSG_OK;
 	b = m->binary;
+	/* Of the data as it was carried, packed or not: nothing has to be unpacked for it. */
 	if (b->checksum[0] &&
 	    !msg_checksum_matches(b->checksum, msg_crc32(b->data.data, b->data.len)))
 		return MSG_BAD_CHECKSUM;
 	return MSG_OK;
 }
 
+/* The outcomes: what an ERROR says, and the Close that follows it; 0: the connection stays. */
+static const struct {
+	const char *text;
+	uint16_t close_code;
+} result_row[MSG_N_RESULTS] = {
+	[MSG_OK] = {"ok", 0},
+	/* RFC 6455 section 7.4.1: data that is not consistent with the type of the message. */
+	[MSG_NOT_A_MESSAGE] = {"not a WebSocketMessage", WS_CODE_INVALID_DATA},
+	[MSG_BAD_UTF8] = {"a text field is not valid UTF-8", WS_CODE_INVALID_DATA},
+	[MSG_BAD_TEXT] = {"a name, id or checksum contains a NUL character", 0},
+	[MSG_UNKNOWN_TYPE] = {"unknown message type", 0},
+	[MSG_WRONG_PAYLOAD] = {"payload missing or not of the message's type", 0},
+	[MSG_BAD_CHECKSUM] = {"checksum does not match the data", 0},
+	[MSG_RESERVED_USER] = {"user_id \"" RESERVED_USER "\" is reserved", 0},
+	[MSG_TOO_BIG] = {"message needs too much memory", WS_CODE_TOO_BIG},
+};
+
 const char *msg_result_text(enum msg_result result)
 {
-	static const char *const text[MSG_N_RESULTS] = {
-		[MSG_OK] = "ok",
-		[MSG_NOT_A_MESSAGE] = "not a WebSocketMessage",
-		[MSG_BAD_UTF8] = "a text field is not valid UTF-8",
-		[MSG_BAD_TEXT] = "a name, id or checksum contains a NUL character",
-		[MSG_UNKNOWN_TYPE] = "unknown message type",
-		[MSG_WRONG_PAYLOAD] = "payload missing or not of the message's type",
-		[MSG_BAD_CHECKSUM] = "checksum does not match the data",
-		[MSG_RESERVED_USER] = "user_id \"" RESERVED_USER "\" is reserved",
-		[MSG_TOO_BIG] = "message needs too much memory",
-	};
-
-	return (unsigned)result < MSG_N_RESULTS ? text[result] : "unknown error";
+	return (unsigned)result < MSG_N_RESULTS ? result_row[result].text : "unknown error";
 }
 
 uint16_t msg_result_close_code(enum msg_result result)
 {
-	switch (result) {
-	case MSG_NOT_A_MESSAGE:
-	case MSG_BAD_UTF8:
-		return WS_CODE_INVALID_DATA;
-	case MSG_TOO_BIG:
-		return WS_CODE_TOO_BIG;
-	default:
-		return 0;
-	}
+	return (unsigned)result < MSG_N_RESULTS ? result_row[result].close_code : 0;
 }

@@ -31,8 +31,10 @@ struct arena;
 /* Longest request_id that an answer repeats [bytes]; a longer one is left out. A UUID has 16. */
 #define MSG_REQUEST_ID_MAX 64
 
-/* Room for msg_channel_suffix() of any channel name (at most 255 bytes). */
-#define MSG_SUFFIX_MAX 259
+#define MSG_CHANNEL_MAX 255 /* bytes of a channel's name */
+
+/* Room for msg_channel_suffix() of any channel name: a tag and a length of two bytes each. */
+#define MSG_SUFFIX_MAX (MSG_CHANNEL_MAX + 4)
 
 enum msg_result {
 	MSG_OK = 0,
@@ -110,7 +112,7 @@ WB_ANY_THREAD bool msg_checksum_matches(const char *hex, uint32_t crc);
 /**
  * msg_channel_suffix() - the bytes which, appended to a message, name its channel
  * @cap:      room in @out; MSG_SUFFIX_MAX is always enough
- * @channel:  at most 255 bytes
+ * @channel:  at most MSG_CHANNEL_MAX bytes
  *
  * Return: bytes written; 0 when @cap is too small or @n too large.
  * Source: protobuf.dev, Encoding: the last one of a repeated scalar field counts.

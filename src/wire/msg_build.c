@@ -7,10 +7,9 @@
 
 #include "base/text.h"
 
-#define CHANNEL_MAX 255
-
 uint32_t msg_crc32(const void *p, size_t n)
 {
+	/* To libdeflate a NULL means "begin anew", whatever the length is. */
 	return n ? libdeflate_crc32(0, p, n) : 0;
 }
 
@@ -23,6 +22,7 @@ bool msg_checksum_matches(const char *hex, uint32_t crc)
 	for (; *hex; hex++) {
 		int digit = hex_value(*hex);
 
+		/* Looked at in each step: more digits than 64 bits have would wrap around. */
 		value = value << 4 | (uint64_t)(digit & 15);
 		if (digit < 0 || value > UINT32_MAX)
 			return false;
@@ -35,8 +35,10 @@ size_t msg_channel_suffix(uint8_t *out, size_t cap, const char *channel, size_t 
 	const uint32_t tag = 16u << 3 | PROTOBUF_C_WIRE_TYPE_LENGTH_PREFIXED;
 	size_t at = 0;
 
-	if (n > CHANNEL_MAX || cap < n + 3 + (n > 127))
+	/* Two bytes of the tag, one of the length or two. */
+	if (n > MSG_CHANNEL_MAX || cap < n + 3 + (n > 127))
 		return 0;
+	/* Varints: seven bits a byte, the lowest first; the highest bit says that more follow. */
 	out[at++] = (uint8_t)((tag & 0x7f) | 0x80);
 	out[at++] = (uint8_t)(tag >> 7);
 	if (n > 127)
@@ -47,21 +49,22 @@ size_t msg_channel_suffix(uint8_t *out, size_t cap, const char *channel, size_t 
 	return at + n;
 }
 
-/* The generated structs have char * for what is only read. */
-static char *borrow(const char *text)
+/* The generated structs have char * for what is only read; NULL stands for an empty text. */
+static char *text_borrow(const char *text)
 {
 	return (char *)(uintptr_t)(text ? text : "");
 }
 
-static void put_data(Websocket__BinaryData *b, const void *data, size_t n,
-		     Websocket__CompressionType compression)
+static void builder_put_data(Websocket__BinaryData *b, const void *data, size_t n,
+			     Websocket__CompressionType compression)
 {
 	b->data.data = (uint8_t *)(uintptr_t)data;
 	b->data.len = n;
 	b->compression = compression;
 }
 
-static void put_checksum(struct msg_builder *b)
+/* Of the data as it is sent, packed or not; eight digits, the highest first. */
+static void builder_put_checksum(struct msg_builder *b)
 {
 	uint32_t crc = msg_crc32(b->binary.data.data, b->binary.data.len);
 	const uint8_t bytes[4] = {
@@ -75,7 +78,8 @@ static void put_checksum(struct msg_builder *b)
 	b->binary.checksum = b->checksum;
 }
 
-static void begin(struct msg_builder *b, Websocket__MessageType type)
+/* The init functions of protobuf-c set every member, so a builder needs no clearing before. */
+static void builder_begin(struct msg_builder *b, Websocket__MessageType type)
 {
 	websocket__web_socket_message__init(&b->m);
 	b->m.type = type;
@@ -83,12 +87,12 @@ static void begin(struct msg_builder *b, Websocket__MessageType type)
 
 void msg_init_heartbeat(struct msg_builder *b)
 {
-	begin(b, WEBSOCKET__MESSAGE_TYPE__HEARTBEAT);
+	builder_begin(b, WEBSOCKET__MESSAGE_TYPE__HEARTBEAT);
 }
 
 void msg_init_control(struct msg_builder *b, Websocket__ControlType type)
 {
-	begin(b, WEBSOCKET__MESSAGE_TYPE__CONTROL);
+	builder_begin(b, WEBSOCKET__MESSAGE_TYPE__CONTROL);
 	websocket__control_message__init(&b->control);
 	b->control.type = type;
 	b->m.payload_case = WEBSOCKET__WEB_SOCKET_MESSAGE__PAYLOAD_CONTROL;
@@ -98,11 +102,11 @@ void msg_init_control(struct msg_builder *b, Websocket__ControlType type)
 void msg_init_chat(struct msg_builder *b, const char *id, const char *user_id, const char *content,
 		   int64_t timestamp_s)
 {
-	begin(b, WEBSOCKET__MESSAGE_TYPE__CHAT_MESSAGE);
+	builder_begin(b, WEBSOCKET__MESSAGE_TYPE__CHAT_MESSAGE);
 	websocket__chat_message__init(&b->chat);
-	b->chat.id = borrow(id);
-	b->chat.user_id = borrow(user_id);
-	b->chat.content = borrow(content);
+	b->chat.id = text_borrow(id);
+	b->chat.user_id = text_borrow(user_id);
+	b->chat.content = text_borrow(content);
 	b->chat.timestamp = timestamp_s;
 	b->m.payload_case = WEBSOCKET__WEB_SOCKET_MESSAGE__PAYLOAD_CHAT;
 	b->m.chat = &b->chat;
@@ -111,10 +115,10 @@ void msg_init_chat(struct msg_builder *b, const char *id, const char *user_id, c
 void msg_init_binary(struct msg_builder *b, const void *data, size_t n, uint32_t sequence,
 		     bool is_last, Websocket__CompressionType compression)
 {
-	begin(b, WEBSOCKET__MESSAGE_TYPE__BINARY_DATA);
+	builder_begin(b, WEBSOCKET__MESSAGE_TYPE__BINARY_DATA);
 	websocket__binary_data__init(&b->binary);
-	put_data(&b->binary, data, n, compression);
-	put_checksum(b);
+	builder_put_data(&b->binary, data, n, compression);
+	builder_put_checksum(b);
 	b->binary.sequence = sequence;
 	b->binary.is_last = is_last;
 	b->m.payload_case = WEBSOCKET__WEB_SOCKET_MESSAGE__PAYLOAD_BINARY;
@@ -125,12 +129,13 @@ void msg_init_repack(struct msg_builder *b, const Websocket__WebSocketMessage *m
 		     size_t n, Websocket__CompressionType compression)
 {
 	WB_ASSERT(m->payload_case == WEBSOCKET__WEB_SOCKET_MESSAGE__PAYLOAD_BINARY);
+	/* A copy of the struct borrows all that it points to, fields of later versions included. */
 	b->m = *m;
 	b->binary = *m->binary;
 	b->m.binary = &b->binary;
-	put_data(&b->binary, data, n, compression);
+	builder_put_data(&b->binary, data, n, compression);
 	if (b->binary.checksum[0])
-		put_checksum(b);
+		builder_put_checksum(b);
 }
 
 void msg_init_stamp(struct msg_builder *b, const Websocket__WebSocketMessage *m,
@@ -140,11 +145,12 @@ void msg_init_stamp(struct msg_builder *b, const Websocket__WebSocketMessage *m,
 	b->m = *m;
 	b->chat = *m->chat;
 	b->m.chat = &b->chat;
-	b->chat.user_id = (char *)(uintptr_t)user_id;
+	b->chat.user_id = text_borrow(user_id);
 }
 
 void msg_set_request_id(struct msg_builder *b, const void *id, size_t n)
 {
+	/* Answers are built on the stack, and what they repeat is a stranger's: it has a bound. */
 	if (n > MSG_REQUEST_ID_MAX)
 		return;
 	b->m.request_id.data = (uint8_t *)(uintptr_t)id;
@@ -160,7 +166,7 @@ void msg_set_request_of(struct msg_builder *b, const Websocket__WebSocketMessage
 void msg_set_channel(struct msg_builder *b, const char *channel)
 {
 	b->m.has_channel_case = WEBSOCKET__WEB_SOCKET_MESSAGE__HAS_CHANNEL_CHANNEL;
-	b->m.channel = borrow(channel);
+	b->m.channel = text_borrow(channel);
 }
 
 void msg_set_sequence(struct msg_builder *b, uint64_t sequence)
@@ -170,7 +176,7 @@ void msg_set_sequence(struct msg_builder *b, uint64_t sequence)
 
 void msg_set_session_id(struct msg_builder *b, const char *session_id)
 {
-	b->control.session_id = borrow(session_id);
+	b->control.session_id = text_borrow(session_id);
 }
 
 void msg_set_max_size(struct msg_builder *b, int32_t max_size)
@@ -184,15 +190,16 @@ void msg_set_capabilities(struct msg_builder *b, unsigned caps)
 	const char *names[MSG_N_CAPS];
 	size_t n = msg_caps_names(caps, names, MSG_N_CAPS);
 
+	/* The names are constants; the array of pointers to them is the builder's own. */
 	for (size_t i = 0; i < n; i++)
-		b->capabilities[i] = borrow(names[i]);
+		b->capabilities[i] = text_borrow(names[i]);
 	b->control.capabilities = b->capabilities;
 	b->control.n_capabilities = n;
 }
 
 void msg_set_reason(struct msg_builder *b, const char *reason)
 {
-	b->control.reason = borrow(reason);
+	b->control.reason = text_borrow(reason);
 }
 
 void msg_set_code(struct msg_builder *b, uint32_t code)

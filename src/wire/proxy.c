@@ -38,6 +38,7 @@ static bool take_port(struct http_text text, uint16_t *ret)
 	return text.n > 0 && value <= UINT16_MAX;
 }
 
+/* ip_parse() takes both; a header that says TCP4 has to have IPv4. */
 static bool is_of_kind(struct http_text address, bool is_v6)
 {
 	return is_v6 == (address.n > 0 && memchr(address.p, ':', address.n) != NULL);
@@ -53,12 +54,14 @@ static bool parse_v1_line(struct http_text line, struct proxy_header *ret)
 
 	if (!take_word(&line, ' ', &family))
 		return false;
+	/* Section 2.1: what follows is to be ignored; the connection's own address counts. */
 	if (http_text_is(family, "UNKNOWN"))
 		return true;
 	is_v6 = http_text_is(family, "TCP6");
 	if (!is_v6 && !http_text_is(family, "TCP4"))
 		return false;
 	ret->has_address = true;
+	/* The target's address has to be one, too, though nobody needs it. */
 	return take_word(&line, ' ', &source) && take_word(&line, ' ', &target) &&
 	       take_word(&line, ' ', &source_port) && is_of_kind(source, is_v6) &&
 	       is_of_kind(target, is_v6) && ip_parse(source.p, source.n, ret->ip) == 0 &&
@@ -71,6 +74,7 @@ static int parse_v1(const uint8_t *p, size_t n, struct proxy_header *ret, size_t
 	const uint8_t *end = memchr(p, '\n', MIN(n, (size_t)PROXY_MAX_V1));
 	size_t len = end ? (size_t)(end - p) : 0;
 
+	/* Section 2.1: the longest line has 107 bytes. Whoever sends more is no proxy. */
 	if (!end)
 		return n < PROXY_MAX_V1 ? PROXY_MORE : PROXY_E_BROKEN;
 	if (len < sizeof(v1_word) + 1 || p[len - 1] != '\r' ||
@@ -94,14 +98,17 @@ static int parse_v2(const uint8_t *p, size_t n, struct proxy_header *ret, size_t
 
 	if (n < V2_HEAD)
 		return PROXY_MORE;
+	/* Section 2.2: signature, version and command, family and protocol, bytes that follow. */
 	len = get_be16(p + 14);
 	if ((p[12] & 0xf0) != V2_VERSION || (p[12] & 0x0f) > V2_PROXY || V2_HEAD + len > PROXY_MAX)
 		return PROXY_E_BROKEN;
 	if (n < V2_HEAD + len)
 		return PROXY_MORE;
 	*ret_n = V2_HEAD + len;
+	/* A health check of the proxy: it speaks for nobody. */
 	if ((p[12] & 0x0f) == V2_LOCAL)
 		return 0;
+	/* Behind the addresses there may be more (TLVs, section 2.2), which is passed over. */
 	if (p[13] == V2_INET_STREAM) {
 		static const uint8_t mapped[12] = {[10] = 0xff, [11] = 0xff};
 
@@ -128,6 +135,7 @@ int proxy_parse(const uint8_t *p, size_t n, struct proxy_header *ret, size_t *re
 
 	if (n == 0)
 		return PROXY_MORE;
+	/* What is there may be the beginning of either; their first bytes differ. */
 	if (memcmp(p, v1_word, MIN(n, sizeof(v1_word))) == 0)
 		r = n < sizeof(v1_word) ? PROXY_MORE : parse_v1(p, n, &h, ret_n);
 	else if (memcmp(p, v2_signature, MIN(n, sizeof(v2_signature))) == 0)
@@ -148,6 +156,7 @@ static bool parse_element(struct http_text e, uint8_t ret[IP_BYTES])
 	struct http_text address;
 	uint16_t ignored;
 
+	/* An IPv6 address without brackets has no port: its last part could be one. */
 	if (ip_parse(e.p, e.n, ret) == 0)
 		return true;
 	if (is_v6) {
@@ -180,6 +189,7 @@ bool proxy_forwarded_for(const struct http_headers *headers, proxy_is_trusted_fn
 			element = http_trim(element);
 			if (element.n == 0)
 				continue;
+			/* Nobody knows who wrote what no proxy would write: it ends the search. */
 			if (!parse_element(element, ip)) {
 				has_any = false;
 			} else if (!is_trusted(ip, ctx) || !has_any) {

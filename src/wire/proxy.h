@@ -48,11 +48,6 @@ typedef bool proxy_is_trusted_fn(const uint8_t ip[IP_BYTES], const void *ctx);
  * no trusted proxy's is the client, and what stands before it is hearsay. When all are, it is
  * the first. An element that is no address ends the search: the one behind it is taken.
  *
- * An element is what stands between commas, on all lines of that name; empty ones are passed
- * over. There are no quotes: a proxy adds its ", ADDRESS" to whatever it was sent, and nothing
- * that a client writes may swallow that. An address is "192.0.2.1", "192.0.2.1:5000",
- * "2001:db8::7", "[2001:db8::7]" or "[2001:db8::7]:5000", with nothing before or behind it.
- *
  * Elements are what stands between commas, on all lines of that name; empty ones are passed
  * over. Quotes mean nothing here: a proxy adds ", ADDRESS" to whatever it was sent, and no
  * character of that may swallow it. An address is "192.0.2.1", "192.0.2.1:PORT",

@@ -37,6 +37,7 @@ static bool upgrade_accept(const char *key, char out[UPGRADE_ACCEPT_TEXT])
 	uint8_t text[UPGRADE_KEY_LEN + sizeof(UPGRADE_GUID) - 1];
 	uint8_t digest[SHA_DIGEST_LENGTH];
 
+	/* The key as it came, not the 16 bytes that it stands for. */
 	memcpy(text, key, UPGRADE_KEY_LEN);
 	memcpy(text + UPGRADE_KEY_LEN, UPGRADE_GUID, sizeof(UPGRADE_GUID) - 1);
 	if (!SHA1(text, sizeof(text), digest))
@@ -47,6 +48,7 @@ static bool upgrade_accept(const char *key, char out[UPGRADE_ACCEPT_TEXT])
 
 int upgrade_prepare(void)
 {
+	/* Any key will do. */
 	static const char key[UPGRADE_KEY_LEN + 1] = "AAAAAAAAAAAAAAAAAAAAAA==";
 	char accept[UPGRADE_ACCEPT_TEXT];
 
@@ -57,8 +59,10 @@ static bool upgrade_has_channel(struct http_text path, struct upgrade *u)
 {
 	size_t n;
 
-	if (percent_decode(u->channel, UPGRADE_MAX_CHANNEL, path.p + 1, path.n - 1, &n) < 0)
+	/* The path without its "/"; what is escaped is a name's byte like any other, "/" too. */
+	if (percent_decode(u->channel, MSG_CHANNEL_MAX, path.p + 1, path.n - 1, &n) < 0)
 		return false;
+	/* Names are compared as texts, and go into protobuf strings, which are UTF-8. */
 	if (memchr(u->channel, '\0', n) || !utf8_valid(u->channel, n))
 		return false;
 	u->channel[n] = '\0';
@@ -66,6 +70,7 @@ static bool upgrade_has_channel(struct http_text path, struct upgrade *u)
 	return true;
 }
 
+/* Of the first line, where there are several: who may stand only once is counted elsewhere. */
 static struct http_text upgrade_value(const struct http_request *req, const char *name)
 {
 	const struct http_header *h = http_find(req, name);
@@ -84,6 +89,7 @@ static bool upgrade_has_duplicates(const struct http_request *req)
 /* The header's list of verdicts, but for the channel. */
 static int upgrade_verdict(const struct http_request *req, struct http_text key)
 {
+	/* In the order of the header's note: the first that applies is answered. */
 	if (!http_text_is(req->method, "GET"))
 		return 405;
 	if (http_has_body(req) || upgrade_has_duplicates(req))
@@ -111,6 +117,7 @@ int upgrade_check(const struct http_request *req, struct upgrade *ret)
 
 	if (r)
 		return r;
+	/* No channel can be called so; whether there is one is the caller's question. */
 	if (!upgrade_has_channel(req->path, &u))
 		return 404;
 	if (!upgrade_accept(key.p, u.accept))
@@ -128,6 +135,7 @@ static size_t upgrade_fitted(int n, size_t cap)
 size_t upgrade_format_ok(char *out, size_t cap, const struct upgrade *u, const char *extension)
 {
 	bool selects = u->selected.n > 0;
+	/* No header may be empty here: what was not selected is not named. */
 	int n = snprintf(out, cap,
 			 "HTTP/1.1 101 Switching Protocols\r\n"
 			 "Upgrade: websocket\r\n"
@@ -146,6 +154,7 @@ size_t upgrade_format_ok(char *out, size_t cap, const struct upgrade *u, const c
 
 size_t upgrade_format_refusal(char *out, size_t cap, int status, unsigned retry_after_s)
 {
+	/* 405 needs Allow, 426 needs Upgrade: RFC 9110 sections 15.5.6, 15.5.22. */
 	static const struct {
 		int status;
 		const char *headers;
@@ -174,6 +183,7 @@ size_t upgrade_format_refusal(char *out, size_t cap, int status, unsigned retry_
 		headers = row[i].headers;
 		body = row[i].body;
 	}
+	/* Neither of the two has headers of its own above. */
 	if (retry_after_s && (status == 429 || status == 503)) {
 		snprintf(line, sizeof(line), "Retry-After: %u\r\n", retry_after_s);
 		headers = line;
@@ -181,6 +191,7 @@ size_t upgrade_format_refusal(char *out, size_t cap, int status, unsigned retry_
 	return http_format_response(out, cap, status, headers, body);
 }
 
+/* A blank or a line's end in a host or path would begin something else in the request. */
 static bool is_visible(const char *text)
 {
 	for (; *text; text++)
@@ -194,6 +205,7 @@ size_t upgrade_format_request(char *out, size_t cap, const char *host, const cha
 {
 	int n;
 
+	/* From a URL on a command line: it may be anything. */
 	if (!is_visible(host) || !is_visible(path))
 		return 0;
 	n = snprintf(out, cap,
@@ -210,6 +222,7 @@ size_t upgrade_format_request(char *out, size_t cap, const char *host, const cha
 
 void upgrade_format_key(char out[UPGRADE_KEY_TEXT], const uint8_t random[16])
 {
+	/* 16 bytes make 22 digits and "==", and EVP_EncodeBlock() adds the NUL. */
 	(void)EVP_EncodeBlock((uint8_t *)out, random, 16);
 }
 
@@ -220,6 +233,7 @@ static bool upgrade_is_accepted(const struct http_response *res, const char *key
 	const struct http_header *accept = http_headers_find(&res->headers, "Sec-WebSocket-Accept");
 	char want[UPGRADE_ACCEPT_TEXT];
 
+	/* RFC 6455 section 4.1, the numbered list on the response, items 2 to 6. */
 	if (res->version_minor < 1 || !upgrade || !accept)
 		return false;
 	if (!http_text_is_nocase(upgrade->value, "websocket") ||
@@ -228,6 +242,7 @@ static bool upgrade_is_accepted(const struct http_response *res, const char *key
 	if (http_count(&res->headers, "Sec-WebSocket-Accept") != 1 || !upgrade_accept(key, want) ||
 	    !http_text_is(accept->value, want))
 		return false;
+	/* Nothing was offered, so nothing can have been chosen. */
 	return !http_headers_find(&res->headers, "Sec-WebSocket-Extensions") &&
 	       !http_headers_find(&res->headers, "Sec-WebSocket-Protocol");
 }
@@ -238,6 +253,7 @@ int upgrade_check_response(const char *p, size_t n, const char key[UPGRADE_KEY_T
 	struct http_response res;
 	size_t at = 0, head;
 
+	/* RFC 9110 section 15.2: any number of interim responses, all within one bound. */
 	do {
 		int r = http_parse_response(p + at, n - at, HTTP_MAX_HEAD, &res, &head);
 

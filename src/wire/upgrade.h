@@ -21,15 +21,15 @@
 
 #include "base/base.h"
 #include "wire/http.h"
+#include "wire/msg.h"
 
-#define UPGRADE_MAX_CHANNEL 255 /* bytes of a channel's name */
 #define UPGRADE_KEY_TEXT 25     /* Sec-WebSocket-Key as text, with its NUL */
 #define UPGRADE_ACCEPT_TEXT 29  /* Sec-WebSocket-Accept as text, with its NUL */
 #define UPGRADE_MAX_REFUSAL 512 /* no refusal is longer, its NUL included [bytes] */
 
 /* A request that may be upgraded. Slices point into the bytes that were parsed. */
 struct WB_VALUE upgrade {
-	char channel[UPGRADE_MAX_CHANNEL + 1]; /* decoded, with a NUL; "" = the lobby */
+	char channel[MSG_CHANNEL_MAX + 1]; /* decoded, with a NUL; "" = the lobby */
 	size_t channel_len;
 	char accept[UPGRADE_ACCEPT_TEXT];
 	struct http_text query;

@@ -57,12 +57,14 @@ static ssize_t ws_recv(uint8_t *buf, size_t len, int flags, void *arg)
 		n = MIN((size_t)d->head_len, plain) - d->head_told;
 		n = MIN(n, len);
 		memcpy(buf, d->head + d->head_told, n);
+		/* The mask bit is in the second byte, wherever in the head this call begins. */
 		if (d->head_told <= 1 && d->head_told + n > 1)
 			buf[1 - d->head_told] &= WS_LENGTH_BITS;
 		d->head_told = (uint8_t)(d->head_told + n);
 		if (d->head_told < plain)
 			return (ssize_t)n;
 	}
+	/* 0 tells wslay that nothing more is there now: it asks again in the next call. */
 	pay = (size_t)MIN(d->credit, (uint64_t)(len - n));
 	d->credit -= pay;
 	return (ssize_t)(n + pay);
@@ -116,6 +118,7 @@ struct ws_decoder *ws_decoder_free(struct ws_decoder *d)
 
 int ws_decoder_reset(struct ws_decoder *d, uint8_t allowed_rsv)
 {
+	/* wslay cannot be led back to a boundary: within a frame it gets a new context. */
 	if (d->broken || !ws_decoder_is_idle(d)) {
 		d->broken = true;
 		if (ws_decoder_renew(d) < 0)
@@ -137,12 +140,14 @@ static size_t ws_head_take(struct ws_decoder *d, const uint8_t *bytes, size_t n)
 {
 	size_t used = 0;
 
-	if (d->head_len == 0 && n >= WS_MAX_HEAD) { /* the usual: all of it is here */
+	/* The usual: all of it is here, and copied in one step of a fixed size. */
+	if (d->head_len == 0 && n >= WS_MAX_HEAD) {
 		memcpy(d->head, bytes, WS_MAX_HEAD);
 		d->head_len = WS_SHORT_HEAD;
 		d->head_len = (uint8_t)ws_head_need(d, true);
 		return d->head_len;
 	}
+	/* Twice at most: the need is known once two bytes are there. */
 	while (used < n && d->head_len < ws_head_need(d, true)) {
 		size_t take = MIN(n - used, ws_head_need(d, true) - d->head_len);
 
@@ -161,14 +166,17 @@ static bool ws_head_is_sound(const struct ws_decoder *d)
 
 	if (d->head_len == 0)
 		return true;
+	/* RFC 6455 section 5.2: 3 to 7 and 11 to 15 are reserved. */
 	if (opcode > WS_PONG || (opcode > WS_BINARY && opcode < WS_CLOSE))
 		return false;
 	if (rsv & ~d->allowed_rsv)
 		return false;
+	/* RFC 7692 section 6.1: of the first frame of a message, and of no other. */
 	if ((rsv & WS_RSV1) && opcode != WS_TEXT && opcode != WS_BINARY)
 		return false;
 	if (d->head_len == 1)
 		return true;
+	/* Section 5.1: a client masks all that it sends, a server nothing. */
 	return !!(d->head[1] & WS_MASK_BIT) == (d->role == WS_SERVER);
 }
 
@@ -194,6 +202,7 @@ static bool ws_tell_head(struct ws_decoder *d, size_t available)
 
 	if (d->known || d->head_told == d->head_len)
 		return true;
+	/* What is wrong with lengths, and with control frames, wslay finds itself. */
 	d->credit = ws_first_credit(d, available);
 	r = wslay_frame_recv(d->wslay, &d->frame);
 	d->credit = 0;
@@ -237,6 +246,7 @@ enum ws_result ws_decoder_feed(struct ws_decoder *d, uint8_t *bytes, size_t n, s
 		return ws_decoder_break(d, ret_close_code);
 	if (d->head_len < ws_head_need(d, true)) {
 		*ret_used = ws_head_take(d, bytes, n);
+		/* At the first wrong byte: a peer that is no client isn't waited for. */
 		if (!ws_head_is_sound(d) || !ws_tell_head(d, n - *ret_used))
 			return ws_decoder_break(d, ret_close_code);
 		if (d->head_len < ws_head_need(d, true))
@@ -246,6 +256,7 @@ enum ws_result ws_decoder_feed(struct ws_decoder *d, uint8_t *bytes, size_t n, s
 	if (!begins && n == 0)
 		return WS_MORE;
 
+	/* The head is whole, and wslay was told all of it: d->frame says what it is. */
 	piece = (struct ws_piece){
 		.opcode = d->frame.opcode,
 		.rsv = d->frame.rsv,
@@ -283,6 +294,7 @@ static bool ws_decoder_replay(struct ws_decoder *d, const struct ws_decoder_stat
 	d->allowed_rsv = state->allowed_rsv;
 	if (ws_head_take(d, state->head, state->head_len) != state->head_len)
 		return false;
+	/* As when it came, but without any payload: what was handed out is counted below. */
 	if (!ws_head_is_sound(d) || !ws_tell_head(d, 0))
 		return false;
 	if (d->head_len == 0 || d->head_len < ws_head_need(d, true))
@@ -308,9 +320,10 @@ size_t ws_encode_head(uint8_t out[WS_MAX_HEAD], bool fin, uint8_t rsv, uint8_t o
 	size_t length_bytes = len > UINT16_MAX ? 8 : len > WS_MAX_CONTROL ? 2 : 0;
 	size_t n = WS_SHORT_HEAD;
 
-	WB_ASSERT(len <= INT64_MAX);
+	WB_ASSERT(len <= INT64_MAX); /* RFC 6455 section 5.2: the highest bit has to be 0 */
 	out[0] = (uint8_t)((fin ? 0x80 : 0) | rsv << 4 | opcode);
 	out[1] = (uint8_t)(length_bytes == 8 ? 127 : length_bytes == 2 ? 126 : len);
+	/* In network order. */
 	for (size_t i = length_bytes; i > 0; i--)
 		out[n++] = (uint8_t)(len >> 8 * (i - 1));
 	if (mask_key) {
@@ -331,6 +344,7 @@ typedef uint32_t ws_word __attribute__((aligned(1), may_alias));
 
 void ws_mask(uint8_t *p, size_t n, const uint8_t key[4], uint64_t offset)
 {
+	/* The key as it stands at this offset; from there on it repeats every four bytes. */
 	const uint8_t turned[4] = {key[offset & 3], key[(offset + 1) & 3], key[(offset + 2) & 3],
 				   key[(offset + 3) & 3]};
 	uint32_t word;
@@ -363,6 +377,7 @@ void ws_mask(uint8_t *p, size_t n, const uint8_t key[4], uint64_t offset)
 
 bool ws_close_code_is_valid(uint16_t code)
 {
+	/* RFC 6455 section 7.4.2: below 3000 only what is registered, and no 1004 to 1006, 1015. */
 	if (code >= 3000)
 		return code <= 4999;
 	return (code >= 1000 && code <= 1003) || (code >= 1007 && code <= 1014);
@@ -374,6 +389,7 @@ enum ws_close_result ws_parse_close(const uint8_t *p, size_t n, uint16_t *ret_co
 	uint16_t code = WS_CODE_NO_STATUS;
 	size_t reason = MIN(n, (size_t)2);
 
+	/* Section 5.5.1: nothing at all, or a code of two bytes first. */
 	if (n == 1)
 		return WS_CLOSE_BROKEN;
 	if (n >= 2) {
@@ -400,6 +416,7 @@ size_t ws_format_close(uint8_t out[WS_MAX_CONTROL], uint16_t code, const char *r
 	n = strlen(reason);
 	if (n > WS_MAX_CONTROL - 2) {
 		n = WS_MAX_CONTROL - 2;
+		/* Back to the first byte of the character that was cut: section 5.6 wants UTF-8. */
 		while (n > 0 && ((uint8_t)reason[n] & 0xc0) == 0x80)
 			n--;
 	}

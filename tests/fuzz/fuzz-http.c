@@ -217,7 +217,7 @@ static void check_path(const struct upgrade *u)
 	size_t n, head;
 	int r;
 
-	WB_ASSERT(u->channel_len <= UPGRADE_MAX_CHANNEL && strlen(u->channel) == u->channel_len);
+	WB_ASSERT(u->channel_len <= MSG_CHANNEL_MAX && strlen(u->channel) == u->channel_len);
 	WB_ASSERT(utf8_valid(u->channel, u->channel_len));
 	n = ws_url_format_path(path, sizeof(path), u->channel);
 	WB_ASSERT(n > 0);

@@ -466,7 +466,7 @@ static bool channel_name_probe(struct rig *r, int delta)
 	char path[300] = "/";
 	int status;
 
-	memset(path + 1, 'n', (size_t)(UPGRADE_MAX_CHANNEL + delta));
+	memset(path + 1, 'n', (size_t)(MSG_CHANNEL_MAX + delta));
 	status = shake(guest_accept(r, 0), path);
 	CHECK(status == 101 || status == 404);
 	return status == 404;

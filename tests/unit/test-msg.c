@@ -426,8 +426,7 @@ TEST(msg_results_have_a_text_and_a_close_code)
 /* What an input has that protobuf-c does not see: the oracle for where outcomes may differ. */
 struct oracle {
 	bool is_stricter; /* field number 0, a number that overflows or is padded, is_last of a
-			   * wrong wire type
-			   */
+			     wrong type */
 	bool is_merged;   /* a payload more than once: protobuf-c replaces */
 	bool bad_utf8;
 	bool bad_text;
