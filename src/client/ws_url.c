@@ -7,7 +7,7 @@
 #include <string.h>
 #include <strings.h>
 
-#include "wire/upgrade.h"
+#include "wire/msg.h"
 
 #define UNRESERVED                                             \
 	"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ" \

@@ -18,6 +18,7 @@ static int policy_read_proxies(struct policy *p, const char *list)
 
 	for (const char *at = list; text_next_word(&at) > 0;)
 		count++;
+	/* Room for one at least, so that NULL means no memory. */
 	p->trusted = calloc(MAX(count, (size_t)1), sizeof(*p->trusted));
 	if (!p->trusted)
 		return -ENOMEM;
@@ -45,6 +46,7 @@ static int list_split(const char *list, char *room, const char **ret, size_t max
 static int policy_fail(char why[POLICY_WHY_MAX], const char **ret_key, const char *key,
 		       const char *format, ...) WB_PRINTF(4, 5);
 
+/* Says which key is to blame, and for what. Return: -EINVAL. */
 static int policy_fail(char why[POLICY_WHY_MAX], const char **ret_key, const char *key,
 		       const char *format, ...)
 {
@@ -81,6 +83,7 @@ static int policy_make_tls(struct policy *p, const struct policy *before,
 static int policy_read_tls(struct policy *p, const struct policy *before, const char **ret_key,
 			   char why[POLICY_WHY_MAX])
 {
+	/* The copies are cut into words; options point into them until the files are read. */
 	const struct config *c = p->config;
 	const char *certificate[TLS_MAX_PAIRS], *key[TLS_MAX_PAIRS];
 	WB_CLEANUP(ptr_freep) char *certificates = strdup(c->tls_certificate);
@@ -90,6 +93,7 @@ static int policy_read_tls(struct policy *p, const struct policy *before, const 
 
 	if (!certificates || !keys)
 		return -ENOMEM;
+	/* Keys go with certificates by their place; without keys, each is in its certificate. */
 	n = list_split(c->tls_certificate, certificates, certificate, TLS_MAX_PAIRS);
 	n_keys = list_split(c->tls_key, keys, key, TLS_MAX_PAIRS);
 	if (n < 0)
@@ -117,6 +121,7 @@ int policy_new(struct config *config, const struct policy *before, struct policy
 	if (!p)
 		return -ENOMEM;
 	atomic_init(&p->refs, 1);
+	/* Texts of the configuration are used as they are, so it lives as long as this. */
 	p->config = config_ref(config);
 	p->origins = config->allowed_origins;
 	r = policy_read_proxies(p, config->trusted_proxies);
@@ -158,6 +163,7 @@ struct policy *policy_unref(struct policy *p)
 
 bool policy_trusts(const struct policy *p, const uint8_t ip[IP_BYTES])
 {
+	/* A handful: who has hundreds of proxies names their networks. */
 	for (size_t i = 0; i < p->n_trusted; i++)
 		if (ip_prefix_has(&p->trusted[i], ip))
 			return true;
@@ -174,6 +180,7 @@ static struct origin origin_parse(struct http_text text)
 	struct origin o = {.host = text};
 	const char *bracket;
 
+	/* RFC 6454 section 6.2: scheme "://" host, and ":" port where it isn't the default one. */
 	for (size_t i = 0; i + 2 < text.n; i++) {
 		if (memcmp(text.p + i, "://", 3) != 0)
 			continue;
@@ -233,6 +240,7 @@ bool policy_allows_origin(const struct policy *p, struct http_text origin)
 	struct origin o;
 	size_t n;
 
+	/* No browser, then, which a page of somebody else could make connect. */
 	if (!origin.p || !p->origins[0])
 		return true;
 	o = origin_parse(origin);

@@ -23,6 +23,7 @@ int file_read(const char *path, void *out, size_t cap, size_t *ret_n)
 			return -errno;
 		if (got == 0)
 			break;
+		/* This byte went into @more: there is no room for it. */
 		if (n == cap)
 			return -EFBIG;
 		n += (size_t)got;

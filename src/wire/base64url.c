@@ -51,6 +51,7 @@ bool base64url_decode(const char *p, size_t n, uint8_t *out, size_t cap, size_t 
 int base64url_append(struct buf *b, const void *p, size_t n)
 {
 	const uint8_t *at = p;
+	/* Bits that no digit was made of yet are the lowest @have; what is above them is stale. */
 	uint32_t bits = 0;
 	unsigned have = 0;
 

@@ -63,6 +63,7 @@ static void take_param(struct offer *o, struct http_text name, struct http_text 
 		o->is_acceptable = false;
 		return;
 	}
+	/* RFC 7692 section 7.1: of what an offer says wrongly, the offer is declined, no more. */
 	o->seen |= bit;
 	switch (bit) {
 	case PARAM_SERVER_BITS:
@@ -80,7 +81,7 @@ static void take_param(struct offer *o, struct http_text name, struct http_text 
 }
 
 /* A quoted string that has to be a token inside (RFC 6455 section 9.1): without its quotes. */
-static bool unquote(struct http_text *value)
+static bool value_unquote(struct http_text *value)
 {
 	if (value->n < 2 || value->p[0] != '"')
 		return true;
@@ -96,10 +97,11 @@ static bool parse_param(struct http_text text, struct offer *o)
 {
 	struct http_text name = text, value = {0};
 
+	/* RFC 6455 section 9.1 has the implied white space of RFC 2616 in its grammar. */
 	if (http_cut(&text, '=', &name)) {
 		name = http_trim(name);
 		value = http_trim(text);
-		if (!unquote(&value) || !http_text_is_token(value))
+		if (!value_unquote(&value) || !http_text_is_token(value))
 			return false;
 	}
 	if (!http_text_is_token(name))
@@ -115,6 +117,7 @@ static bool parse_extension(struct http_text text, struct offer *o)
 	bool goes_on = http_cut(&text, ';', &part);
 	struct http_text name = http_trim(part);
 
+	/* Of another extension the grammar alone is looked at. */
 	*o = (struct offer){.is_acceptable = http_text_is_nocase(name, "permessage-deflate")};
 	if (!http_text_is_token(name))
 		return false;
@@ -170,6 +173,7 @@ int deflate_negotiate(const struct http_headers *h, char answer[DEFLATE_ANSWER_M
 			*ret = DEFLATE_NONE;
 			return 400;
 		}
+		/* Offers stand in the order of the client's preference: RFC 7692 section 5.1. */
 		if (!offer.is_acceptable || *ret)
 			continue;
 		*ret = window_for(&offer);
@@ -197,6 +201,7 @@ void deflater_fini(struct deflater *d)
 /* A stream that nothing went through yet, or NULL without memory. */
 static z_stream *stream_for(struct deflater *d, enum deflate_window w, int level)
 {
+	/* A stream is set up for one level; a reload may have changed it. */
 	if (d->stream[w] && (d->level[w] != level || deflateReset(d->stream[w]) != Z_OK))
 		stream_free(d, w);
 	if (d->stream[w])

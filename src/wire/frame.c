@@ -8,6 +8,7 @@
 
 const struct frame_bytes frame_unreadable = {.len = 0};
 
+/* Relaxed: the account is a sum that limits are compared with, and nothing is ordered by it. */
 static void frame_charge(struct frame *f, size_t bytes)
 {
 	atomic_fetch_add_explicit(f->account, bytes, memory_order_relaxed);
@@ -61,6 +62,7 @@ struct frame *frame_new_raw(const void *p, size_t n, _Atomic size_t *account)
 
 	if (!f)
 		return NULL;
+	/* It is no message (opcode 0), and nothing goes between its bytes. */
 	f->flags = FRAME_CONTROL;
 	f->body.len = f->body.piece = n;
 	memcpy(f->body.bytes, p, n);
@@ -73,12 +75,14 @@ struct frame *frame_new_joined(size_t room, _Atomic size_t *account)
 
 	if (!f)
 		return NULL;
-	f->opcode = WS_BINARY; /* any of a message */
+	/* Messages in it have heads with opcodes of their own; here it only says "a message". */
+	f->opcode = WS_BINARY;
 	f->messages = 0;
 	f->room = (uint32_t)room;
 	return f;
 }
 
+/* The connection is its only owner so far, so what is sent is still open to change. */
 bool frame_join(struct frame *f, uint8_t opcode, const void *p, size_t n)
 {
 	size_t total = frame_bytes_head_size(n) + n;
@@ -102,6 +106,7 @@ struct frame *frame_new_saved(const struct frame_saved *s, _Atomic size_t *accou
 {
 	struct frame *f;
 
+	/* A frame of no bytes would be looked at for its head, one of no messages never counted. */
 	if (!frame_bytes_is_sound(s->opcode, s->len, s->piece) || s->packed_with >= ZIP_N_KINDS ||
 	    s->messages == 0 || s->messages > s->len ||
 	    (s->flags & FRAME_IS_PACKED && s->packed_with == ZIP_NONE))
@@ -168,7 +173,10 @@ void frame_copy_payload(const struct frame *f, uint8_t *out)
 
 /* ----------------------------------------------------------------------- variants */
 
-/* Whether a slot has bytes of its own, and neither none nor those of another variant. */
+/*
+ * Whether a slot has bytes of its own, and neither none nor those of another variant: a
+ * deflated variant is what it was to be made of, where deflating brings nothing.
+ */
 static bool variant_is_own(const struct frame *f, size_t variant, const struct frame_bytes *b)
 {
 	if (!b || b == &frame_unreadable || b == &f->body)
@@ -206,6 +214,7 @@ const struct frame_bytes *frame_set_variant(struct frame *f, size_t variant, con
 	    atomic_load_explicit(&f->variant[variant], memory_order_relaxed) ||
 	    !frame_bytes_is_sound(WS_BINARY, len, piece))
 		return NULL;
+	/* Others than this thread come later; publishing it charges the account. */
 	b = malloc(sizeof(*b) + len);
 	if (!b)
 		return NULL;

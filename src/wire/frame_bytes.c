@@ -11,6 +11,7 @@ static size_t head_size_within(size_t total)
 	return total <= 2 + 125 ? 2 : total <= 4 + 65535 ? 4 : 10;
 }
 
+/* The payload between the heads is the caller's to write: now or, in parts, later. */
 static void write_heads(struct frame_bytes *b, uint8_t rsv, uint8_t opcode, size_t payload,
 			size_t max_frame)
 {
@@ -30,6 +31,7 @@ static void write_heads(struct frame_bytes *b, uint8_t rsv, uint8_t opcode, size
 void frame_bytes_lay_out(struct frame_bytes *b, uint8_t rsv, uint8_t opcode, size_t payload,
 			 size_t max_frame)
 {
+	/* RFC 6455 section 5.4: a cut may fall anywhere, even within a character of a text. */
 	bool is_cut = payload > max_frame;
 
 	b->len = frame_bytes_size(payload, max_frame);
@@ -76,6 +78,7 @@ uint8_t *frame_bytes_whole(const struct frame_bytes *b)
 
 size_t frame_bytes_payload_len(const struct frame_bytes *b)
 {
+	/* Only the last one differs: no walk over all of them. */
 	size_t pieces = (b->len + b->piece - 1) / b->piece;
 	size_t last;
 
@@ -101,6 +104,7 @@ bool frame_bytes_is_sound(uint8_t opcode, size_t len, size_t piece)
 
 	if (len == 0 || piece == 0 || piece > len)
 		return false;
+	/* From a state: whatever passes here, piece_payload() stays within its bytes. */
 	last = len % piece ? len % piece : piece;
 	/* What is no message (the answer to a handshake) is never split. */
 	if (opcode == 0)

@@ -84,6 +84,7 @@ static const struct frame_bytes *variant_make_packed(struct frame *f, size_t var
 	(void)variant;
 	if (!msg)
 		return &f->body;
+	/* Below what the message has now, or not at all. */
 	m->scratch.len = 0;
 	if (zip_pack(m->zip, (int)m->level, msg->binary->data.data, msg->binary->data.len,
 		     &m->scratch))
@@ -107,6 +108,7 @@ static const struct frame_bytes *variant_make_unpacked(struct frame *f, size_t v
 	struct msg_builder b;
 
 	(void)variant;
+	/* Bounded like what a client sends: no small message may become a large one here. */
 	m->scratch.len = 0;
 	if (msg && zip_unpack(m->zip, (enum zip_kind)f->packed_with, msg->binary->data.data,
 			      msg->binary->data.len, m->max_message, &m->scratch) == 0) {

@@ -8,6 +8,8 @@
 #define HTTP_VERSION_LEN 8 /* "HTTP/1.1" */
 #define HTTP_MAX_PORT 65535
 
+/* ----------------------------------------------------------------------------- text */
+
 static bool is_digit(char c)
 {
 	return c >= '0' && c <= '9';
@@ -116,6 +118,8 @@ static bool is_authority(struct http_text t)
 		return true;
 	return t.p[i] == ':' && is_port((struct http_text){t.p + i + 1, t.n - i - 1});
 }
+
+/* ----------------------------------------------------------------------------- heads */
 
 /*
  * The next line, which ends with CR LF and nothing else. What came of an unfinished
@@ -238,6 +242,7 @@ static int http_parse_status_line(struct http_text line, struct http_response *r
 	r = http_parse_version(version, &res->version_minor);
 	if (r)
 		return r;
+	/* RFC 9110 section 15: three digits, of which the first is a class from 1 up. */
 	if (line.n < 3 || line.p[0] == '0' || (line.n > 3 && line.p[3] != ' '))
 		return 400;
 	for (size_t i = 0; i < 3; i++) {
@@ -339,6 +344,8 @@ int http_parse_response(const char *p, size_t n, size_t limit, struct http_respo
 	return 0;
 }
 
+/* --------------------------------------------------------------------------- headers */
+
 const struct http_header *http_headers_find(const struct http_headers *h, const char *name)
 {
 	for (unsigned i = 0; i < h->count; i++)
@@ -426,6 +433,8 @@ bool http_has_body(const struct http_request *req)
 	}
 	return false;
 }
+
+/* ------------------------------------------------------------------------- responses */
 
 const char *http_status_text(int status)
 {

@@ -186,6 +186,7 @@ static enum msg_result put_unknown(struct decoder *d, ProtobufCMessage *m, const
 /* Numbers: cut to the width of the field, as every protobuf implementation does. */
 static bool put_number(const ProtobufCFieldDescriptor *what, uint64_t number, void *member)
 {
+	/* No field of the protocol is of a fixed width or zigzag: these are of a wrong type. */
 	switch (what->type) {
 	case PROTOBUF_C_TYPE_ENUM:
 	case PROTOBUF_C_TYPE_INT32:
@@ -301,8 +302,7 @@ static enum msg_result decode_fields(struct decoder *d, ProtobufCMessage *m, str
 
 		if (!read_field(&in, &f))
 			return MSG_NOT_A_MESSAGE;
-		/* Of a field that isn't repeated the last one counts, as in every implementation.
-		 */
+		/* Of a field that isn't repeated the last one counts, as everywhere in protobuf. */
 		what = find_field(m->descriptor, f.id);
 		r = what ? put_field(d, m, what, &f) : put_unknown(d, m, &f, in.p);
 		if (r != MSG_OK)

@@ -7,6 +7,8 @@
 
 #include "base/text.h"
 
+/* ----------------------------------------------------------------------- checksums */
+
 uint32_t msg_crc32(const void *p, size_t n)
 {
 	/* To libdeflate a NULL means "begin anew", whatever the length is. */
@@ -49,12 +51,15 @@ size_t msg_channel_suffix(uint8_t *out, size_t cap, const char *channel, size_t 
 	return at + n;
 }
 
+/* ------------------------------------------------------------------------- messages */
+
 /* The generated structs have char * for what is only read; NULL stands for an empty text. */
 static char *text_borrow(const char *text)
 {
 	return (char *)(uintptr_t)(text ? text : "");
 }
 
+/* Neither copied nor changed: what is packed points to the caller's bytes. */
 static void builder_put_data(Websocket__BinaryData *b, const void *data, size_t n,
 			     Websocket__CompressionType compression)
 {
@@ -96,6 +101,7 @@ void msg_init_control(struct msg_builder *b, Websocket__ControlType type)
 	websocket__control_message__init(&b->control);
 	b->control.type = type;
 	b->m.payload_case = WEBSOCKET__WEB_SOCKET_MESSAGE__PAYLOAD_CONTROL;
+	/* The builder points into itself: it may not be moved from here on. */
 	b->m.control = &b->control;
 }
 
@@ -148,6 +154,8 @@ void msg_init_stamp(struct msg_builder *b, const Websocket__WebSocketMessage *m,
 	b->chat.user_id = text_borrow(user_id);
 }
 
+/* --------------------------------------------------------------------------- members */
+
 void msg_set_request_id(struct msg_builder *b, const void *id, size_t n)
 {
 	/* Answers are built on the stack, and what they repeat is a stranger's: it has a bound. */
@@ -165,6 +173,7 @@ void msg_set_request_of(struct msg_builder *b, const Websocket__WebSocketMessage
 /* protobuf-c leaves out a oneof's text that is its own constant for empty; "" here is not that. */
 void msg_set_channel(struct msg_builder *b, const char *channel)
 {
+	/* An empty name is that of the lobby, and something else than no name. */
 	b->m.has_channel_case = WEBSOCKET__WEB_SOCKET_MESSAGE__HAS_CHANNEL_CHANNEL;
 	b->m.channel = text_borrow(channel);
 }
@@ -182,7 +191,7 @@ void msg_set_session_id(struct msg_builder *b, const char *session_id)
 void msg_set_max_size(struct msg_builder *b, int32_t max_size)
 {
 	b->control.has_max_size_case = WEBSOCKET__CONTROL_MESSAGE__HAS_MAX_SIZE_MAX_SIZE;
-	b->control.max_size = max_size;
+	b->control.max_size = max_size; /* proto3 `optional`: 0 would be sent, too */
 }
 
 void msg_set_capabilities(struct msg_builder *b, unsigned caps)
@@ -224,6 +233,7 @@ void msg_set_mentions(struct msg_builder *b, char **mentions, size_t n)
 	b->chat.n_mentions = n;
 }
 
+/* A walk over all members: who needs the size for two things asks once. */
 size_t msg_size(const struct msg_builder *b)
 {
 	return websocket__web_socket_message__get_packed_size(&b->m);

@@ -23,6 +23,7 @@ static bool take_word(struct http_text *line, char c, struct http_text *ret)
 	return ret->n > 0;
 }
 
+/* No zeros in front, which one reader takes for octal and the next one doesn't. */
 static bool take_port(struct http_text text, uint16_t *ret)
 {
 	unsigned value = 0;
@@ -86,6 +87,7 @@ static int parse_v1(const uint8_t *p, size_t n, struct proxy_header *ret, size_t
 	return 0;
 }
 
+/* Numbers of version 2 are in network order. */
 static uint16_t get_be16(const uint8_t *p)
 {
 	return (uint16_t)(p[0] << 8 | p[1]);

@@ -51,6 +51,7 @@ static bool claim_measure_channels(const json_t *channels, size_t *ret_bytes)
 	size_t i;
 	json_t *v;
 
+	/* All of them first: the grant is one allocation. */
 	*ret_bytes = 0;
 	if (channels && !json_is_array(channels))
 		return false;
@@ -170,6 +171,7 @@ enum token_result token_verify(const struct token_keys *keys, const char *p, siz
 
 const char *token_result_text(enum token_result r)
 {
+	/* For the log alone: the client learns that it is refused, and no more. */
 	static const char *const text[TOKEN_N_RESULTS] = {
 		[TOKEN_OK] = "valid",
 		[TOKEN_E_MALFORMED] = "it is no signed token",

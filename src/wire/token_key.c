@@ -37,6 +37,7 @@ static EVP_PKEY *pkey_read_pem(const uint8_t *p, size_t n)
 
 	if (!bio)
 		return NULL;
+	/* No password is asked for: a key that is locked is none that can be read. */
 	pkey = PEM_read_bio_PUBKEY(bio, NULL, NULL, NULL);
 	if (!pkey) {
 		(void)BIO_reset(bio);
@@ -50,6 +51,7 @@ static EVP_PKEY *pkey_read_pem(const uint8_t *p, size_t n)
 static enum token_key_result key_load_pem(struct token_key *k, const uint8_t *p, size_t n)
 {
 	k->pkey = pkey_read_pem(p, n);
+	/* RFC 7518 sections 3.3 and 3.4 say which keys are long enough, and on which curve. */
 	if (!k->pkey)
 		return TOKEN_KEY_E_PEM;
 	if (EVP_PKEY_is_a(k->pkey, "RSA")) {
@@ -73,6 +75,7 @@ static bool is_der(const uint8_t *p, size_t n)
 	ASN1_SEQUENCE_ANY *parts = d2i_ASN1_SEQUENCE_ANY(NULL, &p, (long)n);
 	int first = V_ASN1_UNDEF;
 
+	/* Of random bytes few are a SEQUENCE to their very end; of these, fewer begin so. */
 	if (sk_ASN1_TYPE_num(parts) > 1)
 		first = sk_ASN1_TYPE_value(parts, 0)->type;
 	sk_ASN1_TYPE_pop_free(parts, ASN1_TYPE_free);
@@ -112,6 +115,7 @@ static bool is_json(const uint8_t *p, size_t n)
 	return is_one;
 }
 
+/* Bytes of a file have no NUL behind them. */
 static bool begins_with(const uint8_t *p, size_t n, const char *word)
 {
 	return n >= strlen(word) && memcmp(p, word, strlen(word)) == 0;
@@ -187,6 +191,7 @@ enum token_key_result token_key_load(struct token_key *k, const uint8_t *p, size
 
 void token_key_fini(struct token_key *k)
 {
+	/* Memory that is given back may be read by whoever gets it next. */
 	EVP_PKEY_free(k->pkey);
 	if (k->secret)
 		OPENSSL_cleanse(k->secret, k->secret_n);
@@ -197,6 +202,7 @@ void token_key_fini(struct token_key *k)
 const char *token_key_result_text(enum token_key_result r)
 {
 #define OTHER_FORM(name) "a key in another form (" name "): PEM is expected, or a raw secret"
+	/* For an administrator, behind the file's name. */
 	static const char *const text[TOKEN_KEY_N_RESULTS] = {
 		[TOKEN_KEY_OK] = "a key",
 		[TOKEN_KEY_E_PEM] = "no PEM key that can be read",
@@ -247,6 +253,7 @@ static int es256_to_der(const uint8_t *raw, uint8_t **ret)
 	return n;
 }
 
+/* Both numbers filled up with zeros in front: one of 256 begins with a zero byte. */
 static bool es256_from_der(const uint8_t *der, size_t n, uint8_t raw[2 * ES256_PART])
 {
 	ECDSA_SIG *sig = d2i_ECDSA_SIG(NULL, &der, (long)n);
@@ -264,6 +271,7 @@ static const EVP_MD *key_digest(const struct token_key *k)
 	return k->algorithm == TOKEN_EDDSA ? NULL : EVP_sha256();
 }
 
+/* What isn't right for any reason is no good signature; the reason is nobody's business. */
 static bool key_verify_pkey(const struct token_key *k, const char *text, size_t n,
 			    const uint8_t *sig, size_t sig_n)
 {

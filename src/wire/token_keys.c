@@ -10,6 +10,7 @@
 
 #define FILE_MAX 65536 /* bytes of a key */
 
+/* Texts are "FILE: what is wrong with it". Return: -EINVAL. */
 static int why_file(char why[TOKEN_KEYS_WHY_MAX], const char *file, const char *what)
 {
 	snprintf(why, TOKEN_KEYS_WHY_MAX, "%s: %s", file, what);
@@ -26,12 +27,14 @@ static int key_read(struct token_key *k, const char *file, token_keys_read_fn *r
 
 	if (!content)
 		return -ENOMEM;
+	/* The caller's function: what files are, and which may be read, is not known here. */
 	error = read(file, content, FILE_MAX, &n);
 	if (error) {
 		free(content);
 		return why_file(why, file,
 				error == -EFBIG ? "too large for a key" : strerror(-error));
 	}
+	/* Even where it's refused it may be a secret, of too few bytes for instance. */
 	r = token_key_load(k, content, n);
 	/* The key has its own copy: no secret stays in memory that is given back. */
 	OPENSSL_cleanse(content, n);
@@ -54,6 +57,7 @@ static const char *word_split(char *word, const char **ret_kid)
 	return equals + 1;
 }
 
+/* Two keys of one name: which of them is meant, nobody could say. */
 static bool keys_have(const struct token_keys *keys, const char *kid)
 {
 	for (size_t i = 0; i < keys->n; i++)

@@ -14,6 +14,8 @@
 #define UPGRADE_VERSION "13"
 #define UPGRADE_GUID "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
+/* ----------------------------------------------------------------------- the server's */
+
 static bool is_base64_char(char c)
 {
 	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
@@ -190,6 +192,8 @@ size_t upgrade_format_refusal(char *out, size_t cap, int status, unsigned retry_
 	}
 	return http_format_response(out, cap, status, headers, body);
 }
+
+/* ----------------------------------------------------------------------- the client's */
 
 /* A blank or a line's end in a host or path would begin something else in the request. */
 static bool is_visible(const char *text)

@@ -17,6 +17,8 @@
 #define ZSTD_WINDOW_LOG_MIN 23 /* RFC 8878, 3.1.1.1.2: what decoders should support */
 #define ZSTD_WINDOW_LOG_MAX 27
 
+/* -------------------------------------------------------------------------- output */
+
 /* What one unpacking appends: from `start` of the buffer on, at most `limit` bytes. */
 struct sink {
 	struct buf *buf;
@@ -44,6 +46,7 @@ static int sink_make_room(struct sink *s)
 {
 	size_t step = MAX(sink_len(s), FIRST_STEP_BYTES);
 
+	/* Twice what came so far: memory follows from bytes that are there, not from claims. */
 	if (s->buf->len < s->buf->cap)
 		return 0;
 	return buf_reserve(s->buf, MIN(step, sink_end(s) - s->buf->len), sink_end(s));
@@ -54,6 +57,8 @@ static size_t sink_room(const struct sink *s)
 	return MIN(s->buf->cap, sink_end(s)) - s->buf->len;
 }
 
+/* ------------------------------------------------------------------------ contexts */
+
 void zip_init(struct zip *z)
 {
 	*z = (struct zip){0};
@@ -61,6 +66,7 @@ void zip_init(struct zip *z)
 
 void zip_trim(struct zip *z)
 {
+	/* The libraries' own functions take NULL; zlib's takes a stream that was set up. */
 	ZSTD_freeCCtx(z->zstd_out);
 	ZSTD_freeDCtx(z->zstd_in);
 	LZ4F_freeDecompressionContext(z->lz4_in);
@@ -75,6 +81,8 @@ void zip_fini(struct zip *z)
 	if (z)
 		zip_trim(z);
 }
+
+/* ---------------------------------------------------------------------------- zstd */
 
 static int zstd_error(size_t code)
 {
@@ -93,12 +101,14 @@ static int zstd_pack_into(struct zip *z, int level, const void *p, size_t n, siz
 {
 	size_t packed;
 
+	/* Setting one up costs more than packing a small message: it stays for the next one. */
 	if (!z->zstd_out)
 		z->zstd_out = ZSTD_createCCtx();
 	if (!z->zstd_out || buf_reserve(out, room, BUF_NO_LIMIT) < 0)
 		return -ENOMEM;
 	packed = ZSTD_compressCCtx(z->zstd_out, out->data + out->len, room, p, n,
 				   MIN(MAX(level, 1), 19));
+	/* Only room can be lacking: the caller gave as much as the result may have. */
 	if (ZSTD_isError(packed))
 		return ZSTD_getErrorCode(packed) == ZSTD_error_memory_allocation
 			       ? -ENOMEM
@@ -109,6 +119,7 @@ static int zstd_pack_into(struct zip *z, int level, const void *p, size_t n, siz
 
 int zip_pack(struct zip *z, int level, const void *p, size_t n, struct buf *out)
 {
+	/* One byte less than it is now: with no more room than that zstd gives up early. */
 	if (n < 2)
 		return ZIP_E_NOT_SMALLER;
 	return zstd_pack_into(z, level, p, n, n - 1, out);
@@ -119,6 +130,9 @@ static int zstd_pack(struct zip *z, int level, const void *p, size_t n, struct b
 	return zstd_pack_into(z, level, p, n, ZSTD_compressBound(n), out);
 }
 
+/* ---------------------------------------------------------------------- gzip and lz4 */
+
+/* For clients and tests alone: a stream for each payload is good enough. */
 static int gzip_pack(struct zip *z, int level, const void *p, size_t n, struct buf *out)
 {
 	z_stream zs = {.next_in = (Bytef *)(uintptr_t)p, .avail_in = (uInt)n};
@@ -129,6 +143,7 @@ static int gzip_pack(struct zip *z, int level, const void *p, size_t n, struct b
 	if (n > INT_MAX || deflateInit2(&zs, MIN(MAX(level, 1), 9), Z_DEFLATED, GZIP_WINDOW, 8,
 					Z_DEFAULT_STRATEGY) != Z_OK)
 		return -ENOMEM;
+	/* With that much room one call does for all of it. */
 	room = deflateBound(&zs, (uLong)n);
 	if (buf_reserve(out, room, BUF_NO_LIMIT) < 0) {
 		(void)deflateEnd(&zs);
@@ -145,6 +160,7 @@ static int gzip_pack(struct zip *z, int level, const void *p, size_t n, struct b
 
 static int lz4_pack(struct zip *z, int level, const void *p, size_t n, struct buf *out)
 {
+	/* As lz4(1) makes them: with size and checksum. */
 	const LZ4F_preferences_t prefs = {
 		.frameInfo = {.contentSize = n, .contentChecksumFlag = LZ4F_contentChecksumEnabled},
 		.compressionLevel = MIN(MAX(level, 1), LZ4F_compressionLevel_max()),
@@ -177,6 +193,7 @@ static int zstd_believe_size(struct sink *s, const void *p, size_t n)
 {
 	unsigned long long claimed = ZSTD_getFrameContentSize(p, n);
 
+	/* 64 times the input is not far-fetched; past it, memory grows with what comes out. */
 	if (claimed == ZSTD_CONTENTSIZE_UNKNOWN || claimed == ZSTD_CONTENTSIZE_ERROR ||
 	    claimed == 0 || claimed > s->limit || claimed / BELIEVED_RATIO > n)
 		return 0;
@@ -193,9 +210,11 @@ static int zstd_unpack(struct zip *z, const void *p, size_t n, struct sink *s)
 		z->zstd_in = ZSTD_createDCtx();
 	if (!z->zstd_in)
 		return -ENOMEM;
+	/* What a message before left unfinished, and its limit, are none of this one's. */
 	(void)ZSTD_DCtx_reset(z->zstd_in, ZSTD_reset_session_only);
 	(void)ZSTD_DCtx_setParameter(z->zstd_in, ZSTD_d_windowLogMax, zstd_window_log(s->limit));
 	r = zstd_believe_size(s, p, n);
+	/* @left is 0 at the end of a frame, behind which another one may follow. */
 	while (r == 0 && (left || in.pos < in.size)) {
 		ZSTD_outBuffer out = {0};
 
@@ -210,6 +229,7 @@ static int zstd_unpack(struct zip *z, const void *p, size_t n, struct sink *s)
 		s->buf->len += out.pos;
 		if (sink_len(s) > s->limit)
 			return ZIP_E_TOO_BIG;
+		/* All is in, and it doesn't come to its end though there was room: cut off. */
 		if (left && in.pos == in.size && out.pos < out.size)
 			return ZIP_E_CORRUPT;
 	}
@@ -230,6 +250,7 @@ static int gzip_begin(struct zip *z)
 	return -ENOMEM;
 }
 
+/* Z_NEED_DICT too: there are no dictionaries here. */
 static int gzip_error(int code)
 {
 	return code == Z_MEM_ERROR ? -ENOMEM : ZIP_E_CORRUPT;
@@ -240,6 +261,7 @@ static int gzip_unpack(struct zip *z, const void *p, size_t n, struct sink *s)
 	bool is_whole = false;
 	int r;
 
+	/* zlib counts in unsigned int; what comes from the wire is far smaller. */
 	if (n > INT_MAX)
 		return ZIP_E_TOO_BIG;
 	r = gzip_begin(z);
@@ -253,8 +275,9 @@ static int gzip_unpack(struct zip *z, const void *p, size_t n, struct sink *s)
 		r = sink_make_room(s);
 		if (r < 0)
 			return r;
+		/* RFC 1952 section 2.2: a file is one member or several, one behind the other. */
 		if (is_whole)
-			(void)inflateReset(z->gzip_in); /* the next member */
+			(void)inflateReset(z->gzip_in);
 		room = (uInt)MIN(sink_room(s), (size_t)INT_MAX);
 		z->gzip_in->next_out = s->buf->data + s->buf->len;
 		z->gzip_in->avail_out = room;
@@ -286,6 +309,7 @@ static int lz4_unpack(struct zip *z, const void *p, size_t n, struct sink *s)
 	if (!z->lz4_in && LZ4F_isError(LZ4F_createDecompressionContext(&z->lz4_in, LZ4F_VERSION)))
 		return -ENOMEM;
 	LZ4F_resetDecompressionContext(z->lz4_in);
+	/* As with zstd: @left is 0 at the end of a frame, and otherwise a hint. */
 	while (left || n) {
 		size_t used = n;
 		size_t room, came;
@@ -304,11 +328,14 @@ static int lz4_unpack(struct zip *z, const void *p, size_t n, struct sink *s)
 		n -= used;
 		if (sink_len(s) > s->limit)
 			return ZIP_E_TOO_BIG;
+		/* Without room left over it may only wait to give out what it has. */
 		if (left && came < room && (n == 0 || used == 0))
 			return ZIP_E_CORRUPT;
 	}
 	return 0;
 }
+
+/* ---------------------------------------------------------------------- uncompressed */
 
 static int none_pack(struct zip *z, int level, const void *p, size_t n, struct buf *out)
 {

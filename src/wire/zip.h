@@ -21,8 +21,8 @@ struct z_stream_s;
 
 /*
  * The codecs, one row each: X(NAME, name, number). ZIP_NAME has the number that CompressionType
- * has on the wire, which a hand-over carries, too; clients know it by its name, and zip.c has
- * name_pack() and name_unpack(). Numbers follow each other from 1. In order of preference.
+ * has on the wire, which a hand-over carries, too; clients know it by its name, with which its
+ * two functions in zip.c begin. Numbers follow each other from 1. In order of preference.
  */
 #define ZIP_CODECS(X)    \
 	X(ZSTD, zstd, 2) \

@@ -5,10 +5,6 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#include "wire/upgrade.h"
-
-static_assert(UPGRADE_MAX_CHANNEL == DIRECTORY_NAME_MAX, "a path names a channel");
-
 static size_t by_slot_bytes(const struct hub *h)
 {
 	return (size_t)h->shared->directory.max * sizeof(*h->by_slot);

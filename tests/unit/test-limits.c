@@ -9,7 +9,6 @@
 #include <stdio.h>
 
 #include "channel/channel.h"
-#include "wire/upgrade.h"
 
 #define BASE "max_incoming_frames_per_second = 0\nnotice_limit = 0\nping_interval = 1h\n"
 #define ECHO BASE "echo_path = /echo\n"
