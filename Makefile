@@ -38,6 +38,7 @@ PACKAGES_COVERAGE := gcovr
 PACKAGES_GUARD := valgrind libcmocka-dev python3
 PACKAGES_BENCH := python3 openssl nodejs node-ws nginx libnginx-mod-nchan nats-server libwebsockets-dev \
 	golang-go golang-github-gorilla-websocket-dev $(PACKAGES_MACHINE)
+PACKAGES_PRISTINE := git mmdebstrap util-linux
 PACKAGES_FUZZ := clang libclang-rt-dev libcmocka-dev
 
 # --------------------------------------------------------------------------- flags
@@ -62,7 +63,7 @@ TOBJ  := $(TESTS:%.c=$(O)/%.o)
 MAIN  := $(O)/src/main.o
 
 .PHONY: all compile-commands deps deps-build run check check-unit check-integration check-conformance check-fuzz \
-	check-model check-systemd bench bench-guard fuzz fuzzers soak coverage lint format man-lint config-template install uninstall deb clean help dist
+	check-model check-systemd check-debian13 bench bench-guard fuzz fuzzers soak coverage lint format man-lint config-template install uninstall deb clean help dist
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-builtin-rules
 
@@ -228,6 +229,11 @@ MACHINE ?=
 
 check-systemd: $(O)/wsbind
 	$(Q)BUILD=$(O) MAKE=$(MAKE) tests/systemd/run.sh $(MACHINE)
+
+# All of it once more in a root of Debian 13 in which nothing is installed: not a part of check.
+check-debian13:
+	$(call install_packages,$(PACKAGES_PRISTINE))
+	$(Q)tests/pristine.sh trixie
 
 # Looks for more, for T seconds. New inputs stay in build/fuzz/corpus, crashes beside it: what
 # was fixed goes into tests/fuzz/seeds/NAME by hand.
@@ -402,6 +408,7 @@ help:
 	@echo 'make check-conformance  RFC 6455, CASE="5 6.4" for some'
 	@echo 'make check-fuzz       the harnesses of tests/fuzz on their seeds'
 	@echo 'make check-systemd    MACHINE="reload journal" for some: in booted machines'
+	@echo 'make check-debian13   all of it in a new root of Debian 13, as root: half an hour'
 	@echo 'make check-model      MODEL="ring wake" for some: the lock-free parts, by spin'
 	@echo 'make fuzz             NAME=$(subst $() ,|,$(FUZZ)) T=60: libFuzzer, for T seconds'
 	@echo 'make fuzzers          only build them all, with clang'

@@ -3,7 +3,7 @@
 #
 # Inside a minimal Debian that has booted with the package installed: what package.sh is about.
 set -u
-number=110 failed=0
+number=${FIRST_NUMBER:-110} failed=0
 
 check() { # TEXT COMMAND...
 	local text=$1
