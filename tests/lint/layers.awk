@@ -5,7 +5,8 @@
 # Folders under src/ are floors. An include in quotes names its folder and points into the
 # own folder or to a lower floor; folders on one floor don't know each other: wire and io,
 # spool and conn, server, client and tools. What talks to a server as its clients do knows
-# nothing of the server's own floors, and what talks to the control socket neither.
+# nothing of the server's own floors, and what talks to the control socket neither. What is
+# called _private.h is for its own folder.
 # Prints the lines that break this; exit status 1 when there are any.
 
 BEGIN {
@@ -49,6 +50,8 @@ FNR == 1 {
 		complain(own " looks sideways to " target)
 	else if ((own == "client" || own == "tools") && target in of_server)
 		complain(own " looks into the server")
+	else if (target != own && parts[2] ~ /_private\.h$/)
+		complain("private to " target)
 }
 
 function complain(what)
