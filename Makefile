@@ -23,7 +23,10 @@ catalogdir ?= $(if $(filter /usr,$(prefix)),/usr/lib,/etc)/systemd/catalog
 bashdir    ?= $(prefix)/share/bash-completion/completions
 zshdir     ?= $(prefix)/share/zsh/$(if $(filter /usr,$(prefix)),vendor-completions,site-functions)
 docdir     ?= $(prefix)/share/doc/wsbind
-VERSION    := 0.1.0
+
+# The version is said in one place. In a Debian package's own tree that is debian/.
+CHANGELOG  := $(firstword $(wildcard systemd/debian/changelog debian/changelog))
+VERSION    := $(shell sed -n '1s/^wsbind (\([^-)]*\)-.*/\1/p' $(CHANGELOG))
 
 # The packages that are needed, in one place. BUILD: to build; CHECK: to test, lint and try.
 PACKAGES_BUILD := gcc make pkg-config libc6-dev libwslay-dev libprotobuf-c-dev protobuf-c-compiler \
@@ -49,7 +52,7 @@ PC_CFLAGS := $(shell pkg-config --cflags $(LIBS_PC) 2>/dev/null)
 WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith \
 	-Wwrite-strings -Wvla -Wformat=2 -Wundef -Wcast-qual -Werror
 HARDEN := $(if $(SAN),,-D_FORTIFY_SOURCE=2 -fstack-protector-strong)
-ALL_CFLAGS = -std=gnu17 -Isrc -I$(O)/gen -D_GNU_SOURCE -DHASH_NONFATAL_OOM=1 -DWB_VERSION='"$(VERSION)"' -pthread -fPIE \
+ALL_CFLAGS = -std=gnu17 -Isrc -I$(O)/gen -D_GNU_SOURCE -DHASH_NONFATAL_OOM=1 -pthread -fPIE \
 	$(WARN) -MMD -MP $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer) $(HARDEN) $(CFLAGS) \
 	$(PC_CFLAGS)
 ALL_LDFLAGS = -pthread -pie -Wl,-z,relro,-z,now $(if $(SAN),-fsanitize=$(SAN)) $(LDFLAGS)
@@ -92,6 +95,8 @@ $(O)/%.o: %.c | $(GEN:%=%.h)
 $(O)/src/%.o: WARN += $(if $(SAN),,-Wframe-larger-than=16384)
 # The one pair of stand-alone fences orders atomics only: see its design note.
 $(O)/src/io/reactor.o: WARN += $(if $(findstring thread,$(SAN)),-Wno-tsan)
+$(O)/src/base/version.o: ALL_CFLAGS += -DWB_VERSION='"$(VERSION)"'
+$(O)/src/base/version.o: $(CHANGELOG)
 # Lengths from the wire: no silent conversion.
 $(O)/src/wire/%.o: WARN += -Wconversion
 

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/base.h"
+#include "base/version.h"
 #include "client/benchmark.h"
 #include "client/client.h"
 #include "server/server.h"
@@ -50,7 +51,7 @@ int main(int argc, char **argv)
 		return EXIT_USAGE;
 	}
 	if (strcmp(argv[1], "--version") == 0) {
-		puts("wsbind " WB_VERSION);
+		printf("wsbind %s\n", wb_version);
 		return 0;
 	}
 	if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include <errno.h>
 
+#include "base/version.h"
 #include "handover/channels.h"
 #include "handover/connection.h"
 #include "handover/counters.h"
@@ -61,14 +62,13 @@ static int put_record(struct saving *s, enum record_kind kind, const void *recor
 
 static int put_head(struct saving *s, const struct handover_report *report)
 {
-	static char version[] = WB_VERSION;
 	Record__Head head;
 
 	record__head__init(&head);
 	/* Each worker counts on its own; the highest one is above all that were ever given. */
 	for (unsigned i = 0; i < s->pool->n; i++)
 		head.next_serial = MAX(head.next_serial, s->pool->workers[i]->next_serial);
-	head.version = version;
+	head.version = (char *)(uintptr_t)wb_version; /* protobuf-c only reads it */
 	head.frozen_ns = report->frozen_ns;
 	head.connections = s->n_connections;
 	head.channels = s->channels.n;

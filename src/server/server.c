@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/signalfd.h>
 
+#include "base/version.h"
 #include "io/log.h"
 #include "server/server_private.h"
 #include "service/systemd.h"
@@ -145,7 +146,7 @@ static int server_prepare(struct server *s)
 	int error;
 
 	s->started_ms = clock_wall_ms();
-	log_event(LOG_INFO, EV_START, LOG_NO_FIELDS, "wsbind %s starts", WB_VERSION);
+	log_event(LOG_INFO, EV_START, LOG_NO_FIELDS, "wsbind %s starts", wb_version);
 	server_fit_descriptors(s->config);
 	incoming_fit_channels(&s->incoming, s->config);
 	server_warn(s);

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/version.h"
 #include "containers/buf.h"
 #include "io/log.h"
 #include "server/server_private.h"
@@ -28,7 +29,7 @@ static void answer_metrics(void *ctx, struct admin_request *req)
 		.state_bytes = s->incoming.records_bytes,
 		.pause_ns = s->incoming.pause_ns,
 		.start_wall_ms = s->started_ms,
-		.version = WB_VERSION,
+		.version = wb_version,
 		.ring_depth = depth,
 	};
 

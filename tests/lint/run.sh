@@ -102,7 +102,23 @@ build() { # what is built stays built, and editors are told how each file is com
 	return $bad
 }
 
+version() { # said in Debian's changelog and nowhere else
+	local bad=0 said wanted
+	wanted=$(sed -n '1s/^wsbind (\([^-)]*\)-[0-9]*) .*/\1/p' systemd/debian/changelog)
+	said=$("$wsbind" --version)
+	[ -n "$wanted" ] || { echo 'systemd/debian/changelog does not begin with a version'; bad=1; }
+	[ "$said" = "wsbind $wanted" ] || { echo "--version says $said, the changelog $wanted"; bad=1; }
+	grep -rnF --include='*.[ch]' --include='*.[1-9]' --include=Makefile --include='*.md' \
+		"${wanted:-nothing}" src man bench Makefile README.md .github |
+		grep -vE 'src/base/version\.h|[0-9.]'"${wanted//./\\.}"'|'"${wanted//./\\.}"'[0-9.]' && bad=1
+	if command -v dpkg-parsechangelog >/dev/null; then
+		dpkg-parsechangelog -l systemd/debian/changelog --all >/dev/null || bad=1
+	fi
+	return $bad
+}
+
 question build build
+question version version
 question layers awk -f $lint/layers.awk src/*.c src/*/*.[ch]
 question owners awk -f $lint/owners.awk src/*/*.h
 question ladders $lint/ladders.sh "$(dirname "$wsbind")"
