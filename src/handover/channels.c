@@ -126,6 +126,7 @@ static bool is_sound(const Record__Channel *s)
 /* The messages of its log. False: no memory. */
 static bool fill_log(struct hub_log *log, const Record__Channel *s, const struct frames_in *frames)
 {
+	/* Without messages the log is empty at the number that comes next. */
 	log->from = s->n_frame ? s->from : s->seq;
 	log->frame = calloc(MAX(s->n_frame, (size_t)1), sizeof(*log->frame));
 	if (!log->frame)

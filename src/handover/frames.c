@@ -121,6 +121,7 @@ struct frame_out *frames_out_add(struct frames_out *out, struct frame *f)
 	if (!one)
 		return NULL;
 	one->frame = f;
+	/* Ids follow the order in which messages are met, and so do their records. */
 	one->id = out->n + 1;
 	HASH_ADD_PTR(out->by_frame, frame, one);
 	/* Without memory uthash leaves it out, and says so in the element alone. */

@@ -50,6 +50,7 @@ int handover_fill_parcel(struct worker_pool *p, struct parcel *parcel)
 				return r;
 		}
 	}
+	/* Descriptors are borrowed until here: nothing may be closed before it is full. */
 	return parcel_seal(parcel);
 }
 

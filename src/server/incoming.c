@@ -220,6 +220,7 @@ void incoming_say_goodbye(struct incoming *in, const struct config *config)
 		return;
 	open_parcels(in);
 	n = handover_say_goodbye(&in->clients, window_ns / NS_PER_MS);
+	/* Who connects again finds nobody here either; the journal says what has to be mended. */
 	log_event(LOG_WARNING, EV_HANDOVER_FAILED, LOG_NO_FIELDS,
 		  "%zu connections of the process before are "
 		  "closed with " WS_CODE_TEXT(SERVICE_RESTART),

@@ -172,6 +172,7 @@ static void publish_done(struct worker_task *t)
 {
 	struct publish_query *q = CONTAINER_OF(t, struct publish_query, task);
 
+	/* That nobody is there is no error of who publishes: it is what happened to the message. */
 	if (q->result.status == 200)
 		admin_reply_members(q->req, q->result.members);
 	else if (q->result.status == 404)
@@ -222,6 +223,7 @@ static void disconnect_run(struct worker *w, struct worker_task *t)
 	struct disconnect_query *q = CONTAINER_OF(t, struct disconnect_query, task);
 	struct conn *c = client_list_find(&w->hub, q->id);
 
+	/* Found is enough: how long the goodbye takes is the client's business. */
 	if (c) {
 		q->is_found = true;
 		conn_close(c, WS_CODE_NORMAL, "disconnected by the administrator");

@@ -21,6 +21,7 @@ static int load_policy(struct server *s)
 	const char *key;
 	int r = policy_new(s->config, NULL, &s->policy, &key, why);
 
+	/* Where no key is to blame, the reason stands alone. */
 	if (r)
 		log_event(LOG_ERR, EV_CONFIG_ERROR, LOG_FIELDS(LOG_TEXT("SETTING", key)),
 			  "not started: %s%s%s", key ? key : "", key ? ": " : "", why);

@@ -33,6 +33,7 @@ int store_put(const char *name, const int *fds, unsigned n)
 
 void store_empty(void)
 {
+	/* What is not there, or was not kept, is no error: the store is empty of it. */
 	(void)systemd_unstore(STORE_RECORDS);
 	(void)systemd_unstore(STORE_PARCEL);
 	/* LISTENER_ACTIVATED was never put there: the manager holds those sockets by their unit. */
