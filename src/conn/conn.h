@@ -106,6 +106,7 @@ struct WB_OWNER(worker) conn_names {
 struct WB_OWNER(worker) conn_input {
 	struct list node; /* in env->partial_inputs */
 	struct conn *conn;
+	size_t arrived;             /* bytes since it was put at the end of that list */
 	struct ws_decoder *decoder; /* in the middle of a frame, or NULL */
 	struct buf message;         /* payload so far; in the handshake: the head so far */
 	struct buf parked;          /* bytes that were read, but not processed yet */
@@ -240,7 +241,7 @@ struct WB_OWNER(worker) conn_env {
 	struct list to_write;       /* those that are flushed at the end of this turn */
 	struct list stalled;        /* those that wait for the end of congestion, by read_node */
 	struct list unsent;         /* those for which something waits: private, or in a log */
-	struct list partial_inputs; /* of conn_input */
+	struct list partial_inputs; /* of conn_input; what stood still longest comes first */
 	size_t reassembly_bytes;    /* accounted in all of them */
 	struct ws_decoder *decoders[CONN_DECODERS];
 	size_t n_decoders;

@@ -2,33 +2,50 @@
 #include "conn/conn_private.h"
 
 #define FRAMES_PER_TURN 512       /* of one connection */
+#define PROGRESS_BYTES 1024       /* after so many a message has gone on */
+#define STILL_LOOKS 32            /* at connections, for the one whose message stands still */
 #define ZIP_PER_TURN (256 * 1024) /* bytes into and out of zlib, of one connection */
 
 /* -------------------------------------------------------------- what is kept between reads */
+
+/*
+ * Who is paused by the server is not the one that stands still. Some of those are passed over,
+ * not all: that would be a walk, and some pause themselves by sending too fast.
+ */
+static struct conn_input *conn_find_stillest(const struct conn_env *env)
+{
+	unsigned looks = STILL_LOOKS;
+
+	LIST_FOREACH (node, &env->partial_inputs) {
+		struct conn_input *in = CONTAINER_OF(node, struct conn_input, node);
+
+		if (!conn_is_paused(in->conn))
+			return in;
+		if (--looks == 0)
+			break;
+	}
+	return list_is_empty(&env->partial_inputs)
+		       ? NULL
+		       : CONTAINER_OF(list_first(&env->partial_inputs), struct conn_input, node);
+}
 
 void conn_enforce_reassembly(struct conn_env *env)
 {
 	/* Whoever has to go would be missed by those that are not back yet. */
 	while (!env->is_restoring && env->reassembly_bytes > env->config->reassembly_memory) {
-		struct conn_input *most = NULL;
+		struct conn_input *in = conn_find_stillest(env);
 
-		LIST_FOREACH (node, &env->partial_inputs) {
-			struct conn_input *in = CONTAINER_OF(node, struct conn_input, node);
-
-			if (!most || in->accounted > most->accounted)
-				most = in;
-		}
-		if (!most)
+		if (!in)
 			return;
-		if (most->conn->state == CONN_HANDSHAKE) {
-			conn_abort(most->conn);
+		if (in->conn->state == CONN_HANDSHAKE) {
+			conn_abort(in->conn);
 			continue;
 		}
-		conn_log(most->conn, LOG_NOTICE, EV_LIMIT_EXCEEDED, "reassembly_memory",
-			 "holds most of the partly received messages, past reassembly_memory; "
+		conn_log(in->conn, LOG_NOTICE, EV_LIMIT_EXCEEDED, "reassembly_memory",
+			 "has a message in part that stood still longest, past reassembly_memory; "
 			 "closing with " WS_CODE_TEXT(TRY_AGAIN));
-		conn_close(most->conn, WS_CODE_TRY_AGAIN, "reassembly memory");
-		conn_drop_input(most->conn);
+		conn_close(in->conn, WS_CODE_TRY_AGAIN, "reassembly memory");
+		conn_drop_input(in->conn);
 	}
 }
 
@@ -63,10 +80,24 @@ void conn_keep_partial(struct conn *c)
 	/* The time of a message runs from the first byte of it that has to be kept. */
 	if (c->state == CONN_OPEN && !in->started_ns && (in->decoder || in->opcode)) {
 		in->started_ns = c->env->reactor->now_ns;
+		conn_input_went_on(in);
 		conn_arm(c, in->started_ns + c->env->config->message_timeout);
 	}
 	/* This may close another connection than this one, or this one. */
 	conn_enforce_reassembly(c->env);
+}
+
+/*
+ * A byte now and then doesn't count as going on, or many connections would be for ever younger
+ * than one that really sends.
+ */
+static void conn_note_arrival(struct conn *c, size_t n)
+{
+	if (!c->input)
+		return;
+	c->input->arrived += n;
+	if (c->input->arrived >= PROGRESS_BYTES)
+		conn_input_went_on(c->input);
 }
 
 /* Bytes that may not be processed now: no event will announce them again. */
@@ -230,6 +261,7 @@ void conn_feed(struct conn *c, uint8_t *p, size_t n)
 		used = conn_process(c, p, n);
 	if (used < n)
 		conn_park(c, p + used, n - used);
+	conn_note_arrival(c, n);
 	conn_keep_partial(c);
 	(void)conn_pause(c);
 }

@@ -89,6 +89,13 @@ struct conn_input *conn_input_of(struct conn *c)
 	return c->input;
 }
 
+void conn_input_went_on(struct conn_input *in)
+{
+	in->arrived = 0;
+	list_del(&in->node);
+	list_add_tail(&in->conn->env->partial_inputs, &in->node);
+}
+
 static size_t input_bytes(const struct conn_input *in)
 {
 	size_t bytes = sizeof(*in) + in->message.cap + in->parked.cap;

@@ -6,7 +6,7 @@
 #include "conn/conn_private.h"
 #include "wire/frame_variant.h"
 
-#define RESERVE_MAX (64 * 1024) /* of a frame that is only announced */
+#define SMALL_FRAME (64 * 1024) /* one of many, perhaps */
 
 /* --------------------------------------------------------------------- ends with a reason */
 
@@ -202,23 +202,30 @@ static void conn_take_whole(struct conn *c, const struct ws_piece *w)
 		conn_deliver(c, w->opcode, w->data, w->len);
 }
 
+/*
+ * How large the buffer may get for the next @n bytes. What a head announces costs nothing to
+ * announce: memory follows what really comes, with a quarter to spare where doubling would be a
+ * lot that has not arrived, and not past the end of a large frame.
+ */
+static size_t input_room(const struct conn_input *in, size_t n)
+{
+	size_t len = in->message.len;
+
+	return MIN(in->grow_to, len + MAX(n, (size_t)SMALL_FRAME) + len / 4);
+}
+
 /* The payload of @w behind what there is; NULL without memory. */
 static struct conn_input *conn_append_part(struct conn *c, const struct ws_piece *w)
 {
 	struct conn_input *in = conn_input_of(c);
-	size_t ahead = (size_t)MIN(w->frame_bytes, (uint64_t)RESERVE_MAX);
 
 	if (!in)
 		return NULL;
-	/* The buffer grows by doubling, but not past the end of a large frame. */
 	if (!in->grow_to)
-		in->grow_to = w->frame_bytes < RESERVE_MAX
+		in->grow_to = w->frame_bytes < SMALL_FRAME
 				      ? BUF_NO_LIMIT
 				      : in->message.len + (size_t)w->frame_bytes;
-	/* What a head announces costs nothing to announce: memory follows what really comes. */
-	if (w->begins && buf_reserve(&in->message, ahead, in->grow_to))
-		return NULL;
-	if (buf_append(&in->message, w->data, w->len, in->grow_to))
+	if (buf_append(&in->message, w->data, w->len, input_room(in, w->len)))
 		return NULL;
 	if (w->ends)
 		in->grow_to = 0;

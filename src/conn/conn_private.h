@@ -100,6 +100,9 @@ void conn_give_inflater(struct conn_env *env, struct inflater *z);
 /* Its partial input, made if there is none; NULL without memory. */
 struct conn_input *conn_input_of(struct conn *c);
 
+/* Its message begins, or went on: all others have stood still for longer. */
+void conn_input_went_on(struct conn_input *in);
+
 /* Counts what it holds now in env->reassembly_bytes. */
 void conn_input_account(struct conn_input *in);
 
@@ -182,7 +185,7 @@ size_t conn_feed_head(struct conn *c, const uint8_t *p, size_t n);
 /* After processing: keeps and accounts what is incomplete or parked, gives back the rest. */
 void conn_keep_partial(struct conn *c);
 
-/* Past reassembly_memory the one that holds most goes, until it fits. */
+/* Past reassembly_memory the one whose message stood still longest goes, until it fits. */
 void conn_enforce_reassembly(struct conn_env *env);
 
 /* True when it must not be read now; it is where it will be found again when it may. */

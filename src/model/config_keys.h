@@ -117,8 +117,8 @@ KEY(message_timeout, DURATION, "60", "50ms", "1h", LIVE,
     "A fragmented message that is not complete after this time closes the connection with "
     "code 1008.")
 KEY(reassembly_memory, SIZE, "256M", "1M", "1T", LIVE,
-    "Memory for the partly received messages of all clients of one worker; past it the client "
-    "that holds most is closed with code 1013.")
+    "Memory for what has arrived of the incomplete messages of all clients of one worker; past "
+    "it the client whose message has stood still longest is closed with code 1013.")
 KEY(max_incoming_frames_per_second, COUNT, "1000", "0", "10000000", LIVE,
     "Frames that one connection may send in a second; past it rate_limit_action applies. "
     "0 means no limit.")

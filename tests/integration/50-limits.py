@@ -271,26 +271,34 @@ def test_message_timeout():
         d.wait_log("message_timeout")
 
 
-def test_reassembly_memory_closes_the_one_that_holds_most():
-    with Daemon(reassembly_memory="2M", max_message_size="1M", max_frame_size="1M",
+def test_reassembly_memory_closes_the_one_that_stands_still_longest():
+    with Daemon(reassembly_memory="2M", max_message_size="4M", max_frame_size="4M",
                 worker_threads=1, notice_limit=0) as d:
-        def hold(c, n):
-            c.send(frame(BINARY, bytes(n), fin=False), frame(PING, b"taken"))
-
-        large, small = RawClient(d), [RawClient(d) for _ in range(7)]
-        hold(large, 900000)
-        large.expect_frame(PONG, b"taken")
-        for c in small:
-            hold(c, 200000)
+        def hold(c, n, **more):
+            c.send(frame(BINARY, bytes(n), fin=False, **more), frame(PING, b"taken"))
             c.expect_frame(PONG, b"taken")
-        large.expect_close(1013)
+
+        still, others = RawClient(d), [RawClient(d) for _ in range(3)]
+        hold(still, 100000)
+        # They only announce: that costs nothing, and nobody anything.
+        idle = [RawClient(d) for _ in range(200)]
+        for c in idle:
+            c.send(frame(BINARY, b"x", length=4 << 20))
+        for c in others:
+            hold(c, 500000)
+        for c in others[:2]:
+            for _ in range(6):
+                c.send(frame(CONTINUATION, bytes(30000), fin=False), frame(PING, b"taken"))
+                c.expect_frame(PONG, b"taken")
+        still.expect_close(1013)
         d.wait_log("reassembly_memory")
-        assert d.metric("websocket_closes_total", code="1013") == 1
-        for c in small:
+        for c in others:
             c.send(frame(PING, b"alive"))
             c.expect_frame(PONG, b"alive")
             c.close()
-        large.close()
+        still.close()
+        for c in idle:
+            c.close()
 
 
 def test_many_half_messages_are_given_back():

@@ -81,7 +81,8 @@ TEST(conn_does_not_believe_an_announced_length)
 	rig_free(r);
 }
 
-TEST(conn_closes_who_holds_most_past_reassembly_memory)
+/* Whoever holds much, and goes on, stays; one that began before it and sends nothing goes. */
+TEST(conn_closes_who_stands_still_longest_past_reassembly_memory)
 {
 	struct rig *r = rig_new(1, ECHO "reassembly_memory = 1M\n");
 	struct guest *g[4];
@@ -89,14 +90,21 @@ TEST(conn_closes_who_holds_most_past_reassembly_memory)
 
 	for (size_t i = 0; i < ARRAY_LEN(g); i++)
 		g[i] = guest_open(r, 0, "/echo");
-	guest_send(g[0], false, WS_BINARY, p, 100 * 1024);
-	guest_send(g[1], false, WS_BINARY, p, 400 * 1024);
+	guest_send(g[0], false, WS_BINARY, p, 400 * 1024);
+	guest_send(g[1], false, WS_BINARY, p, 100 * 1024);
 	guest_send(g[2], false, WS_BINARY, p, 200 * 1024);
+	guest_send(g[0], false, WS_CONTINUATION, p, 2 * 1024);
+	rig_settle(r);
+	/* A byte now and then is not going on. */
+	guest_send(g[1], false, WS_CONTINUATION, p, 1);
 	rig_settle(r);
 	for (size_t i = 0; i < ARRAY_LEN(g); i++)
 		CHECK_EQ(g[i]->conn->state, CONN_OPEN);
-	guest_send(g[3], false, WS_BINARY, p, 350 * 1024);
-	rig_settle(r);
+	/* In steps, so that one that goes is enough. */
+	for (unsigned i = 0; i < 100 && g[1]->conn->state == CONN_OPEN; i++) {
+		guest_send(g[3], false, i == 0 ? WS_BINARY : WS_CONTINUATION, p, 16 * 1024);
+		rig_settle(r);
+	}
 	CHECK_EQ(guest_close_code(g[1]), 1013);
 	CHECK(RIG_SUM(r, reassembly_bytes) <= 1024 * 1024);
 	for (size_t i = 0; i < ARRAY_LEN(g); i++) {
@@ -109,6 +117,59 @@ TEST(conn_closes_who_holds_most_past_reassembly_memory)
 		CHECK(guest_next_message(g[i], &f));
 	}
 	CHECK_EQ(RIG_SUM(r, reassembly_bytes), 0);
+	free(p);
+	rig_free(r);
+}
+
+/* What they announce costs them nothing, and an upload that really comes nothing either. */
+TEST(conn_lets_an_upload_pass_beside_many_that_only_announce)
+{
+	static const uint8_t head[] = {0x82, 0xff, 0, 0, 0, 0, 0, 0x3f, 0, 0, 0, 0, 0, 0, 'x'};
+	struct rig *r = rig_new(1, ECHO "reassembly_memory = 2M\n");
+	uint8_t *p = calloc(1, 64 * 1024);
+	struct guest *g[100], *honest;
+	unsigned closed = 0;
+	struct guest_frame f;
+
+	for (size_t i = 0; i < ARRAY_LEN(g); i++) {
+		g[i] = guest_open(r, 0, "/echo");
+		guest_write(g[i], head, sizeof(head));
+	}
+	honest = guest_open(r, 0, "/echo");
+	guest_send(honest, false, WS_BINARY, p, 64 * 1024);
+	for (unsigned i = 0; i < 29; i++) {
+		guest_send(honest, false, WS_CONTINUATION, p, 64 * 1024);
+		rig_settle(r);
+	}
+	guest_send(honest, true, WS_CONTINUATION, p, 1);
+	rig_settle(r);
+	CHECK(guest_next_message(honest, &f));
+	CHECK_EQ(f.n, 30 * 64 * 1024 + 1);
+	for (size_t i = 0; i < ARRAY_LEN(g); i++)
+		closed += g[i]->conn->state != CONN_OPEN;
+	CHECK(closed > 0);
+	free(p);
+	rig_free(r);
+}
+
+/* Who isn't read, because the server has no room for what comes, does not stand still. */
+TEST(conn_that_is_paused_is_not_the_one_that_stands_still)
+{
+	struct rig *r = rig_new(1, ECHO "reassembly_memory = 1M\n");
+	struct guest *paused = guest_open(r, 0, "/echo"), *still = guest_open(r, 0, "/echo");
+	struct guest *third = guest_open(r, 0, "/echo");
+	uint8_t *p = calloc(1, 500 * 1024);
+
+	guest_send(paused, false, WS_BINARY, p, 400 * 1024);
+	guest_send(still, false, WS_BINARY, p, 400 * 1024);
+	rig_settle(r);
+	paused->conn->awaits_spool = true;
+	guest_send(third, false, WS_BINARY, p, 400 * 1024);
+	rig_settle(r);
+	CHECK_EQ(guest_close_code(still), 1013);
+	CHECK_EQ(paused->conn->state, CONN_OPEN);
+	CHECK_EQ(third->conn->state, CONN_OPEN);
+	paused->conn->awaits_spool = false;
 	free(p);
 	rig_free(r);
 }

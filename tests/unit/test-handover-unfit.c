@@ -161,7 +161,7 @@ TEST(handover_unfit_for_reassembly_memory)
 	static uint8_t data[900 << 10];
 	struct rig *r = rig_new(3, "");
 	struct guest *small = guest_open(r, 0, "/room"), *large = guest_open(r, 1, "/room");
-	struct guest *calm = guest_open(r, 2, "/room"), *all[] = {small, calm};
+	struct guest *calm = guest_open(r, 2, "/room"), *all[] = {large, calm};
 
 	guest_send(small, false, WS_BINARY, data, sizeof(data) / 2);
 	guest_send(large, false, WS_BINARY, data, sizeof(data));
@@ -178,7 +178,7 @@ TEST(handover_unfit_for_reassembly_memory)
 		free(records.data);
 		rig_settle(r);
 	}
-	CHECK_EQ(guest_close_code(large), WS_CODE_TRY_AGAIN);
+	CHECK_EQ(guest_close_code(small), WS_CODE_TRY_AGAIN);
 	CHECK_EQ(RIG_SUM(r, closed_1013), 1);
 	for (unsigned i = 0; i < ARRAY_LEN(all); i++)
 		CHECK_EQ(next_notice(all[i])->control->type, WEBSOCKET__CONTROL_TYPE__DISCONNECT);
