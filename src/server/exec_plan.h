@@ -42,7 +42,7 @@ char **exec_plan_arguments(const struct exec_plan *plan, const char *command) WB
  * exec_plan_make() - get ready to execute
  * @out:    what is left to the program; stays the caller's
  *
- * Return:  0 | -errno; nothing has changed then.
+ * Return:  0 | -errno; nothing has changed then but LISTEN_… in the environment.
  */
 int exec_plan_make(struct exec_plan *plan, const struct outgoing *out) WB_NODISCARD;
 

@@ -33,7 +33,7 @@
  * fails goes back to serving, or on to stopping. The loop ends in HANDED_OVER and STOPPED.
  */
 enum server_phase {
-	SERVER_SERVING,
+	SERVER_SERVING, /* or about to begin */
 	SERVER_HANDING_OVER,
 	SERVER_HANDED_OVER, /* everything stays as it is, for the next process */
 	SERVER_STOPPING,    /* clients are told */
