@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "worker/client_list.h"
 
-#include <errno.h>
 #include <string.h>
 
 #include "base/text.h"

@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "worker/hub.h"
 
-#include <errno.h>
-
 #include "io/log.h"
 #include "worker/hub_private.h"
 

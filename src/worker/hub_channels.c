@@ -2,7 +2,6 @@
 #include "worker/hub_private.h"
 
 #include <errno.h>
-#include <string.h>
 #include <sys/mman.h>
 
 static size_t by_slot_bytes(const struct hub *h)

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "worker/slow_consumer.h"
 
-#include <stdio.h>
 #include <string.h>
 
 #include "base/text.h"

@@ -245,7 +245,7 @@ static size_t frame_bytes(struct rig *r)
 }
 
 /* Of what each client is sent the kernel took the beginning: nothing waits, all is in transit. */
-TEST(slow_log_memory_counts_what_is_in_transit)
+TEST(slow_consumer_log_memory_counts_what_is_in_transit)
 {
 	struct rig *r = rig_new(1, ONE_MIB_FOR_ALL);
 	uint8_t *p = calloc(1, 600 * 1024);
@@ -278,7 +278,7 @@ TEST(slow_log_memory_counts_what_is_in_transit)
 }
 
 /* Half of all that a client has is left to it, with what is in transit. */
-TEST(slow_log_memory_skips_for_what_is_in_transit_too)
+TEST(slow_consumer_log_memory_skips_for_what_is_in_transit_too)
 {
 	struct rig *r = rig_new(1, ONE_MIB_FOR_ALL "slow_consumer = skip\n");
 	struct guest *sender = guest_open(r, 0, "/room"), *slow = guest_open(r, 0, "/room");
@@ -343,14 +343,14 @@ static void check_own_messages(const char *limit, size_t bytes, unsigned n)
 	rig_free(r);
 }
 
-TEST(slow_own_messages_do_not_wait)
+TEST(slow_consumer_own_messages_do_not_wait)
 {
 	check_own_messages("message_queue_size = 1000\n", 10, 4100);
 	check_own_messages("max_send_buffer = 64K\n", 1900, 400);
 }
 
 /* Those of others among them do. */
-TEST(slow_others_messages_among_the_own_ones_wait)
+TEST(slow_consumer_others_messages_among_the_own_ones_wait)
 {
 	struct rig *r = rig_new(1, FREE "message_queue_size = 10\n");
 	struct guest *slow = guest_open(r, 0, "/room"), *other = guest_open(r, 0, "/room");
@@ -369,7 +369,7 @@ TEST(slow_others_messages_among_the_own_ones_wait)
 	rig_free(r);
 }
 
-TEST(slow_skip_counts_and_keeps_others_messages_only)
+TEST(slow_consumer_skip_counts_and_keeps_others_messages_only)
 {
 	struct rig *r = rig_new(1, FREE "message_queue_size = 10\nslow_consumer = skip\n"
 					"slow_consumer_grace = 0\n");
@@ -396,7 +396,7 @@ TEST(slow_skip_counts_and_keeps_others_messages_only)
 /* --------------------------------------------------------------------- private queue */
 
 /* In no channel at all, so no round comes by. */
-TEST(slow_private_queue_is_looked_at_without_a_channel)
+TEST(slow_consumer_private_queue_is_looked_at_without_a_channel)
 {
 	struct rig *r = rig_new(1, FREE "echo_path = /echo\nmax_frame_size = 16M\n");
 	struct guest *patient = guest_open(r, 0, "/echo"), *greedy = guest_open(r, 0, "/echo");
@@ -427,7 +427,7 @@ TEST(slow_private_queue_is_looked_at_without_a_channel)
 }
 
 /* What lags and what is private are each within the limit, but not both together. */
-TEST(slow_private_queue_counts_with_what_lags)
+TEST(slow_consumer_private_queue_counts_with_what_lags)
 {
 	struct rig *r = rig_new(1, FREE "message_queue_size = 10\n");
 	struct guest *slow = guest_open(r, 0, "/room"), *other = guest_open(r, 0, "/room");

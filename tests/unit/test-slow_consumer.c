@@ -74,7 +74,7 @@ static uint64_t time_until_closing(struct scene *s, uint64_t longest)
 	return s->r->now_ns - start;
 }
 
-TEST(slow_client_stays_as_long_as_it_is_within_the_limits)
+TEST(slow_consumer_stays_as_long_as_it_is_within_the_limits)
 {
 	struct scene s;
 
@@ -90,7 +90,7 @@ TEST(slow_client_stays_as_long_as_it_is_within_the_limits)
 	scene_fini(&s);
 }
 
-TEST(slow_client_is_closed_after_the_grace)
+TEST(slow_consumer_is_closed_after_the_grace)
 {
 	struct scene s;
 	uint64_t took;
@@ -108,7 +108,7 @@ TEST(slow_client_is_closed_after_the_grace)
 	scene_fini(&s);
 }
 
-TEST(slow_grace_begins_anew_after_each_recovery)
+TEST(slow_consumer_grace_begins_anew_after_each_recovery)
 {
 	struct scene s;
 
@@ -127,7 +127,7 @@ TEST(slow_grace_begins_anew_after_each_recovery)
 	scene_fini(&s);
 }
 
-TEST(slow_client_has_no_grace_at_four_times_a_limit)
+TEST(slow_consumer_has_no_grace_at_four_times_a_limit)
 {
 	struct scene s;
 
@@ -145,7 +145,7 @@ TEST(slow_client_has_no_grace_at_four_times_a_limit)
 	scene_fini(&s);
 }
 
-TEST(slow_bytes_count_but_one_message_may_be_larger)
+TEST(slow_consumer_bytes_count_but_one_message_may_be_larger)
 {
 	struct scene s;
 
@@ -167,7 +167,7 @@ TEST(slow_bytes_count_but_one_message_may_be_larger)
 	scene_fini(&s);
 }
 
-TEST(slow_skip_goes_down_to_half_and_keeps_the_newest)
+TEST(slow_consumer_skip_goes_down_to_half_and_keeps_the_newest)
 {
 	struct scene s;
 	unsigned expected;
@@ -190,7 +190,7 @@ TEST(slow_skip_goes_down_to_half_and_keeps_the_newest)
 }
 
 /* Over all its channels the oldest go first. */
-TEST(slow_skip_takes_the_oldest_of_all_channels)
+TEST(slow_consumer_skip_takes_the_oldest_of_all_channels)
 {
 	struct scene s;
 	static const unsigned kept[] = {0, 11, 12, 13, 14, 15};
@@ -233,7 +233,7 @@ static void queue_errors(struct guest *g, unsigned n)
 }
 
 /* What is addressed to the client alone is never skipped: past a limit by that alone, it goes. */
-TEST(slow_private_queue_past_a_limit_disconnects_in_either_case)
+TEST(slow_consumer_private_queue_past_a_limit_disconnects_in_either_case)
 {
 	static const char *const actions[] = {"skip", "disconnect"};
 
@@ -257,7 +257,7 @@ TEST(slow_private_queue_past_a_limit_disconnects_in_either_case)
 }
 
 /* Within the limit by itself it is no reason to go: then all of the channel's are skipped. */
-TEST(slow_private_queue_within_the_limit_is_no_reason_to_go)
+TEST(slow_consumer_private_queue_within_the_limit_is_no_reason_to_go)
 {
 	struct scene s;
 	unsigned errors = 0;
@@ -278,7 +278,7 @@ TEST(slow_private_queue_within_the_limit_is_no_reason_to_go)
 }
 
 /* A pong and a half sent message survive what is dropped when the client is closed. */
-TEST(slow_close_keeps_control_frames_and_what_is_partly_sent)
+TEST(slow_consumer_close_keeps_control_frames_and_what_is_partly_sent)
 {
 	struct scene s;
 	struct guest_frame f;
@@ -337,7 +337,7 @@ static size_t frame_bytes(struct rig *r)
 	return atomic_load(&r->pool->shared.frame_bytes);
 }
 
-TEST(slow_log_memory_takes_those_that_lag_most)
+TEST(slow_consumer_log_memory_takes_those_that_lag_most)
 {
 	struct rig *r = rig_new(1, MEMORY);
 	struct lagger a, b, c;
@@ -356,7 +356,7 @@ TEST(slow_log_memory_takes_those_that_lag_most)
 	rig_free(r);
 }
 
-TEST(slow_log_memory_skips_until_it_fits)
+TEST(slow_consumer_log_memory_skips_until_it_fits)
 {
 	struct rig *r = rig_new(1, MEMORY "slow_consumer = skip\n");
 	struct lagger a, b;
@@ -384,7 +384,7 @@ TEST(slow_log_memory_skips_until_it_fits)
 }
 
 /* The worker that has the one that lags most acts; the others leave theirs in peace. */
-TEST(slow_log_memory_spares_the_smaller_lag_of_another_worker)
+TEST(slow_consumer_log_memory_spares_the_smaller_lag_of_another_worker)
 {
 	struct rig *r = rig_new(2, MEMORY);
 	struct lagger a, b;

@@ -316,7 +316,7 @@ TEST(worker_leaves_within_its_timeout)
 
 /* ------------------------------------------------------------------------- clients */
 
-TEST(roster_lists_pages_and_finds)
+TEST(client_list_has_pages_and_finds)
 {
 	struct rig *r = rig_new(1, "");
 	struct guest *g[5];
