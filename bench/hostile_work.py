@@ -108,7 +108,9 @@ def tables_without_data(workers):
         with Attackers(g.daemon, drain([plain])), g.attack("gzip"):
             for _ in range(3):
                 attacker.send(packed)
+            # Who gets it unpacked may be on another worker than who sends it.
             answers(attacker)
+            wait_for_workers(g)
         g.expect_usual()
         attacker = Client(g.daemon, "/deflated", headers=window(15))
         with g.attack("permessage-deflate"):
