@@ -42,3 +42,6 @@ WB_ANY_THREAD uint64_t clock_wall_ms(void);
  * Thread: any.
  */
 WB_ANY_THREAD void clock_set_for_test(uint64_t ns);
+
+/* A clock that is stopped moves on by @ns at each look, until it is let go: work takes time. */
+WB_ANY_THREAD void clock_creep_for_test(uint64_t ns);

@@ -34,6 +34,7 @@
 
 #include "base/base.h"
 #include "conn/policy.h"
+#include "conn/turn.h"
 #include "containers/buf.h"
 #include "containers/list.h"
 #include "containers/wheel.h"
@@ -235,6 +236,7 @@ struct WB_OWNER(worker) conn_env {
 	struct frame_maker *maker; /* for deflating; the hub's */
 	uint8_t *read_buffer;
 	size_t read_buffer_bytes;
+	struct turn turn;
 	struct list all; /* every connection that is not dead */
 	size_t n_all;
 	struct list to_read;        /* those that go on reading in the next turn */

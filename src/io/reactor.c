@@ -175,6 +175,8 @@ int reactor_turn(struct reactor *r, uint64_t longest_ns)
 		return n;
 	r->now_ns = clock_now_ns();
 	r->turns++;
+	if (r->ops->begin)
+		r->ops->begin(r);
 
 	/*
 	 * A callback may remove the source of a later event, but what it lies in stays till below.

@@ -47,10 +47,12 @@ struct WB_OWNER(loop) reactor_deferred {
 	reactor_deferred_fn *fn;
 };
 
-/* What the owner of a loop adds to each turn. Either function may be NULL. */
+/* What the owner of a loop adds to each turn. Any of them may be NULL. */
 struct WB_FROZEN reactor_ops {
 	/* True when the loop must not sleep. Called between announcing sleep and sleeping. */
 	bool (*has_work)(struct reactor *r);
+	/* Before the events of each turn, its clock read. */
+	void (*begin)(struct reactor *r);
 	/* After events and timers of each turn. */
 	void (*work)(struct reactor *r);
 };

@@ -68,6 +68,11 @@ static bool worker_has_work(struct reactor *r)
 	return worker_tasks_wait(&w->inbox) || hub_has_work(&w->hub);
 }
 
+static void worker_begin(struct reactor *r)
+{
+	turn_begin(&CONTAINER_OF(r, struct worker, reactor)->hub.env.turn, r->now_ns);
+}
+
 static void worker_work(struct reactor *r)
 {
 	struct worker *w = CONTAINER_OF(r, struct worker, reactor);
@@ -86,6 +91,7 @@ static void worker_work(struct reactor *r)
 
 static const struct reactor_ops worker_ops = {
 	.has_work = worker_has_work,
+	.begin = worker_begin,
 	.work = worker_work,
 };
 

@@ -60,6 +60,24 @@ TEST(clock_stands_where_a_test_puts_it_until_it_is_let_go)
 	CHECK(clock_now_ns() > 42);
 }
 
+TEST(clock_creeps_at_each_look_while_it_is_stopped)
+{
+	clock_set_for_test(1000);
+	clock_creep_for_test(7);
+	CHECK_EQ(clock_now_ns(), 1000);
+	CHECK_EQ(clock_now_ns(), 1007);
+	clock_set_for_test(2000);
+	CHECK_EQ(clock_now_ns(), 2000);
+	CHECK_EQ(clock_now_ns(), 2007);
+
+	/* Let go, it forgets that. */
+	clock_set_for_test(0);
+	clock_set_for_test(3000);
+	CHECK_EQ(clock_now_ns(), 3000);
+	CHECK_EQ(clock_now_ns(), 3000);
+	clock_set_for_test(0);
+}
+
 TEST(clock_units_agree)
 {
 	CHECK_EQ(NS_PER_S, 1000 * NS_PER_MS);

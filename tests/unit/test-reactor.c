@@ -515,7 +515,7 @@ static void *post_parcels(void *arg)
 
 TEST(reactor_loses_no_wake_up)
 {
-	const struct reactor_ops ops = {post_has_work, post_work};
+	const struct reactor_ops ops = {.has_work = post_has_work, .work = post_work};
 	static struct post p;
 	pthread_t thread;
 	bool is_late = false;
