@@ -21,6 +21,23 @@ void conn_want_read(struct conn *c)
 		list_add_tail(&c->env->to_read, &c->read_node);
 }
 
+void conn_resume(struct conn *c, enum conn_pause why)
+{
+	if (!(c->pauses & why))
+		return;
+	c->pauses &= (uint16_t)~why;
+	/* What pauses the whole worker is looked at when it comes to be read. */
+	if (!c->pauses && c->state != CONN_DEAD && conn_has_input(c))
+		conn_want_read(c);
+}
+
+void conn_env_resume(struct conn_env *env, enum conn_pause why)
+{
+	env->pauses &= (uint16_t)~why;
+	if (!env->pauses)
+		list_splice_tail(&env->to_read, &env->stalled);
+}
+
 void conn_want_write(struct conn *c)
 {
 	if (list_is_empty(&c->write_node))
@@ -155,7 +172,7 @@ static void conn_release(struct conn *c)
 /* The last steps of a connection have their deadlines anew. */
 static void conn_rearm_end(struct conn *c, uint64_t timeout_ns)
 {
-	if (c->env->is_stopping)
+	if (conn_env_is_paused(c->env, CONN_PAUSE_STOPPING))
 		timeout_ns = MIN(timeout_ns, STOP_TIMEOUT_NS);
 	conn_rearm(c, c->env->reactor->now_ns + timeout_ns);
 }
@@ -168,7 +185,9 @@ static void conn_enter(struct conn *c, enum conn_state from, enum conn_state to)
 	switch (to) {
 	case CONN_CLOSING:
 		conn_rearm_end(c, CLOSE_TIMEOUT_NS);
-		conn_want_read(c); /* what it held may have the peer's Close in it */
+		/* What it held may have the peer's Close in it: nothing pauses it any more. */
+		list_del(&c->read_node);
+		conn_want_read(c);
 		break;
 	case CONN_LINGERING:
 		transport_shutdown(&c->transport);

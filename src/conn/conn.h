@@ -75,6 +75,24 @@ enum conn_refusal {
 	CONN_N_REFUSALS
 };
 
+/*
+ * Why what a client sends stays in the kernel, or parked. Several may hold at once; the end of
+ * the last lets it go on.
+ */
+enum conn_pause {
+	/* Of one connection: in its @pauses. */
+	CONN_PAUSE_THROTTLED = 1 << 0, /* past max_incoming_frames_per_second, in this second */
+	CONN_PAUSE_SPOOL = 1 << 1,     /* a chunk of it waits for room in the spool's queue */
+	CONN_PAUSE_QUEUE = 1 << 2,     /* its private queue is half full */
+	CONN_PAUSE_CHANNEL = 1 << 3,   /* it published to a channel whose backlog is at its bound */
+	CONN_PAUSE_WORK = 1 << 4,   /* a message of it is under work, in its own share of turns */
+	CONN_PAUSE_MEMORY = 1 << 5, /* it fills log_memory beyond its share */
+	/* Of all of a worker: in conn_env. */
+	CONN_PAUSE_CONGESTED = 1 << 6,      /* a ring and its outbox are full: nobody may publish */
+	CONN_PAUSE_STANDING_STILL = 1 << 7, /* for a while, so that all of it can be handed over */
+	CONN_PAUSE_STOPPING = 1 << 8,       /* for good */
+};
+
 /* What comes of a refusal. */
 struct WB_FROZEN conn_refusal_row {
 	int status;          /* HTTP, of the answer */
@@ -174,7 +192,7 @@ struct WB_OWNER(worker) conn {
 	uint64_t over_ns;        /* since when it is past its send limits; 0: it isn't */
 	uint32_t rate_second_ms; /* start of the second in which frames are counted; wraps */
 	uint32_t rate_frames;
-	uint16_t refusal;    /* enum conn_refusal, decided at accept */
+	uint16_t pauses;     /* of enum conn_pause: why it is not read */
 	uint16_t close_code; /* that the connection ended with */
 	uint16_t n_members;
 	uint16_t n_lagging;
@@ -184,6 +202,7 @@ struct WB_OWNER(worker) conn {
 	uint8_t caps;   /* MSG_CAP_ bits in force for both */
 	/* The enum of that name: what the client can inflate; but for NONE it may deflate, too. */
 	uint8_t deflate_window : 2;
+	uint8_t refusal : 3; /* enum conn_refusal, decided at accept */
 	bool is_echo : 1;
 	bool can_read : 1;
 	bool can_write : 1;
@@ -191,8 +210,6 @@ struct WB_OWNER(worker) conn {
 	bool is_deaf : 1;   /* what comes is read and dropped */
 	bool got_close : 1; /* the peer's Close came, or isn't waited for */
 	bool was_open : 1;
-	bool is_throttled : 1;
-	bool awaits_spool : 1; /* a chunk of it waits for room in the spool's queue */
 	bool awaits_proxy : 1; /* the PROXY header comes first */
 	bool awaits_tls : 1;   /* TLS begins behind it */
 	bool is_too_many : 1;  /* of the address that a proxy named: CONN_E_ADDRESS_FULL */
@@ -241,7 +258,7 @@ struct WB_OWNER(worker) conn_env {
 	size_t n_all;
 	struct list to_read;        /* those that go on reading in the next turn */
 	struct list to_write;       /* those that are flushed at the end of this turn */
-	struct list stalled;        /* those that wait for the end of congestion, by read_node */
+	struct list stalled;        /* those that wait for the end of @pauses, by read_node */
 	struct list unsent;         /* those for which something waits: private, or in a log */
 	struct list partial_inputs; /* of conn_input; what stood still longest comes first */
 	size_t reassembly_bytes;    /* accounted in all of them */
@@ -251,9 +268,7 @@ struct WB_OWNER(worker) conn_env {
 	size_t n_outputs;
 	struct inflater *inflater; /* idle, or NULL */
 	size_t zip_left;           /* bytes that may still go through zlib for this client now */
-	bool is_congested;         /* a ring and its outbox are full: nobody may publish */
-	bool is_stopping;          /* nothing is read any more */
-	bool is_standing_still;    /* nothing is read for a while */
+	uint16_t pauses;           /* of enum conn_pause: why nobody is read */
 	bool is_restoring;         /* those of the process before come back one by one */
 };
 
@@ -294,6 +309,37 @@ void conn_read(struct conn *c);
 
 /* It will go on reading in the next turn. */
 void conn_want_read(struct conn *c);
+
+/*
+ * Not to be read for this reason, until conn_resume(). A frame that has begun is read to its
+ * end, and only what is open is ever paused: a handshake, or the peer's Close, is not.
+ */
+static inline void conn_pause(struct conn *c, enum conn_pause why)
+{
+	c->pauses |= (uint16_t)why;
+}
+
+/* The reason is gone, if there was one; with the last it goes on by itself, in the next turn. */
+void conn_resume(struct conn *c, enum conn_pause why);
+
+/* The same for all connections of a worker. */
+static inline void conn_env_pause(struct conn_env *env, enum conn_pause why)
+{
+	env->pauses |= (uint16_t)why;
+}
+
+void conn_env_resume(struct conn_env *env, enum conn_pause why);
+
+/* For this reason; conn_is_paused() asks for any. */
+static inline bool conn_env_is_paused(const struct conn_env *env, enum conn_pause why)
+{
+	return env->pauses & why;
+}
+
+static inline bool conn_is_paused(const struct conn *c)
+{
+	return (c->pauses | c->env->pauses) != 0;
+}
 
 /* It will be flushed at the end of this turn. */
 void conn_want_write(struct conn *c);

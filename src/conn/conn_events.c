@@ -79,12 +79,11 @@ static uint64_t conn_check_message(struct conn *c, uint64_t now)
 /* Who was throttled is read again in its next second. */
 static uint64_t conn_check_rate(struct conn *c, uint64_t now)
 {
-	if (!c->is_throttled)
+	if (!(c->pauses & CONN_PAUSE_THROTTLED))
 		return UINT64_MAX;
 	if (!conn_rate_second_is_over(c, now))
 		return now + conn_rate_left_ns(c, now);
-	c->is_throttled = false;
-	conn_want_read(c);
+	conn_resume(c, CONN_PAUSE_THROTTLED);
 	return UINT64_MAX;
 }
 
@@ -148,7 +147,7 @@ void conn_init(struct conn *c, struct conn_env *env, const struct sock_peer *pee
 	c->env = env;
 	c->peer = *peer;
 	c->serial = serial;
-	c->refusal = (uint16_t)refusal;
+	c->refusal = refusal & 7;
 	c->can_write = true;
 	c->last_sign_ns = env->reactor->now_ns;
 	c->close_code = WS_CODE_ABNORMAL;
@@ -220,16 +219,16 @@ static void conn_receive(struct conn *c)
  */
 static bool conn_read_on(struct conn *c)
 {
-	if (conn_pause(c))
+	if (conn_must_wait(c))
 		return false;
 	if (!conn_inflate_on(c))
 		return false;
 	/* The message may have filled its own queue, or a ring that takes no more. */
-	if (conn_pause(c))
+	if (conn_must_wait(c))
 		return false;
 	if (!conn_feed_parked(c))
 		return false;
-	return c->state != CONN_DEAD && !conn_pause(c);
+	return c->state != CONN_DEAD && !conn_must_wait(c);
 }
 
 void conn_read(struct conn *c)

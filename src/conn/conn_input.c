@@ -126,7 +126,7 @@ static void conn_throttle(struct conn *c)
 	}
 	conn_log(c, LOG_INFO, EV_THROTTLED, "max_incoming_frames_per_second",
 		 "sends more than max_incoming_frames_per_second; not read until its next second");
-	c->is_throttled = true;
+	conn_pause(c, CONN_PAUSE_THROTTLED);
 	conn_arm(c, now + conn_rate_left_ns(c, now));
 }
 
@@ -173,15 +173,15 @@ static bool conn_may_feed(struct conn *c, const struct ws_decoder *d, unsigned *
 	return !c->is_deaf && c->state != CONN_DEAD;
 }
 
-bool conn_pause(struct conn *c)
+bool conn_must_wait(struct conn *c)
 {
 	if (c->state != CONN_OPEN || !conn_is_paused(c))
 		return false;
 	/*
-	 * The end of congestion looks for those that wait for it; all else that pauses a client
-	 * wakes it by itself: the timer, the spool, the flush of its queue.
+	 * What pauses all of a worker wakes those that wait for its end; reasons of its own wake a
+	 * client by themselves.
 	 */
-	if (c->env->is_congested && list_is_empty(&c->read_node))
+	if (c->env->pauses && list_is_empty(&c->read_node))
 		list_add_tail(&c->env->stalled, &c->read_node);
 	return true;
 }
@@ -263,7 +263,7 @@ void conn_feed(struct conn *c, uint8_t *p, size_t n)
 		conn_park(c, p + used, n - used);
 	conn_note_arrival(c, n);
 	conn_keep_partial(c);
-	(void)conn_pause(c);
+	(void)conn_must_wait(c);
 }
 
 bool conn_inflate_on(struct conn *c)
@@ -299,6 +299,6 @@ bool conn_feed_parked(struct conn *c)
 		buf_fini(&parked);
 	}
 	conn_keep_partial(c);
-	(void)conn_pause(c);
+	(void)conn_must_wait(c);
 	return !conn_has_parked(c);
 }

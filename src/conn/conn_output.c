@@ -204,7 +204,6 @@ void conn_flush(struct conn *c)
 		list_del(&c->unsent_node);
 	if (c->state == CONN_OPEN && conn_may_be_slow(c))
 		c->env->ops->check_limits(c);
-	/* What it sends may have waited for its own queue to be shorter. */
-	if (c->state == CONN_OPEN && conn_has_input(c) && !conn_is_paused(c))
-		conn_want_read(c);
+	if (c->state == CONN_OPEN)
+		conn_judge_queue(c);
 }

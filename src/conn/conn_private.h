@@ -66,22 +66,6 @@ static inline bool conn_has_input(const struct conn *c)
 	return c->can_read || conn_is_inflating(c) || conn_has_parked(c);
 }
 
-/* May not process input now: congestion, throttling, a stop, or its own queue is half full. */
-static inline bool conn_is_paused(const struct conn *c)
-{
-	const struct conn_env *env = c->env;
-	const struct config *config = env->config;
-
-	/* The whole worker stands still, or nobody may publish. */
-	if (env->is_congested || env->is_stopping || env->is_standing_still)
-		return true;
-	if (c->is_throttled || c->awaits_spool)
-		return true;
-	/* What it sends is answered into its own queue: echoes, pongs, acknowledgements. */
-	return c->out->queue && (c->out->queue_bytes > config->max_send_buffer / 2 ||
-				 c->out->queue_count > config->message_queue_size / 2);
-}
-
 static inline bool conn_is_control(const struct frame *f)
 {
 	return f->flags & FRAME_CONTROL;
@@ -146,6 +130,10 @@ void conn_note_unsent(struct conn *c);
 
 /* ----------------------------------------------------------------------------- conn_queue */
 
+/* Its queue has grown or shrunk: half full, it pauses the client, whose frames are answered there.
+ */
+void conn_judge_queue(struct conn *c);
+
 /* In its place: control frames before messages, Close last. Owns: the reference. */
 void conn_queue_insert(struct conn_output *out, struct frame *f);
 
@@ -189,7 +177,7 @@ void conn_keep_partial(struct conn *c);
 void conn_enforce_reassembly(struct conn_env *env);
 
 /* True when it must not be read now; it is where it will be found again when it may. */
-bool conn_pause(struct conn *c);
+bool conn_must_wait(struct conn *c);
 
 /* Goes on with what is being inflated; true when nothing is. */
 bool conn_inflate_on(struct conn *c);

@@ -45,6 +45,18 @@ struct frame *conn_queue_pop(struct conn_output *out)
 	return f;
 }
 
+void conn_judge_queue(struct conn *c)
+{
+	const struct config *config = c->env->config;
+
+	/* What it sends is answered into its own queue: echoes, pongs, acknowledgements. */
+	if (c->out->queue_bytes > config->max_send_buffer / 2 ||
+	    c->out->queue_count > config->message_queue_size / 2)
+		conn_pause(c, CONN_PAUSE_QUEUE);
+	else
+		conn_resume(c, CONN_PAUSE_QUEUE);
+}
+
 void conn_drop_queue(struct conn *c)
 {
 	struct frame *kept = NULL, **end = &kept;
@@ -68,6 +80,7 @@ void conn_drop_queue(struct conn *c)
 		f->next = NULL;
 		conn_queue_insert(c->out, f);
 	}
+	conn_judge_queue(c);
 }
 
 /* ------------------------------------------------------------------------------- queueing */
@@ -83,6 +96,7 @@ static void conn_enqueue(struct conn *c, struct frame *f)
 		return;
 	}
 	conn_queue_insert(out, f);
+	conn_judge_queue(c);
 	conn_note_unsent(c);
 	conn_want_write(c);
 }
@@ -112,6 +126,7 @@ static bool conn_join_last(struct conn *c, uint8_t opcode, const void *p, size_t
 		return false;
 	c->out->queue_bytes += f->body.len - before;
 	c->out->queue_count++;
+	conn_judge_queue(c);
 	return true;
 }
 

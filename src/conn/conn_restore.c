@@ -161,6 +161,7 @@ bool conn_restore_output(struct conn *c, uint64_t head_sent, struct frame *trans
 	if (transit && !conn_transit(c, transit, bytes, at))
 		return false;
 	out->head_sent = (uint32_t)MIN(head_sent, (uint64_t)UINT32_MAX);
+	conn_judge_queue(c);
 	conn_note_unsent(c);
 	conn_want_write(c);
 	return is_output_sound(out);

@@ -21,7 +21,6 @@
 	X(DEAF, 2, is_deaf)              \
 	X(GOT_CLOSE, 3, got_close)       \
 	X(WAS_OPEN, 4, was_open)         \
-	X(THROTTLED, 5, is_throttled)    \
 	X(AWAITS_PROXY, 6, awaits_proxy) \
 	X(AWAITS_TLS, 7, awaits_tls)     \
 	X(TOO_MANY, 8, is_too_many)      \
@@ -39,6 +38,7 @@
 	X(close_code)
 
 enum saved_flag {
+	SAVED_THROTTLED = 1u << 5, /* CONN_PAUSE_THROTTLED; other reasons to pause are found anew */
 #define SAVED_FLAG(name, bit, member) SAVED_##name = 1u << (bit),
 	SAVED_FLAGS(SAVED_FLAG)
 #undef SAVED_FLAG
@@ -74,7 +74,7 @@ static ProtobufCBinaryData text_of(const char *text)
 
 static uint32_t flags_of(const struct conn *c)
 {
-	uint32_t flags = 0;
+	uint32_t flags = c->pauses & CONN_PAUSE_THROTTLED ? SAVED_THROTTLED : 0;
 
 #define SAVED_FLAG(name, bit, member) flags |= c->member ? SAVED_##name : 0;
 	SAVED_FLAGS(SAVED_FLAG)
@@ -255,6 +255,8 @@ static void restore_flags(struct conn *c, uint32_t flags)
 #define SAVED_FLAG(name, bit, member) c->member = flags & SAVED_##name;
 	SAVED_FLAGS(SAVED_FLAG)
 #undef SAVED_FLAG
+	if (flags & SAVED_THROTTLED)
+		conn_pause(c, CONN_PAUSE_THROTTLED);
 }
 
 static int restore_grant(struct conn *c, const Record__Grant *s)

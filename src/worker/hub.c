@@ -75,7 +75,8 @@ void hub_fini(struct hub *h)
 /* Channels have grown, and flush_delay isn't over yet. */
 static bool is_held_back(const struct hub *h)
 {
-	return h->flush_at_ns > h->env.reactor->now_ns && !h->env.is_stopping;
+	return h->flush_at_ns > h->env.reactor->now_ns &&
+	       !conn_env_is_paused(&h->env, CONN_PAUSE_STOPPING);
 }
 
 bool hub_has_output(struct hub *h)
@@ -112,18 +113,16 @@ static void read_on(struct hub *h)
 
 static void end_congestion(struct hub *h)
 {
-	if (!h->env.is_congested || !hub_outbox_send(h))
+	if (!conn_env_is_paused(&h->env, CONN_PAUSE_CONGESTED) || !hub_outbox_send(h))
 		return;
-	h->env.is_congested = false;
+	conn_env_resume(&h->env, CONN_PAUSE_CONGESTED);
 	/* Notices are older than what clients would say now; they may be too much once more. */
 	hub_notices_send(h);
-	if (!h->env.is_congested)
-		list_splice_tail(&h->env.to_read, &h->env.stalled);
 }
 
 bool hub_deliver_posts(struct hub *h)
 {
-	bool had_any = hub_take_posts(h) || h->env.is_congested;
+	bool had_any = hub_take_posts(h) || conn_env_is_paused(&h->env, CONN_PAUSE_CONGESTED);
 
 	end_congestion(h);
 	return had_any;

@@ -38,8 +38,8 @@ static bool notices_are_on(const struct hub *h, struct directory_entry *e)
 {
 	uint32_t members = atomic_load_explicit(&e->members, memory_order_relaxed);
 
-	return members > 0 && members <= h->env.config->notice_limit && !h->env.is_stopping &&
-	       !h->env.is_restoring;
+	return members > 0 && members <= h->env.config->notice_limit &&
+	       !conn_env_is_paused(&h->env, CONN_PAUSE_STOPPING) && !h->env.is_restoring;
 }
 
 static void pending_free(struct hub *h, struct pending_notice *p)
@@ -94,7 +94,7 @@ static void send_notice(struct hub *h, struct directory_entry *e, Websocket__Con
 	/* Asked anew also for one that has waited: the channel may have grown past notice_limit. */
 	if (!notices_are_on(h, e))
 		return;
-	if (h->env.is_congested) {
+	if (conn_env_is_paused(&h->env, CONN_PAUSE_CONGESTED)) {
 		keep_pending(h, type, id, e, about);
 		return;
 	}
@@ -107,7 +107,8 @@ static void send_notice(struct hub *h, struct directory_entry *e, Websocket__Con
 
 void hub_notices_send(struct hub *h)
 {
-	while (!h->env.is_congested && !list_is_empty(&h->notices.pending)) {
+	while (!conn_env_is_paused(&h->env, CONN_PAUSE_CONGESTED) &&
+	       !list_is_empty(&h->notices.pending)) {
 		struct pending_notice *p =
 			CONTAINER_OF(list_first(&h->notices.pending), struct pending_notice, node);
 		/* A channel that is gone has nobody who wants to know. */

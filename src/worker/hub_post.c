@@ -58,7 +58,7 @@ static void post_to(struct hub *h, unsigned to, struct frame *f)
 	h->outbox.post[to] = f;
 	h->outbox.set |= 1ULL << to;
 	/* Before the mark: should the second try succeed, the next turn ends the congestion. */
-	h->env.is_congested = true;
+	conn_env_pause(&h->env, CONN_PAUSE_CONGESTED);
 	mark_waiting(h, to);
 }
 
@@ -97,7 +97,7 @@ int hub_publish_by_name(struct hub *h, const char *name, size_t n, struct frame 
 {
 	struct directory_entry *e;
 
-	if (h->env.is_congested)
+	if (conn_env_is_paused(&h->env, CONN_PAUSE_CONGESTED))
 		return HUB_E_CONGESTED;
 	e = directory_pin(&h->shared->directory, name, n);
 	if (!e)
@@ -117,7 +117,7 @@ bool hub_outbox_may_go(const struct hub *h)
 {
 	uint64_t left = h->outbox.set;
 
-	if (!h->env.is_congested)
+	if (!conn_env_is_paused(&h->env, CONN_PAUSE_CONGESTED))
 		return false;
 	while (left) {
 		struct hub *target = h->shared->hubs[__builtin_ctzll(left)];

@@ -118,7 +118,7 @@ static bool wait_for_room(struct transfers *ts, struct conn *c, const struct spo
 	w->conn = c;
 	w->chunk = *chunk;
 	list_add_tail(&ts->waiting, &w->node);
-	c->awaits_spool = true;
+	conn_pause(c, CONN_PAUSE_SPOOL);
 	return true;
 }
 
@@ -146,8 +146,7 @@ void transfers_hand_over_waiting(struct transfers *ts)
 		/* The order of the clients stays: who waits longest goes first, or nobody. */
 		if (!ts->shared->spool || !spool_put_chunk(ts->shared->spool, &w->chunk))
 			return; /* the spool says so again when there is room */
-		w->conn->awaits_spool = false;
-		conn_want_read(w->conn);
+		conn_resume(w->conn, CONN_PAUSE_SPOOL);
 		list_del(&w->node);
 		free(w);
 	}

@@ -10,7 +10,7 @@
 void worker_task_stand_still(struct worker *w, struct worker_task *t)
 {
 	w->phase = WORKER_STANDING_STILL;
-	w->hub.env.is_standing_still = true;
+	conn_env_pause(&w->hub.env, CONN_PAUSE_STANDING_STILL);
 	worker_listen_off(w);
 	w->stop.when_posted = t;
 }
@@ -18,7 +18,7 @@ void worker_task_stand_still(struct worker *w, struct worker_task *t)
 int worker_resume(struct worker *w)
 {
 	w->phase = WORKER_SERVING;
-	w->hub.env.is_standing_still = false;
+	conn_env_resume(&w->hub.env, CONN_PAUSE_STANDING_STILL);
 	w->has_no_tls = false;
 	/* Edges that were reported meanwhile are not reported again: everyone is looked at once. */
 	LIST_FOREACH (node, &w->hub.env.all)
@@ -35,7 +35,7 @@ void worker_task_freeze(struct worker *w, struct worker_task *t)
 void worker_task_stop_reading(struct worker *w, struct worker_task *t)
 {
 	w->phase = WORKER_NOT_READING;
-	w->hub.env.is_stopping = true;
+	conn_env_pause(&w->hub.env, CONN_PAUSE_STOPPING);
 	/* Closed, not only off: whoever still comes is to be refused by the kernel at once. */
 	worker_listen_off(w);
 	for (unsigned i = 0; i < w->n_listeners; i++)
@@ -150,7 +150,7 @@ void worker_task_say_goodbye(struct worker *w, struct worker_task *t)
 void worker_task_end_loop(struct worker *w, struct worker_task *t)
 {
 	(void)t;
-	w->hub.env.is_stopping = true; /* no notices: everybody goes */
+	conn_env_pause(&w->hub.env, CONN_PAUSE_STOPPING); /* no notices: everybody goes */
 	w->phase = WORKER_ENDED;
 	abort_those_left(w);
 }
@@ -160,7 +160,7 @@ void worker_stop_work(struct worker *w)
 	struct worker_stop *s = &w->stop;
 
 	/* Not congested: what clients said is with all workers, or in logs here. */
-	if (s->when_posted && !w->hub.env.is_congested) {
+	if (s->when_posted && !conn_env_is_paused(&w->hub.env, CONN_PAUSE_CONGESTED)) {
 		worker_task_answer(w, s->when_posted);
 		s->when_posted = NULL;
 	}

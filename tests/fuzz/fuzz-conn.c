@@ -436,7 +436,7 @@ static void step_hand_over(struct play *pl, unsigned workers)
 	bool can = !pl->is_stopping;
 
 	for (unsigned i = 0; i < pl->rig->n; i++)
-		can &= !pl->rig->w[i]->hub.env.is_congested;
+		can &= !conn_env_is_paused(&pl->rig->w[i]->hub.env, CONN_PAUSE_CONGESTED);
 	if (can)
 		rig_hand_over(pl->rig, workers, NULL);
 }

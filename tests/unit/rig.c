@@ -380,7 +380,8 @@ void rig_turn(struct rig *r)
 static bool has_work(struct rig *r)
 {
 	for (unsigned i = 0; i < r->n; i++)
-		if (hub_has_work(&r->w[i]->hub) || r->w[i]->hub.env.is_congested)
+		if (hub_has_work(&r->w[i]->hub) ||
+		    conn_env_is_paused(&r->w[i]->hub.env, CONN_PAUSE_CONGESTED))
 			return true;
 	return false;
 }

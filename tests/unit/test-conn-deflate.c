@@ -424,10 +424,10 @@ TEST(conn_goes_on_inflating_after_it_was_held)
 	guest_send(g, true, WS_BINARY | GUEST_RSV1, packed.data, packed.len);
 	rig_turn(r);
 	CHECK(g->conn->input && g->conn->input->inflater);
-	g->conn->awaits_spool = true;
+	conn_pause(g->conn, CONN_PAUSE_SPOOL);
 	rig_settle(r);
 	CHECK_EQ(RIG_SUM(r, messages_received), 0);
-	g->conn->awaits_spool = false;
+	conn_resume(g->conn, CONN_PAUSE_SPOOL);
 	conn_want_read(g->conn);
 	rig_settle(r);
 	CHECK_EQ(RIG_SUM(r, messages_received), 1);

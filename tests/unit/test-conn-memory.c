@@ -163,13 +163,13 @@ TEST(conn_that_is_paused_is_not_the_one_that_stands_still)
 	guest_send(paused, false, WS_BINARY, p, 400 * 1024);
 	guest_send(still, false, WS_BINARY, p, 400 * 1024);
 	rig_settle(r);
-	paused->conn->awaits_spool = true;
+	conn_pause(paused->conn, CONN_PAUSE_SPOOL);
 	guest_send(third, false, WS_BINARY, p, 400 * 1024);
 	rig_settle(r);
 	CHECK_EQ(guest_close_code(still), 1013);
 	CHECK_EQ(paused->conn->state, CONN_OPEN);
 	CHECK_EQ(third->conn->state, CONN_OPEN);
-	paused->conn->awaits_spool = false;
+	conn_resume(paused->conn, CONN_PAUSE_SPOOL);
 	free(p);
 	rig_free(r);
 }

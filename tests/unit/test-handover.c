@@ -168,7 +168,7 @@ TEST(handover_of_a_throttled_client)
 	guest_write(g, bytes.data, bytes.len);
 	rig_settle(r);
 	rig_hand_over(r, 1, NULL);
-	CHECK(g->conn->is_throttled);
+	CHECK(g->conn->pauses & CONN_PAUSE_THROTTLED);
 	rig_turn(r);
 	for (int i = 0; i < 5; i++) {
 		if (i == 2 || i == 4)

@@ -113,7 +113,7 @@ static void jam_init(struct jam *j)
 	guest_drop(j->far);
 	for (int i = 0; i <= HUB_INBOX_SLOTS; i++)
 		guest_chat(j->sender, "", NULL);
-	CHECK(j->h->env.is_congested);
+	CHECK(conn_env_is_paused(&j->h->env, CONN_PAUSE_CONGESTED));
 }
 
 /* One that comes to worker 0 while that is congested. */
@@ -186,9 +186,9 @@ TEST(hub_leave_and_return_cancel_each_other)
 	jam_init(&j);
 	h = j.h;
 	a = jam_come(&j, "/home");
-	j.h->env.is_congested = false;
+	conn_env_resume(&j.h->env, CONN_PAUSE_CONGESTED);
 	CHECK_EQ(hub_join(h, a->conn, &m, "room", 4), 0);
-	j.h->env.is_congested = true;
+	conn_env_pause(&j.h->env, CONN_PAUSE_CONGESTED);
 	hub_leave(h, &m, true);
 	CHECK_EQ(h->notices.n, 1);
 	CHECK_EQ(hub_join(h, a->conn, &m, "room", 4), 0);

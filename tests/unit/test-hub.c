@@ -14,9 +14,9 @@ TEST(hub_full_ring_pauses_the_publishers_and_loses_nothing)
 	struct hub *h = &r->w[0]->hub;
 
 	guest_send_numbers(sender, 0, HUB_INBOX_SLOTS);
-	CHECK(!h->env.is_congested && h->outbox.set == 0);
+	CHECK(!conn_env_is_paused(&h->env, CONN_PAUSE_CONGESTED) && h->outbox.set == 0);
 	guest_send_numbers(sender, HUB_INBOX_SLOTS, HUB_INBOX_SLOTS + 1);
-	CHECK(h->env.is_congested);
+	CHECK(conn_env_is_paused(&h->env, CONN_PAUSE_CONGESTED));
 	CHECK_EQ(h->outbox.set, 1u << 1);
 	CHECK(h->outbox.post[1] != NULL);
 	CHECK_EQ(r->w[1]->hub.waiting, 1u << 0);
@@ -33,7 +33,7 @@ TEST(hub_full_ring_pauses_the_publishers_and_loses_nothing)
 	rig_turn_one(r, 1);
 	CHECK_EQ(r->w[1]->hub.waiting, 0);
 	rig_turn_one(r, 0);
-	CHECK(!h->env.is_congested && h->outbox.set == 0);
+	CHECK(!conn_env_is_paused(&h->env, CONN_PAUSE_CONGESTED) && h->outbox.set == 0);
 	CHECK(list_is_empty(&h->env.stalled));
 	rig_settle(r);
 	CHECK_EQ(pinger->calls, 1);
@@ -56,7 +56,7 @@ TEST(hub_congestion_of_one_ring_leaves_the_others_their_posts)
 		rig_turn_one(r, 0);
 		rig_turn_one(r, 2);
 	}
-	CHECK(r->w[0]->hub.env.is_congested);
+	CHECK(conn_env_is_paused(&r->w[0]->hub.env, CONN_PAUSE_CONGESTED));
 	guest_expect_numbers(quick, 0, HUB_INBOX_SLOTS + 1);
 	/* Those of the other two workers still meet. */
 	guest_chat(quick, "0", NULL);
@@ -77,10 +77,11 @@ TEST(hub_two_congested_workers_get_on)
 
 	guest_send_numbers(g[0], 0, 15000);
 	guest_send_numbers(g[1], 0, 15000);
-	CHECK(r->w[0]->hub.env.is_congested && r->w[1]->hub.env.is_congested);
+	CHECK(conn_env_is_paused(&r->w[0]->hub.env, CONN_PAUSE_CONGESTED) &&
+	      conn_env_is_paused(&r->w[1]->hub.env, CONN_PAUSE_CONGESTED));
 	for (int i = 0; i < 300; i++) {
 		rig_turn_one(r, (unsigned)(test_random(&random) >> 63));
-		congested += r->w[0]->hub.env.is_congested;
+		congested += conn_env_is_paused(&r->w[0]->hub.env, CONN_PAUSE_CONGESTED);
 		rig_check(r);
 	}
 	CHECK(congested > 0 && congested < 300);
@@ -195,7 +196,7 @@ TEST(hub_publishes_by_name_without_being_a_member)
 	guest_expect_numbers(g[0], 0, 1);
 	guest_expect_numbers(g[1], 0, 1);
 	h = &r->w[0]->hub;
-	h->env.is_congested = true;
+	conn_env_pause(&h->env, CONN_PAUSE_CONGESTED);
 	f = number_frame(h, "1");
 	CHECK_EQ(hub_publish_by_name(h, "room", 4, f, &members), HUB_E_CONGESTED);
 	frame_unref(f);

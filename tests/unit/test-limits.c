@@ -149,7 +149,7 @@ static bool rate_probe(struct rig *r, int delta)
 	while (guest_next_frame(g, &f))
 		pongs += f.opcode == WS_PONG;
 	CHECK_EQ(g->conn->state == CONN_OPEN ? pongs : 10, 10 + MIN(delta, 0));
-	return g->conn->is_throttled || g->conn->close_code == 1008;
+	return (g->conn->pauses & CONN_PAUSE_THROTTLED) || g->conn->close_code == 1008;
 }
 
 TEST(limit_of_frames_in_a_second)

@@ -224,7 +224,7 @@ TEST(protocol_publishes_for_the_administrator)
 	CHECK_EQ(publish(r, "room", false, "\x08\x04", 2).status, 400); /* HEARTBEAT */
 	CHECK_EQ(publish(r, "other", false, "\x08\x01\x1a\x00\x82\x01\x01r", 8).status, 400);
 	CHECK_EQ(publish(r, "room", true, "", 0).status, 200);
-	r->w[0]->hub.env.is_congested = true;
+	conn_env_pause(&r->w[0]->hub.env, CONN_PAUSE_CONGESTED);
 	CHECK_EQ(protocol_publish(&r->w[0]->hub, "room", true, (const uint8_t *)"x", 1).status,
 		 503);
 	rig_settle(r);

@@ -150,7 +150,7 @@ static void check_flags(const struct conn *c, unsigned i)
 	CHECK_EQ(c->is_deaf, i == SAVED_DEAF || i == SAVED_LINGERING);
 	CHECK_EQ(c->got_close, i == SAVED_LINGERING);
 	CHECK_EQ(c->was_open, i > SAVED_TOO_MANY);
-	CHECK_EQ(c->is_throttled, i == SAVED_THROTTLED);
+	CHECK_EQ(!!(c->pauses & CONN_PAUSE_THROTTLED), i == SAVED_THROTTLED);
 	CHECK_EQ(c->awaits_proxy, i == SAVED_AWAITS_PROXY);
 	CHECK_EQ(c->awaits_tls, false);
 	CHECK_EQ(c->is_too_many, i == SAVED_TOO_MANY);
@@ -434,7 +434,7 @@ TEST(records_of_0_1_0_bring_files_half_received)
 		const struct spool_chunk *chunk =
 			transfer_waiting_chunk(&r->w[0]->hub.transfers, c);
 
-		CHECK(chunk && c->awaits_spool);
+		CHECK(chunk && (c->pauses & CONN_PAUSE_SPOOL));
 		CHECK_EQ(chunk->kind, kind[i]);
 		CHECK_EQ(chunk->sequence, i);
 		CHECK_EQ(chunk->is_last, i > 0);

@@ -136,10 +136,10 @@ static void congest(struct rig *r, struct guest *sender)
 	struct hub *h = &r->w[0]->hub;
 
 	guest_send_numbers(sender, 0, HUB_INBOX_SLOTS + 1);
-	CHECK(h->env.is_congested && h->outbox.set != 0);
+	CHECK(conn_env_is_paused(&h->env, CONN_PAUSE_CONGESTED) && h->outbox.set != 0);
 	for (int i = 0; i < 3; i++)
 		rig_turn_one(r, 0);
-	CHECK(h->env.is_congested);
+	CHECK(conn_env_is_paused(&h->env, CONN_PAUSE_CONGESTED));
 }
 
 /* The consumer drains between the producer's last look at the ring and its sleep. */
@@ -155,10 +155,10 @@ TEST(hub_has_work_once_its_mark_was_taken)
 	CHECK(!hub_has_work(h));
 	rig_turn_one(r, 1);
 	CHECK_EQ(r->w[1]->hub.waiting, 0);
-	CHECK(h->env.is_congested);
+	CHECK(conn_env_is_paused(&h->env, CONN_PAUSE_CONGESTED));
 	CHECK(hub_has_work(h));
 	run_who_has_work(r);
-	CHECK(!h->env.is_congested && h->outbox.set == 0);
+	CHECK(!conn_env_is_paused(&h->env, CONN_PAUSE_CONGESTED) && h->outbox.set == 0);
 	CHECK(list_is_empty(&h->env.stalled));
 	guest_expect_numbers(far, 0, HUB_INBOX_SLOTS + 2);
 	rig_free(r);
@@ -178,9 +178,9 @@ TEST(hub_has_work_while_one_of_its_posts_can_go)
 	CHECK(hub_has_work(h));
 	rig_turn_one(r, 0);
 	CHECK_EQ(h->outbox.set, 1u << 1);
-	CHECK(h->env.is_congested && !hub_has_work(h));
+	CHECK(conn_env_is_paused(&h->env, CONN_PAUSE_CONGESTED) && !hub_has_work(h));
 	run_who_has_work(r);
-	CHECK(!h->env.is_congested);
+	CHECK(!conn_env_is_paused(&h->env, CONN_PAUSE_CONGESTED));
 	guest_expect_numbers(near, 0, HUB_INBOX_SLOTS + 1);
 	guest_expect_numbers(far, 0, HUB_INBOX_SLOTS + 1);
 	rig_free(r);
@@ -194,12 +194,12 @@ TEST(hub_has_work_while_congested_with_an_empty_outbox)
 	struct hub *h = &r->w[0]->hub;
 
 	CHECK(!hub_has_work(h));
-	h->env.is_congested = true;
+	conn_env_pause(&h->env, CONN_PAUSE_CONGESTED);
 	guest_send_numbers(sender, 0, 3);
 	CHECK(!list_is_empty(&h->env.stalled));
 	CHECK(hub_has_work(h));
 	run_who_has_work(r);
-	CHECK(!h->env.is_congested);
+	CHECK(!conn_env_is_paused(&h->env, CONN_PAUSE_CONGESTED));
 	guest_expect_numbers(far, 0, 3);
 	rig_free(r);
 }
