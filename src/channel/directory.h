@@ -50,9 +50,9 @@ struct WB_SHARED directory_entry {
 
 struct WB_SHARED directory {
 	pthread_mutex_t mutex;
-	struct directory_entry
-		*entries WB_FROZEN; /* max_channels of them; untouched ones cost nothing */
-	uint32_t *buckets;          /* under the mutex: slot + 1 */
+	/* max_channels of them; untouched ones cost nothing. */
+	struct directory_entry *entries WB_FROZEN;
+	uint32_t *buckets; /* under the mutex: slot + 1 */
 	uint32_t max WB_FROZEN;
 	uint32_t mask WB_FROZEN; /* buckets - 1 */
 	uint32_t free;           /* under the mutex: list of slots that were used, slot + 1 */

@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
@@ -87,7 +88,7 @@ static void make_name(char out[SPOOL_NAME_MAX], const char *client_id, uint64_t 
 		id[i] = is_plain ? c : '_';
 	}
 	id[i] = '\0';
-	(void)snprintf(out, SPOOL_NAME_MAX, "%.20s-%s-%llu", stamp, id, (unsigned long long)number);
+	(void)snprintf(out, SPOOL_NAME_MAX, "%.20s-%s-%" PRIu64, stamp, id, number);
 }
 
 int spool_file_open(struct spool_file *f, int dir_fd, const char *client_id, uint64_t number)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "worker/client_list.h"
 
+#include <inttypes.h>
 #include <string.h>
 
 #include "base/text.h"
@@ -65,16 +66,14 @@ static int list_one(struct buf *out, const struct conn *c)
 	uuid4_format(id, c->id);
 	text_json(session, sizeof(session), conn_session_id(c), strlen(conn_session_id(c)));
 	channel_backlog(c, &bytes, &messages);
-	error = buf_printf(out,
-			   "%s{\"id\":\"%s\",\"user_id\":\"%s\",\"address\":\"%s\","
-			   "\"session_id\":\"%s\",\"connected_at\":%llu,\"last_heartbeat\":%llu,"
-			   "\"worker\":%u,\"queued_bytes\":%llu,\"queued_messages\":%llu",
-			   out->len ? "," : "", id, conn_format_user(user, c),
-			   sock_format_peer(peer, &c->peer), session,
-			   (unsigned long long)(c->connected_ms / 1000),
-			   (unsigned long long)((clock_wall_ms() - silent_ms) / 1000),
-			   hub_of_const(c)->index, (unsigned long long)bytes,
-			   (unsigned long long)messages);
+	error = buf_printf(
+		out,
+		"%s{\"id\":\"%s\",\"user_id\":\"%s\",\"address\":\"%s\","
+		"\"session_id\":\"%s\",\"connected_at\":%" PRIu64 ",\"last_heartbeat\":%" PRIu64 ","
+		"\"worker\":%u,\"queued_bytes\":%" PRIu64 ",\"queued_messages\":%" PRIu64,
+		out->len ? "," : "", id, conn_format_user(user, c),
+		sock_format_peer(peer, &c->peer), session, c->connected_ms / 1000,
+		(clock_wall_ms() - silent_ms) / 1000, hub_of_const(c)->index, bytes, messages);
 	if (!error)
 		error = list_names(out, "capabilities", caps,
 				   msg_caps_names(c->caps, caps, MSG_N_CAPS));

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "worker/connection_log.h"
 
+#include <inttypes.h>
+
 #include "base/text.h"
 
 void connection_log_tick(struct connection_log *l, uint64_t now_ns)
@@ -8,8 +10,9 @@ void connection_log_tick(struct connection_log *l, uint64_t now_ns)
 	if (now_ns < l->second_began_ns + NS_PER_S)
 		return;
 	if (l->n_left_out > 0)
-		log_line(LOG_INFO, "%llu more lines about connections left out in the last second",
-			 (unsigned long long)l->n_left_out);
+		log_line(LOG_INFO,
+			 "%" PRIu64 " more lines about connections left out in the last second",
+			 l->n_left_out);
 	*l = (struct connection_log){.second_began_ns = now_ns};
 }
 

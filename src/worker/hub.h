@@ -86,8 +86,8 @@ struct WB_SHARED hub {
 	uint64_t flush_at_ns; /* when what flush_delay holds back is due; 0: nothing */
 	unsigned index WB_FROZEN;
 	struct ring inbox; /* posts of the other workers */
-	alignas(WB_CACHELINE) _Atomic uint64_t
-		waiting; /* bit i: worker i waits for room in inbox */
+	/* Bit i: worker i waits for room in inbox. */
+	alignas(WB_CACHELINE) _Atomic uint64_t waiting;
 };
 
 /**

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "worker/slow_consumer.h"
 
+#include <inttypes.h>
 #include <string.h>
 
 #include "base/text.h"
@@ -25,15 +26,14 @@ static void log_slow(const struct conn *c, uint64_t bytes, uint64_t messages, co
 
 	/* In the one case memory is short, in the other a client is slow. */
 	uuid4_format(id, c->id);
-	log_event_limited(LOG_NOTICE,
-			  strcmp(setting, "log_memory") == 0 ? EV_LOG_MEMORY : EV_SLOW_CONSUMER,
-			  LOG_FIELDS(LOG_TEXT("PEER", sock_format_peer(peer, &c->peer)),
-				     LOG_TEXT("CLIENT_ID", id),
-				     LOG_TEXT("CHANNEL", c->env->ops->path_channel(c)),
-				     LOG_NUM("QUEUED_BYTES", bytes), LOG_TEXT("SETTING", setting)),
-			  "%s reads too slowly: %llu messages, %llu bytes wait; %s%s", peer,
-			  (unsigned long long)messages, (unsigned long long)bytes, what,
-			  conn_format_setting(value, sizeof(value), c, setting));
+	log_event_limited(
+		LOG_NOTICE, strcmp(setting, "log_memory") == 0 ? EV_LOG_MEMORY : EV_SLOW_CONSUMER,
+		LOG_FIELDS(LOG_TEXT("PEER", sock_format_peer(peer, &c->peer)),
+			   LOG_TEXT("CLIENT_ID", id),
+			   LOG_TEXT("CHANNEL", c->env->ops->path_channel(c)),
+			   LOG_NUM("QUEUED_BYTES", bytes), LOG_TEXT("SETTING", setting)),
+		"%s reads too slowly: %" PRIu64 " messages, %" PRIu64 " bytes wait; %s%s", peer,
+		messages, bytes, what, conn_format_setting(value, sizeof(value), c, setting));
 }
 
 static void end_slow_consumer(struct conn *c)

@@ -304,8 +304,7 @@ TEST(protocol_delivers_binary_and_acknowledges_on_request)
 	rig_free(r);
 }
 
-/* A member that reads zstd gets the small one, the others the original: one frame serves each kind.
- */
+/* Who reads zstd gets the small one, others the original: one frame serves each kind. */
 TEST(protocol_packs_for_those_that_can_read_it)
 {
 	struct rig *r = rig_new(1, FREE);
