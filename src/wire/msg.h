@@ -129,6 +129,13 @@ void msg_init_chat(struct msg_builder *b, const char *id, const char *user_id, c
 void msg_init_binary(struct msg_builder *b, const void *data, size_t n, uint32_t sequence,
 		     bool is_last, Websocket__CompressionType compression);
 
+/*
+ * A chunk of a file: its name without folders, its length and an id of the transfer, all
+ * borrowed. Behind msg_init_binary() alone.
+ */
+void msg_set_file(struct msg_builder *b, const char *name, uint64_t size, const void *transfer,
+		  size_t n);
+
 /**
  * msg_init_repack() - the same BINARY_DATA with its data packed in another way
  * @m:  a BINARY_DATA message; borrowed with all that it points to

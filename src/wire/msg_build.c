@@ -131,6 +131,15 @@ void msg_init_binary(struct msg_builder *b, const void *data, size_t n, uint32_t
 	b->m.binary = &b->binary;
 }
 
+void msg_set_file(struct msg_builder *b, const char *name, uint64_t size, const void *transfer,
+		  size_t n)
+{
+	b->binary.name = text_borrow(name);
+	b->binary.size = size;
+	b->binary.transfer.data = (uint8_t *)(uintptr_t)transfer;
+	b->binary.transfer.len = n;
+}
+
 void msg_init_repack(struct msg_builder *b, const Websocket__WebSocketMessage *m, const void *data,
 		     size_t n, Websocket__CompressionType compression)
 {

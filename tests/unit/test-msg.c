@@ -132,6 +132,30 @@ TEST(msg_binary_points_into_the_input_and_costs_no_memory)
 	arena_fini(&arena);
 }
 
+/* Of a file: its fields stay also where the data is packed anew. */
+TEST(msg_file_fields_come_back_and_survive_repacking)
+{
+	static uint8_t out[256], again[256];
+	Websocket__WebSocketMessage *m;
+	struct msg_builder b;
+
+	start(4096);
+	msg_init_binary(&b, "data", 4, 0, false, WEBSOCKET__COMPRESSION_TYPE__NONE);
+	msg_set_file(&b, "r\xc3\xa9sum\xc3\xa9.txt", UINT64_C(1) << 40, "0123456789abcdef", 16);
+	m = round_trip(&b, out, sizeof(out));
+	for (int i = 0; i < 2; i++) {
+		CHECK_STR(m->binary->name, "r\xc3\xa9sum\xc3\xa9.txt");
+		CHECK_EQ(m->binary->size, UINT64_C(1) << 40);
+		CHECK_EQ(m->binary->transfer.len, 16);
+		CHECK_MEM(m->binary->transfer.data, "0123456789abcdef", 16);
+		CHECK_EQ(m->binary->base.n_unknown_fields, 0);
+		msg_init_repack(&b, m, "packed", 6, WEBSOCKET__COMPRESSION_TYPE__ZSTD);
+		m = round_trip(&b, again, sizeof(again));
+	}
+	CHECK_MEM(m->binary->data.data, "packed", 6);
+	arena_fini(&arena);
+}
+
 TEST(msg_heartbeat_is_its_type_alone)
 {
 	struct msg_builder b;
