@@ -629,6 +629,8 @@ def record_seeds():
     saved("channel-backwards", record(CHANNEL, text(1, "x"), num(2, 1), num(3, 2)))
     saved("channel-twice", room, room, saved_conn(1, channels=[1, 2], next=[3, 3]))
     saved("cut", members()[:-9])
+    with open(os.path.join(HERE, "../unit/data/records-0.1.0.bin"), "rb") as f:
+        seed("record", "from-0.1.0", bytes([ALL_READ]) + f.read()[32:])
 
 
 http_seeds()
