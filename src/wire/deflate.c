@@ -8,8 +8,9 @@
 #include <zlib.h>
 
 #define MEM_LEVEL 8             /* zlib's default: 128 KiB of hash tables */
-#define INPUT_STEP (16 * 1024)  /* most bytes given to inflate() at once */
-#define OUTPUT_STEP (64 * 1024) /* most bytes taken from it at once */
+#define INPUT_STEP (2 * 1024)   /* most bytes given to inflate() at once */
+#define OUTPUT_STEP (16 * 1024) /* most bytes taken from it at once */
+#define DEFLATE_STEP (8 * 1024) /* most bytes given to deflate() at once */
 #define FIRST_OUTPUT (4 * 1024)
 #define RESET_COST 512           /* what another stream within a message counts as [bytes] */
 #define KEEP_OUTPUT (256 * 1024) /* of the buffer, between messages */
@@ -184,65 +185,125 @@ int deflate_negotiate(const struct http_headers *h, char answer[DEFLATE_ANSWER_M
 
 /* ------------------------------------------------------------------ deflating */
 
-static void stream_free(struct deflater *d, enum deflate_window w)
+/* NULL is fine. Return: NULL. */
+static z_stream *stream_free(z_stream *zs)
 {
-	if (d->stream[w])
-		(void)deflateEnd(d->stream[w]); /* tells of data that was discarded, no more */
-	free(d->stream[w]);
-	d->stream[w] = NULL;
+	if (zs)
+		(void)deflateEnd(zs); /* tells of data that was discarded, no more */
+	free(zs);
+	return NULL;
 }
 
 void deflater_fini(struct deflater *d)
 {
 	for (enum deflate_window w = 0; w < DEFLATE_N_WINDOWS; w++)
-		stream_free(d, w);
+		d->stream[w] = stream_free(d->stream[w]);
 }
 
-/* A stream that nothing went through yet, or NULL without memory. */
-static z_stream *stream_for(struct deflater *d, enum deflate_window w, int level)
+/* Takes a stream that nothing went through yet; NULL without memory. */
+static z_stream *deflater_take(struct deflater *d, enum deflate_window w, int level)
 {
-	/* A stream is set up for one level; a reload may have changed it. */
-	if (d->stream[w] && (d->level[w] != level || deflateReset(d->stream[w]) != Z_OK))
-		stream_free(d, w);
-	if (d->stream[w])
-		return d->stream[w];
-	d->stream[w] = calloc(1, sizeof(z_stream));
-	if (!d->stream[w])
+	z_stream *zs = TAKE_PTR(d->stream[w]);
+
+	if (zs && d->level[w] == level && deflateReset(zs) == Z_OK)
+		return zs;
+	(void)stream_free(zs);
+	zs = calloc(1, sizeof(*zs));
+	if (!zs)
 		return NULL;
-	if (deflateInit2(d->stream[w], level, Z_DEFLATED, -bits_of(w), MEM_LEVEL,
-			 Z_DEFAULT_STRATEGY) != Z_OK) {
-		free(d->stream[w]);
-		d->stream[w] = NULL;
-		return NULL;
-	}
+	if (deflateInit2(zs, level, Z_DEFLATED, -bits_of(w), MEM_LEVEL, Z_DEFAULT_STRATEGY) == Z_OK)
+		return zs;
+	free(zs);
+	return NULL;
+}
+
+static void deflater_give(struct deflater *d, enum deflate_window w, int level, z_stream *zs)
+{
+	(void)stream_free(d->stream[w]);
+	d->stream[w] = zs;
 	d->level[w] = level;
-	return d->stream[w];
+}
+
+void deflating_init(struct deflating *k, struct deflater *d, enum deflate_window window, int level,
+		    struct buf *out)
+{
+	*k = (struct deflating){
+		.from = d, .window = window, .level = level, .out = out, .start = out->len};
+}
+
+void deflating_fini(struct deflating *k)
+{
+	if (k->stream)
+		deflater_give(k->from, k->window, k->level, k->stream);
+	*k = (struct deflating){0};
+}
+
+static int deflating_begin(struct deflating *k, size_t n)
+{
+	/* The tail has to fit, though it is cut off; a byte that stays free shows that all is out.
+	 */
+	if (buf_reserve(k->out, n + sizeof(tail), BUF_NO_LIMIT))
+		return -ENOMEM;
+	k->stream = deflater_take(k->from, k->window, k->level);
+	return k->stream ? 0 : -ENOMEM;
+}
+
+/* One step of input. Return: 0 | DEFLATE_E_NOT_SMALLER. */
+static int deflating_step(struct deflating *k, const uint8_t *p, size_t n)
+{
+	size_t room = k->start + n + sizeof(tail) - k->out->len;
+	size_t in = MIN(n - k->at, (size_t)DEFLATE_STEP);
+	bool is_last = k->at + in == n;
+
+	k->stream->next_in = (Bytef *)(uintptr_t)p + k->at;
+	k->stream->avail_in = (uInt)in;
+	k->stream->next_out = k->out->data + k->out->len;
+	k->stream->avail_out = (uInt)room;
+	if (deflate(k->stream, is_last ? Z_SYNC_FLUSH : Z_NO_FLUSH) != Z_OK ||
+	    k->stream->avail_out == 0)
+		return DEFLATE_E_NOT_SMALLER;
+	k->at += in;
+	k->out->len += room - k->stream->avail_out;
+	return 0;
+}
+
+int deflating_run(struct deflating *k, const void *p, size_t n, size_t *budget)
+{
+	int r = 0;
+
+	if (n < 2 || n > INT_MAX)
+		return DEFLATE_E_NOT_SMALLER;
+	if (!k->stream)
+		r = deflating_begin(k, n);
+	while (r == 0 && k->at < n) {
+		size_t before = k->at;
+
+		if (*budget == 0)
+			return DEFLATE_MORE;
+		r = deflating_step(k, p, n);
+		*budget -= MIN(k->at - before, *budget);
+	}
+	if (r) {
+		k->out->len = k->start;
+		return r;
+	}
+	WB_ASSERT(k->out->len - k->start > sizeof(tail) &&
+		  memcmp(k->out->data + k->out->len - sizeof(tail), tail, sizeof(tail)) == 0);
+	k->out->len -= sizeof(tail);
+	return 0;
 }
 
 int deflater_run(struct deflater *d, enum deflate_window window, int level, const void *p, size_t n,
 		 struct buf *out)
 {
-	size_t room, made;
-	z_stream *zs;
+	size_t budget = SIZE_MAX; /* that is never used up */
+	struct deflating k;
+	int r;
 
-	if (n < 2 || n > INT_MAX)
-		return DEFLATE_E_NOT_SMALLER;
-	zs = stream_for(d, window, level);
-	/* The tail has to fit, too, though it is cut off; a byte that stays free: all is out. */
-	room = n + sizeof(tail);
-	if (!zs || buf_reserve(out, room, BUF_NO_LIMIT))
-		return -ENOMEM;
-	zs->next_in = (Bytef *)(uintptr_t)p;
-	zs->avail_in = (uInt)n;
-	zs->next_out = out->data + out->len;
-	zs->avail_out = (uInt)room;
-	if (deflate(zs, Z_SYNC_FLUSH) != Z_OK || zs->avail_out == 0)
-		return DEFLATE_E_NOT_SMALLER;
-	made = room - zs->avail_out;
-	WB_ASSERT(made > sizeof(tail) &&
-		  memcmp(out->data + out->len + made - sizeof(tail), tail, sizeof(tail)) == 0);
-	out->len += made - sizeof(tail);
-	return 0;
+	deflating_init(&k, d, window, level, out);
+	r = deflating_run(&k, p, n, &budget);
+	deflating_fini(&k);
+	return r;
 }
 
 /* ------------------------------------------------------------------ inflating */

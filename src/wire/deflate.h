@@ -17,7 +17,9 @@
  *
  * What comes out of inflating is bounded by the caller's limit while it comes. The
  * work is bounded, too: inflater_run() stops when a budget of bytes is used up and
- * goes on where it was, since a few hundred bytes can inflate to megabytes.
+ * goes on where it was, since a few hundred bytes can inflate to megabytes, and
+ * input that is nothing but tables of codes costs forty times what its bytes do
+ * otherwise. So does deflating_run().
  *
  * Kept stricter than it might be: a message has to be a whole deflate stream, not
  * the beginning of one. Kept wider: a message may end in a block with BFINAL (RFC
@@ -67,7 +69,8 @@ void deflater_fini(struct deflater *d);
 
 enum deflate_outcome {
 	DEFLATE_E_NOT_SMALLER = 1, /* deflating would not make it smaller */
-	INFLATE_MORE,              /* the budget is used up: go on later */
+	DEFLATE_MORE,              /* the budget is used up: go on later */
+	INFLATE_MORE,              /* likewise */
 	INFLATE_E_CORRUPT,         /* not a deflate stream, or not a whole one */
 	INFLATE_E_TOO_BIG,         /* inflates to more than the limit */
 };
@@ -84,6 +87,36 @@ enum deflate_outcome {
  */
 int deflater_run(struct deflater *d, enum deflate_window window, int level, const void *p, size_t n,
 		 struct buf *out) WB_NODISCARD;
+
+/* One message on its way into zlib. All-zero is good for deflating_fini(). */
+struct WB_OWNER(user) deflating {
+	struct deflater *from; /* lends a stream, and gets it back; the next makes its own */
+	enum deflate_window window;
+	int level;
+	struct z_stream_s *stream;
+	struct buf *out;
+	size_t start; /* of @out, before the first byte came */
+	size_t at;    /* bytes that zlib has taken */
+};
+
+/* Begin to deflate as deflater_run() does; @d lives longer than @k, @out until deflating_fini(). */
+void deflating_init(struct deflating *k, struct deflater *d, enum deflate_window window, int level,
+		    struct buf *out);
+
+/**
+ * deflating_run() - deflate a message, or go on with it
+ * @p:      the whole message, the same bytes in each call; they may have moved
+ * @budget: bytes that may still go in; counted down
+ *
+ * It ends as soon as it can't get smaller any more.
+ *
+ * Return:  as deflater_run(), | DEFLATE_MORE; only after that it may be called again.
+ * Cost:    as deflater_run(). A call with a budget of 1 takes 8 KiB.
+ */
+int deflating_run(struct deflating *k, const void *p, size_t n, size_t *budget) WB_NODISCARD;
+
+/* Gives back the stream, in any state; @k is all-zero then. What came out stays in its buffer. */
+void deflating_fini(struct deflating *k);
 
 /* One message on its way through zlib; about 40 KiB, and what came out of it. */
 struct inflater;
@@ -105,7 +138,8 @@ void inflater_reset(struct inflater *z);
  *
  * Return:  0 done, see inflater_output() | INFLATE_MORE | INFLATE_E_CORRUPT |
  *          INFLATE_E_TOO_BIG | -ENOMEM; but for INFLATE_MORE, inflater_reset() comes next.
- * Cost:    memory grows by doubling as bytes come out, up to @limit.
+ * Cost:    memory grows by doubling as bytes come out, up to @limit. A call with a budget of 1
+ *          takes one step, 2 KiB in and 16 KiB out at most.
  * Source:  RFC 7692 section 7.2.2.
  */
 int inflater_run(struct inflater *z, const uint8_t *p, size_t n, size_t limit, size_t *budget)

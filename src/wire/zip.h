@@ -2,18 +2,25 @@
 #pragma once
 
 /*
- * Compression of BinaryData: zstd, gzip (RFC 1952) and the LZ4 frame format, a whole payload at
- * a time. One struct zip for each thread keeps the libraries' contexts between calls, since
- * making one costs more than packing a small message; zip_trim() gives their memory back.
+ * Compression of BinaryData: zstd, gzip (RFC 1952) and the LZ4 frame format. One struct zip for
+ * each thread keeps the libraries' contexts between calls, since making one costs more than
+ * packing a small message; zip_trim() gives their memory back.
  *
  * What is unpacked comes from peers: output stops at the caller's limit while it is produced,
  * and no allocation follows a size that the input claims beyond that. Several frames or gzip
  * members in a row count as one; nothing may follow them. Dictionaries are not supported.
+ *
+ * Work is bounded, too. zip_unpack() and zip_pack() take a whole payload at a time; struct
+ * zip_unpacking and struct zip_packing go through one in small steps, stop when a budget of bytes
+ * is used up, and go on where they were. A step of unpacking takes 2 KiB at most: input that
+ * holds nothing but the tables of a code costs forty times what its bytes do otherwise, so that
+ * who has to bound time looks at a clock between steps, and not at bytes alone.
  */
 
 #include "base/base.h"
 
 struct buf;
+struct zip_codec;
 struct ZSTD_CCtx_s;
 struct ZSTD_DCtx_s;
 struct LZ4F_dctx_s;
@@ -52,6 +59,7 @@ enum zip_outcome {
 	ZIP_E_CORRUPT = 1, /* not what it says it is, damaged, cut off, or of an unknown kind */
 	ZIP_E_TOO_BIG,     /* unpacks to more than the limit */
 	ZIP_E_NOT_SMALLER, /* packing would not make it smaller */
+	ZIP_MORE,          /* the budget is used up: go on later */
 };
 
 /* All-zero is valid and empty; contexts are made on first use. */
@@ -107,3 +115,71 @@ int zip_pack_kind(struct zip *z, enum zip_kind kind, int level, const void *p, s
  */
 int zip_unpack(struct zip *z, enum zip_kind kind, const void *p, size_t n, size_t limit,
 	       struct buf *out) WB_NODISCARD;
+
+/* One payload on its way through a codec. All-zero is good for zip_unpacking_fini(). */
+struct WB_OWNER(user) zip_unpacking {
+	struct zip
+		*zip; /* lends a context, and gets it back; the next that needs one makes its own */
+	const struct zip_codec *codec; /* NULL: the number was none of a codec */
+	struct buf *out;
+	size_t start;  /* of @out, before the first byte came */
+	size_t at;     /* bytes that the codec has taken */
+	bool is_whole; /* what was taken is a frame or a member to its end */
+	union {
+		struct ZSTD_DCtx_s *zstd;
+		struct LZ4F_dctx_s *lz4;
+		struct z_stream_s *gzip;
+	};
+};
+
+/**
+ * zip_unpacking_init() - begin to unpack
+ * @kind:   may be any number from the wire
+ * @out:    borrowed until zip_unpacking_fini(); appended to
+ *
+ * @z lives longer than @u.
+ */
+void zip_unpacking_init(struct zip_unpacking *u, struct zip *z, unsigned kind, struct buf *out);
+
+/**
+ * zip_unpacking_run() - unpack a payload, or go on with it
+ * @p:      the whole payload, the same bytes in each call; they may have moved
+ * @limit:  most bytes that may come out, the same in each call
+ * @budget: bytes that may still go in or come out; counted down
+ *
+ * Return: as zip_unpack(), | ZIP_MORE; only after ZIP_MORE it may be called again.
+ * Cost:   as zip_unpack(). A call with a budget of 1 takes one step: 2 KiB in and 16 KiB out at
+ *         most, and what a codec makes of it (a block: of zstd 128 KiB, of lz4 4 MiB).
+ */
+int zip_unpacking_run(struct zip_unpacking *u, const void *p, size_t n, size_t limit,
+		      size_t *budget) WB_NODISCARD;
+
+/* Gives back the context, in any state; @u is all-zero then. What came out stays in its buffer. */
+void zip_unpacking_fini(struct zip_unpacking *u);
+
+/* One payload on its way into zstd. All-zero is good for zip_packing_fini(). */
+struct WB_OWNER(user) zip_packing {
+	struct zip *zip; /* as in zip_unpacking */
+	struct ZSTD_CCtx_s *zstd;
+	struct buf *out;
+	size_t start;
+	size_t at;
+	int level;
+};
+
+/* Begin to pack as zip_pack() does; @out and @z as for zip_unpacking_init(). */
+void zip_packing_init(struct zip_packing *k, struct zip *z, int level, struct buf *out);
+
+/**
+ * zip_packing_run() - pack a payload, or go on with it
+ * @budget: bytes that may still go in; counted down
+ *
+ * It ends as soon as it can't get smaller any more.
+ *
+ * Return: as zip_pack(), | ZIP_MORE; only after ZIP_MORE it may be called again.
+ * Cost:   as zip_pack(). A call with a budget of 1 takes 16 KiB.
+ */
+int zip_packing_run(struct zip_packing *k, const void *p, size_t n, size_t *budget) WB_NODISCARD;
+
+/* As zip_unpacking_fini(). */
+void zip_packing_fini(struct zip_packing *k);

@@ -4,9 +4,9 @@
  * byte of which limit (in steps of 64 bytes), the payload.
  *
  * The payload is unpacked, which never makes more than the limit and on failure leaves
- * what was there; a limit that is met exactly is enough, one byte less is not. Then it
- * is packed by every method and unpacked again, all with the same contexts, as in a
- * worker: one that failed must not spoil the next.
+ * what was there; a limit that is met exactly is enough, one byte less is not. In steps
+ * all of it comes to the same. Then it is packed by every method and unpacked again, all with the
+ * same contexts, as in a worker: one that failed must not spoil the next.
  */
 #include "fuzz.h"
 
@@ -37,6 +37,30 @@ static int unpack(enum zip_kind kind, const uint8_t *p, size_t n, size_t limit, 
 	return r;
 }
 
+/* In steps of any budget, from bytes that move between them, it comes to the same. */
+static void check_steps(enum zip_kind kind, const uint8_t *p, size_t n, size_t limit, int expected,
+			const struct buf *whole)
+{
+	struct zip_unpacking u;
+	struct buf out;
+	int r = ZIP_MORE;
+
+	start(&out);
+	zip_unpacking_init(&u, &zip, kind, &out);
+	for (size_t turn = 1; r == ZIP_MORE; turn++) {
+		uint8_t *moved = fuzz_copy(p, n);
+		size_t budget = turn * 7 % 1000;
+
+		r = zip_unpacking_run(&u, moved, n, limit, &budget);
+		WB_ASSERT(out.len - N_BEFORE <= limit);
+		free(moved);
+	}
+	zip_unpacking_fini(&u);
+	WB_ASSERT(r == expected && out.len == whole->len);
+	WB_ASSERT(memcmp(out.data, whole->data, out.len) == 0);
+	buf_fini(&out);
+}
+
 static void check_unpack(enum zip_kind kind, const uint8_t *p, size_t n, size_t limit)
 {
 	struct buf out, exact;
@@ -44,6 +68,7 @@ static void check_unpack(enum zip_kind kind, const uint8_t *p, size_t n, size_t 
 	int r = unpack(kind, p, n, limit, &out);
 
 	len = out.len - N_BEFORE;
+	check_steps(kind, p, n, limit, r, &out);
 	if (r == 0) {
 		r = unpack(kind, p, n, len, &exact);
 		WB_ASSERT(r == 0 && exact.len == out.len);
@@ -68,6 +93,27 @@ static void check_same(enum zip_kind kind, const struct buf *packed, const uint8
 	buf_fini(&out);
 }
 
+static void check_pack_in_steps(const uint8_t *p, size_t n, int level)
+{
+	struct zip_packing k;
+	struct buf packed;
+	int r = ZIP_MORE;
+
+	start(&packed);
+	zip_packing_init(&k, &zip, level, &packed);
+	while (r == ZIP_MORE) {
+		size_t budget = 1;
+
+		r = zip_packing_run(&k, p, n, &budget);
+	}
+	zip_packing_fini(&k);
+	WB_ASSERT(r == 0 || r == ZIP_E_NOT_SMALLER);
+	WB_ASSERT(r == 0 ? packed.len - N_BEFORE < n : packed.len == N_BEFORE);
+	if (r == 0)
+		check_same(ZIP_ZSTD, &packed, p, n);
+	buf_fini(&packed);
+}
+
 static void check_pack(const uint8_t *p, size_t n, int level)
 {
 	struct buf packed;
@@ -80,6 +126,7 @@ static void check_pack(const uint8_t *p, size_t n, int level)
 	if (r == 0)
 		check_same(ZIP_ZSTD, &packed, p, n);
 	buf_fini(&packed);
+	check_pack_in_steps(p, n, level);
 	for (enum zip_kind kind = ZIP_NONE; kind < ZIP_N_KINDS; kind++) {
 		start(&packed);
 		r = zip_pack_kind(&zip, kind, level, p, n, &packed);

@@ -569,3 +569,54 @@ TEST(inflate_survives_the_lack_of_memory)
 	buf_fini(&packed);
 	free(data);
 }
+
+/* 8 KiB go in at a time; it comes to the same bytes, and ends where it can't get smaller. */
+TEST(deflate_in_steps_comes_to_the_same)
+{
+	static const size_t sizes[] = {2, 100, 8192, 8193, 100000};
+	uint8_t *data = make_data(100000, 7);
+	struct deflater d = {0};
+	struct deflating k[2];
+	uint64_t random = 1;
+
+	for (size_t i = 0; i < ARRAY_LEN(sizes); i++) {
+		struct buf whole = {0}, out = {0}, left_alone = {0};
+		int r, expected = deflater_run(&d, DEFLATE_4K, 6, data, sizes[i], &whole);
+		unsigned calls = 0;
+		size_t budget;
+
+		CHECK_EQ(buf_append(&out, "head", 4, BUF_NO_LIMIT), 0);
+		deflating_init(&k[0], &d, DEFLATE_4K, 6, &out);
+		deflating_init(&k[1], &d, DEFLATE_4K, 6, &left_alone);
+		do {
+			budget = 1;
+			r = deflating_run(&k[0], data, sizes[i], &budget);
+			budget = 1;
+			if (calls++ == 0)
+				CHECK(deflating_run(&k[1], data + 1, sizes[i] - 1, &budget) >= 0);
+		} while (r == DEFLATE_MORE);
+		CHECK_EQ(r, expected);
+		CHECK_EQ(calls, (sizes[i] + 8191) / 8192);
+		CHECK_EQ(out.len, 4 + whole.len);
+		CHECK_MEM(out.data, "head", 4);
+		if (r == 0)
+			CHECK_MEM(out.data + 4, whole.data, whole.len);
+		deflating_fini(&k[1]);
+		deflating_fini(&k[0]);
+		buf_fini(&left_alone);
+		buf_fini(&whole);
+		buf_fini(&out);
+	}
+	for (size_t i = 0; i < 100000; i++)
+		data[i] = (uint8_t)(test_random(&random) >> 56);
+	struct buf out = {0};
+	size_t budget = SIZE_MAX;
+
+	deflating_init(&k[0], &d, DEFLATE_32K, 6, &out);
+	CHECK_EQ(deflating_run(&k[0], data, 100000, &budget), DEFLATE_E_NOT_SMALLER);
+	CHECK_EQ(out.len, 0);
+	deflating_fini(&k[0]);
+	buf_fini(&out);
+	free(data);
+	deflater_fini(&d);
+}

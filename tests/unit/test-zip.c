@@ -326,3 +326,167 @@ TEST(zip_contexts_are_kept_until_trimmed)
 	free(data);
 	zip_fini(&z);
 }
+
+/* Whatever the budget of a call is, what comes out is the same, and no call does much more. */
+TEST(zip_unpacks_in_steps)
+{
+	static const size_t budgets[] = {1, 100, 5000, 60000};
+	uint8_t *data = make_data(700000);
+	struct zip z = {0};
+
+	for (size_t k = 0; k < ARRAY_LEN(packed_kinds) * ARRAY_LEN(budgets); k++) {
+		enum zip_kind kind = packed_kinds[k % ARRAY_LEN(packed_kinds)];
+		size_t budget = budgets[k / ARRAY_LEN(packed_kinds)];
+		struct buf packed = {0}, out = {0};
+		struct zip_unpacking u;
+		int r = ZIP_MORE;
+
+		/* Two in a row, and what is there already stays. */
+		pack(&z, kind, data, 300000, &packed);
+		pack(&z, kind, data + 300000, 400000, &packed);
+		CHECK_EQ(buf_append(&out, "head", 4, BUF_NO_LIMIT), 0);
+		zip_unpacking_init(&u, &z, kind, &out);
+		while (r == ZIP_MORE) {
+			size_t left = budget, at = u.at, len = out.len;
+			uint8_t *moved = malloc(packed.len);
+
+			memcpy(moved, packed.data, packed.len);
+			r = zip_unpacking_run(&u, moved, packed.len, 700000, &left);
+			CHECK_EQ(r == ZIP_MORE, u.at < packed.len || out.len < 700004);
+			CHECK(u.at - at + out.len - len <= budget + 2048 + 16384);
+			free(moved);
+		}
+		CHECK_EQ(r, 0);
+		zip_unpacking_fini(&u);
+		CHECK_EQ(out.len, 700004);
+		CHECK_MEM(out.data + 4, data, 700000);
+		buf_fini(&packed);
+		buf_fini(&out);
+	}
+	free(data);
+	zip_fini(&z);
+}
+
+/* One that is left in the middle gives its context back, and spoils nobody's who made his own. */
+TEST(zip_unpackings_side_by_side)
+{
+	uint8_t *data = make_data(200000);
+	struct zip z = {0};
+
+	for (size_t k = 0; k < ARRAY_LEN(packed_kinds); k++) {
+		struct buf packed = {0}, out[3] = {{0}};
+		struct zip_unpacking u[3];
+		size_t budget;
+
+		pack(&z, packed_kinds[k], data, 200000, &packed);
+		for (size_t i = 0; i < 3; i++) {
+			zip_unpacking_init(&u[i], &z, packed_kinds[k], &out[i]);
+			budget = 1000;
+			CHECK_EQ(zip_unpacking_run(&u[i], packed.data, packed.len, 200000, &budget),
+				 ZIP_MORE);
+		}
+		zip_unpacking_fini(&u[1]);
+		for (size_t i = 0; i < 3; i += 2) {
+			budget = SIZE_MAX;
+			CHECK_EQ(zip_unpacking_run(&u[i], packed.data, packed.len, 200000, &budget),
+				 0);
+			CHECK_EQ(out[i].len, 200000);
+			CHECK_MEM(out[i].data, data, 200000);
+			zip_unpacking_fini(&u[i]);
+		}
+		for (size_t i = 0; i < 3; i++)
+			buf_fini(&out[i]);
+		buf_fini(&packed);
+	}
+	free(data);
+	zip_fini(&z);
+}
+
+/* The limit and the end are looked at in each step, not at the end. */
+TEST(zip_unpacking_stops_where_it_fails)
+{
+	uint8_t *zeros = calloc(1, 4 * MIB);
+	struct zip z = {0};
+
+	for (size_t k = 0; k < ARRAY_LEN(packed_kinds); k++) {
+		struct buf packed = {0}, out = {0};
+		struct zip_unpacking u;
+		size_t budget, spent = 0;
+		int r = ZIP_MORE;
+
+		pack(&z, packed_kinds[k], zeros, 4 * MIB, &packed);
+		zip_unpacking_init(&u, &z, packed_kinds[k], &out);
+		for (; r == ZIP_MORE; spent += 4096 - budget) {
+			budget = 4096;
+			r = zip_unpacking_run(&u, packed.data, packed.len, MIB, &budget);
+		}
+		CHECK_EQ(r, ZIP_E_TOO_BIG);
+		CHECK(spent < MIB + MIB / 4);
+		zip_unpacking_fini(&u);
+		zip_unpacking_init(&u, &z, packed_kinds[k], &out);
+		for (r = ZIP_MORE; r == ZIP_MORE;) {
+			budget = 4096;
+			r = zip_unpacking_run(&u, packed.data, packed.len - 1, 4 * MIB, &budget);
+		}
+		CHECK_EQ(r, ZIP_E_CORRUPT);
+		CHECK_EQ(out.len, 0);
+		zip_unpacking_fini(&u);
+		buf_fini(&packed);
+		buf_fini(&out);
+	}
+	free(zeros);
+	zip_fini(&z);
+}
+
+/* 16 KiB are packed at a time, and it ends where it can't get smaller. */
+TEST(zip_packs_in_steps)
+{
+	static const size_t sizes[] = {2, 16384, 16385, 300000};
+	uint8_t *data = make_data(300000);
+	uint64_t rng = 7;
+	struct zip z = {0};
+	struct zip_packing k;
+	struct buf out = {0};
+	size_t budget;
+	int r;
+
+	memset(data, 0, 16384);
+	for (size_t i = 0; i < ARRAY_LEN(sizes); i++) {
+		struct buf back = {0};
+		unsigned calls = 0;
+
+		out.len = 0;
+		CHECK_EQ(buf_append(&out, "head", 4, BUF_NO_LIMIT), 0);
+		zip_packing_init(&k, &z, 6, &out);
+		do {
+			budget = 1;
+			r = zip_packing_run(&k, data, sizes[i], &budget);
+			calls++;
+		} while (r == ZIP_MORE);
+		zip_packing_fini(&k);
+		if (sizes[i] == 2) {
+			CHECK_EQ(r, ZIP_E_NOT_SMALLER);
+			CHECK_EQ(out.len, 4);
+			continue;
+		}
+		CHECK_EQ(r, 0);
+		CHECK_EQ(calls, (sizes[i] + 16383) / 16384);
+		CHECK(out.len - 4 < sizes[i]);
+		CHECK_EQ(ZSTD_getFrameContentSize(out.data + 4, out.len - 4), sizes[i]);
+		CHECK_EQ(zip_unpack(&z, ZIP_ZSTD, out.data + 4, out.len - 4, sizes[i], &back), 0);
+		CHECK_EQ(back.len, sizes[i]);
+		CHECK_MEM(back.data, data, back.len);
+		buf_fini(&back);
+	}
+	for (size_t i = 0; i < 300000; i++)
+		data[i] = (uint8_t)(test_random(&rng) >> 56);
+	out.len = 0;
+	budget = SIZE_MAX;
+	zip_packing_init(&k, &z, 6, &out);
+	CHECK_EQ(zip_packing_run(&k, data, 300000, &budget), ZIP_E_NOT_SMALLER);
+	CHECK_EQ(out.len, 0);
+	zip_packing_fini(&k);
+	buf_fini(&out);
+	free(data);
+	zip_fini(&z);
+}
