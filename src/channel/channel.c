@@ -94,7 +94,37 @@ void member_pin(struct member *m)
 		list_add_tail(&c->env->unsent, &c->unsent_node);
 }
 
-void channel_rewind(struct member *m, uint64_t next)
+void channel_note_own(struct member *m, const struct frame *f)
+{
+	if (f->flags & FRAME_NOTICE) {
+		m->has_own_notice = true;
+		return;
+	}
+	m->own_messages++;
+	m->own_bytes += f->body.len;
+}
+
+void member_pass_own(struct member *m, uint64_t to)
+{
+	for (uint64_t seq = m->next; seq < to; seq++) {
+		const struct frame *f = slot_of(m->channel, seq)->frame;
+
+		if (!f || f->sender != m->conn->serial)
+			continue;
+		if (f->flags & FRAME_NOTICE) {
+			m->has_own_notice = false;
+			continue;
+		}
+		m->own_messages--;
+		m->own_bytes -= f->body.len;
+	}
+	/* A notice may have been shed before it was passed; behind the last message there is none.
+	 */
+	if (to == m->channel->high)
+		m->has_own_notice = false;
+}
+
+void channel_rewind(struct member *m, uint64_t next, uint64_t own)
 {
 	struct channel *ch = m->channel;
 
@@ -102,6 +132,25 @@ void channel_rewind(struct member *m, uint64_t next)
 	m->next = MIN(MAX(next, ch->from), ch->end);
 	if (m->next < ch->end)
 		member_pin(m);
+	for (uint64_t seq = m->next; seq < MIN(own, ch->end); seq++) {
+		const struct frame *f = slot_of(ch, seq)->frame;
+
+		if (f && f->sender == m->conn->serial)
+			channel_note_own(m, f);
+	}
+}
+
+uint64_t channel_last_own(const struct member *m)
+{
+	const struct channel *ch = m->channel;
+
+	for (uint64_t seq = ch->high; member_has_own(m) && seq > m->next; seq--) {
+		const struct frame *f = slot_of(ch, seq - 1)->frame;
+
+		if (f && f->sender == m->conn->serial)
+			return seq;
+	}
+	return 0;
 }
 
 void channel_end_loading(struct channel *ch)
@@ -144,6 +193,23 @@ void channel_leave(struct member *m)
 	channel_trim(ch);
 }
 
+/* What it keeps as running totals of its own messages, looked at one by one. */
+static void member_check_own(const struct channel *ch, const struct member *m)
+{
+	uint64_t bytes = 0;
+	uint32_t messages = 0;
+
+	for (uint64_t seq = m->next; seq < ch->high; seq++) {
+		const struct frame *f = slot_of(ch, seq)->frame;
+
+		if (!f || f->flags & FRAME_NOTICE || f->sender != m->conn->serial)
+			continue;
+		bytes += f->body.len;
+		messages++;
+	}
+	WB_ASSERT(m->own_bytes == bytes && m->own_messages == messages);
+}
+
 void channel_check(const struct channel *ch)
 {
 	uint32_t pins = 0, lagging = 0;
@@ -163,6 +229,8 @@ void channel_check(const struct channel *ch)
 		WB_ASSERT(!m->is_lagging || (m->next >= ch->from && m->next < ch->end));
 		WB_ASSERT(m->is_lagging || m->next >= ch->flushed);
 		lagging += m->is_lagging;
+		if (m->next < ch->high)
+			member_check_own(ch, m);
 	}
 	WB_ASSERT(pins == lagging);
 }

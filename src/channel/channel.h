@@ -17,8 +17,10 @@
  *
  * The log keeps what a lagging member pins and what the round still needs, and
  * drops the rest. Each slot knows how many bytes and messages came before it, so
- * what waits for a member is a subtraction. An empty log holds no ring: it goes
- * back to a pool of the worker.
+ * what waits for a member is a subtraction: from where it was pinned up to where
+ * rounds have come by it. What none has taken yet is the server's own backlog, and no
+ * fault of the member's. What it published itself is kept as a running total. An
+ * empty log holds no ring: it goes back to a pool of the worker.
  *
  * Notices are not counted against anybody; when more than message_queue_size of
  * them wait in a log, the older ones are shed and leave empty slots.
@@ -129,11 +131,20 @@ int channel_join(struct channel *ch, struct member *m, struct conn *c) WB_NODISC
  */
 int channel_load(struct channel *ch, uint64_t from, struct frame **frame, size_t n) WB_NODISCARD;
 
-/* Puts a member back to message @next; further than the log goes back means to its start. */
-void channel_rewind(struct member *m, uint64_t next);
+/*
+ * Puts a member back to message @next; further than the log goes back means to its start. Before
+ * @own there may be messages of its own, which it won't get.
+ */
+void channel_rewind(struct member *m, uint64_t next, uint64_t own);
+
+/* Number + 1 of the last message of its own that it has not passed; 0: there is none. */
+uint64_t channel_last_own(const struct member *m);
 
 /* Drops what nobody was put back to. */
 void channel_end_loading(struct channel *ch);
+
+/* A member publishes @f, which it won't get itself; before the log has it. */
+void channel_note_own(struct member *m, const struct frame *f);
 
 /* Ends a membership; @m is all-zero again. */
 void channel_leave(struct member *m);
@@ -161,12 +172,12 @@ bool channel_flush(struct channel *ch, unsigned *budget);
 void channel_catch_up(struct conn *c);
 
 /*
- * What waits for a connection: its private queue and what its memberships lag
- * behind, without what it sent itself. O(messages that wait) for who lags and sends.
+ * What waits for a connection: its private queue and what rounds have passed that its
+ * memberships lag behind, without what it sent itself. O(memberships) for who lags.
  */
 void channel_backlog(const struct conn *c, uint64_t *ret_bytes, uint64_t *ret_messages);
 
-/* The same with its own messages, which it won't get: an upper bound. O(memberships). */
+/* The same with its own messages, which it won't get, but which are kept for it, too. */
 void channel_backlog_bound(const struct conn *c, uint64_t *ret_bytes, uint64_t *ret_messages);
 
 /**

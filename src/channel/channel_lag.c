@@ -5,60 +5,72 @@
 
 /* ------------------------------------------------------------------ what waits for it */
 
+/* Bytes and messages of the log before message @seq, which is its end or lies in it. */
+static void log_before(const struct channel *ch, uint64_t seq, uint64_t *ret_bytes,
+		       uint32_t *ret_messages)
+{
+	const struct channel_slot *slot = seq < ch->end ? slot_of(ch, seq) : NULL;
+
+	*ret_bytes = slot ? slot->bytes_before : ch->bytes;
+	*ret_messages = slot ? slot->messages_before : ch->messages;
+}
+
 /* What waits in its channel for a lagging member, its own messages included. O(1). */
 static void member_waiting(const struct member *m, uint64_t *ret_bytes, uint64_t *ret_messages)
 {
+	const struct channel *ch = m->channel;
 	const struct channel_slot *slot;
+	uint32_t messages;
+	uint64_t to;
 
 	*ret_bytes = *ret_messages = 0;
 	if (!m->is_lagging)
 		return;
-	/* All that came up to the end, less what came before its next one. */
-	slot = slot_of(m->channel, m->next);
-	*ret_bytes = m->channel->bytes - slot->bytes_before;
-	*ret_messages = (uint32_t)(m->channel->messages - slot->messages_before);
+	/* What no round has brought to it yet waits for the server, not for this member. */
+	to = m->index < ch->cursor ? ch->round_to : ch->flushed;
+	if (m->next >= to)
+		return;
+	slot = slot_of(ch, m->next);
+	log_before(ch, to, ret_bytes, &messages);
+	*ret_bytes -= slot->bytes_before;
+	*ret_messages = (uint32_t)(messages - slot->messages_before);
 }
 
-/* What of that are its own messages, which it won't get. O(messages that wait). */
-static void member_own_waiting(const struct member *m, uint64_t *ret_bytes, uint64_t *ret_messages)
+/*
+ * The same without its own, which it won't get. Those that no round has passed yet are taken off,
+ * too: they are no more than the channel's backlog, which has a bound.
+ */
+static void member_backlog(const struct member *m, uint64_t *ret_bytes, uint64_t *ret_messages)
 {
-	*ret_bytes = *ret_messages = 0;
-	/* Behind its last one there is none; who only listens has nothing to look at. */
-	for (uint64_t seq = m->next; m->is_lagging && seq < m->last_own; seq++) {
-		const struct frame *f = slot_of(m->channel, seq)->frame;
-
-		if (!f || f->sender != m->conn->serial)
-			continue;
-		*ret_bytes += f->body.len;
-		(*ret_messages)++;
-	}
+	member_waiting(m, ret_bytes, ret_messages);
+	*ret_bytes -= MIN(m->own_bytes, *ret_bytes);
+	*ret_messages -= MIN((uint64_t)m->own_messages, *ret_messages);
 }
 
-void channel_backlog_bound(const struct conn *c, uint64_t *ret_bytes, uint64_t *ret_messages)
+/* Adds up @waiting of all memberships, behind what is private. */
+static void conn_add_up(const struct conn *c,
+			void (*waiting)(const struct member *, uint64_t *, uint64_t *),
+			uint64_t *ret_bytes, uint64_t *ret_messages)
 {
 	*ret_bytes = c->out->queue_bytes;
 	*ret_messages = c->out->queue_count;
-	if (c->n_lagging == 0)
-		return;
-	for (const struct member *m = c->members; m; m = m->sibling) {
+	for (const struct member *m = c->n_lagging ? c->members : NULL; m; m = m->sibling) {
 		uint64_t bytes, messages;
 
-		member_waiting(m, &bytes, &messages);
+		waiting(m, &bytes, &messages);
 		*ret_bytes += bytes;
 		*ret_messages += messages;
 	}
 }
 
+void channel_backlog_bound(const struct conn *c, uint64_t *ret_bytes, uint64_t *ret_messages)
+{
+	conn_add_up(c, member_waiting, ret_bytes, ret_messages);
+}
+
 void channel_backlog(const struct conn *c, uint64_t *ret_bytes, uint64_t *ret_messages)
 {
-	channel_backlog_bound(c, ret_bytes, ret_messages);
-	for (const struct member *m = c->n_lagging ? c->members : NULL; m; m = m->sibling) {
-		uint64_t bytes, messages;
-
-		member_own_waiting(m, &bytes, &messages);
-		*ret_bytes -= bytes;
-		*ret_messages -= messages;
-	}
+	conn_add_up(c, member_backlog, ret_bytes, ret_messages);
 }
 
 /* ---------------------------------------------------------------- sending to it alone */
@@ -82,11 +94,12 @@ static bool member_advance(struct member *m, uint64_t to, size_t sent)
 {
 	struct channel *ch = m->channel;
 	uint64_t frames = 0;
+	uint64_t seq = m->next;
 	size_t left = sent;
 
-	for (; m->next < to; m->next++) {
-		struct frame *f = slot_of(ch, m->next)->frame;
-		const struct frame_bytes *b = member_bytes_of(m, m->next);
+	for (; seq < to; seq++) {
+		struct frame *f = slot_of(ch, seq)->frame;
+		const struct frame_bytes *b = member_bytes_of(m, seq);
 
 		if (!b)
 			continue;
@@ -97,12 +110,13 @@ static bool member_advance(struct member *m, uint64_t to, size_t sent)
 		if (left < b->len) {
 			if (!conn_transit(m->conn, f, b, left))
 				return false;
-			m->next++;
+			seq++;
 			break;
 		}
 		left -= b->len;
 		frames++;
 	}
+	member_pass(m, seq);
 	count_sent(ch, frames, sent);
 	return true;
 }
@@ -140,7 +154,7 @@ bool member_send_range(struct member *m, uint64_t to, size_t *budget)
 	*budget -= MIN(bytes, *budget);
 	/* Nothing but its own messages, notices that were shed, and what it cannot be given. */
 	if (n == 0) {
-		m->next = seq;
+		member_pass(m, seq);
 		return true;
 	}
 	return member_take_result(m, seq, bytes, (unsigned)n,
@@ -215,7 +229,8 @@ static bool member_skip_one(struct member *m, size_t *ret_len)
 	if (counts)
 		*ret_len = f->body.len;
 	member_unpin(m);
-	if (++m->next < ch->end)
+	member_pass(m, m->next + 1);
+	if (m->next < ch->end)
 		member_pin(m);
 	return counts;
 }
@@ -226,12 +241,11 @@ uint64_t channel_skip(struct conn *c, uint64_t bytes, uint64_t messages)
 
 	/* Added up once and then counted down: else each message would cost a walk through all. */
 	for (struct member *m = c->members; m; m = m->sibling) {
-		uint64_t b, n, own_b, own_n;
+		uint64_t b, n;
 
-		member_waiting(m, &b, &n);
-		member_own_waiting(m, &own_b, &own_n);
-		sum_bytes += b - own_b;
-		sum_messages += n - own_n;
+		member_backlog(m, &b, &n);
+		sum_bytes += b;
+		sum_messages += n;
 	}
 	while (sum_bytes > bytes || sum_messages > messages) {
 		struct member *m = oldest_lagging(c);

@@ -35,6 +35,23 @@ void member_pin(struct member *m);
 /* It goes on, or ends. Does nothing when it doesn't lag. */
 void member_unpin(struct member *m);
 
+/* Takes what lies before message @to off the account of its own. O(messages that it passes). */
+void member_pass_own(struct member *m, uint64_t to);
+
+/* Whether something that it published itself, and so doesn't get, is still ahead of it. */
+static inline bool member_has_own(const struct member *m)
+{
+	return m->own_messages > 0 || m->has_own_notice;
+}
+
+/* Moves it on to message @to, which may be any up to the end of the log. */
+static inline void member_pass(struct member *m, uint64_t to)
+{
+	if (WB_UNLIKELY(member_has_own(m)))
+		member_pass_own(m, to);
+	m->next = to;
+}
+
 /* -------------------------------------------------------------------- channel_lag.c */
 
 /* Counts what went out to members of a channel. */
@@ -59,7 +76,7 @@ static inline bool member_take_result(struct member *m, uint64_t to, size_t byte
 		member_take_part(m, to, sent);
 		return false;
 	}
-	m->next = to;
+	member_pass(m, to);
 	count_sent(m->channel, frames, bytes);
 	return true;
 }

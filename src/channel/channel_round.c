@@ -143,7 +143,7 @@ static void round_visit(struct channel *ch, struct member *m, bool varies)
 		c->env->ops->check_limits(c);
 		return;
 	}
-	if (WB_UNLIKELY(m->next != ch->flushed || m->last_own > ch->flushed))
+	if (WB_UNLIKELY(m->next != ch->flushed || member_has_own(m)))
 		round_send_alone(ch, m);
 	else
 		round_send(ch, m, varies ? frame_variant_key(c->caps, c->deflate_window) : 0);

@@ -108,11 +108,13 @@ extern const struct conn_refusal_row conn_refusals[CONN_N_REFUSALS];
 struct WB_OWNER(worker) member {
 	struct channel *channel; /* NULL: not in use */
 	struct conn *conn;
-	struct member *sibling; /* the connection's next membership */
-	uint64_t next;          /* number of the next message to send */
-	uint64_t last_own;      /* number + 1 of the last message it published here; 0: none */
-	uint32_t index;         /* in the channel's members */
-	bool is_lagging;        /* @next is there, waits, and is pinned in the log */
+	struct member *sibling;  /* the connection's next membership */
+	uint64_t next;           /* number of the next message to send */
+	uint64_t own_bytes;      /* of @own_messages */
+	uint32_t own_messages;   /* that it published here itself and has not passed yet */
+	uint32_t index : 29;     /* in the channel's members */
+	bool is_lagging : 1;     /* @next is there, waits, and is pinned in the log */
+	bool has_own_notice : 1; /* that it came; it has not passed that yet */
 };
 
 /* Names that few connections have. */

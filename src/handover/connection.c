@@ -96,7 +96,7 @@ static bool save_members(const struct conn *c, Record__Connection *s,
 	for (const struct member *m = c->members; m; m = m->sibling, n++) {
 		s->channel[n] = channels->id_by_slot[m->channel->entry->slot];
 		s->next[n] = m->next;
-		s->own[n] = m->last_own;
+		s->own[n] = channel_last_own(m);
 		if (m == &c->path_member)
 			s->path_member = (uint32_t)n + 1;
 	}
@@ -307,6 +307,7 @@ static int restore_member(struct conn *c, const Record__Connection *s, size_t i,
 			  const struct channels_in *channels)
 {
 	const struct hub_log *log;
+	const struct hub_place place = {.next = s->next[i], .own = s->own[i]};
 	bool is_path = s->path_member == i + 1;
 	struct member *m = &c->path_member;
 	int error = channels_in_get(channels, s->channel[i], &log);
@@ -315,14 +316,8 @@ static int restore_member(struct conn *c, const Record__Connection *s, size_t i,
 		return error;
 	if (!is_path)
 		m = calloc(1, sizeof(*m));
-	error = m ? hub_rejoin(hub_of(c), c, m, log, s->next[i]) : -ENOMEM;
-	/*
-	 * The last message of its own is looked for in the log, so it has to be one that was: a
-	 * number of the future would never be found.
-	 */
-	if (error == 0)
-		m->last_own = MIN(s->own[i], directory_next_seq(log->entry));
-	else if (!is_path)
+	error = m ? hub_rejoin(hub_of(c), c, m, log, &place) : -ENOMEM;
+	if (error && !is_path)
 		free(m);
 	return error > 0 ? RESTORE_E_UNFIT : error;
 }

@@ -125,16 +125,21 @@ struct WB_OWNER(main) hub_log {
 	size_t n;
 };
 
+/* Where in it a member was. */
+struct WB_VALUE hub_place {
+	uint64_t next; /* number of the next message for it */
+	uint64_t own;  /* number + 1 of the last one that it published itself; 0: none */
+};
+
 /**
  * hub_rejoin() - make a connection a member again that was one before this process
- * @next:  number of the next message for it
  *
  * Nobody is told. Before the worker starts.
  *
  * Return: 0 | HUB_E_MEMBER | HUB_E_FULL | -ENOMEM.
  */
 int hub_rejoin(struct hub *h, struct conn *c, struct member *m, const struct hub_log *log,
-	       uint64_t next) WB_NODISCARD;
+	       const struct hub_place *place) WB_NODISCARD;
 
 /* All have joined again: what no member is behind of goes. */
 void hub_end_rejoining(struct hub *h);

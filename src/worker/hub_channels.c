@@ -114,7 +114,7 @@ int hub_join(struct hub *h, struct conn *c, struct member *m, const char *name, 
 }
 
 int hub_rejoin(struct hub *h, struct conn *c, struct member *m, const struct hub_log *log,
-	       uint64_t next)
+	       const struct hub_place *place)
 {
 	const struct directory_entry *e = log->entry;
 	struct channel *ch = hub_channel_at(h, e->slot, e->generation);
@@ -134,7 +134,7 @@ int hub_rejoin(struct hub *h, struct conn *c, struct member *m, const struct hub
 	if (r)
 		hub_close_channel_if_empty(h, ch);
 	else
-		channel_rewind(m, next);
+		channel_rewind(m, place->next, place->own);
 	return r;
 }
 

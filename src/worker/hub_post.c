@@ -77,7 +77,7 @@ void hub_publish(struct hub *h, struct directory_entry *e, struct frame *f, stru
 	f->received_ns = h->env.reactor->now_ns;
 	f->seq = directory_take(e, &workers);
 	if (sender)
-		sender->last_own = f->seq + 1;
+		channel_note_own(sender, f);
 	workers &= ~(1ULL << h->index);
 	while (workers) {
 		unsigned to = (unsigned)__builtin_ctzll(workers);

@@ -8,7 +8,6 @@
 #include "channel/channel.h"
 #include "io/log.h"
 
-#define SCAN_UP_TO 16       /* times a limit; past it own messages count like others */
 #define AT_ONCE 4           /* times a limit */
 #define ACTIONS_PER_TURN 16 /* of slow_consumer_enforce_memory() */
 
@@ -92,10 +91,7 @@ void slow_consumer_check(struct conn *c)
 
 	if (c->state != CONN_OPEN)
 		return;
-	channel_backlog_bound(c, &bytes, &messages);
-	/* Telling own messages apart costs a look at each, so it has a bound. */
-	if (is_past(config, bytes, messages, 1) && !is_past(config, bytes, messages, SCAN_UP_TO))
-		channel_backlog(c, &bytes, &messages);
+	channel_backlog(c, &bytes, &messages);
 	if (!is_past(config, bytes, messages, 1)) {
 		c->over_ns = 0;
 		return;

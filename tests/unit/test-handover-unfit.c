@@ -186,9 +186,16 @@ TEST(handover_unfit_for_reassembly_memory)
 	rig_free(r);
 }
 
-static void claim_the_future(struct conn *c, bool is_on)
+/* The list `own` of a connection with one membership, whose number is @from: now it is the largest.
+ */
+static void claim_the_future(struct record_writer *records, uint64_t from)
 {
-	c->path_member.last_own = is_on ? UINT64_MAX : 0;
+	uint8_t list[3 + 8] = {0xda, 0x01, 8, (uint8_t)from}; /* field 27, of fixed64 */
+	uint8_t *at = memmem(records->data, records->len, list, sizeof(list));
+
+	CHECK(at != NULL);
+	memset(at + 3, 0xff, 8);
+	CHECK_EQ(record_finish(records), 0);
 }
 
 /* A number that no message has yet is not looked for in the log. */
@@ -197,14 +204,20 @@ TEST(handover_unfit_number_of_ones_own)
 	struct rig *r = rig_new(1, "notice_limit = 0\n");
 	struct guest *slow = guest_open(r, 0, "/room"), *writer = guest_open(r, 0, "/room");
 	struct handover_report report;
+	struct record_writer records;
 
 	guest_set_room(slow, 0);
-	guest_send_numbers(writer, 0, 10);
+	guest_send_numbers(writer, 0, 9);
+	guest_chat(slow, "mine", NULL);
+	guest_send_numbers(writer, 9, 10);
 	rig_settle(r);
-	hand_over_changed(r, 1, NULL, claim_the_future, slow, &report);
+	records = rig_save(r);
+	claim_the_future(&records, 10);
+	CHECK_EQ(rig_restore(r, 1, NULL, &records, &report), 0);
+	free(records.data);
+	rig_check(r);
 	CHECK_EQ(report.failed, 0);
-	CHECK_EQ(slow->conn->path_member.last_own,
-		 directory_next_seq(slow->conn->path_member.channel->entry));
+	CHECK_EQ(slow->conn->path_member.own_messages, 1);
 	rig_pass_in_steps(r, 2 * NS_PER_S, 100 * NS_PER_MS);
 	guest_set_room(slow, ROOM_FOR_ALL);
 	rig_settle(r);

@@ -189,6 +189,68 @@ TEST(slow_consumer_skip_goes_down_to_half_and_keeps_the_newest)
 	scene_fini(&s);
 }
 
+/*
+ * A client that stands still for a moment while the server is far behind: what no round has
+ * brought to it yet is the server's own backlog, and counts for nobody.
+ */
+TEST(slow_consumer_does_not_pay_for_the_backlog_of_the_server)
+{
+	struct rig *r = rig_new(1, FREE "message_queue_size = 100\n");
+	struct guest *sender = guest_open(r, 0, "/room"), *slow = guest_open(r, 0, "/room");
+	unsigned turns = 0;
+
+	for (unsigned i = 0; i < HUB_MEMBERS_PER_TURN; i++)
+		guest_open(r, 0, "/room")->is_mute = true;
+	guest_set_room(slow, 10);
+	guest_send_numbers(sender, 0, 1000);
+	rig_turn(r);
+	CHECK_EQ(slow->conn->n_lagging, 1);
+	CHECK(waiting(slow) < CHANNEL_BATCH_FRAMES);
+	CHECK_EQ(slow->conn->state, CONN_OPEN);
+	guest_set_room(slow, ROOM_FOR_ALL);
+	rig_settle(r);
+	guest_expect_numbers(slow, 0, 1000);
+	CHECK_EQ(RIG_SUM(r, slow_disconnects), 0);
+	/* What rounds have come by with counts, though, also when nothing follows. */
+	guest_set_room(slow, 0);
+	guest_send_numbers(sender, 0, 150);
+	rig_settle(r);
+	CHECK(waiting(slow) > 100);
+	for (; slow->conn->state == CONN_OPEN; turns++)
+		rig_pass(r, NS_PER_S);
+	CHECK(turns >= 5 && turns <= 7);
+	rig_free(r);
+}
+
+/* What a client published itself is counted out by totals, wherever it stops reading. */
+TEST(slow_consumer_own_messages_are_totals)
+{
+	struct rig *r = rig_new(1, FREE "message_queue_size = 3000\nslow_consumer_grace = 1h\n");
+	struct guest *sender = guest_open(r, 0, "/room"), *g = guest_open(r, 0, "/room");
+	uint64_t bytes, messages;
+
+	guest_set_room(g, 0);
+	guest_send_numbers(sender, 0, 10);
+	for (int i = 0; i < 20; i++)
+		guest_chat(g, "my own", NULL);
+	guest_send_numbers(sender, 10, 20);
+	rig_settle(r);
+	channel_backlog_bound(g->conn, &bytes, &messages);
+	CHECK_EQ(messages, 39);
+	CHECK_EQ(waiting(g), 19);
+	CHECK_EQ(g->conn->path_member.own_messages, 20);
+	guest_set_room(g, 400); /* into the middle of what waits */
+	rig_settle(r);
+	CHECK(waiting(g) < 19);
+	rig_check(r);
+	guest_set_room(g, ROOM_FOR_ALL);
+	rig_settle(r);
+	CHECK_EQ(g->conn->path_member.own_messages, 0);
+	CHECK_EQ(g->conn->path_member.own_bytes, 0);
+	guest_expect_numbers(g, 0, 20);
+	rig_free(r);
+}
+
 /* Over all its channels the oldest go first. */
 TEST(slow_consumer_skip_takes_the_oldest_of_all_channels)
 {
