@@ -46,16 +46,15 @@ static int restore_decoder(struct conn *c, const Record__Input *from)
 		.offset = from->offset,
 	};
 	uint64_t control = 0;
-	int r;
 
 	if (from->head.len > sizeof(state.head) || from->offset > OFFSET_MAX)
-		return -EINVAL;
+		return CONN_RESTORE_E_UNFIT;
 	if (from->head.len > 0) {
 		memcpy(state.head, from->head.data, from->head.len);
 		control = (state.head[0] & 0x0f) >= WS_CLOSE ? from->offset : 0;
 	}
 	if (from->control.len != control || control > sizeof(c->input->control))
-		return -EINVAL;
+		return CONN_RESTORE_E_UNFIT;
 	if (control > 0)
 		memcpy(c->input->control, from->control.data, control);
 	c->input->control_len = (uint8_t)control;
@@ -64,8 +63,9 @@ static int restore_decoder(struct conn *c, const Record__Input *from)
 	c->input->decoder = conn_take_decoder(c);
 	if (!c->input->decoder)
 		return -ENOMEM;
-	r = ws_decoder_restore(c->input->decoder, &state);
-	return r ? r : ws_decoder_is_idle(c->input->decoder) ? -EINVAL : 0;
+	if (ws_decoder_restore(c->input->decoder, &state) || ws_decoder_is_idle(c->input->decoder))
+		return CONN_RESTORE_E_UNFIT;
+	return 0;
 }
 
 /* Whether a connection in its state can be in the middle of such a thing. */
@@ -97,7 +97,7 @@ int conn_restore_input(struct conn *c, const Record__Input *from)
 	if (!in)
 		return -ENOMEM;
 	if (!is_message_sound(c, from))
-		return -EINVAL;
+		return CONN_RESTORE_E_UNFIT;
 	r = restore_decoder(c, from);
 	if (r)
 		return r;

@@ -14,6 +14,10 @@
 #include "wire/record.h"
 #include "wire/ws.h"
 
+enum conn_restore_result {
+	CONN_RESTORE_E_UNFIT = 1, /* no connection holds such things */
+};
+
 /* Its partial input, as a part of a record; @out points into @c and @head. */
 void conn_save_input(const struct conn *c, Record__Input *out, uint8_t head[WS_MAX_HEAD]);
 
@@ -23,7 +27,7 @@ void conn_save_input(const struct conn *c, Record__Input *out, uint8_t head[WS_M
  *
  * It is read on in the worker's first turn.
  *
- * Return:  0 | -EINVAL no connection holds such things | -ENOMEM.
+ * Return:  0 | CONN_RESTORE_E_UNFIT | -ENOMEM.
  */
 int conn_restore_input(struct conn *c, const Record__Input *from) WB_NODISCARD;
 

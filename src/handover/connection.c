@@ -339,6 +339,13 @@ static int restore_members(struct conn *c, const Record__Connection *s,
 	return error;
 }
 
+static int restore_input(struct conn *c, const Record__Input *s)
+{
+	int r = conn_restore_input(c, s);
+
+	return r > 0 ? RESTORE_E_UNFIT : r;
+}
+
 static int restore_output(struct conn *c, const Record__Output *s, const struct frames_in *frames)
 {
 	const struct frame_bytes *bytes = NULL;
@@ -446,7 +453,7 @@ static int restore_parts(struct conn *c, const Record__Connection *s,
 	if (!error)
 		error = restore_members(c, s, channels);
 	if (!error && s->input)
-		error = conn_restore_input(c, s->input);
+		error = restore_input(c, s->input);
 	if (!error && s->output)
 		error = restore_output(c, s->output, frames);
 	if (!error && s->transfer)

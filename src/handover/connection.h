@@ -38,8 +38,8 @@ bool connection_peer(const Record__Connection *s, struct sock_peer *ret);
  * @s:      one that connection_peer() finds right
  * @channels, @frames: what it may refer to
  *
- * Return:  0 | RESTORE_E_UNFIT | -ENOMEM | -EINVAL of conn_restore_input(): it has begun to be
- *          what it was, and is to be ended by conn_abort() or politely.
+ * Return:  0 | RESTORE_E_UNFIT | -ENOMEM: it has begun to be what it was, and is to be ended by
+ *          conn_abort() or politely.
  */
 int connection_restore(struct conn *c, struct conn_env *env, const Record__Connection *s,
 		       const struct channels_in *channels, const struct frames_in *frames)
