@@ -17,8 +17,12 @@
 
 void conn_want_read(struct conn *c)
 {
-	if (list_is_empty(&c->read_node))
-		list_add_tail(&c->env->to_read, &c->read_node);
+	struct conn_env *env = c->env;
+
+	if (!list_is_empty(&c->read_node))
+		return;
+	list_add_tail(c->state == CONN_HANDSHAKE ? &env->to_open : &env->to_read_next,
+		      &c->read_node);
 }
 
 void conn_resume(struct conn *c, enum conn_pause why)
@@ -183,6 +187,13 @@ static void conn_enter(struct conn *c, enum conn_state from, enum conn_state to)
 	const struct conn_env *env = c->env;
 
 	switch (to) {
+	case CONN_OPEN:
+		/* What it has said behind its handshake doesn't wait for handshakes of others. */
+		if (list_is_empty(&c->read_node))
+			break;
+		list_del(&c->read_node);
+		conn_want_read(c);
+		break;
 	case CONN_CLOSING:
 		conn_rearm_end(c, CLOSE_TIMEOUT_NS);
 		/* What it held may have the peer's Close in it: nothing pauses it any more. */

@@ -177,7 +177,7 @@ struct WB_OWNER(worker) conn {
 		struct reactor_deferred death; /* once it is dead */
 	};
 	struct list node;          /* in env->all */
-	struct list read_node;     /* in env->to_read or env->stalled */
+	struct list read_node;     /* in one of env's lists of those that wait to be read */
 	struct list write_node;    /* in env->to_write */
 	struct list unsent_node;   /* in env->unsent */
 	struct member path_member; /* of the channel that the path named */
@@ -258,7 +258,9 @@ struct WB_OWNER(worker) conn_env {
 	struct turn turn;
 	struct list all; /* every connection that is not dead */
 	size_t n_all;
-	struct list to_read;        /* those that go on reading in the next turn */
+	struct list to_read;        /* those that are read next, in the order in which they came */
+	struct list to_read_next;   /* those that had their share of this turn: behind them */
+	struct list to_open;        /* the same in their opening handshake, which come after both */
 	struct list to_write;       /* those that are flushed at the end of this turn */
 	struct list stalled;        /* those that wait for the end of @pauses, by read_node */
 	struct list unsent;         /* those for which something waits: private, or in a log */
@@ -304,12 +306,12 @@ void conn_feed_end(struct conn *c);
 void conn_event(struct reactor_source *s, uint32_t events);
 
 /*
- * Goes on with what is parked, then reads one buffer at most; what is left has its turn by
- * env->to_read, whose connections this is called for. The connection may be dead after it.
+ * Its share of a turn: goes on with what is parked, then reads one buffer at most; what is
+ * left waits behind the others. The connection may be dead after it.
  */
 void conn_read(struct conn *c);
 
-/* It will go on reading in the next turn. */
+/* It will go on reading behind those that have not had their share of this turn. */
 void conn_want_read(struct conn *c);
 
 /*

@@ -14,6 +14,15 @@ static void conn_ping(struct conn *c, uint64_t now)
 	METRIC_INC(c->env->metrics, pings_sent);
 }
 
+/*
+ * What it has sent waits for its place in a turn, and may be just what a deadline misses: it is
+ * looked at again when that was read.
+ */
+static bool conn_waits_to_be_read(const struct conn *c)
+{
+	return !list_is_empty(&c->read_node) && !(c->state == CONN_OPEN && conn_is_paused(c));
+}
+
 /* Signs of life: closes, pings or does nothing; returns when to look again. */
 static uint64_t conn_check_heartbeat(struct conn *c, uint64_t now)
 {
@@ -21,6 +30,8 @@ static uint64_t conn_check_heartbeat(struct conn *c, uint64_t now)
 	uint64_t expiry = c->last_sign_ns + config->heartbeat_timeout;
 	uint64_t next;
 
+	if (now >= expiry && conn_waits_to_be_read(c))
+		return now + REACTOR_TICK_NS;
 	if (now >= expiry) {
 		METRIC_INC(c->env->metrics, heartbeat_expired);
 		conn_log(c, LOG_INFO, EV_HEARTBEAT_EXPIRED, "heartbeat_timeout",
@@ -64,6 +75,8 @@ static uint64_t conn_check_message(struct conn *c, uint64_t now)
 	deadline = c->input->started_ns + c->env->config->message_timeout;
 	if (now < deadline)
 		return deadline;
+	if (conn_waits_to_be_read(c))
+		return now + REACTOR_TICK_NS;
 	/* While it isn't read, the message is late by our doing: its time begins anew. */
 	if (conn_is_paused(c)) {
 		c->input->started_ns = now;
@@ -100,8 +113,12 @@ static uint64_t conn_check_send_limits(struct conn *c, uint64_t now)
 	return UINT64_MAX;
 }
 
-static void conn_expire_handshake(struct conn *c)
+static void conn_expire_handshake(struct conn *c, uint64_t now)
 {
+	if (conn_waits_to_be_read(c)) {
+		conn_arm(c, now + REACTOR_TICK_NS);
+		return;
+	}
 	METRIC_INC(c->env->metrics, refused_timeout);
 	METRIC_INC(c->env->metrics, connection_errors);
 	conn_log(c, LOG_NOTICE, EV_HANDSHAKE_TIMEOUT, "handshake_timeout",
@@ -123,7 +140,7 @@ static void conn_timer_due(struct wheel_timer *t)
 	uint64_t now = c->env->reactor->now_ns, next = UINT64_MAX;
 
 	if (c->state == CONN_HANDSHAKE) {
-		conn_expire_handshake(c);
+		conn_expire_handshake(c, now);
 		return;
 	}
 	/* Closing or lingering: the peer had its time to end its side. */
@@ -234,10 +251,15 @@ static bool conn_read_on(struct conn *c)
 void conn_read(struct conn *c)
 {
 	list_del(&c->read_node);
+	turn_begin_client(&c->env->turn);
 	if (c->state == CONN_DEAD || !conn_read_on(c))
 		return;
 	if (!c->can_read)
 		return;
+	if (turn_client_is_over(&c->env->turn)) {
+		conn_want_read(c);
+		return;
+	}
 	if (c->awaits_proxy && !conn_take_proxy(c))
 		return;
 	conn_receive(c);
@@ -259,6 +281,18 @@ static uint32_t conn_layered_events(struct conn *c, uint32_t events)
 	return (events & ~(uint32_t)EPOLLOUT) | EPOLLIN;
 }
 
+/* There is something to read: at once where nobody waits for that, else behind who does. */
+static void conn_read_in_turn(struct conn *c)
+{
+	struct conn_env *env = c->env;
+	bool is_opening = c->state == CONN_HANDSHAKE;
+
+	if (!is_opening && list_is_empty(&env->to_read) && !turn_is_over(&env->turn))
+		conn_read(c);
+	else if (list_is_empty(&c->read_node))
+		list_add_tail(is_opening ? &env->to_open : &env->to_read, &c->read_node);
+}
+
 void conn_event(struct reactor_source *s, uint32_t events)
 {
 	struct conn *c = CONTAINER_OF(s, struct conn, source);
@@ -270,13 +304,14 @@ void conn_event(struct reactor_source *s, uint32_t events)
 	}
 	if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR))
 		c->has_hup = true;
-	/* Reading comes first: it may be the end, and then nothing is to be written. */
+	/* Reading comes first, if it is its turn: it may be the end, and nothing is written then.
+	 */
 	if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) {
 		c->can_read = true;
 		/* Bytes that may not be processed now are a sign of life all the same. */
 		if (c->state == CONN_OPEN && conn_is_paused(c))
 			c->last_sign_ns = c->env->reactor->now_ns;
-		conn_read(c);
+		conn_read_in_turn(c);
 	}
 	if (c->state != CONN_DEAD && events & (EPOLLOUT | EPOLLHUP | EPOLLERR) && !c->can_write) {
 		c->can_write = true;

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "conn/conn_private.h"
 
-#define FRAMES_PER_TURN 512       /* of one connection */
 #define PROGRESS_BYTES 1024       /* after so many a message has gone on */
 #define STILL_LOOKS 32            /* at connections, for the one whose message stands still */
 #define ZIP_PER_TURN (256 * 1024) /* bytes into and out of zlib, of one connection */
@@ -144,7 +143,7 @@ static bool conn_is_past_rate(struct conn *c)
 }
 
 /* Whether the next frame may be processed now; false after it arranged for going on later. */
-static bool conn_may_take_frame(struct conn *c, unsigned *budget)
+static bool conn_may_take_frame(struct conn *c)
 {
 	if (c->is_deaf || c->state == CONN_DEAD)
 		return false;
@@ -157,19 +156,18 @@ static bool conn_may_take_frame(struct conn *c, unsigned *budget)
 	/* The message before has to be delivered first. */
 	if (conn_is_inflating(c))
 		return false;
-	if (*budget == 0 || c->env->zip_left == 0) {
+	if (turn_client_is_over(&c->env->turn) || c->env->zip_left == 0) {
 		conn_want_read(c);
 		return false;
 	}
-	(*budget)--;
 	return !conn_is_paused(c);
 }
 
 /* In the middle of a frame, what may go on goes on: limits are for the next one. */
-static bool conn_may_feed(struct conn *c, const struct ws_decoder *d, unsigned *budget)
+static bool conn_may_feed(struct conn *c, const struct ws_decoder *d)
 {
 	if (ws_decoder_is_idle(d))
-		return conn_may_take_frame(c, budget);
+		return conn_may_take_frame(c);
 	return !c->is_deaf && c->state != CONN_DEAD;
 }
 
@@ -205,7 +203,6 @@ static void conn_put_decoder(struct conn *c, struct ws_decoder *d)
 static size_t conn_feed_frames(struct conn *c, uint8_t *p, size_t n)
 {
 	struct ws_decoder *d = c->input ? c->input->decoder : NULL;
-	unsigned budget = FRAMES_PER_TURN;
 	size_t at = 0, used;
 	struct ws_piece w;
 	uint16_t code;
@@ -220,7 +217,7 @@ static size_t conn_feed_frames(struct conn *c, uint8_t *p, size_t n)
 		return n;
 	}
 	/* Each piece may close the connection, pause it, or bring it to its death. */
-	while (at < n && conn_may_feed(c, d, &budget)) {
+	while (at < n && conn_may_feed(c, d)) {
 		enum ws_result r = ws_decoder_feed(d, p + at, n - at, &used, &w, &code);
 
 		at += used;

@@ -14,6 +14,8 @@ int conn_env_init(struct conn_env *env)
 {
 	list_init(&env->all);
 	list_init(&env->to_read);
+	list_init(&env->to_read_next);
+	list_init(&env->to_open);
 	list_init(&env->to_write);
 	list_init(&env->stalled);
 	list_init(&env->unsent);

@@ -380,6 +380,7 @@ void conn_take_piece(struct conn *c, const struct ws_piece *w)
 {
 	bool is_control = w->opcode >= WS_CLOSE;
 
+	turn_charge(&c->env->turn, TURN_FRAME + w->len);
 	if (w->begins) {
 		c->rate_frames++;
 		METRIC_INC(c->env->metrics, frames_received);

@@ -46,6 +46,7 @@ static size_t conn_send_iov(struct conn *c, const struct iovec *iov, int count, 
 		conn_blocked(c, sent);
 	if (sent <= 0)
 		return 0;
+	turn_charge_send(&c->env->turn, (size_t)sent);
 	METRIC_ADD(c->env->metrics, bytes_sent, (uint64_t)sent);
 	return (size_t)sent;
 }
@@ -204,6 +205,7 @@ void conn_flush(struct conn *c)
 		list_del(&c->unsent_node);
 	if (c->state == CONN_OPEN && conn_may_be_slow(c))
 		c->env->ops->check_limits(c);
-	if (c->state == CONN_OPEN)
+	/* Sending makes it shorter, so it can only be the end of a pause. */
+	if (c->pauses & CONN_PAUSE_QUEUE)
 		conn_judge_queue(c);
 }

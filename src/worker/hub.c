@@ -87,7 +87,11 @@ bool hub_has_output(struct hub *h)
 
 bool hub_has_work(struct hub *h)
 {
-	return hub_has_output(h) || !list_is_empty(&h->env.to_read) || hub_outbox_may_go(h);
+	const struct conn_env *env = &h->env;
+
+	return hub_has_output(h) || !list_is_empty(&env->to_read) ||
+	       !list_is_empty(&env->to_read_next) || !list_is_empty(&env->to_open) ||
+	       hub_outbox_may_go(h);
 }
 
 /* -------------------------------------------------------------------- loop turn */
@@ -102,13 +106,47 @@ static void take_list(struct list *mine, struct list *from)
 	list_splice_tail(mine, from);
 }
 
+/* Those that had no turn come first in the next one. */
+static void put_back_list(struct list *mine, struct list *to)
+{
+	list_splice_tail(mine, to);
+	list_splice_tail(to, mine);
+}
+
 static void read_on(struct hub *h)
 {
+	struct conn_env *env = &h->env;
 	struct list now;
 
-	take_list(&now, &h->env.to_read);
-	for (struct list *node; (node = list_pop(&now));)
-		conn_read(CONTAINER_OF(node, struct conn, read_node));
+	list_splice_tail(&env->to_read, &env->to_read_next);
+	if (list_is_empty(&env->to_read))
+		return;
+	turn_look(&env->turn); /* what timers did was charged to nobody */
+	take_list(&now, &env->to_read);
+	/* One at least: the events of every turn may use up its time. */
+	do
+		conn_read(CONTAINER_OF(list_pop(&now), struct conn, read_node));
+	while (!turn_is_over(&env->turn) && !list_is_empty(&now));
+	put_back_list(&now, &env->to_read);
+}
+
+/* However many come at once: those that are there don't wait for them. */
+static void open_on(struct hub *h)
+{
+	struct conn_env *env = &h->env;
+	struct list now;
+
+	if (list_is_empty(&env->to_open))
+		return;
+	turn_begin_phase(&env->turn, TURN_HANDSHAKE_NS);
+	take_list(&now, &env->to_open);
+	/* Each may be a signature: a step by itself. */
+	for (turn_look(&env->turn); !list_is_empty(&now); turn_look(&env->turn)) {
+		if (turn_is_over(&env->turn))
+			break;
+		conn_read(CONTAINER_OF(list_pop(&now), struct conn, read_node));
+	}
+	put_back_list(&now, &env->to_open);
 }
 
 static void end_congestion(struct hub *h)
@@ -178,9 +216,7 @@ static void flush_channels(struct hub *h)
 			list_add_tail(&h->channels.grown, &ch->grown_node);
 		hub_close_channel_if_empty(h, ch);
 	}
-	/* Those that had no turn come first in the next one. */
-	list_splice_tail(&now, &h->channels.grown);
-	list_splice_tail(&h->channels.grown, &now);
+	put_back_list(&now, &h->channels.grown);
 }
 
 /* The first channel that grows starts flush_delay, for all that grow until it is over. */
@@ -222,6 +258,7 @@ void hub_work(struct hub *h)
 {
 	/* What clients say and what others post goes into the logs first … */
 	read_on(h);
+	open_on(h);
 	(void)hub_take_posts(h);
 	end_congestion(h);
 	/*

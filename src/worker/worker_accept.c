@@ -6,7 +6,7 @@
 #include "io/tls.h"
 #include "worker/worker_private.h"
 
-#define ACCEPTS_PER_TURN 64
+#define ACCEPT_UNITS (TURN_STEP / 2) /* of a turn's work, about what it costs */
 #define ACCEPT_PAUSE_NS (100 * NS_PER_MS)
 #define SERIAL_BITS 56 /* of a connection's serial; above them the worker's index */
 
@@ -250,12 +250,15 @@ static void accept_works(struct worker *w)
 static void accept_ready(struct reactor_source *s, uint32_t events)
 {
 	struct worker_listener *l = CONTAINER_OF(s, struct worker_listener, source);
+	struct turn *turn = &l->worker->hub.env.turn;
 	struct sock_peer peer;
 	int fd, r;
 
 	(void)events;
-	/* What is left after these is reported again in the next turn: listeners have no edges. */
-	for (int i = 0; i < ACCEPTS_PER_TURN; i++) {
+	/*
+	 * What is left after its share is reported again in the next turn: listeners have no edges.
+	 */
+	for (turn_begin_client(turn); !turn_client_is_over(turn); turn_charge(turn, ACCEPT_UNITS)) {
 		r = sock_accept(l->fd, &fd, &peer);
 		if (r == 0 || r == -EAGAIN)
 			accept_works(l->worker);

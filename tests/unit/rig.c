@@ -552,12 +552,23 @@ struct guest *guest_open_offering(struct rig *r, unsigned worker, const char *pa
 	return open_with(g, request, n);
 }
 
+/* An edge begins a turn, whose first client this is: its handshake is read at once, too. */
+static void guest_edge(struct guest *g, uint32_t events)
+{
+	struct conn *c = g->conn;
+
+	conn_event(&c->source, events);
+	if (!g->rig->has_lines && g->conn && c->state == CONN_HANDSHAKE &&
+	    !list_is_empty(&c->read_node))
+		conn_read(c);
+}
+
 void guest_write(struct guest *g, const void *p, size_t n)
 {
 	CHECK(!g->has_ended);
 	CHECK_EQ(buf_append(&g->in, p, n, BUF_NO_LIMIT), 0);
 	if (g->conn)
-		conn_event(&g->conn->source, EPOLLIN);
+		guest_edge(g, EPOLLIN);
 }
 
 void guest_encode(struct buf *out, bool fin, uint8_t opcode, const void *p, size_t n)
@@ -578,7 +589,7 @@ void guest_send(struct guest *g, bool fin, uint8_t opcode, const void *p, size_t
 {
 	guest_encode(&g->in, fin, opcode, p, n);
 	if (g->conn)
-		conn_event(&g->conn->source, EPOLLIN);
+		guest_edge(g, EPOLLIN);
 }
 
 void guest_send_msg(struct guest *g, const struct msg_builder *b)
@@ -626,7 +637,7 @@ void guest_end(struct guest *g)
 {
 	g->has_ended = true;
 	if (g->conn)
-		conn_event(&g->conn->source, EPOLLIN | EPOLLRDHUP);
+		guest_edge(g, EPOLLIN | EPOLLRDHUP);
 }
 
 void guest_set_room(struct guest *g, size_t room)
@@ -636,7 +647,7 @@ void guest_set_room(struct guest *g, size_t room)
 		return;
 	g->is_blocked = false;
 	if (g->conn)
-		conn_event(&g->conn->source, EPOLLOUT);
+		guest_edge(g, EPOLLOUT);
 }
 
 /* ------------------------------------------------------------------ what came */

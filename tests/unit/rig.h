@@ -36,6 +36,7 @@ struct WB_OWNER(test) rig {
 	struct config *config; /* policy->config */
 	struct arena arena;    /* of the message that was looked at last */
 	uint64_t now_ns;
+	bool has_lines; /* handshakes wait for their place in a turn, also what comes outside one */
 	struct spool *spool; /* of the next pool that records are restored to; the test's own */
 	struct guest *guests[RIG_MAX_GUESTS];
 	unsigned n_guests;

@@ -299,8 +299,12 @@ static void check_close_before_goodbye(unsigned how)
 	for (int i = 0; how & PARKED && i < 600; i++)
 		guest_encode(&all, true, WS_PONG, "", 0);
 	guest_encode(&all, true, WS_CLOSE, normal, sizeof(normal));
-	if (how & PARKED)
+	if (how & PARKED) {
+		clock_creep_for_test(TURN_CLIENT_NS / 10);
 		guest_write(g, all.data, all.len);
+		clock_creep_for_test(0);
+		clock_set_for_test(r->now_ns);
+	}
 	CHECK(rig_run(r, 0, worker_task_stop_reading));
 	if (!(how & PARKED))
 		guest_write(g, all.data, all.len);
