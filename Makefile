@@ -38,6 +38,7 @@ PACKAGES_CHECK := libcmocka-dev python3 python3-websockets python3-protobuf pyth
 	node-ws mandoc prometheus clang-format git spin zsh apparmor mmdebstrap openssl nginx haproxy \
 	$(PACKAGES_MACHINE) $(PACKAGES_DEB)
 PACKAGES_COVERAGE := gcovr
+PACKAGES_ANALYZE := clang-tidy
 PACKAGES_GUARD := valgrind libcmocka-dev python3
 PACKAGES_BENCH := python3 openssl nodejs node-ws nginx libnginx-mod-nchan nats-server libwebsockets-dev \
 	golang-go golang-github-gorilla-websocket-dev $(PACKAGES_MACHINE)
@@ -66,7 +67,7 @@ TOBJ  := $(TESTS:%.c=$(O)/%.o)
 MAIN  := $(O)/src/main.o
 
 .PHONY: all compile-commands deps deps-build run check check-unit check-integration check-conformance check-fuzz \
-	check-model check-systemd check-debian13 bench bench-guard fuzz fuzzers soak coverage lint format man-lint config-template install uninstall deb clean help dist
+	check-model check-systemd check-debian13 bench bench-guard fuzz fuzzers soak coverage analyze lint format man-lint config-template install uninstall deb clean help dist
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-builtin-rules
 
@@ -274,6 +275,11 @@ $(O)/in-use.so: tests/soak/in-use.c
 	$(call say,LD,$@)
 	$(Q)$(CC) -std=gnu17 -D_GNU_SOURCE -Wall -Wextra -O2 -fPIC -shared -pthread -o $@ $<
 
+# Mistakes that clang's analyzer finds by following paths: ten minutes, and not a word.
+analyze: deps-build compile_commands.json
+	$(call install_packages,$(PACKAGES_ANALYZE))
+	$(Q)printf '%s\n' $(SRC) | xargs -P$$(nproc) -n2 clang-tidy --quiet -p .
+
 # Lines that unit tests, fuzz seeds, the conformance suite and real clients reach, by folder.
 COVERAGE_MAKE = $(MAKE) --no-print-directory O=build/coverage LDFLAGS=--coverage \
 	CFLAGS='-Og -g --coverage -fprofile-update=atomic'
@@ -419,6 +425,7 @@ help:
 	@echo 'make fuzzers          only build them all, with clang'
 	@echo 'make soak             T=3600 SEED= SOAK=--hand-overs: all that clients do, and nothing is left'
 	@echo 'make coverage         which lines of src/ the tests reach: build/coverage/index.html'
+	@echo 'make analyze          clang-tidy over src/: ten minutes'
 	@echo 'make bench            beside the floor and peers: an hour and more; ONLY="fanout echo" BENCH="--rounds 1"'
 	@echo 'make bench-guard      instructions for each delivery, echo and handshake; UPDATE=1 keeps them'
 	@echo 'make lint             layers, owners, sizes, man pages, configuration file'

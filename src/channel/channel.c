@@ -118,7 +118,8 @@ void member_pass_own(struct member *m, uint64_t to)
 		m->own_messages--;
 		m->own_bytes -= f->body.len;
 	}
-	/* A notice may have been shed before it was passed; behind the last message there is none.
+	/*
+	 * A notice may have been shed before it was passed; behind the last message there is none.
 	 */
 	if (to == m->channel->high)
 		m->has_own_notice = false;

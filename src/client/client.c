@@ -208,9 +208,12 @@ const struct session_ops client_session_ops = {
 /* Clients take turns, so that their messages are spread over the interval. */
 static uint64_t client_tick_due_ns(const struct client *c)
 {
-	uint64_t round = c->ticks / c->n_sessions, turn = c->ticks % c->n_sessions;
 	uint64_t interval_ns = c->options.interval_ms * NS_PER_MS;
+	uint64_t round, turn;
 
+	WB_ASSERT(c->n_sessions > 0);
+	round = c->ticks / c->n_sessions;
+	turn = c->ticks % c->n_sessions;
 	return c->tick_from_ns + round * interval_ns + turn * interval_ns / c->n_sessions;
 }
 

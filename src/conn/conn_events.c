@@ -304,7 +304,8 @@ void conn_event(struct reactor_source *s, uint32_t events)
 	}
 	if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR))
 		c->has_hup = true;
-	/* Reading comes first, if it is its turn: it may be the end, and nothing is written then.
+	/*
+	 * Reading comes first, if it is its turn: it may be the end, and nothing is written then.
 	 */
 	if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) {
 		c->can_read = true;

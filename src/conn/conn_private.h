@@ -130,7 +130,9 @@ void conn_note_unsent(struct conn *c);
 
 /* ----------------------------------------------------------------------------- conn_queue */
 
-/* Its queue has grown or shrunk: half full, it pauses the client, whose frames are answered there.
+/*
+ * Its queue has grown or shrunk: half full, it pauses the client, whose frames are answered
+ * there.
  */
 void conn_judge_queue(struct conn *c);
 

@@ -140,7 +140,7 @@ int parcel_look(int end, parcel_fn *fn, void *ctx)
 {
 	const int from = 0;
 	uint8_t mark[PARCEL_BATCH];
-	int fd[PARCEL_BATCH], result = 0;
+	int fd[PARCEL_BATCH] = {0}, result = 0;
 	ssize_t n;
 
 	/* Each look then starts behind the one before (socket(7), SO_PEEK_OFF). */

@@ -67,7 +67,7 @@ static void print_clients(const struct control_call *c, const struct control_pag
 static int print_page(struct control_call *c, uint64_t *next, uint64_t *total)
 {
 	struct control_answer a = {0};
-	struct control_page page;
+	struct control_page page = {0};
 	char query[64];
 	int r;
 

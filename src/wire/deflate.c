@@ -240,7 +240,8 @@ void deflating_fini(struct deflating *k)
 
 static int deflating_begin(struct deflating *k, size_t n)
 {
-	/* The tail has to fit, though it is cut off; a byte that stays free shows that all is out.
+	/*
+	 * The tail has to fit, though it is cut off; a byte that stays free shows that all is out.
 	 */
 	if (buf_reserve(k->out, n + sizeof(tail), BUF_NO_LIMIT))
 		return -ENOMEM;

@@ -421,7 +421,8 @@ static int unpacking_step(struct zip_unpacking *u, const uint8_t *p, size_t n, s
 	/* It waits for bytes that don't follow. */
 	if (!u->is_whole && u->at == n && s.out_bytes > 0)
 		return ZIP_E_CORRUPT;
-	/* It gets on with neither side; but a frame may end so, whose last byte was taken before.
+	/*
+	 * It gets on with neither side; but a frame may end so, whose last byte was taken before.
 	 */
 	return used + came > 0 || (u->is_whole && !was_whole) ? 0 : ZIP_E_CORRUPT;
 }

@@ -5,7 +5,7 @@
 names     each name() in a comment exists: in the project, or in a library's header
 statics   no static function is called by one bare word
 includes  what a file includes of the project, it uses something of
-comments  enough lines of the sources, and enough functions, say why
+comments  in each folder enough lines of the sources, and enough functions, say why
 torn      a comment that begins beside its "/*" does not end with a word or less on its last line;
           one that begins behind code ends on that line
 
@@ -108,7 +108,7 @@ def statics():
         code = re.sub(r"WB_[A-Z]+(\([^)]*\))?|__attribute__\(\(.*?\)\)", "", s.code)
         for m in re.finditer(r"^static\b[^=;{}()]*?\b([a-zA-Z0-9]+)\(", code, re.M):
             bare.append("%s: %s() says nothing of what it acts on" % (s.path, m[1]))
-    print("\n".join(bare) + "\n" * bool(bare) + "%d static functions of one bare word" % len(bare))
+    print("\n".join(bare), end="\n" * bool(bare))
     return 1 if bare else 0
 
 
@@ -168,11 +168,13 @@ def comments():
         folder = s.path.split("/")[1]
         for key in (folder, "all"):
             folders[key] = [x + y for x, y in zip(folders.get(key, [0] * 4), row)]
-    for folder, (lines, said, longs, telling) in folders.items():
+    def is_enough(lines, said, longs, telling):
+        return 100 * said >= MIN_LINES * lines and 100 * telling >= MIN_FUNCTIONS * longs
+
+    for folder, (lines, said, longs, telling) in sorted(folders.items()):
         print("%-12s %5.1f %% of %5d lines, %3.0f %% of %3d functions from %d lines up" % (
             folder, 100 * said / lines, lines, 100 * telling / max(longs, 1), longs, LONG))
-    lines, said, longs, telling = folders["all"]
-    return 0 if 100 * said >= MIN_LINES * lines and 100 * telling >= MIN_FUNCTIONS * longs else 1
+    return 0 if all(is_enough(*row) for row in folders.values()) else 1
 
 
 def torn():

@@ -24,14 +24,6 @@ question() { # NAME COMMAND...
 	[ -z "$said" ] || sed 's/^/# /' <<<"$said"
 }
 
-figures() { # NAME COMMAND...: what is wrong is told, and counts nothing yet
-	local name=$1
-	shift
-	count=$((count + 1))
-	echo "ok $count - $name, as it stands"
-	"$@" 2>&1 | tail -n "${FIGURES:-1}" | sed 's/^/# /'
-}
-
 skip() { # NAME WHY
 	count=$((count + 1)) skipped=$((skipped + 1))
 	echo "ok $count - $1 # SKIP $2"
@@ -117,6 +109,11 @@ version() { # said in Debian's changelog and nowhere else
 	return $bad
 }
 
+comments() { # the share of each folder, but only when it is too small somewhere
+	local said
+	said=$($lint/reading.py comments) || { echo "$said"; return 1; }
+}
+
 question build build
 question version version
 question layers awk -f $lint/layers.awk src/*.c src/*/*.[ch]
@@ -124,9 +121,9 @@ question owners awk -f $lint/owners.awk src/*/*.h
 question ladders $lint/ladders.sh "$(dirname "$wsbind")"
 question 'includes have a reason' $lint/reading.py includes "$(dirname "$wsbind")/gen"
 question 'names in comments exist' $lint/reading.py names
-figures 'names of static functions' $lint/reading.py statics
-figures 'comments say why' $lint/reading.py comments
-figures 'comments that are torn' $lint/reading.py torn
+question 'names of static functions' $lint/reading.py statics
+question 'comments say why' comments
+question 'comments that are torn' $lint/reading.py torn
 question sizes $lint/sizes.sh
 question 'headers compile alone' $lint/headers.sh "$(dirname "$wsbind")/gen"
 question 'metrics that were promised' $lint/spec-metrics.sh

@@ -162,8 +162,10 @@ TEST(conn_that_is_open_does_not_wait_for_handshakes)
 	rig_free(r);
 }
 
-/* Its handshake came with frames behind it, more than one share: they are read among those of
- * others. */
+/*
+ * Its handshake came with frames behind it, more than one share: they are read among those of
+ * others.
+ */
 TEST(conn_that_has_just_opened_does_not_wait_for_handshakes)
 {
 	struct rig *r = rig_new(1, FREE);

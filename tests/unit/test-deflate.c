@@ -470,7 +470,9 @@ TEST(inflate_follows_the_examples_of_the_rfc)
 	inflater_free(z);
 }
 
-/* A message that lost its end is never taken for a shorter one, unless it lost only whole blocks.
+/*
+ * A message that lost its end is never taken for a shorter one, unless it lost only whole
+ * blocks.
  */
 TEST(inflate_refuses_messages_that_are_cut_off)
 {

@@ -458,7 +458,9 @@ TEST(frame_goes_as_it_is_when_deflating_is_not_worth_it)
 	rig_fini(&r);
 }
 
-/* Compressed data is never deflated again; what it is unpacked to, for those who can't read it, is.
+/*
+ * Compressed data is never deflated again; what it is unpacked to, for those who can't read it,
+ * is.
  */
 TEST(frame_is_compressed_one_way_only)
 {
@@ -549,8 +551,10 @@ static void *race(void *arg)
 	for (size_t i = 0; i < RACES; i++) {
 		const struct frame_bytes *b;
 
-		/* Not a barrier of pthread: the last to come would be far ahead of who sleeps
-		 * there. */
+		/*
+		 * Not a barrier of pthread: the last to come would be far ahead of who sleeps
+		 * there.
+		 */
 		atomic_fetch_add(racer->arrived, 1);
 		while (atomic_load(racer->arrived) < 2 * (i + 1))
 			if (++spins % 1000 == 0)

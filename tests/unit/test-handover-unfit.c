@@ -186,7 +186,9 @@ TEST(handover_unfit_for_reassembly_memory)
 	rig_free(r);
 }
 
-/* The list `own` of a connection with one membership, whose number is @from: now it is the largest.
+/*
+ * The list `own` of a connection with one membership, whose number is @from: now it is the
+ * largest.
  */
 static void claim_the_future(struct record_writer *records, uint64_t from)
 {

@@ -138,7 +138,9 @@ TEST(hotpath_one_send_also_for_large_batches)
 	crowd_fini(&c);
 }
 
-/* A member that published some of the turn's messages gets those around its own in one send, too.
+/*
+ * A member that published some of the turn's messages gets those around its own in one send,
+ * too.
  */
 TEST(hotpath_one_send_for_a_member_that_publishes)
 {

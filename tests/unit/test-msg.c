@@ -449,9 +449,9 @@ TEST(msg_results_have_a_text_and_a_close_code)
 
 /* What an input has that protobuf-c does not see: the oracle for where outcomes may differ. */
 struct oracle {
-	bool is_stricter; /* field number 0, a number that overflows or is padded, is_last of a
-			     wrong type */
-	bool is_merged;   /* a payload more than once: protobuf-c replaces */
+	/* field number 0, a number that overflows or is padded, is_last of a wrong type */
+	bool is_stricter;
+	bool is_merged; /* a payload more than once: protobuf-c replaces */
 	bool bad_utf8;
 	bool bad_text;
 	unsigned payloads;
@@ -641,8 +641,10 @@ TEST(msg_decode_agrees_with_protobuf_c)
 		if (test_random(&rng) % 8 == 0)
 			n += random_message(&rng, packed + n);
 		n = damage(&rng, packed, n);
-		/* Exactly as much memory as there is input, so that a sanitizer sees a step too
-		 * far. */
+		/*
+		 * Exactly as much memory as there is input, so that a sanitizer sees a step too
+		 * far.
+		 */
 		uint8_t *exact = malloc(n ? n : 1);
 		memcpy(exact, packed, n);
 		compare(exact, n);

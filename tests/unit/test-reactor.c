@@ -488,8 +488,10 @@ static void relax(unsigned *spins)
 		sched_yield();
 }
 
-/* Pushes one by one: at once, a moment after the last one was taken, or when the loop says that it
- * sleeps. */
+/*
+ * Pushes one by one: at once, a moment after the last one was taken, or when the loop says that
+ * it sleeps.
+ */
 static void *post_parcels(void *arg)
 {
 	struct post *p = arg;

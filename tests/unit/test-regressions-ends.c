@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* Faults that were found once, where things end: no memory, a stop, what is held and for how long.
+/*
+ * Faults that were found once, where things end: no memory, a stop, what is held and for how
+ * long.
  */
 #include "rig.h"
 

@@ -25,8 +25,10 @@ struct test_case {
 
 void test_register(struct test_case *t);
 
-/* A number for randomized tests: WB_SEED from the environment or a new one; printed when a test
- * fails. */
+/*
+ * A number for randomized tests: WB_SEED from the environment or a new one; printed when a test
+ * fails.
+ */
 uint64_t test_seed(void);
 
 /* xorshift64*: the same numbers for the same seed, everywhere. @state must not be 0. */
