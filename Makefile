@@ -347,6 +347,7 @@ format:
 		'make format: the code is laid out by clang-format $(CLANG_FORMAT_VERSION)' >&2; exit 1; }
 	$(Q)clang-format -i $(filter-out %_keys.h %_table.h %_events.h,$(wildcard src/*.[ch] src/*/*.[ch])) \
 		$(wildcard tests/unit/*.[ch] tests/fuzz/*.[ch] bench/*.c bench/servers/*.c)
+	$(Q)tests/lint/reading.py mend
 
 # The commented configuration file is made from the table of keys; `make lint` compares.
 config-template: $(O)/wsbind

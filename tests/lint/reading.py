@@ -8,6 +8,7 @@ includes  what a file includes of the project, it uses something of
 comments  in each folder enough lines of the sources, and enough functions, say why
 torn      a comment that begins beside its "/*" does not end with a word or less on its last line;
           one that begins behind code ends on that line
+mend      puts torn comments together again, but for those behind code
 
 GENERATED is the folder of what is made from proto/. Prints what is wrong, or the figures;
 exit status 1 when something is wrong.
@@ -17,7 +18,9 @@ import glob
 import re
 import subprocess
 import sys
+import textwrap
 
+COLUMNS = 100
 MIN_LINES = 8.0  # percent of the lines of src/*/*.c that hold a comment
 MIN_FUNCTIONS = 40.0  # percent of the functions from LONG lines up that hold one
 LONG = 15
@@ -177,19 +180,45 @@ def comments():
     return 0 if all(is_enough(*row) for row in folders.values()) else 1
 
 
+def torn_comments(s):
+    """(first line, last line, text, whether it begins behind code) of each that is torn."""
+    for first, last, text in s.comments:
+        lines = [line.strip() for line in text.split("\n")]
+        if first == last or lines[0] in ("/*", "/**"):
+            continue
+        behind_code = not s.lines[first - 1].strip().startswith("/*")
+        alone = len(re.sub(r"^\* ?|\*/$", "", lines[-1]).split()) < 2
+        if behind_code or alone or lines[-1] == "*/":
+            yield first, last, " ".join(text.split()), behind_code
+
+
+def formatted_sources():
+    return sources("src/*.c", "src/*/*.[ch]", "tests/*/*.[ch]", "bench/*.[ch]", "bench/*/*.[ch]")
+
+
 def torn():
     bad = 0
-    for s in sources("src/*.c", "src/*/*.[ch]", "tests/*/*.[ch]", "bench/*.[ch]", "bench/*/*.[ch]"):
-        for first, last, text in s.comments:
-            lines = [line.strip() for line in text.split("\n")]
-            if first == last or lines[0] in ("/*", "/**"):
-                continue
-            behind_code = not s.lines[first - 1].strip().startswith("/*")
-            alone = len(re.sub(r"^\* ?|\*/$", "", lines[-1]).split()) < 2
-            if behind_code or alone or lines[-1] == "*/":
-                print("%s:%d: torn: %s" % (s.path, first, " ".join(text.split())))
-                bad = 1
+    for s in formatted_sources():
+        for first, _, text, _ in torn_comments(s):
+            print("%s:%d: torn: %s" % (s.path, first, text))
+            bad = 1
     return bad
 
 
-sys.exit({f.__name__: f for f in (names, statics, includes, comments, torn)}[sys.argv[1]]())
+def mend():
+    for s in formatted_sources():
+        found = [t for t in torn_comments(s) if not t[3]]
+        for first, last, text, _ in reversed(found):
+            indent = re.match(r"\s*", s.lines[first - 1])[0]
+            words = re.sub(r"(^/\*|\*/$| \*(?= ))", "", text).strip()
+            room = min(95, COLUMNS - len(indent.expandtabs(8)))
+            lines = textwrap.wrap(words, room - len(" * "), break_on_hyphens=False)
+            block = ["/*"] + [" * " + line for line in lines] + [" */"]
+            s.lines[first - 1:last] = [indent + line for line in block]
+        if found:
+            with open(s.path, "w", encoding="utf-8") as f:
+                f.write("\n".join(s.lines) + "\n")
+    return 0
+
+
+sys.exit({f.__name__: f for f in (names, statics, includes, comments, torn, mend)}[sys.argv[1]]())
