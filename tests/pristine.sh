@@ -88,7 +88,8 @@ checkout "$root/wsbind"
 if [ "${VERSION_CODENAME:-}" != "$suite" ]; then
 	say "the package of ${VERSION_CODENAME:-this machine}"
 	checkout "$folder/other"
-	bounded make -s -C "$folder/other" deb || die "no package can be built here"
+	bounded make -s -C "$folder/other" deb >"$folder/log" 2>&1 ||
+		{ tail -n 40 "$folder/log" >&2; die "no package can be built here"; }
 	cp "$folder"/other/build/deb/wsbind_*.deb "$root/earlier.deb" && earlier=/earlier.deb
 fi
 

@@ -153,5 +153,5 @@ def test_settings_and_files():
     for name in re.findall(r"^\| `wsbind ([a-z-]+)", README, re.M):
         assert re.search(rf"^  {name} ", commands.stdout, re.M), name
     targets = (ROOT / "Makefile").read_text()
-    for name in re.findall(r"^    make (?:SAN=\S+ )?([a-z-]+)", README, re.M):
+    for name in re.findall(r"^    make (?:SAN=\S+ )?([a-z0-9-]+)", README, re.M):
         assert re.search(rf"^{name}:", targets, re.M), name

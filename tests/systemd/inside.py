@@ -257,7 +257,7 @@ def test_socket_activation(s):
     systemctl("start", "wsbind.socket")
     assert show("ActiveState") == "inactive"
     with connects(s) as a, connects(s) as b:
-        assert show("ActiveState") == "active"
+        wait_until(lambda: show("ActiveState") == "active", "it says that it is ready")
         chats(a, b)
     for _ in range(3):
         systemctl("stop", UNIT)
