@@ -35,8 +35,11 @@ trap 'exit 143' TERM
 
 checkout() { mkdir -p "$1" && git archive HEAD | tar x -C "$1"; }
 
-bounded() { # in the background, so that signals are heard
-	"$@" &
+# In the background, so that signals are heard; in namespaces that end with it: nothing that it
+# starts or mounts stays.
+bounded() {
+	setpriv --pdeathsig KILL unshare --mount --propagation private --pid --fork --kill-child \
+		--mount-proc "$@" &
 	child=$!
 	wait $child
 	local status=$?
@@ -48,7 +51,7 @@ bounded() { # in the background, so that signals are heard
 # user namespaces that systemd's units want.
 inside() { # COMMAND: as root in the root, without anything of this environment
 	# shellcheck disable=SC2016 # expanded inside
-	bounded unshare --mount --propagation private --pid --fork --kill-child bash -ec '
+	bounded bash -ec '
 		mount --bind "$1" "$1"
 		cd "$1"
 		mount -t proc proc proc
