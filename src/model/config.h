@@ -33,6 +33,7 @@ enum config_text_messages { TEXT_LOG, TEXT_RELAY, TEXT_REJECT };
 #define CONFIG_MEMBER_LOG_LEVEL int     /* LOG_EMERG … LOG_DEBUG of syslog.h */
 #define CONFIG_MEMBER_MODE uint64_t     /* permissions, as chmod(2) has them */
 #define CONFIG_MEMBER_ON_STOP enum config_on_stop
+#define CONFIG_MEMBER_PERCENT uint64_t
 #define CONFIG_MEMBER_PORT uint64_t /* or CONFIG_PORT_OFF */
 #define CONFIG_MEMBER_PREFIXES char *
 #define CONFIG_MEMBER_RATE_ACTION enum config_rate_action

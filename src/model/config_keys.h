@@ -187,6 +187,15 @@ GROUP("Files")
 KEY(spool_dir, TEXT, "", "0", "1024", RESTART,
     "Directory that received binary transfers are written to. A relative path is taken under "
     "$STATE_DIRECTORY. Empty: transfers are not written.")
+KEY(spool_max_size, SIZE, "0", "0", "1000T", LIVE,
+    "Size of all files in spool_dir together; a transfer for which there is no room is refused. 0 "
+    "means no limit.")
+KEY(spool_max_file_size, SIZE, "1G", "0", "1000T", LIVE,
+    "Size of one file in spool_dir, its chunks unpacked; a larger transfer is refused. 0 means no "
+    "limit.")
+KEY(spool_min_free, PERCENT, "5%", "0", "99", LIVE,
+    "What has to stay free of the disk that spool_dir is on; transfers that would leave less are "
+    "refused. 0 means that it may be filled up.")
 
 GROUP("Logging")
 KEY(log_level, LOG_LEVEL, "info", "", "", LIVE,

@@ -63,6 +63,30 @@ static char *format_port(char *out, size_t cap, uint64_t number)
 	return out;
 }
 
+/* "5%", "5 %" or "5". */
+static int parse_percent(const struct config_kind *k, const char *text, struct config_value *ret)
+{
+	size_t n = strlen(text);
+	char digits[24];
+
+	(void)k;
+	if (n > 0 && text[n - 1] == '%')
+		n--;
+	if (n < strlen(text) && n > 0 && text[n - 1] == ' ')
+		n--;
+	if (n == 0 || n >= sizeof(digits))
+		return -EINVAL;
+	memcpy(digits, text, n);
+	digits[n] = '\0';
+	return text_parse_count(digits, &ret->number);
+}
+
+static char *format_percent(char *out, size_t cap, uint64_t number)
+{
+	snprintf(out, cap, "%" PRIu64 "%%", number);
+	return out;
+}
+
 /* Three or four octal digits. */
 static int parse_mode(const struct config_kind *k, const char *text, struct config_value *ret)
 {
@@ -263,6 +287,14 @@ const struct config_kind config_kind_ON_STOP = {
 	.noun = "a known action",
 	.choice = on_stops,
 	.parse = parse_choice,
+};
+
+const struct config_kind config_kind_PERCENT = {
+	.storage = STORE_NUMBER,
+	.noun = "a percentage",
+	.syntax = "%s, with or without %",
+	.parse = parse_percent,
+	.format = format_percent,
 };
 
 const struct config_kind config_kind_PORT = {

@@ -106,7 +106,12 @@ COUNTER(acks_sent, "websocket_acknowledgements_sent_total", "", "ACKNOWLEDGE mes
 COUNTER(errors_sent, "websocket_errors_sent_total", "", "ERROR messages sent.")
 COUNTER(spool_files, "websocket_spool_files_total", "", "Transfers written to spool_dir completely.")
 COUNTER(spool_bytes, "websocket_spool_bytes_total", "", "Bytes written to spool_dir.")
-COUNTER(spool_errors, "websocket_spool_errors_total", "", "Transfers that left no file: broken, or not writable.")
+COUNTER(spool_errors, "websocket_spool_errors_total", "", "Transfers that left no file: broken, not writable or refused.")
+COUNTER(spool_refused_file_size, "websocket_spool_refused_total", "reason=\"spool_max_file_size\"", "Transfers refused for a bound, by which one; they count as errors, too.")
+COUNTER(spool_refused_size, "websocket_spool_refused_total", "reason=\"spool_max_size\"", "Transfers refused for a bound, by which one; they count as errors, too.")
+COUNTER(spool_refused_free, "websocket_spool_refused_total", "reason=\"spool_min_free\"", "Transfers refused for a bound, by which one; they count as errors, too.")
+COUNTER(spool_refused_open, "websocket_spool_refused_total", "reason=\"open\"", "Transfers refused for a bound, by which one; they count as errors, too.")
+COUNTER(spool_refused_rate, "websocket_spool_refused_total", "reason=\"rate\"", "Transfers refused for a bound, by which one; they count as errors, too.")
 
 WORKER_VIEW(connections_active, "websocket_worker_connections", "", "Connections that are open now, for each worker.")
 WORKER_COUNTER(loop_turns, "websocket_worker_loop_turns_total", "", "Turns of the event loop.")

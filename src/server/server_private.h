@@ -144,6 +144,9 @@ void server_warn(const struct server *s);
 
 /* ---------------------------------------------------------------- server_spool.c */
 
+/* Puts the limits of spool_* into force, where files are written at all. */
+void server_spool_configure(struct server *s, const struct config *config);
+
 /* Starts the thread that writes files, if spool_dir is set. Return: 0, or it has been logged. */
 int server_spool_start(struct server *s, bool keep) WB_NODISCARD;
 

@@ -115,6 +115,7 @@ static void configure_done(struct worker_task *t)
 	policy_unref(s->policy);
 	s->policy = TAKE_PTR(r->policy);
 	atomic_store(&log_level, s->config->log_level);
+	server_spool_configure(s, s->config);
 	if (s->admin.http)
 		admin_set_max_body(s->admin.http, s->config->max_message_size);
 	log_event(LOG_NOTICE, EV_RELOAD, LOG_NO_FIELDS, "configuration reloaded%s",

@@ -2,6 +2,29 @@
 #include "server/server_private.h"
 #include "worker/transfer.h"
 
+/*
+ * Nobody who sends files needs more than this; who begins them for their number, or leaves them
+ * lying, meets it. An address may be that of a proxy or of a whole office.
+ */
+#define CLIENT_FILES 20   /* begun in a second */
+#define ADDRESS_FILES 100 /* likewise */
+#define ADDRESS_OPEN 64   /* at a time; a quarter of all */
+
+void server_spool_configure(struct server *s, const struct config *config)
+{
+	const struct spool_limits limits = {
+		.max_bytes = config->spool_max_size,
+		.max_file_bytes = config->spool_max_file_size,
+		.min_free = config->spool_min_free,
+		.client_files = CLIENT_FILES,
+		.address_files = ADDRESS_FILES,
+		.address_open = ADDRESS_OPEN,
+	};
+
+	if (s->spool)
+		spool_set_limits(s->spool, &limits);
+}
+
 int server_spool_start(struct server *s, bool keep)
 {
 	WB_CLEANUP(ptr_freep) char *dir = NULL;
@@ -16,6 +39,7 @@ int server_spool_start(struct server *s, bool keep)
 		error = spool_new(dir, keep, &spool_replies_ops, &s->spool_replies, &s->spool);
 	if (error)
 		return server_log_failure(s, "spool", "spool_dir", error);
+	server_spool_configure(s, s->config);
 	s->pool->shared.transfers.spool = s->spool;
 	return 0;
 }

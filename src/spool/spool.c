@@ -10,22 +10,8 @@
 
 #include "base/clock.h"
 #include "spool/spool_file.h"
+#include "spool/spool_queue.h"
 #include "spool/spool_transfer.h"
-
-enum job_kind {
-	JOB_CHUNK,
-	JOB_ABORT, /* the end of its owner's connection */
-	JOB_RESUME,
-	JOB_CLEAN,
-};
-
-struct spool_job {
-	struct spool_job *next;
-	uint64_t queued_ns;
-	enum job_kind kind;
-	struct spool_chunk chunk;            /* of JOB_CHUNK; its owner alone of JOB_ABORT */
-	struct spool_unfinished *unfinished; /* of JOB_RESUME */
-};
 
 struct spool {
 	const struct spool_ops *ops;
@@ -34,16 +20,15 @@ struct spool {
 
 	pthread_mutex_t lock; /* guards the next group */
 	pthread_cond_t wake;
-	struct spool_job *head;
-	struct spool_job **tail;
-	size_t n_chunks;  /* in the queue, without aborts */
-	size_t n_bytes;   /* of their data */
+	struct spool_queue queue;
+	struct spool_limits limits;
 	uint64_t waiting; /* bit per worker that met a full queue */
+	uint64_t refused; /* of whose clients one has room again in its line */
 	bool is_stopping;
 	bool is_leaving; /* what is not complete stays */
 
-	_Atomic bool is_closed;     /* takes no chunks; written under the lock */
-	_Atomic uint64_t oldest_ns; /* when the job in hand, or the next, was queued; or 0 */
+	_Atomic bool is_closed;   /* takes no chunks; written under the lock */
+	_Atomic uint64_t busy_ns; /* since when the job in hand is, or one could be; or 0 */
 	struct spool_counters counters;
 
 	struct spool_transfers transfers; /* the spool thread's own */
@@ -75,17 +60,17 @@ struct spool_job *spool_job_new(void)
 static void spool_work(struct spool *s, const struct spool_job *job)
 {
 	switch (job->kind) {
-	case JOB_CHUNK:
+	case SPOOL_JOB_CHUNK:
 		spool_transfers_take_chunk(&s->transfers, &job->chunk);
 		break;
-	case JOB_ABORT:
+	case SPOOL_JOB_ABORT:
 		/* In its place in the queue: behind the chunks that came before the end. */
 		spool_transfers_abort(&s->transfers, job->chunk.owner);
 		break;
-	case JOB_RESUME:
+	case SPOOL_JOB_RESUME:
 		spool_transfers_resume(&s->transfers, job->unfinished);
 		break;
-	case JOB_CLEAN:
+	case SPOOL_JOB_CLEAN:
 		spool_transfers_clean(&s->transfers);
 		break;
 	}
@@ -100,7 +85,7 @@ static void spool_wait(struct spool *s)
 	until.tv_sec++;
 	pthread_mutex_lock(&s->lock);
 	/* A wake-up that is late, early or for nothing does no harm: the caller looks again. */
-	if (!s->head && !s->waiting && !s->is_stopping) {
+	if (spool_queue_is_empty(&s->queue) && !s->waiting && !s->is_stopping) {
 		if (s->transfers.n > 0)
 			(void)pthread_cond_timedwait(&s->wake, &s->lock, &until);
 		else
@@ -112,41 +97,44 @@ static void spool_wait(struct spool *s)
 /* What is in the queue, for those that look from outside; under the lock. */
 static void publish_queue(struct spool *s)
 {
-	atomic_store_explicit(&s->counters.queued_jobs, s->n_chunks, memory_order_relaxed);
-	atomic_store_explicit(&s->counters.queued_bytes, s->n_bytes, memory_order_relaxed);
+	atomic_store_explicit(&s->counters.queued_jobs, s->queue.n_chunks, memory_order_relaxed);
+	atomic_store_explicit(&s->counters.queued_bytes, s->queue.n_bytes, memory_order_relaxed);
 }
 
 /* The next job, or NULL; under the lock. */
 static struct spool_job *spool_take(struct spool *s)
 {
-	struct spool_job *job = s->head;
+	bool has_room;
+	struct spool_job *job = spool_queue_take(&s->queue, &has_room);
 
 	/*
-	 * The job in hand counts as the oldest until the next one is asked for: so a disk that does
-	 * not answer shows, and nobody takes a spool for idle whose last write is under way.
+	 * The time of the job in hand runs until the next one is asked for: so a disk that does
+	 * not answer shows, and nobody takes a spool for idle whose last write is under way. How
+	 * long it waited before says how much there was to do, and nothing of the disk.
 	 */
-	atomic_store_explicit(&s->oldest_ns, job ? job->queued_ns : 0, memory_order_relaxed);
+	atomic_store_explicit(&s->busy_ns, job ? clock_now_ns() : 0, memory_order_relaxed);
+	s->transfers.meter.limits = s->limits;
 	if (!job)
 		return NULL;
-	s->head = job->next;
-	if (!s->head)
-		s->tail = &s->head;
-	if (job->kind == JOB_CHUNK) {
-		s->n_chunks--;
-		s->n_bytes -= job->chunk.n;
-		publish_queue(s);
-	}
+	if (has_room)
+		s->refused |= 1ULL << job->chunk.owner.worker;
+	publish_queue(s);
 	return job;
 }
 
-/* Workers to be told of room: not before half is free, or they would come for each chunk. */
+/*
+ * Workers to be told of room: that of a client in its line, or of all. Not before half is free,
+ * or they would come for each chunk.
+ */
 static uint64_t spool_take_waiting(struct spool *s)
 {
-	uint64_t waiting = s->waiting;
+	uint64_t waiting = s->refused;
 
-	if (s->n_chunks > SPOOL_MAX_JOBS / 2 || s->n_bytes > SPOOL_MAX_BYTES / 2)
-		return 0;
-	s->waiting = 0;
+	s->refused = 0;
+	if (spool_queue_is_half_free(&s->queue)) {
+		waiting |= s->waiting;
+		s->waiting = 0;
+	}
 	return waiting;
 }
 
@@ -271,7 +259,7 @@ int spool_new(const char *dir, bool keeps_parts, const struct spool_ops *ops, vo
 		return -ENOMEM;
 	s->ops = ops;
 	s->ctx = ctx;
-	s->tail = &s->head;
+	spool_queue_init(&s->queue);
 	s->transfers.ops = ops;
 	s->transfers.ctx = ctx;
 	s->transfers.counters = &s->counters;
@@ -279,6 +267,7 @@ int spool_new(const char *dir, bool keeps_parts, const struct spool_ops *ops, vo
 	s->transfers.dir_fd = -1;
 	spool_transfers_init(&s->transfers);
 	r = open_dir(dir, keeps_parts, &s->transfers.dir_fd);
+	s->transfers.meter.dir_fd = s->transfers.dir_fd;
 	if (r == 0)
 		r = spool_init_sync(s);
 	/* The thread is last: from there on its part of the struct is not ours any more. */
@@ -290,6 +279,13 @@ int spool_new(const char *dir, bool keeps_parts, const struct spool_ops *ops, vo
 	}
 	*ret = s;
 	return 0;
+}
+
+void spool_set_limits(struct spool *s, const struct spool_limits *limits)
+{
+	pthread_mutex_lock(&s->lock);
+	s->limits = *limits;
+	pthread_mutex_unlock(&s->lock);
 }
 
 static void spool_end_thread(struct spool *s, bool is_leaving)
@@ -334,18 +330,11 @@ struct spool *spool_free(struct spool *s)
 static void spool_append(struct spool *s, struct spool_job *job)
 {
 	/* A clock that runs from here, also when the thread doesn't even take it. */
-	if (!s->head && atomic_load_explicit(&s->oldest_ns, memory_order_relaxed) == 0)
-		atomic_store_explicit(&s->oldest_ns, job->queued_ns, memory_order_relaxed);
-	*s->tail = job;
-	s->tail = &job->next;
+	if (spool_queue_is_empty(&s->queue) && spool_is_idle(s))
+		atomic_store_explicit(&s->busy_ns, clock_now_ns(), memory_order_relaxed);
+	spool_queue_put(&s->queue, job);
+	publish_queue(s);
 	pthread_cond_signal(&s->wake);
-}
-
-/* The first chunk of an empty queue has room, however large it is: else it never would. */
-static bool spool_has_room_for(const struct spool *s, const struct spool_chunk *chunk)
-{
-	return !s->n_chunks || (s->n_chunks < SPOOL_MAX_JOBS && chunk->n <= SPOOL_MAX_BYTES &&
-				s->n_bytes <= SPOOL_MAX_BYTES - chunk->n);
 }
 
 bool spool_put_chunk(struct spool *s, struct spool_chunk *chunk)
@@ -354,17 +343,12 @@ bool spool_put_chunk(struct spool *s, struct spool_chunk *chunk)
 	bool is_closed, is_taken;
 
 	WB_ASSERT(chunk->owner.worker < SPOOL_MAX_WORKERS);
-	if (job) {
+	if (job)
 		job->chunk = *chunk;
-		job->queued_ns = clock_now_ns();
-	}
 	pthread_mutex_lock(&s->lock);
 	is_closed = atomic_load_explicit(&s->is_closed, memory_order_relaxed);
-	is_taken = job && !is_closed && spool_has_room_for(s, chunk);
+	is_taken = job && !is_closed && spool_queue_has_room(&s->queue, chunk->owner, chunk->n);
 	if (is_taken) {
-		s->n_chunks++;
-		s->n_bytes += chunk->n;
-		publish_queue(s);
 		spool_append(s, job);
 	} else if (!is_closed) {
 		/* Also where it was memory that failed: then there may be room at once. */
@@ -383,10 +367,9 @@ bool spool_put_chunk(struct spool *s, struct spool_chunk *chunk)
 }
 
 /* Any job but a chunk: these are never refused, and need no room. */
-static void spool_put(struct spool *s, enum job_kind kind, struct spool_job *job)
+static void spool_put(struct spool *s, enum spool_job_kind kind, struct spool_job *job)
 {
 	job->kind = kind;
-	job->queued_ns = clock_now_ns();
 	pthread_mutex_lock(&s->lock);
 	spool_append(s, job);
 	pthread_mutex_unlock(&s->lock);
@@ -395,7 +378,7 @@ static void spool_put(struct spool *s, enum job_kind kind, struct spool_job *job
 void spool_abort(struct spool *s, struct spool_owner owner, struct spool_job *job)
 {
 	job->chunk.owner = owner;
-	spool_put(s, JOB_ABORT, job);
+	spool_put(s, SPOOL_JOB_ABORT, job);
 }
 
 int spool_resume(struct spool *s, const struct spool_unfinished *u)
@@ -409,7 +392,8 @@ int spool_resume(struct spool *s, const struct spool_unfinished *u)
 		return -ENOMEM;
 	}
 	*job->unfinished = *u;
-	spool_put(s, JOB_RESUME, job);
+	job->chunk.owner = u->owner;
+	spool_put(s, SPOOL_JOB_RESUME, job);
 	return 0;
 }
 
@@ -419,7 +403,9 @@ int spool_clean(struct spool *s)
 
 	if (!job)
 		return -ENOMEM;
-	spool_put(s, JOB_CLEAN, job);
+	/* Nobody's line, behind all that were put in before: so what they resume is known then. */
+	job->chunk.owner = (struct spool_owner){.serial = UINT64_MAX};
+	spool_put(s, SPOOL_JOB_CLEAN, job);
 	return 0;
 }
 
@@ -427,9 +413,9 @@ int spool_clean(struct spool *s)
 
 uint64_t spool_wait_ns(const struct spool *s, uint64_t now_ns)
 {
-	uint64_t oldest_ns = atomic_load_explicit(&s->oldest_ns, memory_order_relaxed);
+	uint64_t busy_ns = atomic_load_explicit(&s->busy_ns, memory_order_relaxed);
 
-	return oldest_ns && now_ns > oldest_ns ? now_ns - oldest_ns : 0;
+	return busy_ns && now_ns > busy_ns ? now_ns - busy_ns : 0;
 }
 
 bool spool_is_stalled(const struct spool *s, uint64_t now_ns)
@@ -457,7 +443,7 @@ void spool_open(struct spool *s)
 
 bool spool_is_idle(const struct spool *s)
 {
-	return atomic_load_explicit(&s->oldest_ns, memory_order_relaxed) == 0;
+	return atomic_load_explicit(&s->busy_ns, memory_order_relaxed) == 0;
 }
 
 const struct spool_counters *spool_counters(const struct spool *s)

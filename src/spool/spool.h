@@ -17,9 +17,12 @@
  * process: 20240131T120000Z-CLIENT-7. Nothing in them comes from a peer, and an existing file is
  * never replaced.
  *
+ * Clients are served in turn, by what is written for them; each has a share of the queue.
+ *
  * Bounds: SPOOL_MAX_JOBS and SPOOL_MAX_BYTES in the queue, SPOOL_MAX_OPEN files,
- * SPOOL_MAX_TRANSFERS tracked (broken ones included), SPOOL_IDLE_NS of silence. The size of a
- * file is bounded by the disk alone.
+ * SPOOL_MAX_TRANSFERS tracked (broken ones included), SPOOL_IDLE_NS of silence, and what struct
+ * spool_limits says. Where all places for open files are taken, the transfer that was silent
+ * longest gives way to a new one, if that is SPOOL_YIELD_NS or more.
  */
 
 #include "base/base.h"
@@ -28,11 +31,16 @@
 
 #define SPOOL_MAX_JOBS 1024
 #define SPOOL_MAX_BYTES (64u << 20)
+#define SPOOL_MAX_JOBS_IN_ALL 65536   /* with those of clients that have no other in the queue */
+#define SPOOL_SMALL_CHUNK (64u << 10) /* for which these find room in a full queue */
+#define SPOOL_CLIENT_JOBS 256         /* in the queue, of one client */
+#define SPOOL_CLIENT_BYTES (8u << 20) /* likewise; or one chunk alone */
 #define SPOOL_MAX_OPEN 256
 #define SPOOL_MAX_TRANSFERS 65536
 #define SPOOL_MAX_WORKERS 64
 #define SPOOL_IDLE_NS (120ULL * 1000000000ULL)
 #define SPOOL_STALL_NS (10ULL * 1000000000ULL)
+#define SPOOL_YIELD_NS (2ULL * 1000000000ULL)
 
 /* File name without directory, NUL included. */
 #define SPOOL_NAME_MAX 96
@@ -44,6 +52,32 @@ struct spool_job;
 struct WB_VALUE spool_owner {
 	uint64_t worker;
 	uint64_t serial; /* of the connection, never used twice by a worker */
+	/*
+	 * Whence it comes: an IPv6 network of 64 bits, or 0x0000ffff00000000 and an IPv4 address
+	 * below that; 0: it is not counted. The top bit is never set.
+	 */
+	uint64_t address;
+};
+
+/* Bounds on what is kept. 0: none. */
+struct WB_VALUE spool_limits {
+	uint64_t max_bytes;      /* of all files in the directory: spool_max_size */
+	uint64_t max_file_bytes; /* of one: spool_max_file_size */
+	uint64_t min_free;       /* of the disk [%]: spool_min_free */
+	uint64_t client_files;   /* that one connection begins in a second */
+	uint64_t address_files;  /* that one address begins in a second */
+	uint64_t address_open;   /* that are being received of one address */
+};
+
+/* Which bound a transfer has met. */
+enum spool_refusal {
+	SPOOL_NOT_REFUSED,
+	SPOOL_R_FILE_SIZE, /* max_file_bytes */
+	SPOOL_R_SIZE,      /* max_bytes */
+	SPOOL_R_FREE,      /* min_free */
+	SPOOL_R_OPEN,      /* SPOOL_MAX_OPEN, SPOOL_MAX_TRANSFERS, address_open */
+	SPOOL_R_RATE,      /* client_files, address_files */
+	SPOOL_N_REFUSALS
 };
 
 /* A transfer that another process goes on with, or this one, should there be no other. */
@@ -67,6 +101,7 @@ struct WB_VALUE spool_chunk {
 	uint8_t request_id_len;
 	uint32_t sequence;
 	bool is_last;
+	uint64_t announced;  /* size of the whole file, by its client's word; 0: not said */
 	enum zip_kind kind;  /* how data is packed; may be any number from the wire */
 	size_t unpack_limit; /* most bytes that one packed chunk may hold */
 	uint8_t *data;       /* from malloc; may be NULL when n is 0 */
@@ -78,8 +113,10 @@ struct WB_VALUE spool_result {
 	struct spool_owner owner;
 	uint8_t request_id[MSG_REQUEST_ID_MAX]; /* of the chunk that ended it */
 	uint8_t request_id_len;
-	uint32_t sequence;  /* of that chunk */
-	int error;          /* 0 or -errno */
+	uint32_t sequence; /* of that chunk */
+	int error;         /* 0 or -errno */
+	enum spool_refusal refusal;
+	bool is_transient;  /* nothing is wrong with the transfer: later it may be taken */
 	const char *reason; /* "" or why, in words for the client; valid for ever */
 	const char *name;   /* final file name, "" if failed; valid during the callback only */
 	uint64_t bytes;     /* size of the file, 0 if failed */
@@ -114,6 +151,9 @@ struct WB_SHARED spool_counters {
  */
 int spool_new(const char *dir, bool keeps_parts, const struct spool_ops *ops, void *ctx,
 	      struct spool **ret) WB_NODISCARD;
+
+/* From the next job on; before, there are none. Any thread. */
+WB_ANY_THREAD void spool_set_limits(struct spool *s, const struct spool_limits *limits);
 
 /**
  * spool_free() - work off the queue, remove what is not complete, stop the thread
@@ -157,8 +197,8 @@ int spool_clean(struct spool *s) WB_NODISCARD;
  *
  * One chunk larger than SPOOL_MAX_BYTES is taken when the queue is empty.
  *
- * Return: true; or false when the queue is full (or memory is): ops.room() tells when to try
- *         again; or false after spool_close().
+ * Return: true; or false when the queue is full, or its client's share of it (or memory is):
+ *         ops.room() tells when to try again; or false after spool_close().
  * Owns:   on true chunk->data is the spool's, chunk->data and chunk->n are cleared; on false
  *         everything stays the caller's.
  * Thread: any.
@@ -182,7 +222,10 @@ WB_ANY_THREAD void spool_abort(struct spool *s, struct spool_owner owner, struct
 WB_ANY_THREAD struct spool_job *spool_job_new(void);
 WB_ANY_THREAD void spool_job_free(struct spool_job *job);
 
-/* How long the oldest job has been waiting; 0: there is none. Any thread. */
+/*
+ * How long the disk has been at the job in hand, or has left the queue alone; 0: there is none. A
+ * queue that is long because the disk is busy makes it no longer. Any thread.
+ */
 WB_ANY_THREAD uint64_t spool_wait_ns(const struct spool *s, uint64_t now_ns);
 
 /* That is more than SPOOL_STALL_NS. Any thread. */

@@ -32,25 +32,49 @@ static bool is_part_name(const char *name)
 	       strcmp(name + n - strlen(PART_SUFFIX), PART_SUFFIX) == 0;
 }
 
+/* To be read from its beginning; NULL: errno says why. closedir() is the caller's. */
+static DIR *dir_open(int dir_fd)
+{
+	/* One of its own: reading moves a position that duplicates would share. */
+	WB_CLEANUP(fd_closep) int fd = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+
+	if (dir)
+		(void)TAKE_FD(fd); /* closedir() closes it */
+	return dir;
+}
+
 static int dir_remove_parts(int dir_fd, spool_file_used_fn *is_used, void *ctx)
 {
-	WB_CLEANUP(fd_closep) int fd = -1;
 	const struct dirent *e;
-	DIR *dir;
+	DIR *dir = dir_open(dir_fd);
 
-	/* One of its own: reading moves a position that duplicates would share. */
-	fd = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (fd < 0)
-		return -errno;
-	dir = fdopendir(fd);
 	if (!dir)
 		return -errno;
-	(void)TAKE_FD(fd); /* closedir() closes it */
 	while ((e = readdir(dir)))
 		if (is_part_name(e->d_name) && (!is_used || !is_used(ctx, e->d_name)))
 			(void)unlinkat(dir_fd, e->d_name,
 				       0); /* if it stays, the next start tries */
 	(void)closedir(dir);
+	return 0;
+}
+
+int spool_file_sum_bytes(int dir_fd, uint64_t *ret)
+{
+	const struct dirent *e;
+	DIR *dir = dir_open(dir_fd);
+	uint64_t sum = 0;
+	struct stat st;
+
+	if (!dir)
+		return -errno;
+	/* What goes away meanwhile is not there any more. */
+	while ((e = readdir(dir)))
+		if (fstatat(dir_fd, e->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+		    S_ISREG(st.st_mode) && st.st_size > 0)
+			sum += (uint64_t)st.st_size;
+	(void)closedir(dir);
+	*ret = sum;
 	return 0;
 }
 

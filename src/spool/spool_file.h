@@ -37,6 +37,9 @@ int spool_file_remove_parts(int dir_fd, spool_file_used_fn *is_used, void *ctx) 
 /* Marks the directory alone. */
 void spool_file_mark(int dir_fd);
 
+/* The sizes of all files in the directory itself, together. Return: 0 | -errno. */
+int spool_file_sum_bytes(int dir_fd, uint64_t *ret) WB_NODISCARD;
+
 /**
  * spool_file_open() - begin a file
  * @client_id:  goes into the name; other characters than [0-9A-Za-z-] become '_', cut to 40

@@ -9,7 +9,8 @@
 
 /* file.fd == -1: it broke, and what still comes is dropped. */
 struct spool_transfer {
-	struct list age; /* in spool_transfers.by_age */
+	struct list age;  /* in spool_transfers.by_age */
+	struct list open; /* in spool_transfers.open, while it has a file */
 	struct spool_transfer *next_in_bucket;
 	struct spool_result last; /* owner and latest chunk; becomes the result */
 	uint64_t last_ns;
@@ -57,6 +58,7 @@ static struct spool_transfer *transfer_track(struct spool_transfers *ts, struct 
 	t->file.fd = -1;
 	t->last.owner = owner;
 	list_init(&t->age);
+	list_init(&t->open);
 	*transfer_place(ts, owner) = t;
 	ts->n++;
 	return t;
@@ -88,6 +90,7 @@ static void result_set_chunk(struct spool_result *r, const struct spool_chunk *c
 void spool_transfers_init(struct spool_transfers *ts)
 {
 	list_init(&ts->by_age);
+	list_init(&ts->open);
 	/* Clients outlive a process: its numbers are not those of the one before. */
 	ts->next_number = clock_now_ns() / NS_PER_MS;
 }
@@ -108,6 +111,18 @@ void spool_transfers_fini(struct spool_transfers *ts)
  * the transfer stays, without a file, until its last chunk, another chunk 0, or its client's end.
  */
 
+static void transfer_opened(struct spool_transfers *ts, struct spool_transfer *t)
+{
+	list_add_tail(&ts->open, &t->open);
+	counter_add(&ts->counters->open, 1);
+}
+
+static void transfer_closed(struct spool_transfers *ts, struct spool_transfer *t)
+{
+	list_del(&t->open);
+	counter_sub_one(&ts->counters->open);
+}
+
 static void transfer_discard_file(struct spool_transfers *ts, struct spool_transfer *t)
 {
 	if (t->file.fd < 0)
@@ -117,7 +132,8 @@ static void transfer_discard_file(struct spool_transfers *ts, struct spool_trans
 		fd_closep(&t->file.fd);
 	else
 		spool_file_discard(&t->file);
-	counter_sub_one(&ts->counters->open);
+	spool_meter_shrink(&ts->meter, t->file.bytes);
+	transfer_closed(ts, t);
 	counter_add(&ts->counters->errors, 1);
 }
 
@@ -140,8 +156,14 @@ static const char *reason_of(int error)
 	}
 }
 
-static void transfer_fail(struct spool_transfers *ts, struct spool_transfer *t, int error,
-			  const char *reason)
+/* Whether it is the server that can't, and not the transfer that is wrong. */
+static bool error_is_transient(int error)
+{
+	return error != -EBADMSG && error != -EMSGSIZE && error != -EPROTO && error != -ETIMEDOUT;
+}
+
+static void transfer_end(struct spool_transfers *ts, struct spool_transfer *t,
+			 const struct spool_result *how)
 {
 	struct spool_result r = t->last;
 
@@ -149,10 +171,56 @@ static void transfer_fail(struct spool_transfers *ts, struct spool_transfer *t, 
 	if (t->file.fd < 0)
 		counter_add(&ts->counters->errors, 1);
 	transfer_discard_file(ts, t);
-	r.error = error;
-	r.reason = reason;
+	r.error = how->error;
+	r.refusal = how->refusal;
+	r.is_transient = how->is_transient;
+	r.reason = how->reason;
 	r.name = "";
 	ts->ops->done(ts->ctx, &r);
+}
+
+static void transfer_fail(struct spool_transfers *ts, struct spool_transfer *t, int error,
+			  const char *reason)
+{
+	const struct spool_result how = {
+		.error = error,
+		.is_transient = error_is_transient(error),
+		.reason = reason,
+	};
+
+	transfer_end(ts, t, &how);
+}
+
+/* What each refusal is. */
+static const struct {
+	int error;
+	bool is_transient;
+	const char *reason;
+} result_refusals[SPOOL_N_REFUSALS] = {
+	[SPOOL_R_FILE_SIZE] = {-EFBIG, false, "the file is larger than spool_max_file_size"},
+	[SPOOL_R_SIZE] = {-ENOSPC, true, "no room for it within spool_max_size"},
+	[SPOOL_R_FREE] = {-ENOSPC, true, "less of the disk would stay free than spool_min_free"},
+	[SPOOL_R_OPEN] = {-EMFILE, true, "too many transfers at once"},
+	[SPOOL_R_RATE] = {-EAGAIN, true, "too many files in a second"},
+};
+
+static struct spool_result result_refused(enum spool_refusal refusal)
+{
+	return (struct spool_result){
+		.error = result_refusals[refusal].error,
+		.refusal = refusal,
+		.is_transient = result_refusals[refusal].is_transient,
+		.reason = result_refusals[refusal].reason,
+		.name = "",
+	};
+}
+
+static void transfer_refuse(struct spool_transfers *ts, struct spool_transfer *t,
+			    enum spool_refusal refusal)
+{
+	const struct spool_result how = result_refused(refusal);
+
+	transfer_end(ts, t, &how);
 }
 
 /* On disk first, then reported: a client that has its answer may throw its own copy away. */
@@ -165,7 +233,7 @@ static void transfer_finish(struct spool_transfers *ts, struct spool_transfer *t
 		transfer_fail(ts, t, error, reason_of(error));
 		return;
 	}
-	counter_sub_one(&ts->counters->open);
+	transfer_closed(ts, t);
 	counter_add(&ts->counters->files, 1);
 	counter_add(&ts->counters->bytes, t->file.bytes);
 	r.reason = "";
@@ -174,57 +242,130 @@ static void transfer_finish(struct spool_transfers *ts, struct spool_transfer *t
 	ts->ops->done(ts->ctx, &r);
 }
 
-static int transfer_begin(struct spool_transfers *ts, struct spool_transfer *t,
-			  const struct spool_chunk *chunk)
+/*
+ * The file that was silent longest, of an address or (0) of all; or NULL, where there are fewer
+ * than @limit.
+ */
+static struct spool_transfer *find_stillest(const struct spool_transfers *ts, uint64_t address,
+					    uint64_t limit)
+{
+	struct spool_transfer *oldest = NULL;
+	uint64_t n = 0;
+
+	LIST_FOREACH (node, &ts->open) {
+		struct spool_transfer *t = CONTAINER_OF(node, struct spool_transfer, open);
+
+		if (address && t->last.owner.address != address)
+			continue;
+		if (!oldest)
+			oldest = t;
+		n++;
+	}
+	return n >= limit ? oldest : NULL;
+}
+
+/*
+ * Each open file takes a descriptor, and those are for connections. Whoever has begun files and
+ * leaves them lying keeps nobody out: the one silent longest goes for one that comes.
+ */
+static bool make_place(struct spool_transfers *ts, uint64_t address)
+{
+	uint64_t of_address = ts->meter.limits.address_open;
+	struct spool_transfer *t = NULL;
+
+	if (address && of_address)
+		t = find_stillest(ts, address, of_address);
+	if (!t)
+		t = find_stillest(ts, 0, SPOOL_MAX_OPEN);
+	if (!t)
+		return true;
+	if (t->last_ns + SPOOL_YIELD_NS > clock_now_ns())
+		return false;
+	transfer_refuse(ts, t, SPOOL_R_OPEN);
+	return true;
+}
+
+/* False: it was refused, or failed. */
+static bool transfer_begin(struct spool_transfers *ts, struct spool_transfer *t,
+			   const struct spool_chunk *chunk)
+{
+	enum spool_refusal refusal = spool_meter_begin(&ts->meter, chunk->owner, chunk->announced);
+	int r;
+
+	if (refusal == SPOOL_NOT_REFUSED && !make_place(ts, chunk->owner.address))
+		refusal = SPOOL_R_OPEN;
+	if (refusal != SPOOL_NOT_REFUSED) {
+		transfer_refuse(ts, t, refusal);
+		return false;
+	}
+	r = spool_file_open(&t->file, ts->dir_fd, chunk->client_id, ts->next_number++);
+	if (r < 0) {
+		transfer_fail(ts, t, r, reason_of(r));
+		return false;
+	}
+	transfer_opened(ts, t);
+	t->next_sequence = 0;
+	return true;
+}
+
+/* Unpacks a chunk where that is needed. Return: 0 | -EMSGSIZE | -EBADMSG | -ENOMEM. */
+static int chunk_unpack(struct spool_transfers *ts, const struct spool_chunk *chunk,
+			const uint8_t **ret, size_t *ret_n)
 {
 	int r;
 
-	/* Each takes a descriptor, and those are for connections. */
-	if (atomic_load_explicit(&ts->counters->open, memory_order_relaxed) >= SPOOL_MAX_OPEN)
-		return -EMFILE;
-	r = spool_file_open(&t->file, ts->dir_fd, chunk->client_id, ts->next_number++);
-	if (r < 0)
-		return r;
-	counter_add(&ts->counters->open, 1);
-	t->next_sequence = 0;
+	*ret = chunk->data;
+	*ret_n = chunk->n;
+	if (chunk->kind == ZIP_NONE)
+		return 0;
+	/* Each chunk is packed by itself, and may be packed differently from the one before. */
+	buf_clear(&ts->scratch);
+	r = zip_unpack(&ts->zip, chunk->kind, chunk->data, chunk->n, chunk->unpack_limit,
+		       &ts->scratch);
+	if (r != 0)
+		return r == ZIP_E_TOO_BIG ? -EMSGSIZE : r == -ENOMEM ? r : -EBADMSG;
+	*ret = ts->scratch.data;
+	*ret_n = ts->scratch.len;
 	return 0;
 }
 
-static int transfer_write(struct spool_transfers *ts, struct spool_transfer *t,
-			  const struct spool_chunk *chunk)
+/* False: it was refused, or failed. */
+static bool transfer_write(struct spool_transfers *ts, struct spool_transfer *t,
+			   const struct spool_chunk *chunk)
 {
-	const uint8_t *p = chunk->data;
-	size_t n = chunk->n;
-	int r;
+	enum spool_refusal refusal;
+	const uint8_t *p;
+	uint64_t before;
+	size_t n;
+	int r = chunk_unpack(ts, chunk, &p, &n);
 
-	/* Each chunk is packed by itself, and may be packed differently from the one before. */
-	if (chunk->kind != ZIP_NONE) {
-		buf_clear(&ts->scratch);
-		r = zip_unpack(&ts->zip, chunk->kind, p, n, chunk->unpack_limit, &ts->scratch);
-		if (r != 0)
-			return r == ZIP_E_TOO_BIG ? -EMSGSIZE : r == -ENOMEM ? r : -EBADMSG;
-		p = ts->scratch.data;
-		n = ts->scratch.len;
+	if (r == 0) {
+		refusal = spool_meter_grow(&ts->meter, t->file.bytes, n);
+		if (refusal != SPOOL_NOT_REFUSED) {
+			transfer_refuse(ts, t, refusal);
+			return false;
+		}
+		t->next_sequence++;
+		before = t->file.bytes;
+		r = spool_file_write(&t->file, p, n);
+		/* A full disk takes a part: what it didn't take is not there. */
+		spool_meter_shrink(&ts->meter, n - (t->file.bytes - before));
 	}
-	t->next_sequence++;
-	return spool_file_write(&t->file, p, n);
+	if (r < 0)
+		transfer_fail(ts, t, r, reason_of(r));
+	return r == 0;
 }
 
 /* Whether the chunk is the one that @t waits for; says so if it is the one that breaks it. */
 static bool transfer_accepts(struct spool_transfers *ts, struct spool_transfer *t,
 			     const struct spool_chunk *chunk, bool is_new)
 {
-	int r;
-
 	/* A new beginning ends what went before, and is reported with that one's request. */
 	if (chunk->sequence == 0) {
 		if (t->file.fd >= 0)
 			transfer_fail(ts, t, -EPROTO, "a new transfer began before the last chunk");
 		result_set_chunk(&t->last, chunk);
-		r = transfer_begin(ts, t, chunk);
-		if (r < 0)
-			transfer_fail(ts, t, r, reason_of(r));
-		return r == 0;
+		return transfer_begin(ts, t, chunk);
 	}
 	result_set_chunk(&t->last, chunk);
 	/* Reported once: what follows finds it without a file, and is dropped. */
@@ -238,7 +379,7 @@ static bool transfer_accepts(struct spool_transfers *ts, struct spool_transfer *
 /* There is no room to track it, so each of its chunks is told so. */
 static void refuse_chunk(struct spool_transfers *ts, const struct spool_chunk *chunk)
 {
-	struct spool_result r = {.error = -EMFILE, .reason = reason_of(-EMFILE), .name = ""};
+	struct spool_result r = result_refused(SPOOL_R_OPEN);
 
 	result_set_chunk(&r, chunk);
 	counter_add(&ts->counters->errors, 1);
@@ -249,7 +390,6 @@ void spool_transfers_take_chunk(struct spool_transfers *ts, const struct spool_c
 {
 	struct spool_transfer *t = *transfer_place(ts, chunk->owner);
 	bool is_new = !t;
-	int r;
 
 	if (is_new)
 		t = transfer_track(ts, chunk->owner);
@@ -261,14 +401,13 @@ void spool_transfers_take_chunk(struct spool_transfers *ts, const struct spool_c
 	t->last_ns = clock_now_ns();
 	list_del(&t->age);
 	list_add_tail(&ts->by_age, &t->age);
-
-	if (transfer_accepts(ts, t, chunk, is_new)) {
-		r = transfer_write(ts, t, chunk);
-		if (r < 0)
-			transfer_fail(ts, t, r, reason_of(r));
-		else if (chunk->is_last)
-			transfer_finish(ts, t);
+	if (!list_is_empty(&t->open)) {
+		list_del(&t->open);
+		list_add_tail(&ts->open, &t->open);
 	}
+	if (transfer_accepts(ts, t, chunk, is_new) && transfer_write(ts, t, chunk) &&
+	    chunk->is_last)
+		transfer_finish(ts, t);
 	if (chunk->is_last)
 		transfer_untrack(ts, t);
 }
@@ -328,7 +467,7 @@ void spool_transfers_resume(struct spool_transfers *ts, const struct spool_unfin
 	if (r < 0)
 		transfer_fail(ts, t, r, reason_of(r));
 	else
-		counter_add(&ts->counters->open, 1);
+		transfer_opened(ts, t);
 }
 
 bool spool_transfers_take_out(struct spool_transfers *ts, struct spool_unfinished *ret)
@@ -351,6 +490,7 @@ bool spool_transfers_take_out(struct spool_transfers *ts, struct spool_unfinishe
 	memcpy(ret->name, t->file.name, sizeof(ret->name));
 	memcpy(ret->part, t->file.part, sizeof(ret->part));
 	fd_closep(&t->file.fd);
+	list_del(&t->open);
 	transfer_untrack(ts, t);
 	return true;
 }

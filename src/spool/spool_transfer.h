@@ -11,7 +11,7 @@
 
 #include "containers/buf.h"
 #include "containers/list.h"
-#include "spool/spool.h"
+#include "spool/spool_meter.h"
 #include "wire/zip.h"
 
 #define SPOOL_BUCKETS 1024
@@ -27,7 +27,9 @@ struct WB_OWNER(spool) spool_transfers {
 	uint64_t next_number;          /* for names */
 	size_t n;
 	struct list by_age; /* longest silent first */
+	struct list open;   /* those with a file, likewise */
 	struct spool_transfer *bucket[SPOOL_BUCKETS];
+	struct spool_meter meter; /* its dir_fd is set by the caller, too */
 	struct zip zip;
 	struct buf scratch; /* what a chunk unpacks to */
 };

@@ -9,6 +9,10 @@
 #include "base/text.h"
 #include "io/log.h"
 
+#define UNPACK_RATIO 64     /* what a packed chunk may become where that is a lot */
+#define HANDED_OVER_MAX 256 /* tries in a row; each takes the spool's lock */
+#define COME_BACK_MS 2000   /* after a refusal that may not last */
+
 /* A connection that has handed chunks to the spool. */
 struct transfer {
 	uint64_t serial;
@@ -36,9 +40,24 @@ void transfers_init(struct transfers *ts, struct transfer_shared *shared, unsign
 	shared->n_workers = MAX(shared->n_workers, worker + 1);
 }
 
+/* Whence a client comes, as struct spool_owner has it. */
+static uint64_t address_of(const struct sock_peer *peer)
+{
+	static const uint8_t ipv4_head[12] = {[10] = 0xff, [11] = 0xff};
+	uint64_t address = 0;
+
+	if (peer->is_unix)
+		return 0;
+	/* Of IPv4, mapped, the last eight bytes; of IPv6 the network, of which one has all. */
+	for (size_t i = 0; i < 8; i++)
+		address = address << 8 |
+			  peer->ip[memcmp(peer->ip, ipv4_head, sizeof(ipv4_head)) == 0 ? 8 + i : i];
+	return address & ~(UINT64_C(1) << 63);
+}
+
 static struct spool_owner owner_of(const struct transfers *ts, const struct conn *c)
 {
-	return (struct spool_owner){ts->worker, c->serial};
+	return (struct spool_owner){ts->worker, c->serial, address_of(&c->peer)};
 }
 
 static struct transfer *transfer_of(const struct transfers *ts, uint64_t serial)
@@ -63,6 +82,14 @@ static bool chunk_set_data(struct spool_chunk *chunk, const void *p, size_t n)
 	return true;
 }
 
+/* Packed bytes are cheap to send: how much may be made of them has the bound of all messages. */
+static size_t unpack_limit_of(const struct config *config, size_t packed)
+{
+	uint64_t most = MAX(config->compression_max_size, UNPACK_RATIO * (uint64_t)packed);
+
+	return (size_t)MIN(most, config->max_message_size);
+}
+
 static bool chunk_fill(struct spool_chunk *chunk, struct transfers *ts, struct conn *c,
 		       const Websocket__WebSocketMessage *m)
 {
@@ -73,8 +100,9 @@ static bool chunk_fill(struct spool_chunk *chunk, struct transfers *ts, struct c
 		.owner = owner_of(ts, c),
 		.sequence = binary->sequence,
 		.is_last = binary->is_last,
+		.announced = binary->size,
 		.kind = (enum zip_kind)binary->compression,
-		.unpack_limit = c->env->config->max_message_size,
+		.unpack_limit = unpack_limit_of(c->env->config, binary->data.len),
 	};
 	uuid4_format(chunk->client_id, c->id);
 	chunk->request_id_len = (uint8_t)MIN(m->request_id.len, (size_t)MSG_REQUEST_ID_MAX);
@@ -140,12 +168,19 @@ void transfer_take_chunk(struct transfers *ts, struct conn *c, const Websocket__
 
 void transfers_hand_over_waiting(struct transfers *ts)
 {
+	unsigned left = HANDED_OVER_MAX;
+
+	/*
+	 * Who waits longest is asked first. One whose share of the queue is full keeps nobody else
+	 * out; the spool says so again when there is room for those that found none now.
+	 */
 	LIST_FOREACH_SAFE (node, next, &ts->waiting) {
 		struct waiting_chunk *w = CONTAINER_OF(node, struct waiting_chunk, node);
 
-		/* The order of the clients stays: who waits longest goes first, or nobody. */
-		if (!ts->shared->spool || !spool_put_chunk(ts->shared->spool, &w->chunk))
-			return; /* the spool says so again when there is room */
+		if (!ts->shared->spool || left-- == 0)
+			return;
+		if (!spool_put_chunk(ts->shared->spool, &w->chunk))
+			continue;
 		conn_resume(w->conn, CONN_PAUSE_SPOOL);
 		list_del(&w->node);
 		free(w);
@@ -153,6 +188,36 @@ void transfers_hand_over_waiting(struct transfers *ts)
 }
 
 /* ------------------------------------------------------------------ on the way back */
+
+/* Which key's limit a transfer has met; NULL: no key's. */
+static const char *const refusal_setting[SPOOL_N_REFUSALS] = {
+	[SPOOL_R_FILE_SIZE] = "spool_max_file_size",
+	[SPOOL_R_SIZE] = "spool_max_size",
+	[SPOOL_R_FREE] = "spool_min_free",
+};
+
+static void count_refusal(struct transfers *ts, enum spool_refusal refusal)
+{
+	switch (refusal) {
+	case SPOOL_R_FILE_SIZE:
+		METRIC_INC(ts->metrics, spool_refused_file_size);
+		break;
+	case SPOOL_R_SIZE:
+		METRIC_INC(ts->metrics, spool_refused_size);
+		break;
+	case SPOOL_R_FREE:
+		METRIC_INC(ts->metrics, spool_refused_free);
+		break;
+	case SPOOL_R_OPEN:
+		METRIC_INC(ts->metrics, spool_refused_open);
+		break;
+	case SPOOL_R_RATE:
+		METRIC_INC(ts->metrics, spool_refused_rate);
+		break;
+	default:
+		break;
+	}
+}
 
 /* ACKNOWLEDGE with the request of the last chunk, or ERROR with that of the one that broke it. */
 static void send_answer(struct conn *c, const struct spool_result *result)
@@ -168,8 +233,10 @@ static void send_answer(struct conn *c, const struct spool_result *result)
 		METRIC_INC(c->env->metrics, acks_sent);
 	} else {
 		METRIC_INC(c->env->metrics, errors_sent);
-		msg_set_code(&b, 422);
+		msg_set_code(&b, result->is_transient ? 503 : 422);
 		msg_set_reason(&b, result->reason);
+		if (result->is_transient)
+			msg_set_reconnect_after_ms(&b, COME_BACK_MS);
 	}
 	conn_send_msg(c, &b);
 }
@@ -186,6 +253,7 @@ void transfer_answer(struct transfers *ts, const struct spool_result *result)
 		METRIC_ADD(ts->metrics, spool_bytes, result->bytes);
 	} else {
 		METRIC_INC(ts->metrics, spool_errors);
+		count_refusal(ts, result->refusal);
 	}
 	if (!t)
 		return;
@@ -193,7 +261,7 @@ void transfer_answer(struct transfers *ts, const struct spool_result *result)
 		 is_done ? "sent the file %s" : "sent a transfer that is not kept: %s",
 		 is_done ? result->name : result->reason);
 	conn_log(t->conn, is_done ? LOG_INFO : LOG_NOTICE, is_done ? EV_SPOOLED : EV_SPOOL_FAILED,
-		 NULL, text);
+		 refusal_setting[result->refusal], text);
 	send_answer(t->conn, result);
 }
 
@@ -290,6 +358,7 @@ static int fail_without_spool(struct transfers *ts, struct conn *c)
 	const struct spool_result failed = {
 		.owner = owner_of(ts, c),
 		.error = -ECANCELED,
+		.is_transient = true,
 		.reason = "the server writes no files any more",
 		.name = "",
 	};
@@ -323,7 +392,7 @@ int transfer_resume_waiting(struct transfers *ts, struct conn *c, const struct s
 	if (!ts->shared->spool)
 		return fail_without_spool(ts, c);
 	chunk.owner = owner_of(ts, c);
-	chunk.unpack_limit = c->env->config->max_message_size;
+	chunk.unpack_limit = unpack_limit_of(c->env->config, like->n);
 	uuid4_format(chunk.client_id, c->id);
 	if (chunk_set_data(&chunk, like->data, like->n) && transfer_track(ts, c) &&
 	    hand_over(ts, c, &chunk))

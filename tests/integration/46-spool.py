@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """spool_dir: transfers become files, whole or not at all."""
 
+from codecs_of_others import gzip_pack
 from harness import *
 
 CHUNK = 16 << 10
@@ -152,3 +153,100 @@ async def test_folder_that_went_away():
             assert (await transfer(c, b"nowhere")).control.type == ERROR
             await c.expect_silence()
         assert d.metric("websocket_spool_errors_total") >= 1
+
+
+async def refused(client, content, code, name):
+    """A transfer is refused; returns nothing, and nothing is left of it."""
+    *first, last = chunks(content)
+    for m in first:
+        await client.send(m)
+    await client.send(last)
+    m = await client.expect_control(ERROR)
+    assert m.control.code == code and name in m.control.reason, describe(m)
+    assert (m.control.reconnect_after_ms > 0) == (code == 503)
+
+
+async def test_file_that_is_too_large_is_refused():
+    with spooling(spool_max_file_size="40K") as d:
+        async with await Client.connect(d) as c:
+            await refused(c, bytes(50 << 10), 422, "spool_max_file_size")
+            wait_until(lambda: not files(d), "an empty folder")
+            d.wait_log("spool_max_file_size = 40K")
+            # What is written counts, not what was sent.
+            packed = gzip_pack(bytes(200 << 10))
+            m = await c.ask(data(packed, compression=GZIP))
+            assert m.control.type == ERROR and m.control.code == 422, describe(m)
+            first = data(b"x", sequence=0, is_last=False, request_id=new_id())
+            first.binary.size = 1 << 40
+            await c.send(first)
+            m = await c.expect_error(first.request_id)
+            assert m.control.code == 422, describe(m)
+            assert (await transfer(c, bytes(40 << 10))).control.type == ACKNOWLEDGE
+            assert len(files(d)) == 1
+        reason = {"reason": "spool_max_file_size"}
+        assert d.metric("websocket_spool_refused_total", **reason) == 3
+
+
+async def test_folder_has_a_size_and_a_reload_changes_it():
+    with spooling(spool_max_size="100K") as d:
+        async with await Client.connect(d) as c:
+            assert (await transfer(c, bytes(90 << 10))).control.type == ACKNOWLEDGE
+            await refused(c, bytes(20 << 10), 503, "spool_max_size")
+            assert len(files(d)) == 1
+            d.reload(spool_max_size="200K")
+            assert (await transfer(c, bytes(20 << 10))).control.type == ACKNOWLEDGE
+            assert len(files(d)) == 2
+        assert d.metric("websocket_spool_refused_total", reason="spool_max_size") == 1
+
+
+async def test_disk_keeps_some_room():
+    with spooling(spool_min_free="99%") as d:
+        async with await Client.connect(d) as c:
+            await refused(c, b"little", 503, "spool_min_free")
+            assert not files(d)
+            d.wait_log("spool_min_free = 99%")
+            d.reload(spool_min_free="0")
+            assert (await transfer(c, b"little")).control.type == ACKNOWLEDGE
+
+
+async def test_many_small_files_are_too_many():
+    with spooling() as d:
+        async with await Client.connect(d) as c:
+            answers = [await c.ask(data(b"x", request_id=new_id())) for _ in range(60)]
+            late = [m for m in answers if m.control.type == ERROR]
+            assert late and all(m.control.code == 503 for m in late)
+            assert len(files(d)) == len(answers) - len(late) <= 40
+        assert d.metric("websocket_spool_refused_total", reason="rate") == len(late)
+
+
+async def test_begun_transfers_keep_nobody_out():
+    with spooling(notice_limit=0, max_connections=400) as d:
+        idle = [RawClient(d, f"/own-{i}") for i in range(100)]
+        for c in idle:
+            c.send(data(b"begun", sequence=0, is_last=False))
+        wait_until(lambda: d.metric("websocket_spool_refused_total", reason="open") >= 36,
+                   "one address to have all that it may have")
+        async with await Client.connect(d) as c:
+            async def taken():
+                return (await transfer(c, b"mine")).control.type == ACKNOWLEDGE
+            deadline = time.monotonic() + 10
+            while not await taken():
+                assert time.monotonic() < deadline, "they keep it out"
+                await asyncio.sleep(0.2)
+        assert d.metric("websocket_spool_refused_total", reason="open") > 36
+        for c in idle:
+            c.close()
+
+
+async def test_file_of_one_does_not_wait_for_all_of_another():
+    with spooling(notice_limit=0) as d:
+        bomb = gzip_pack(bytes(256 << 10))
+        busy = [RawClient(d) for _ in range(20)]
+        for c in busy:
+            c.send(*[data(bomb, sequence=i, is_last=False, compression=GZIP) for i in range(400)])
+        async with await Client.connect(d, "/quiet") as c:
+            began = time.monotonic()
+            assert (await transfer(c, bytes(100 << 10))).control.type == ACKNOWLEDGE
+            assert time.monotonic() - began < 5
+        for c in busy:
+            c.reset()

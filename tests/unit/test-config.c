@@ -203,6 +203,9 @@ TEST(config_reads_every_kind)
 		{"echo_path = /echo", "echo_path", "/echo"},
 		{"echo_path =", "echo_path", ""},
 		{"spool_dir = in coming", "spool_dir", "in coming"},
+		{"spool_min_free = 7%", "spool_min_free", "7%"},
+		{"spool_min_free = 12 %", "spool_min_free", "12%"},
+		{"spool_min_free = 0", "spool_min_free", "0%"},
 		{"welcome =", "welcome", ""},
 		{"welcome = a ; b # c = d: e", "welcome", "a ; b # c = d: e"},
 		{"welcome = \"quoted\" ", "welcome", "\"quoted\""},
@@ -244,6 +247,13 @@ TEST(config_names_what_is_wrong_with_a_line)
 		 "(bytes, or with K, M, G)"},
 		{"ping_interval = 0", "f:1: ping_interval = 0: out of range; allowed: 50ms to 1h "
 				      "(seconds, or with ms, s, m, h)"},
+		{"spool_min_free = 100%",
+		 "f:1: spool_min_free = 100%: out of range; allowed: 0 to 99, with or without %"},
+		{"spool_min_free = %",
+		 "f:1: spool_min_free = %: not a percentage; allowed: 0 to 99, with or without %"},
+		{"spool_min_free = 5%%",
+		 "f:1: spool_min_free = 5%%: not a percentage; allowed: 0 to 99, with or without "
+		 "%"},
 		{"ping_interval = soon",
 		 "f:1: ping_interval = soon: not a duration; allowed: 50ms to 1h "
 		 "(seconds, or with ms, s, m, h)"},
