@@ -6,7 +6,6 @@
  * of tasks), worker_accept.c (who comes in, and where), worker_stop.c (the phases behind
  * serving), worker.c (one worker: its loop, its beginning and end), worker_listen.c
  * (which sockets the workers of a pool listen on), worker_pool.c (all of them together).
- * Beside them only a hand-over includes it.
  */
 
 #include "worker/worker.h"
