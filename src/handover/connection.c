@@ -270,6 +270,7 @@ static int restore_grant(struct conn *c, const Record__Grant *s)
 		.n_patterns = s->n_pattern,
 	};
 
+	/* It may have expired meanwhile; then the timer ends the connection, as at any time. */
 	c->grant = grant_restore(&like);
 	return c->grant ? 0 : -ENOMEM;
 }
@@ -339,6 +340,7 @@ static int restore_members(struct conn *c, const Record__Connection *s,
 	return error;
 }
 
+/* The connection judges it itself: it alone knows what it can be in the middle of. */
 static int restore_input(struct conn *c, const Record__Input *s)
 {
 	int r = conn_restore_input(c, s);
@@ -439,6 +441,7 @@ bool connection_peer(const Record__Connection *s, struct sock_peer *ret)
 	if (s->state >= CONN_DEAD || s->id.len != 16 || s->ip.len != 16 || s->port > UINT16_MAX ||
 	    refusal_of(s) == CONN_N_REFUSALS)
 		return false;
+	/* Asked for before there is a connection: whose address it is decides about its place. */
 	*ret = (struct sock_peer){.port = (uint16_t)s->port, .is_unix = s->flags & SAVED_UNIX};
 	memcpy(ret->ip, s->ip.data, sizeof(ret->ip));
 	return true;

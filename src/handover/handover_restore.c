@@ -183,6 +183,7 @@ static int take_record(struct restoring *r, const struct record *record)
 	default:
 		break; /* of a later version */
 	}
+	/* What was made of it has copies of its own. */
 	arena_reset(&r->arena);
 	return error;
 }
