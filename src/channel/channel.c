@@ -16,6 +16,7 @@ void channel_init(struct channel *ch, struct channel_env *env, struct directory_
 	ch->cap_members = 1;
 	ch->from = ch->flushed = ch->round_to = ch->end = ch->high = from;
 	list_init(&ch->grown_node);
+	list_init(&ch->held_node);
 }
 
 void channel_fini(struct channel *ch)
@@ -23,6 +24,7 @@ void channel_fini(struct channel *ch)
 	WB_ASSERT(ch->n_members == 0);
 	channel_drop_log(ch);
 	list_del(&ch->grown_node);
+	list_del(&ch->held_node);
 	if (ch->members != &ch->only)
 		free(ch->members);
 }
@@ -159,6 +161,33 @@ void channel_end_loading(struct channel *ch)
 	channel_trim(ch);
 }
 
+void channel_hold(struct member *m)
+{
+	m->is_held = true;
+	m->channel->n_held++;
+	conn_pause(m->conn, CONN_PAUSE_CHANNEL);
+}
+
+static void member_release(struct member *m)
+{
+	if (!m->is_held)
+		return;
+	m->is_held = false;
+	m->channel->n_held--;
+	conn_resume(m->conn, CONN_PAUSE_CHANNEL);
+}
+
+void channel_release(struct channel *ch)
+{
+	/* Each time others come first: the last may find the channel behind once more. */
+	uint32_t at = ch->n_members ? (uint32_t)(ch->flushed % ch->n_members) : 0;
+
+	for (uint32_t n = ch->n_members; n > 0 && ch->n_held > 0; n--) {
+		member_release(ch->members[at]);
+		at = at + 1 < ch->n_members ? at + 1 : 0;
+	}
+}
+
 /* The last of some members takes the place of one that goes; it may be that one itself. */
 static void move_member(struct channel *ch, uint32_t from, uint32_t to)
 {
@@ -175,6 +204,7 @@ void channel_leave(struct member *m)
 	uint32_t hole = m->index;
 
 	member_unpin(m);
+	member_release(m);
 	/*
 	 * Those that the round has passed stay before the cursor, the others behind it. So a hole
 	 * before the cursor is filled with the last member before it, and what that one leaves

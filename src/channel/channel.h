@@ -22,6 +22,9 @@
  * fault of the member's. What it published itself is kept as a running total. An
  * empty log holds no ring: it goes back to a pool of the worker.
  *
+ * What no round has taken yet is the channel's backlog here. At its bound the worker says so in
+ * the directory, and publishers are held back until it has gone down to half.
+ *
  * Notices are not counted against anybody; when more than message_queue_size of
  * them wait in a log, the older ones are shed and leave empty slots.
  */
@@ -38,6 +41,8 @@
 #define CHANNEL_COPY_BYTES (64 * 1024)      /* a batch up to this size is laid out in one piece */
 #define CHANNEL_CATCH_UP_BYTES (256 * 1024) /* that one lagging connection is sent in a turn */
 #define CHANNEL_BYTES_PER_MEMBER 4096       /* (de)compressed count as much of a turn as one send */
+#define CHANNEL_BACKLOG_MESSAGES 8192       /* that no round has taken: then it is behind … */
+#define CHANNEL_BACKLOG_SHARE 16            /* … or where they take this part of log_memory */
 #define CHANNEL_RING_SLOTS 64               /* smallest ring, the one that is pooled */
 
 struct WB_OWNER(worker) channel_slot {
@@ -67,7 +72,9 @@ struct WB_OWNER(worker) channel_batch {
 struct WB_OWNER(worker) channel_env {
 	struct conn_env *conn;
 	struct frame_maker *maker;
-	struct list grown; /* channels that have something to flush, by grown_node */
+	unsigned worker;    /* whose they are */
+	bool has_caught_up; /* one that was behind isn't any more; whoever looks at it clears it */
+	struct list grown;  /* channels that have something to flush, by grown_node */
 	struct channel_pool pool;
 	uint64_t batch_serial; /* batches with another one are of an earlier round or channel */
 	struct channel_batch batch[FRAME_N_VARIANT_KEYS]; /* by key */
@@ -93,10 +100,14 @@ struct WB_OWNER(worker) channel {
 	uint32_t mask;              /* slots - 1 */
 	uint32_t n_notices;         /* kept in the log */
 	uint64_t shed_to;           /* notices before it are shed */
-	bool is_flushing;           /* it stays, even without members */
-	bool is_lost;               /* a message could not be kept: the members here must go */
+	uint64_t backlog_bytes;     /* memory of all from flushed up to high */
+	uint32_t n_held;            /* members that wait for all workers to catch up */
+	bool is_behind;   /* its backlog came to its bound: the bit in the entry's `full` */
+	bool is_flushing; /* it stays, even without members */
+	bool is_lost;     /* a message could not be kept: the members here must go */
 	struct list grown_node;
-	UT_hash_handle hh; /* in the hub, by name */
+	struct list held_node; /* in the hub, while n_held > 0 */
+	UT_hash_handle hh;     /* in the hub, by name */
 };
 
 /**
@@ -145,6 +156,12 @@ void channel_end_loading(struct channel *ch);
 
 /* A member publishes @f, which it won't get itself; before the log has it. */
 void channel_note_own(struct member *m, const struct frame *f);
+
+/* A member published to a channel that is behind: its connection is paused … */
+void channel_hold(struct member *m);
+
+/* … until all that wait for the channel go on. */
+void channel_release(struct channel *ch);
 
 /* Ends a membership; @m is all-zero again. */
 void channel_leave(struct member *m);

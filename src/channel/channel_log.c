@@ -125,6 +125,46 @@ void channel_shed_notices(struct channel *ch)
 	METRIC_ADD(ch->env->conn->metrics, notices_skipped, shed);
 }
 
+/* -------------------------------------------------------------------- backlog */
+
+/* What a message takes while it waits for its round, about. */
+static uint64_t backlog_weight(const struct frame *f)
+{
+	return sizeof(*f) + f->body.len;
+}
+
+/* Whether what no round has taken is past a part of the bound. */
+static bool backlog_is_past(const struct channel *ch, unsigned part)
+{
+	uint64_t bytes = ch->env->conn->config->log_memory / CHANNEL_BACKLOG_SHARE;
+
+	return ch->high - ch->flushed > CHANNEL_BACKLOG_MESSAGES / part ||
+	       ch->backlog_bytes > bytes / part;
+}
+
+static void channel_set_behind(struct channel *ch, bool is_behind)
+{
+	ch->is_behind = is_behind;
+	directory_set_full(ch->entry, ch->env->worker, is_behind);
+	ch->env->has_caught_up |= !is_behind;
+}
+
+static void backlog_add(struct channel *ch, const struct frame *f)
+{
+	ch->backlog_bytes += backlog_weight(f);
+	if (!ch->is_behind && WB_UNLIKELY(backlog_is_past(ch, 1)))
+		channel_set_behind(ch, true);
+}
+
+void channel_flushed_to(struct channel *ch, uint64_t to)
+{
+	for (; ch->flushed < to; ch->flushed++)
+		ch->backlog_bytes -= backlog_weight(slot_of(ch, ch->flushed)->frame);
+	/* At half, so that publishers aren't held and let go for each message. */
+	if (WB_UNLIKELY(ch->is_behind) && !backlog_is_past(ch, 2))
+		channel_set_behind(ch, false);
+}
+
 /* Counts what came without a gap; one message may be what many were waiting for. */
 static void log_extend(struct channel *ch)
 {
@@ -154,6 +194,7 @@ int channel_append(struct channel *ch, struct frame *f)
 	slot_of(ch, f->seq)->frame = frame_ref(f);
 	ch->n_notices += (f->flags & FRAME_NOTICE) != 0;
 	ch->high = MAX(ch->high, f->seq + 1);
+	backlog_add(ch, f);
 	log_extend(ch);
 	if (ch->end > ch->flushed && list_is_empty(&ch->grown_node))
 		list_add_tail(&ch->env->grown, &ch->grown_node);
@@ -194,4 +235,8 @@ void channel_drop_log(struct channel *ch)
 		*slot_of(ch, ch->from) = (struct channel_slot){0};
 	}
 	ring_drop(ch);
+	ch->backlog_bytes = 0;
+	/* Nobody here waits for it any more; a bit that stays would hold publishers for ever. */
+	if (ch->is_behind)
+		channel_set_behind(ch, false);
 }

@@ -24,6 +24,9 @@ void channel_trim(struct channel *ch);
 /* When more notices wait than messages may wait for a client, the older half goes. */
 void channel_shed_notices(struct channel *ch);
 
+/* Messages up to @to are flushed: they are no backlog any more. */
+void channel_flushed_to(struct channel *ch, uint64_t to);
+
 /* Drops everything. */
 void channel_drop_log(struct channel *ch);
 

@@ -95,7 +95,7 @@ static void round_end(struct channel *ch)
 	if (received)
 		metric_observe(env->metrics, clock_now_ns() - received);
 	/* Before the log is trimmed, which keeps all that isn't flushed. */
-	ch->flushed = ch->round_to;
+	channel_flushed_to(ch, ch->round_to);
 	ch->cursor = 0;
 	channel_trim(ch);
 	if (ch->slots)

@@ -39,6 +39,7 @@ enum directory_result {
 struct WB_SHARED directory_entry {
 	alignas(64) _Atomic uint64_t seq; /* number of the next message */
 	_Atomic uint64_t workers;         /* bit i: worker i has members */
+	_Atomic uint64_t full;            /* bit i: the backlog of worker i is at its bound */
 	_Atomic uint32_t members;         /* in all workers */
 	uint32_t slot WB_FROZEN;
 	uint32_t generation; /* written under the mutex while nobody holds the entry */
@@ -123,6 +124,21 @@ static inline uint64_t directory_take(struct directory_entry *e, uint64_t *ret_w
 
 	*ret_workers = atomic_load_explicit(&e->workers, memory_order_seq_cst);
 	return seq;
+}
+
+/* Workers that are behind with a channel: what is published now makes it worse. Thread: any. */
+static inline uint64_t directory_full(const struct directory_entry *e)
+{
+	return atomic_load_explicit(&e->full, memory_order_acquire);
+}
+
+/* A worker with members is behind with it, or has caught up. */
+static inline void directory_set_full(struct directory_entry *e, unsigned worker, bool is_full)
+{
+	if (is_full)
+		atomic_fetch_or_explicit(&e->full, 1ULL << worker, memory_order_release);
+	else
+		atomic_fetch_and_explicit(&e->full, ~(1ULL << worker), memory_order_release);
 }
 
 /* Number that the next message will have. Thread: any. */

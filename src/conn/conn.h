@@ -112,8 +112,9 @@ struct WB_OWNER(worker) member {
 	uint64_t next;           /* number of the next message to send */
 	uint64_t own_bytes;      /* of @own_messages */
 	uint32_t own_messages;   /* that it published here itself and has not passed yet */
-	uint32_t index : 29;     /* in the channel's members */
+	uint32_t index : 28;     /* in the channel's members */
 	bool is_lagging : 1;     /* @next is there, waits, and is pinned in the log */
+	bool is_held : 1;        /* the connection waits for the channel: CONN_PAUSE_CHANNEL */
 	bool has_own_notice : 1; /* that it came; it has not passed that yet */
 };
 

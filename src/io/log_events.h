@@ -30,6 +30,7 @@ EVENT(PROTOCOL_ERROR, "d9492545aba0b6c84a78a47e1b48f820", "A client broke the We
 EVENT(LIMIT_EXCEEDED, "1c0064ce6783e6a58c25befd61c8a3ef", "A client went past a limit")
 EVENT(MESSAGE_ERROR, "a31afebd8d1e132e5b0f56a088419cf5", "A client sent a message that is not valid")
 EVENT(SLOW_CONSUMER, "1a2f97ed65a21e6a26791e97fccfe011", "A client reads too slowly")
+EVENT(CHANNEL_BEHIND, "8e9f65c785614346ac15ad83cda0b6b8", "A client publishes faster than its channel can be sent")
 EVENT(THROTTLED, "93d035bfedba13d3ec03caa082aaee63", "A client sends too fast")
 EVENT(HEARTBEAT_EXPIRED, "6a92783ddd25f845b8c72ef08390f6bd", "A client gave no sign of life")
 EVENT(HANDSHAKE_TIMEOUT, "874a9d4e5db4ad64a55ed1cbd91ce8d7", "A handshake took too long")

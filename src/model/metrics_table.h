@@ -80,6 +80,7 @@ COUNTER(slow_disconnects, "websocket_slow_consumer_actions_total", "action=\"dis
 COUNTER(slow_skips, "websocket_slow_consumer_actions_total", "action=\"skip\"", "Times a slow consumer was closed or lost its oldest messages.")
 COUNTER(skipped_messages, "websocket_messages_skipped_total", "", "Messages that slow consumers did not get.")
 COUNTER(throttles, "websocket_throttles_total", "", "Times a client was not read because it sent too many frames a second.")
+COUNTER(channel_pauses, "websocket_channel_pauses_total", "", "Times a client was not read because a channel it published to was behind.")
 COUNTER(pongs_missed, "websocket_pongs_missed_total", "", "Pings that were not answered within pong_timeout.")
 COUNTER(heartbeat_expired, "websocket_heartbeat_expired_total", "", "Connections closed because they gave no sign of life.")
 COUNTER(pings_sent, "websocket_pings_sent_total", "", "Pings sent.")

@@ -16,8 +16,10 @@ int hub_init(struct hub *h, struct hub_shared *shared, unsigned index)
 	h->env.frame_account = &shared->frame_bytes;
 	list_init(&h->channels.grown);
 	list_init(&h->notices.pending);
+	list_init(&h->held);
 	transfers_init(&h->transfers, &shared->transfers, index, h->env.metrics);
 	h->channels.conn = &h->env;
+	h->channels.worker = index;
 	h->channels.maker = h->env.maker = &h->maker;
 	h->maker.zip = &h->zip;
 	h->maker.arena = &h->maker_arena;
@@ -267,6 +269,11 @@ void hub_work(struct hub *h)
 	 */
 	write_out(h);
 	flush_in_time(h);
+	/* What was sent lets others go on, and those of this worker, too. */
+	if (h->channels.has_caught_up)
+		hub_wake_held(h);
+	if (!list_is_empty(&h->held))
+		hub_release_held(h);
 	count_variants(h);
 	/* Last, since sending has freed what it could: who is still behind now really lags. */
 	slow_consumer_enforce_memory(&h->env, &h->shared->lags, h->index);

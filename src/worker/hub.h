@@ -15,6 +15,11 @@
  * outbox holds one post. The consumer wakes whoever waits once it has drained.
  * Draining never posts, so no two workers can wait for each other.
  *
+ * What no round has taken yet is a channel's backlog. A worker at its bound says so in the
+ * channel's entry (`full`), publishing sees it, and the client that published isn't read until
+ * no worker says so any more. It is woken by the same pair as above: mark, then look once more;
+ * clear, then take the marks. (tests/model/backlog.pml)
+ *
  * Notices that find the hub congested stay here and are merged: a join and a
  * leave of the same client cancel each other.
  */
@@ -53,7 +58,7 @@ enum hub_result {
 	HUB_E_FULL = 1,   /* max_channels */
 	HUB_E_TOO_MANY,   /* max_channels_per_client */
 	HUB_E_MEMBER,     /* is a member already */
-	HUB_E_CONGESTED,  /* try again later */
+	HUB_E_CONGESTED,  /* rings are full, or the channel is behind: try again later */
 	HUB_E_NO_CHANNEL, /* nobody is there */
 };
 
@@ -81,6 +86,7 @@ struct WB_SHARED hub {
 	struct channel **by_slot WB_FROZEN; /* of the directory; entries are the worker's */
 	struct hub_outbox outbox;
 	struct hub_notices notices;
+	struct list held; /* channels that members wait for, by held_node */
 	struct transfers transfers;
 	struct connection_log log;
 	uint64_t flush_at_ns; /* when what flush_delay holds back is due; 0: nothing */
@@ -88,6 +94,8 @@ struct WB_SHARED hub {
 	struct ring inbox; /* posts of the other workers */
 	/* Bit i: worker i waits for room in inbox. */
 	alignas(WB_CACHELINE) _Atomic uint64_t waiting;
+	/* Bit i: worker i waits until this one has caught up with a channel. */
+	_Atomic uint64_t held_by;
 };
 
 /**
@@ -162,7 +170,7 @@ struct member *hub_membership(struct hub *h, struct conn *c, const char *name, s
  * @f:      the caller's alone until now; frozen from here on
  * @sender: who doesn't get it, with its membership; NULL: everyone gets it
  *
- * The hub is not congested.
+ * The hub is not congested. Where the channel is behind, the sender is not read for a while.
  *
  * Owns:    takes the reference.
  */

@@ -98,6 +98,11 @@ static void send_notice(struct hub *h, struct directory_entry *e, Websocket__Con
 		keep_pending(h, type, id, e, about);
 		return;
 	}
+	/* The channel is behind already: what may be left out is. */
+	if (directory_full(e)) {
+		METRIC_INC(h->env.metrics, notices_skipped);
+		return;
+	}
 	f = notice_frame(h, type, id, e->name);
 	if (!f)
 		return;

@@ -89,6 +89,9 @@ void hub_publish(struct hub *h, struct directory_entry *e, struct frame *f, stru
 	ch = hub_channel_at(h, e->slot, e->generation);
 	if (ch)
 		append_to_log(ch, f);
+	/* Behind its own log, which may have come to its bound with this one. */
+	if (WB_UNLIKELY(directory_full(e)) && sender && !(f->flags & FRAME_NOTICE))
+		hub_hold(h, sender);
 	frame_unref(f);
 }
 
@@ -102,6 +105,10 @@ int hub_publish_by_name(struct hub *h, const char *name, size_t n, struct frame 
 	e = directory_pin(&h->shared->directory, name, n);
 	if (!e)
 		return HUB_E_NO_CHANNEL;
+	if (directory_full(e)) {
+		directory_unpin(&h->shared->directory, e);
+		return HUB_E_CONGESTED;
+	}
 	/* How many there are just now; some may come or go before the message has its number. */
 	*ret_members = atomic_load_explicit(&e->members, memory_order_relaxed);
 	hub_publish(h, e, f, NULL);

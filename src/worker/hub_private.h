@@ -3,9 +3,9 @@
 
 /*
  * What the sources of a hub share. They form a ladder: hub_channels.c (which channels
- * this worker has, and who is in them), hub_post.c (publishing, and the rings between
- * the workers), hub_notice.c (who is told of those that come and go), hub.c (all of it
- * in the order of a loop turn). Nobody else includes it.
+ * this worker has, and who is in them), hub_backlog.c (who is not read because a channel is
+ * behind), hub_post.c (publishing, and the rings between the workers), hub_notice.c (who is told of
+ * those that come and go), hub.c (all of it in the order of a loop turn). Nobody else includes it.
  */
 
 #include "worker/hub.h"
@@ -24,6 +24,15 @@ void hub_channels_fini(struct hub *h);
 
 /* The channel goes when its last member has, but not while it is being flushed. */
 void hub_close_channel_if_empty(struct hub *h, struct channel *ch);
+
+/* It published to a channel that a worker is behind with: it isn't read for a while. */
+void hub_hold(struct hub *h, struct member *m);
+
+/* Goes on with those whose channel has caught up on all workers. */
+void hub_release_held(struct hub *h);
+
+/* It has caught up with a channel: wakes the hubs that wait for that. */
+void hub_wake_held(struct hub *h);
 
 /* Takes what others posted into the logs, and wakes who waits for room. True: there was any. */
 bool hub_take_posts(struct hub *h);

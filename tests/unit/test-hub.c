@@ -71,10 +71,15 @@ TEST(hub_congestion_of_one_ring_leaves_the_others_their_posts)
 TEST(hub_two_congested_workers_get_on)
 {
 	struct rig *r = rig_new(2, FREE);
-	struct guest *g[2] = {guest_open(r, 0, "/room"), guest_open(r, 1, "/room")};
+	struct guest *g[2] = {guest_open(r, 0, "/a"), guest_open(r, 1, "/b")};
 	uint64_t random = test_seed();
 	unsigned congested = 0;
 
+	guest_subscribe(g[0], "b");
+	guest_subscribe(g[1], "a");
+	rig_turn(r);
+	guest_drop(g[0]);
+	guest_drop(g[1]);
 	guest_send_numbers(g[0], 0, 15000);
 	guest_send_numbers(g[1], 0, 15000);
 	CHECK(conn_env_is_paused(&r->w[0]->hub.env, CONN_PAUSE_CONGESTED) &&

@@ -1,0 +1,192 @@
+/* SPDX-License-Identifier: MIT */
+/* A channel that a worker is behind with: who publishes there waits, and goes on again. */
+#include "rig.h"
+
+#include "worker/protocol.h"
+
+#define FREE "max_incoming_frames_per_second = 0\nnotice_limit = 0\nping_interval = 1h\n"
+
+/* More than a turn sends to, so that what is published meanwhile stays behind. */
+#define MANY (HUB_MEMBERS_PER_TURN + 10)
+
+static void fill(struct rig *r, unsigned worker, const char *path)
+{
+	for (unsigned i = 0; i < MANY; i++)
+		guest_open(r, worker, path)->is_mute = true;
+}
+
+static bool is_held(const struct guest *g)
+{
+	return g->conn->pauses & CONN_PAUSE_CHANNEL;
+}
+
+static uint64_t full(struct rig *r, unsigned worker, const char *name)
+{
+	return directory_full(rig_channel(r, worker, name)->entry);
+}
+
+TEST(hub_backlog_of_messages_holds_publishers)
+{
+	struct rig *r = rig_new(1, FREE);
+	struct guest *sender = guest_open(r, 0, "/room"), *other = guest_open(r, 0, "/else");
+	struct guest *reader = guest_open(r, 0, "/room"), *peer = guest_open(r, 0, "/else");
+	struct channel *ch = rig_channel(r, 0, "room");
+
+	fill(r, 0, "/room");
+	guest_send_numbers(sender, 0, CHANNEL_BACKLOG_MESSAGES);
+	CHECK(!is_held(sender) && !full(r, 0, "room"));
+	guest_send_numbers(sender, CHANNEL_BACKLOG_MESSAGES, 12000);
+	CHECK(is_held(sender));
+	CHECK_EQ(full(r, 0, "room"), 1);
+	CHECK_EQ(RIG_SUM(r, channel_pauses), 1);
+	CHECK_EQ(RIG_SUM(r, messages_received), CHANNEL_BACKLOG_MESSAGES + 1);
+	/* Nobody else is held, and nobody counts as slow. */
+	guest_chat(other, "0", NULL);
+	for (int i = 0; i < 3; i++)
+		rig_turn(r);
+	guest_expect_numbers(peer, 0, 1);
+	while (is_held(sender)) {
+		CHECK(ch->high - ch->flushed > CHANNEL_BACKLOG_MESSAGES / 2);
+		rig_turn(r);
+		rig_check(r);
+	}
+	CHECK_EQ(full(r, 0, "room"), 0);
+	rig_settle(r);
+	guest_expect_numbers(reader, 0, 12000);
+	CHECK_EQ(RIG_SUM(r, slow_disconnects), 0);
+	rig_free(r);
+}
+
+TEST(hub_backlog_of_bytes_is_a_part_of_log_memory)
+{
+	struct rig *r = rig_new(1, FREE "log_memory = 4M\n");
+	struct guest *sender = guest_open(r, 0, "/room"), *reader = guest_open(r, 0, "/room");
+	size_t bound = (4 << 20) / CHANNEL_BACKLOG_SHARE, worst = 0;
+	char text[16001];
+
+	memset(text, 'x', sizeof(text) - 1);
+	text[sizeof(text) - 1] = '\0';
+	fill(r, 0, "/room");
+	for (unsigned i = 0; i < 400; i++)
+		guest_chat(sender, text, NULL);
+	while (guest_drop(reader) < 400 && hub_has_work(&r->w[0]->hub)) {
+		worst = MAX(worst, r->pool->shared.frame_bytes);
+		rig_turn(r);
+	}
+	CHECK(RIG_SUM(r, channel_pauses) > 0);
+	CHECK(worst > bound && worst < bound + 2 * sizeof(text));
+	CHECK_EQ(RIG_SUM(r, slow_disconnects), 0);
+	rig_settle(r);
+	rig_free(r);
+}
+
+/* A sender on worker 0 is held since worker 1, with many members, is behind. */
+struct scene {
+	struct rig *r;
+	struct guest *sender, *near, *far, *many[MANY];
+};
+
+static struct scene *scene_new(void)
+{
+	struct scene *s = calloc(1, sizeof(*s));
+	char text[1001];
+
+	memset(text, 'x', sizeof(text) - 1);
+	text[sizeof(text) - 1] = '\0';
+	s->r = rig_new(3, FREE "log_memory = 1M\n");
+	s->sender = guest_open(s->r, 0, "/room");
+	s->near = guest_open(s->r, 2, "/room");
+	s->far = guest_open(s->r, 1, "/room");
+	for (unsigned i = 0; i < MANY; i++) {
+		s->many[i] = guest_open(s->r, 1, "/room");
+		s->many[i]->is_mute = true;
+	}
+	for (unsigned i = 0; i < 120; i++) {
+		guest_chat(s->sender, text, NULL);
+		rig_turn_one(s->r, 0);
+		rig_turn_one(s->r, 2);
+	}
+	/* It learns of its bound when it takes what was posted, and sends a part of one round. */
+	CHECK(!is_held(s->sender));
+	rig_turn_one(s->r, 1);
+	CHECK_EQ(full(s->r, 0, "room"), 1u << 1);
+	guest_chat(s->sender, text, NULL);
+	guest_chat(s->sender, text, NULL);
+	CHECK(is_held(s->sender));
+	rig_turn_one(s->r, 0);
+	CHECK_EQ(s->r->w[1]->hub.held_by, 1u << 0);
+	CHECK(!hub_has_work(&s->r->w[0]->hub)); /* it sleeps until it is woken */
+	return s;
+}
+
+static void scene_free(struct scene *s)
+{
+	rig_settle(s->r);
+	rig_check(s->r);
+	rig_free(s->r);
+	free(s);
+}
+
+/* The worker that is behind is another one: it wakes those that wait for it. */
+TEST(hub_backlog_of_another_worker_holds_publishers)
+{
+	struct scene *s = scene_new();
+
+	while (full(s->r, 0, "room"))
+		rig_turn_one(s->r, 1);
+	CHECK_EQ(s->r->w[1]->hub.held_by, 0);
+	CHECK(is_held(s->sender));
+	rig_turn_one(s->r, 0);
+	CHECK(!is_held(s->sender));
+	rig_settle(s->r);
+	CHECK_EQ(guest_drop(s->far), 122);
+	CHECK_EQ(guest_drop(s->near), 122);
+	scene_free(s);
+}
+
+/* The members of the worker that is behind go: no bit stays that would hold the others. */
+TEST(hub_backlog_goes_with_the_members)
+{
+	struct scene *s = scene_new();
+
+	guest_end(s->far);
+	for (unsigned i = 0; i < MANY; i++)
+		guest_end(s->many[i]);
+	rig_turn_one(s->r, 1);
+	CHECK_EQ(full(s->r, 0, "room"), 0);
+	CHECK_EQ(s->r->w[1]->hub.held_by, 0);
+	rig_turn_one(s->r, 0);
+	CHECK(!is_held(s->sender));
+	rig_settle(s->r);
+	CHECK_EQ(guest_drop(s->near), 122);
+	scene_free(s);
+}
+
+/* Who is held goes: nothing is left that points to it, and its channel goes with it. */
+TEST(hub_backlog_survives_the_end_of_who_is_held)
+{
+	struct scene *s = scene_new();
+
+	conn_abort(s->sender->conn);
+	CHECK(list_is_empty(&s->r->w[0]->hub.held));
+	rig_turn_one(s->r, 0);
+	CHECK(rig_channel(s->r, 0, "room") == NULL);
+	rig_settle(s->r);
+	CHECK_EQ(guest_drop(s->far), 121);
+	scene_free(s);
+}
+
+/* The administrator cannot be held, so that is told to try again. */
+TEST(hub_backlog_refuses_the_administrator)
+{
+	struct scene *s = scene_new();
+	struct protocol_published p =
+		protocol_publish(&s->r->w[2]->hub, "room", true, (const uint8_t *)"!", 1);
+
+	CHECK_EQ(p.status, 503);
+	while (full(s->r, 0, "room"))
+		rig_turn_one(s->r, 1);
+	p = protocol_publish(&s->r->w[2]->hub, "room", true, (const uint8_t *)"!", 1);
+	CHECK_EQ(p.status, 200);
+	scene_free(s);
+}
