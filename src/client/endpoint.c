@@ -296,7 +296,7 @@ void endpoint_begin(struct endpoint *e)
 
 void endpoint_connect_fd(struct endpoint *e, int fd)
 {
-	int error;
+	int r;
 
 	reactor_assert_here(&e->loop->reactor);
 	endpoint_clear(e);
@@ -308,9 +308,9 @@ void endpoint_connect_fd(struct endpoint *e, int fd)
 		fd_closep(&fd);
 		return;
 	}
-	error = endpoint_watch(e, fd);
-	if (error)
-		endpoint_end(e, ENDPOINT_END_UNREACHABLE, error);
+	r = endpoint_watch(e, fd);
+	if (r)
+		endpoint_end(e, ENDPOINT_END_UNREACHABLE, r);
 	else
 		endpoint_send_request(e);
 }

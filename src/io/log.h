@@ -103,7 +103,7 @@ struct WB_SHARED log_site {
 	struct log_site *next WB_FROZEN; /* on that list; written before is_listed is seen there */
 };
 
-/* Lines of a lower importance (a higher number, LOG_*) are left out. Set by cmd, read by anyone. */
+/* Lines of a lower importance (a higher number, LOG_*) are left out. Set by main. */
 extern _Atomic int log_level;
 
 /* Whether a line of this priority would be written: guards costly arguments. Any thread. */

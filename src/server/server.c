@@ -81,7 +81,7 @@ static void signal_ready(struct reactor_source *source, uint32_t events)
 static int take_signals(struct server *s)
 {
 	sigset_t set;
-	int error;
+	int r;
 
 	/* A client that is gone is an error of the call that sends, not of the process. */
 	(void)signal(SIGPIPE, SIG_IGN);
@@ -91,9 +91,9 @@ static int take_signals(struct server *s)
 	sigaddset(&set, SIGHUP);
 	sigaddset(&set, SIGUSR2);
 	sigaddset(&set, SYSTEMD_SIGNAL_RESTART);
-	error = -pthread_sigmask(SIG_BLOCK, &set, NULL);
-	if (error)
-		return error;
+	r = -pthread_sigmask(SIG_BLOCK, &set, NULL);
+	if (r)
+		return r;
 	s->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 	if (s->signal_fd < 0)
 		return -errno;
@@ -143,26 +143,26 @@ static int run_loop(struct server *s)
 /* What has to be there before anything can be started. */
 static int server_prepare(struct server *s)
 {
-	int error;
+	int r;
 
 	s->started_ms = clock_wall_ms();
 	log_event(LOG_INFO, EV_START, LOG_NO_FIELDS, "wsbind %s starts", wb_version);
 	server_fit_descriptors(s->config);
 	incoming_fit_channels(&s->incoming, s->config);
 	server_warn(s);
-	error = upgrade_prepare();
-	if (error)
-		return server_log_failure(s, "SHA-1 of the opening handshake", NULL, error);
-	error = reactor_init(&s->reactor, &main_ops);
-	if (error)
-		return server_log_failure(s, "epoll", NULL, error);
+	r = upgrade_prepare();
+	if (r)
+		return server_log_failure(s, "SHA-1 of the opening handshake", NULL, r);
+	r = reactor_init(&s->reactor, &main_ops);
+	if (r)
+		return server_log_failure(s, "epoll", NULL, r);
 	reactor_own(&s->reactor);
 	wheel_timer_init(&s->status.tick, tick_due);
 	server_stop_init(s);
 	server_handover_init(s);
 	/* Before the first thread: it inherits which signals are blocked. */
-	error = take_signals(s);
-	return error ? server_log_failure(s, "signals", NULL, error) : 0;
+	r = take_signals(s);
+	return r ? server_log_failure(s, "signals", NULL, r) : 0;
 }
 
 /* Everything stays as it is for the next process, and goes with this one. */

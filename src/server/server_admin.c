@@ -335,20 +335,20 @@ int server_admin_start(struct server *s)
 		.ctx = s,
 	};
 	enum admin_listener failed = ADMIN_METRICS;
-	int error;
+	int r;
 
 	/* Also without any listener: the work of each turn looks at it. */
 	wheel_timer_init(&a->timer, admin_timer_due);
-	error = config_control_socket_path(s->config, NULL, &a->control_path);
+	r = config_control_socket_path(s->config, NULL, &a->control_path);
 	options.control_path = a->control_path;
-	if (error)
-		return server_log_failure(s, "control socket", NULL, error);
+	if (r)
+		return server_log_failure(s, "control socket", NULL, r);
 	if (!options.metrics_host && !options.control_path)
 		return 0;
-	error = admin_new(&options, &failed, &a->http);
-	if (error)
+	r = admin_new(&options, &failed, &a->http);
+	if (r)
 		return server_log_failure(s, failed == ADMIN_CONTROL ? "control socket" : "metrics",
-					  key_of_listener(failed, error), error);
-	error = reactor_add(&s->reactor, &a->source, admin_fd(a->http), EPOLLIN, admin_ready);
-	return error ? server_log_failure(s, "epoll", NULL, error) : 0;
+					  key_of_listener(failed, r), r);
+	r = reactor_add(&s->reactor, &a->source, admin_fd(a->http), EPOLLIN, admin_ready);
+	return r ? server_log_failure(s, "epoll", NULL, r) : 0;
 }

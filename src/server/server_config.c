@@ -92,11 +92,10 @@ void server_fit_descriptors(struct config *config)
 	usable = limit.rlim_cur > SPARE_DESCRIPTORS ? limit.rlim_cur - SPARE_DESCRIPTORS : 1;
 	log_event(LOG_WARNING, EV_LIMITS_LOW,
 		  LOG_FIELDS(LOG_TEXT("SETTING", "LimitNOFILE"), LOG_NUM("LIMIT", limit.rlim_cur)),
-		  "at most %llu files may be open, max_connections = %" PRIu64 " needs %" PRIu64
-		  "; continuing with max_connections = %" PRIu64 ", set LimitNOFILE=%" PRIu64
-		  " in the unit (or ulimit -n)",
-		  (unsigned long long)limit.rlim_cur, config->max_connections, wanted, usable,
-		  wanted);
+		  "at most %" PRIu64 " files may be open, max_connections = %" PRIu64
+		  " needs %" PRIu64 "; continuing with max_connections = %" PRIu64
+		  ", set LimitNOFILE=%" PRIu64 " in the unit (or ulimit -n)",
+		  (uint64_t)limit.rlim_cur, config->max_connections, wanted, usable, wanted);
 	config->max_connections = usable;
 }
 

@@ -28,17 +28,17 @@ void server_spool_configure(struct server *s, const struct config *config)
 int server_spool_start(struct server *s, bool keep)
 {
 	WB_CLEANUP(ptr_freep) char *dir = NULL;
-	int error;
+	int r;
 
 	if (!s->config->spool_dir[0])
 		return 0;
 	/* Its thread may answer as soon as it runs, to workers that may not run yet. */
 	s->spool_replies.pool = s->pool;
-	error = config_path_state(s->config->spool_dir, &dir);
-	if (!error)
-		error = spool_new(dir, keep, &spool_replies_ops, &s->spool_replies, &s->spool);
-	if (error)
-		return server_log_failure(s, "spool", "spool_dir", error);
+	r = config_path_state(s->config->spool_dir, &dir);
+	if (!r)
+		r = spool_new(dir, keep, &spool_replies_ops, &s->spool_replies, &s->spool);
+	if (r)
+		return server_log_failure(s, "spool", "spool_dir", r);
 	server_spool_configure(s, s->config);
 	s->pool->shared.transfers.spool = s->spool;
 	return 0;

@@ -12,11 +12,11 @@ static int start_pool(struct server *s)
 {
 	struct incoming *in = &s->incoming;
 	const char *key;
-	int error;
+	int r;
 
-	error = worker_pool_new(s->policy, server_count_workers(s->config), in->listener,
-				in->n_listeners, &s->reactor, &s->pool, &key);
-	return error ? server_log_failure(s, "listening", key, error) : 0;
+	r = worker_pool_new(s->policy, server_count_workers(s->config), in->listener,
+			    in->n_listeners, &s->reactor, &s->pool, &key);
+	return r ? server_log_failure(s, "listening", key, r) : 0;
 }
 
 /* Where clients find it: "ws://0.0.0.0:8080/ wss://0.0.0.0:8443/". */
@@ -74,23 +74,23 @@ static bool is_pending(int number)
 /* What needs the loop, and makes it possible to fail with a line about the key to change. */
 static int open_everything(struct server *s)
 {
-	int error = start_pool(s);
+	int r = start_pool(s);
 
 	/* Unfinished files of the process before stay until it is known whose they are. */
-	if (!error)
-		error = server_spool_start(s, s->incoming.phase == INCOMING_WAITS);
-	if (!error)
-		error = server_admin_start(s);
-	return error;
+	if (!r)
+		r = server_spool_start(s, s->incoming.phase == INCOMING_WAITS);
+	if (!r)
+		r = server_admin_start(s);
+	return r;
 }
 
 int server_start(struct server *s)
 {
 	struct incoming *in = &s->incoming;
-	int error = open_everything(s);
+	int r = open_everything(s);
 
-	if (error)
-		return error;
+	if (r)
+		return r;
 	/*
 	 * The clients from before come first. Those who wait at listeners that are not used any
 	 * more have serials behind theirs; and once the workers serve, what was left to this
@@ -99,9 +99,9 @@ int server_start(struct server *s)
 	incoming_restore(in, s->pool, s->spool, s->config);
 	worker_pool_drain(s->pool, in->listener, in->n_listeners);
 	incoming_forget(in);
-	error = worker_pool_start(s->pool);
-	if (error)
-		return server_log_failure(s, "worker threads", NULL, error);
+	r = worker_pool_start(s->pool);
+	if (r)
+		return server_log_failure(s, "worker threads", NULL, r);
 	incoming_report(in);
 	watchdog_init(&s->watchdog, s->pool);
 	/* It came before the loop could look: systemd still believed us to be starting. */

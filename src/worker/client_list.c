@@ -31,25 +31,25 @@ struct conn *client_list_find(struct hub *h, const uint8_t id[16])
 /* Each of these appends a piece; the first that finds no memory is the last that is tried. */
 static int list_names(struct buf *out, const char *key, const char *const *names, size_t n)
 {
-	int error = buf_printf(out, ",\"%s\":[", key);
+	int r = buf_printf(out, ",\"%s\":[", key);
 
-	for (size_t i = 0; i < n && !error; i++)
-		error = buf_printf(out, "%s\"%s\"", i ? "," : "", names[i]);
-	return error ? error : buf_printf(out, "]");
+	for (size_t i = 0; i < n && !r; i++)
+		r = buf_printf(out, "%s\"%s\"", i ? "," : "", names[i]);
+	return r ? r : buf_printf(out, "]");
 }
 
 static int list_channels(struct buf *out, const struct conn *c)
 {
 	char name[TEXT_JSON_CAP(DIRECTORY_NAME_MAX)];
-	int error = buf_printf(out, ",\"channels\":[");
+	int r = buf_printf(out, ",\"channels\":[");
 
-	for (const struct member *m = c->members; m && !error; m = m->sibling) {
+	for (const struct member *m = c->members; m && !r; m = m->sibling) {
 		const struct directory_entry *e = m->channel->entry;
 
 		text_json(name, sizeof(name), e->name, e->name_len);
-		error = buf_printf(out, "%s\"%s\"", m == c->members ? "" : ",", name);
+		r = buf_printf(out, "%s\"%s\"", m == c->members ? "" : ",", name);
 	}
-	return error ? error : buf_printf(out, "]");
+	return r ? r : buf_printf(out, "]");
 }
 
 static int list_one(struct buf *out, const struct conn *c)
@@ -60,13 +60,13 @@ static int list_one(struct buf *out, const struct conn *c)
 	char session[TEXT_JSON_CAP(CONN_SESSION_MAX)] = "";
 	const char *caps[MSG_N_CAPS];
 	uint64_t bytes, messages;
-	int error;
+	int r;
 
 	/* A user id is plain; what the client made itself may need escaping. */
 	uuid4_format(id, c->id);
 	text_json(session, sizeof(session), conn_session_id(c), strlen(conn_session_id(c)));
 	channel_backlog(c, &bytes, &messages);
-	error = buf_printf(
+	r = buf_printf(
 		out,
 		"%s{\"id\":\"%s\",\"user_id\":\"%s\",\"address\":\"%s\","
 		"\"session_id\":\"%s\",\"connected_at\":%" PRIu64 ",\"last_heartbeat\":%" PRIu64 ","
@@ -74,12 +74,12 @@ static int list_one(struct buf *out, const struct conn *c)
 		out->len ? "," : "", id, conn_format_user(user, c),
 		sock_format_peer(peer, &c->peer), session, c->connected_ms / 1000,
 		(clock_wall_ms() - silent_ms) / 1000, hub_of_const(c)->index, bytes, messages);
-	if (!error)
-		error = list_names(out, "capabilities", caps,
-				   msg_caps_names(c->caps, caps, MSG_N_CAPS));
-	if (!error)
-		error = list_channels(out, c);
-	return error ? error : buf_printf(out, "}");
+	if (!r)
+		r = list_names(out, "capabilities", caps,
+			       msg_caps_names(c->caps, caps, MSG_N_CAPS));
+	if (!r)
+		r = list_channels(out, c);
+	return r ? r : buf_printf(out, "}");
 }
 
 int client_list_append(struct hub *h, uint64_t *offset, uint64_t *limit, struct buf *out)

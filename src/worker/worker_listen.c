@@ -43,7 +43,7 @@ static int add_activated(struct worker_pool *p, const struct inherited *inherite
 {
 	int fds[WORKER_MAX_LISTENERS * DIRECTORY_MAX_WORKERS];
 	unsigned n = 0;
-	int error;
+	int r;
 
 	for (unsigned i = 0; i < inherited->n && n < ARRAY_LEN(fds); i++)
 		if (inherited->socket[i].kind == LISTENER_ACTIVATED)
@@ -51,9 +51,9 @@ static int add_activated(struct worker_pool *p, const struct inherited *inherite
 	if (n == 0)
 		return 0;
 	/* Copies in any case: what is left of the list is closed. */
-	error = share_out(p, fds, n, LISTENER_ACTIVATED);
+	r = share_out(p, fds, n, LISTENER_ACTIVATED);
 	p->port = sock_port(fds[0]);
-	return error ? error : (int)n;
+	return r ? r : (int)n;
 }
 
 /* Those from before that are where the configuration wants them. Return: how many. */
@@ -134,18 +134,18 @@ static int open_unix(struct worker_pool *p, struct inherited *inherited,
 	mode_t mode = (mode_t)config->listen_unix_mode;
 	WB_CLEANUP(ptr_freep) char *path = NULL;
 	WB_CLEANUP(fd_closep) int fd = -1;
-	int error = config_path_runtime(config->listen_unix, &path);
+	int r = config_path_runtime(config->listen_unix, &path);
 
-	if (error)
-		return error;
+	if (r)
+		return r;
 	/* One from before at the same path is used on, or clients would find nothing meanwhile. */
 	fd = take_inherited_unix(inherited, path);
 	if (fd < 0)
-		error = sock_listen_unix(path, mode, SOMAXCONN, &fd);
+		r = sock_listen_unix(path, mode, SOMAXCONN, &fd);
 	else if (chmod(path, mode) < 0)
-		error = -errno;
-	if (error)
-		return error;
+		r = -errno;
+	if (r)
+		return r;
 	p->unix_path = TAKE_PTR(path);
 	return share_out(p, &fd, 1, LISTENER_UNIX);
 }
@@ -183,23 +183,22 @@ int worker_pool_listen(struct worker_pool *p, const struct config *config,
 {
 	struct inherited inherited = {sockets, n};
 	/* Who has sockets from systemd doesn't open a port beside them; TLS has one in any case. */
-	int used = add_activated(p, &inherited), error = MIN(used, 0);
+	int used = add_activated(p, &inherited), r = MIN(used, 0);
 
 	if (used == 0 && config->port != CONFIG_PORT_OFF) {
-		error = open_port(p, &inherited, config->host, config->port, LISTENER_PLAIN,
-				  &p->port);
-		*ret_key = error ? key_to_blame(error, "port") : NULL;
+		r = open_port(p, &inherited, config->host, config->port, LISTENER_PLAIN, &p->port);
+		*ret_key = r ? key_to_blame(r, "port") : NULL;
 	}
-	if (!error && config->tls_port != CONFIG_PORT_OFF) {
-		error = open_port(p, &inherited, config->host, config->tls_port, LISTENER_TLS,
-				  &p->tls_port);
-		*ret_key = error ? key_to_blame(error, "tls_port") : NULL;
+	if (!r && config->tls_port != CONFIG_PORT_OFF) {
+		r = open_port(p, &inherited, config->host, config->tls_port, LISTENER_TLS,
+			      &p->tls_port);
+		*ret_key = r ? key_to_blame(r, "tls_port") : NULL;
 	}
-	if (!error && config->listen_unix[0]) {
-		error = open_unix(p, &inherited, config);
-		*ret_key = error ? "listen_unix" : NULL;
+	if (!r && config->listen_unix[0]) {
+		r = open_unix(p, &inherited, config);
+		*ret_key = r ? "listen_unix" : NULL;
 	}
-	return error;
+	return r;
 }
 
 static bool is_known(const ino_t *inode, unsigned n, ino_t which)

@@ -9,19 +9,19 @@
 static int make_workers(struct worker_pool *p, struct policy *policy, unsigned n)
 {
 	const struct config *config = policy->config;
-	int error;
+	int r;
 
-	error = directory_init(&p->shared.directory, (uint32_t)config->max_channels);
-	if (!error)
-		error = admission_init(&p->shared.admission, config->max_connections);
+	r = directory_init(&p->shared.directory, (uint32_t)config->max_channels);
+	if (!r)
+		r = admission_init(&p->shared.admission, config->max_connections);
 	/* Counted one by one, so that an error leaves what worker_pool_free() can free. */
-	for (; !error && p->n < n; p->n += !error) {
-		error = worker_new(p, policy, p->n, &p->workers[p->n]);
-		if (!error)
+	for (; !r && p->n < n; p->n += !r) {
+		r = worker_new(p, policy, p->n, &p->workers[p->n]);
+		if (!r)
 			p->shared.hubs[p->n] = &p->workers[p->n]->hub;
 	}
 	p->shared.n_hubs = p->n;
-	return error;
+	return r;
 }
 
 int worker_pool_new(struct policy *policy, unsigned n, struct worker_socket *inherited,
@@ -29,20 +29,20 @@ int worker_pool_new(struct policy *policy, unsigned n, struct worker_socket *inh
 		    const char **ret_key)
 {
 	struct worker_pool *p = aligned_alloc(alignof(struct worker_pool), sizeof(*p));
-	int error = -ENOMEM;
+	int r = -ENOMEM;
 
 	*ret_key = NULL;
 	/* aligned_alloc(3): its members that several threads write have lines of their own. */
 	if (p) {
 		memset(p, 0, sizeof(*p));
 		p->main_reactor = main_reactor;
-		error = make_workers(p, policy, n);
+		r = make_workers(p, policy, n);
 	}
-	if (!error)
-		error = worker_pool_listen(p, policy->config, inherited, n_inherited, ret_key);
-	if (error) {
+	if (!r)
+		r = worker_pool_listen(p, policy->config, inherited, n_inherited, ret_key);
+	if (r) {
 		worker_pool_free(p);
-		return error;
+		return r;
 	}
 	*ret = p;
 	return 0;
@@ -51,29 +51,29 @@ int worker_pool_new(struct policy *policy, unsigned n, struct worker_socket *inh
 static int start_threads(struct worker_pool *p)
 {
 	sigset_t all, before;
-	int error = 0;
+	int r = 0;
 
 	/* Signals are main's. */
 	sigfillset(&all);
 	(void)pthread_sigmask(SIG_SETMASK, &all, &before);
-	for (unsigned i = 0; i < p->n && !error; i++) {
+	for (unsigned i = 0; i < p->n && !r; i++) {
 		struct worker *w = p->workers[i];
 
-		error = -pthread_create(&w->thread, NULL, worker_main, w);
-		w->has_thread = !error;
+		r = -pthread_create(&w->thread, NULL, worker_main, w);
+		w->has_thread = !r;
 	}
 	(void)pthread_sigmask(SIG_SETMASK, &before, NULL);
-	return error;
+	return r;
 }
 
 int worker_pool_start(struct worker_pool *p)
 {
-	int error = 0;
+	int r = 0;
 
 	/* All listen before the first one runs: connections are spread over the whole group. */
-	for (unsigned i = 0; i < p->n && !error; i++)
-		error = worker_listen(p->workers[i]);
-	return error ? error : start_threads(p);
+	for (unsigned i = 0; i < p->n && !r; i++)
+		r = worker_listen(p->workers[i]);
+	return r ? r : start_threads(p);
 }
 
 /* Gives each thread its last task, and joins it. */
@@ -121,11 +121,11 @@ void worker_pool_freeze(struct worker_pool *p)
 
 int worker_pool_thaw(struct worker_pool *p)
 {
-	int error = 0;
+	int r = 0;
 
-	for (unsigned i = 0; i < p->n && !error; i++)
-		error = worker_resume(p->workers[i]);
-	return error ? error : start_threads(p);
+	for (unsigned i = 0; i < p->n && !r; i++)
+		r = worker_resume(p->workers[i]);
+	return r ? r : start_threads(p);
 }
 
 void worker_pool_finish_tasks(struct worker_pool *p)
