@@ -16,7 +16,12 @@ check() { # TEXT COMMAND...
 		failed=1
 	fi
 }
-none() { ! ls -d "$@" 2>/dev/null; }
+none() { # none of these files is there
+	local file
+	for file in "$@"; do
+		[ ! -e "$file" ] || { echo "$file is there"; return 1; }
+	done
+}
 speaks() { # a handshake on the port
 	local line
 	exec 3<>/dev/tcp/127.0.0.1/8080 || return
@@ -51,7 +56,7 @@ first=$(pid)
 wsbind client -c 2 --interval-ms 100 >/tmp/client 2>&1 &
 client=$!
 check 'two clients talk' waits sh -c 'wsbind status | grep -q "^connections  2 open"'
-check 'upgrade' dpkg -i /deb/later.deb
+check 'upgrade' dpkg --force-confold -i /deb/later.deb
 check 'the clients are still there' waits sh -c \
 	'wsbind status | grep -q "^connections  2 open, [0-9]* since" && journalctl -q -u wsbind | grep -q "took over 2 connections"'
 check 'they noticed nothing' sh -c '! grep -iE "attempt|closed|lost" /tmp/client'
@@ -64,7 +69,7 @@ check 'clients can connect again' speaks
 check 'remove' dpkg -r wsbind
 check 'nothing runs' test "$(systemctl is-active wsbind)" = inactive
 check 'the configuration stays' conffile
-check 'install again' dpkg -i /deb/later.deb
+check 'install again' dpkg --force-confold -i /deb/later.deb
 check 'with the configuration as it was' conffile
 mkdir -p /var/lib/private/wsbind/transfers
 check 'purge' dpkg -P wsbind
