@@ -197,12 +197,12 @@ static void move_member(struct channel *ch, uint32_t from, uint32_t to)
 	ch->members[to]->index = to;
 }
 
-void channel_leave(struct member *m)
+void channel_leave(struct member *m, struct member **at)
 {
 	struct channel *ch = m->channel;
-	struct member **at = &m->conn->members;
 	uint32_t hole = m->index;
 
+	WB_ASSERT(*at == m);
 	member_unpin(m);
 	member_release(m);
 	/*
@@ -215,8 +215,6 @@ void channel_leave(struct member *m)
 		hole = ch->cursor;
 	}
 	move_member(ch, --ch->n_members, hole);
-	while (*at != m)
-		at = &(*at)->sibling;
 	*at = m->sibling;
 	m->conn->n_members--;
 	atomic_fetch_sub_explicit(&ch->entry->members, 1, memory_order_relaxed);

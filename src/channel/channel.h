@@ -30,10 +30,10 @@
  */
 
 #include <sys/uio.h>
-#include <uthash.h>
 
 #include "channel/directory.h"
 #include "conn/conn.h"
+#include "containers/table.h"
 #include "wire/frame_variant.h"
 
 #define CHANNEL_BATCH_FRAMES 256            /* of one round */
@@ -106,8 +106,8 @@ struct WB_OWNER(worker) channel {
 	bool is_flushing; /* it stays, even without members */
 	bool is_lost;     /* a message could not be kept: the members here must go */
 	struct list grown_node;
-	struct list held_node; /* in the hub, while n_held > 0 */
-	UT_hash_handle hh;     /* in the hub, by name */
+	struct list held_node;       /* in the hub, while n_held > 0 */
+	struct table_node name_node; /* in the hub's channels */
 };
 
 /**
@@ -163,8 +163,8 @@ void channel_hold(struct member *m);
 /* … until all that wait for the channel go on. */
 void channel_release(struct channel *ch);
 
-/* Ends a membership; @m is all-zero again. */
-void channel_leave(struct member *m);
+/* Ends a membership, which @at in its connection's memberships points to; @m is all-zero again. */
+void channel_leave(struct member *m, struct member **at);
 
 /**
  * channel_append() - put a message into the log

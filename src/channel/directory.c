@@ -22,7 +22,10 @@ static void unmap_zeroes(void *p, size_t bytes)
 int directory_init(struct directory *d, uint32_t max)
 {
 	uint32_t buckets = 64;
+	int error = siphash_draw_key(&d->key);
 
+	if (error)
+		return error;
 	while (buckets < max)
 		buckets *= 2;
 	/* Address space for all that may be; a page costs memory once it is used. */
@@ -49,19 +52,9 @@ void directory_fini(struct directory *d)
 	*d = (struct directory){0};
 }
 
-/* FNV-1a with a final mix: names are short and differ in their last characters. */
-static uint32_t name_hash(const char *name, size_t n)
-{
-	uint64_t h = 14695981039346656037ULL;
-
-	for (size_t i = 0; i < n; i++)
-		h = (h ^ (uint8_t)name[i]) * 1099511628211ULL;
-	return (uint32_t)(h ^ h >> 32);
-}
-
 static uint32_t *bucket_of(struct directory *d, const char *name, size_t n)
 {
-	return &d->buckets[name_hash(name, n) & d->mask];
+	return &d->buckets[directory_hash(d, name, n) & d->mask];
 }
 
 static struct directory_entry *entry_find(struct directory *d, const char *name, size_t n)

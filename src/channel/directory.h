@@ -25,6 +25,7 @@
 #include <pthread.h>
 
 #include "base/base.h"
+#include "containers/siphash.h"
 #include "wire/msg.h"
 
 #define DIRECTORY_MAX_WORKERS 64
@@ -56,10 +57,11 @@ struct WB_SHARED directory {
 	uint32_t *buckets; /* under the mutex: slot + 1 */
 	uint32_t max WB_FROZEN;
 	uint32_t mask WB_FROZEN; /* buckets - 1 */
-	uint32_t free;           /* under the mutex: list of slots that were used, slot + 1 */
-	uint32_t fresh;          /* under the mutex: slots never used start here */
-	uint32_t generation;     /* under the mutex */
-	_Atomic uint32_t count;  /* channels that exist */
+	struct siphash_key key WB_FROZEN;
+	uint32_t free;          /* under the mutex: list of slots that were used, slot + 1 */
+	uint32_t fresh;         /* under the mutex: slots never used start here */
+	uint32_t generation;    /* under the mutex */
+	_Atomic uint32_t count; /* channels that exist */
 };
 
 /**
@@ -67,10 +69,19 @@ struct WB_SHARED directory {
  * @d:    all-zero
  * @max:  most channels at a time, 1 to 10000000
  *
- * Return:  0 | -ENOMEM.
+ * Return:  0 | -ENOMEM | -errno: the kernel gives no random key.
  */
 int directory_init(struct directory *d, uint32_t max) WB_NODISCARD;
 void directory_fini(struct directory *d);
+
+/*
+ * Hash of a channel's name, for whoever keeps a table by names. Clients choose the names: with
+ * a key that nobody knows they can't choose those of one bucket. Thread: any.
+ */
+static inline uint64_t directory_hash(const struct directory *d, const char *name, size_t n)
+{
+	return siphash(&d->key, name, n);
+}
 
 /**
  * directory_join() - say that a worker has members of a channel from now on

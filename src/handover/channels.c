@@ -75,11 +75,11 @@ int channels_out_collect(struct channels_out *out, struct worker_pool *p, struct
 		return -ENOMEM;
 	/* Twice over all workers: how far back a log goes is known when all have been seen. */
 	for (unsigned i = 0; i < p->n; i++)
-		for (struct channel *ch = p->workers[i]->hub.by_name; ch; ch = ch->hh.next)
+		HUB_FOREACH_CHANNEL (ch, &p->workers[i]->hub)
 			add_channel(out, ch);
 	for (unsigned i = 0; i < p->n; i++)
-		for (struct channel *ch = p->workers[i]->hub.by_name; ch && !r; ch = ch->hh.next)
-			r = add_log(out, ch, frames);
+		HUB_FOREACH_CHANNEL (ch, &p->workers[i]->hub)
+			r = r ? r : add_log(out, ch, frames);
 	return r;
 }
 

@@ -309,17 +309,11 @@ static int restore_member(struct conn *c, const Record__Connection *s, size_t i,
 {
 	const struct hub_log *log;
 	const struct hub_place place = {.next = s->next[i], .own = s->own[i]};
-	bool is_path = s->path_member == i + 1;
-	struct member *m = &c->path_member;
 	int error = channels_in_get(channels, s->channel[i], &log);
 
 	if (error)
 		return error;
-	if (!is_path)
-		m = calloc(1, sizeof(*m));
-	error = m ? hub_rejoin(hub_of(c), c, m, log, &place) : -ENOMEM;
-	if (error && !is_path)
-		free(m);
+	error = hub_rejoin(hub_of(c), c, s->path_member == i + 1, log, &place);
 	return error > 0 ? RESTORE_E_UNFIT : error;
 }
 

@@ -17,6 +17,8 @@ int hub_init(struct hub *h, struct hub_shared *shared, unsigned index)
 	list_init(&h->channels.grown);
 	list_init(&h->notices.pending);
 	list_init(&h->held);
+	table_init(&h->by_name);
+	table_init(&h->memberships);
 	transfers_init(&h->transfers, &shared->transfers, index, h->env.metrics);
 	h->channels.conn = &h->env;
 	h->channels.worker = index;
@@ -178,7 +180,7 @@ static void write_out(struct hub *h)
 }
 
 /* A channel that lost a message. */
-static void close_members(struct channel *ch)
+static void close_members(struct hub *h, struct channel *ch)
 {
 	ch->is_flushing = true; /* keeps it until the last member is out */
 	while (ch->n_members > 0) {
@@ -190,17 +192,17 @@ static void close_members(struct channel *ch)
 		conn_close(c, WS_CODE_INTERNAL_ERROR, NULL);
 		/* Closing left all channels, unless the connection was closing already. */
 		if (ch->n_members > 0 && ch->members[0]->conn == c)
-			channel_leave(ch->members[0]);
+			hub_end_membership(h, ch->members[0]);
 	}
 	ch->is_flushing = false;
 }
 
 /* True when nothing is left to flush. */
-static bool flush_channel(struct channel *ch, unsigned *budget)
+static bool flush_channel(struct hub *h, struct channel *ch, unsigned *budget)
 {
 	if (!ch->is_lost)
 		return channel_flush(ch, budget);
-	close_members(ch);
+	close_members(h, ch);
 	return true;
 }
 
@@ -214,7 +216,7 @@ static void flush_channels(struct hub *h)
 		struct channel *ch = CONTAINER_OF(list_pop(&now), struct channel, grown_node);
 
 		/* It may have grown meanwhile, and then is in the list already. */
-		if (!flush_channel(ch, &budget) && list_is_empty(&ch->grown_node))
+		if (!flush_channel(h, ch, &budget) && list_is_empty(&ch->grown_node))
 			list_add_tail(&h->channels.grown, &ch->grown_node);
 		hub_close_channel_if_empty(h, ch);
 	}

@@ -29,6 +29,7 @@
 #include "conn/conn.h"
 #include "containers/mem.h"
 #include "containers/ring.h"
+#include "containers/table.h"
 #include "wire/frame_variant.h"
 #include "worker/admission.h"
 #include "worker/connection_log.h"
@@ -82,7 +83,8 @@ struct WB_SHARED hub {
 	struct arena arena;       /* of the message being decoded */
 	struct arena maker_arena; /* of the variant being made */
 	struct hub_shared *shared WB_FROZEN;
-	struct channel *by_name;            /* uthash */
+	struct table by_name;               /* channels, by directory_hash() */
+	struct table memberships;           /* all but those of paths */
 	struct channel **by_slot WB_FROZEN; /* of the directory; entries are the worker's */
 	struct hub_outbox outbox;
 	struct hub_notices notices;
@@ -115,15 +117,17 @@ void hub_configure(struct hub *h);
 
 /**
  * hub_join() - make a connection a member of a channel
- * @m:     all-zero; its memory must last until the membership ends
  * @name:  @n bytes of UTF-8 without NUL, at most DIRECTORY_NAME_MAX
  *
- * Others are told by hub_notice_joined().
+ * Others are told by hub_notice_joined(). Of its memberships the new one stands first.
  *
  * Return: 0 | HUB_E_MEMBER | HUB_E_TOO_MANY | HUB_E_FULL | -ENOMEM.
+ * Cost:   O(1), however many it has.
  */
-int hub_join(struct hub *h, struct conn *c, struct member *m, const char *name, size_t n)
-	WB_NODISCARD;
+int hub_join(struct hub *h, struct conn *c, const char *name, size_t n) WB_NODISCARD;
+
+/* The same with the channel of its path, whose membership lies in the connection. */
+int hub_join_path(struct hub *h, struct conn *c, const char *name, size_t n) WB_NODISCARD;
 
 /* Messages of a channel from before this process, as its members may still need them. */
 struct WB_OWNER(main) hub_log {
@@ -141,12 +145,13 @@ struct WB_VALUE hub_place {
 
 /**
  * hub_rejoin() - make a connection a member again that was one before this process
+ * @is_path: of the channel of its path
  *
- * Nobody is told. Before the worker starts.
+ * Nobody is told. Before the worker starts. Of its memberships the new one stands first.
  *
  * Return: 0 | HUB_E_MEMBER | HUB_E_FULL | -ENOMEM.
  */
-int hub_rejoin(struct hub *h, struct conn *c, struct member *m, const struct hub_log *log,
+int hub_rejoin(struct hub *h, struct conn *c, bool is_path, const struct hub_log *log,
 	       const struct hub_place *place) WB_NODISCARD;
 
 /* All have joined again: what no member is behind of goes. */
@@ -158,10 +163,10 @@ void hub_end_rejoining(struct hub *h);
  */
 bool hub_deliver_posts(struct hub *h);
 
-/* Ends a membership; @tell: the others are told. @m is all-zero after it. */
+/* Ends a membership; @tell: the others are told. @m is gone after it. Cost: O(1). */
 void hub_leave(struct hub *h, struct member *m, bool tell);
 
-/* The membership of a connection in a channel, or NULL. */
+/* The membership of a connection in a channel, or NULL. Cost: O(1), however many it has. */
 struct member *hub_membership(struct hub *h, struct conn *c, const char *name, size_t n);
 
 /**
@@ -197,6 +202,19 @@ bool hub_has_work(struct hub *h);
 
 /* The work of one loop turn, after its events. */
 void hub_work(struct hub *h);
+
+/* The channel of this worker behind another one, in no order; with NULL the first. */
+static inline struct channel *hub_next_channel(const struct hub *h, const struct channel *ch)
+{
+	struct table_node *node = table_next(&h->by_name, ch ? &ch->name_node : NULL);
+
+	return node ? CONTAINER_OF(node, struct channel, name_node) : NULL;
+}
+
+/* All channels of this worker; none may come or go meanwhile. */
+#define HUB_FOREACH_CHANNEL(ch, h)                                       \
+	for (struct channel *ch = hub_next_channel(h, NULL); ch != NULL; \
+	     ch = hub_next_channel(h, ch))
 
 /* The hub that a connection belongs to. */
 static inline struct hub *hub_of(struct conn *c)

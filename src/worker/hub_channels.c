@@ -2,6 +2,7 @@
 #include "worker/hub_private.h"
 
 #include <errno.h>
+#include <string.h>
 #include <sys/mman.h>
 
 static size_t by_slot_bytes(const struct hub *h)
@@ -25,14 +26,26 @@ void hub_channels_fini(struct hub *h)
 	if (h->by_slot)
 		(void)munmap(h->by_slot, by_slot_bytes(h));
 	h->by_slot = NULL;
+	table_fini(&h->by_name);
+	table_fini(&h->memberships);
+}
+
+static uint64_t channel_hash(const struct hub *h, const char *name, size_t n)
+{
+	return directory_hash(&h->shared->directory, name, n);
 }
 
 static struct channel *channel_by_name(struct hub *h, const char *name, size_t n)
 {
-	struct channel *ch;
+	struct table_node *node = table_find(&h->by_name, channel_hash(h, name, n));
 
-	HASH_FIND(hh, h->by_name, name, n, ch);
-	return ch;
+	for (; node; node = table_find_next(node)) {
+		struct channel *ch = CONTAINER_OF(node, struct channel, name_node);
+
+		if (ch->entry->name_len == n && memcmp(ch->entry->name, name, n) == 0)
+			return ch;
+	}
+	return NULL;
 }
 
 static int channel_open(struct hub *h, const char *name, size_t n, struct channel **ret)
@@ -51,12 +64,7 @@ static int channel_open(struct hub *h, const char *name, size_t n, struct channe
 		return r == DIRECTORY_E_FULL ? HUB_E_FULL : r;
 	}
 	channel_init(ch, &h->channels, e, from);
-	HASH_ADD_KEYPTR(hh, h->by_name, e->name, e->name_len, ch);
-	if (!ch->hh.tbl) { /* uthash leaves it NULL when it had no memory */
-		directory_leave(&h->shared->directory, e, h->index);
-		free(ch);
-		return -ENOMEM;
-	}
+	table_insert(&h->by_name, &ch->name_node, channel_hash(h, name, n));
 	h->by_slot[e->slot] = ch;
 	*ret = ch;
 	return 0;
@@ -68,36 +76,112 @@ void hub_close_channel_if_empty(struct hub *h, struct channel *ch)
 	if (ch->n_members > 0 || ch->is_flushing)
 		return;
 	/* The name belongs to the entry: whatever needs it goes before the entry is left. */
-	HASH_DELETE(hh, h->by_name, ch);
+	table_remove(&h->by_name, &ch->name_node);
 	h->by_slot[ch->entry->slot] = NULL;
 	channel_fini(ch);
 	directory_leave(&h->shared->directory, ch->entry, h->index);
 	free(ch);
 }
 
-static struct member *membership_in(struct conn *c, const struct channel *ch)
+/* ------------------------------------------------------------------- memberships */
+
+/* With so few they are looked at one by one, which is faster than the table. */
+#define FEW_MEMBERSHIPS 8
+
+/* One that a client asked for; that of its path lies in the connection. */
+struct membership {
+	struct member member;
+	struct member *before; /* of its connection's, the one whose sibling it is; or NULL */
+	struct table_node node;
+};
+
+/* NULL: it is that of the path. */
+static struct membership *membership_of(struct member *m)
+{
+	return m == &m->conn->path_member ? NULL : CONTAINER_OF(m, struct membership, member);
+}
+
+static uint64_t membership_hash(const struct hub *h, const struct conn *c, const struct channel *ch)
+{
+	uint64_t pair[] = {c->serial, ch->entry->slot};
+
+	return siphash(&h->shared->directory.key, pair, sizeof(pair));
+}
+
+static struct member *membership_in(struct hub *h, struct conn *c, const struct channel *ch)
 {
 	struct member *m = c->members;
+	struct table_node *node;
 
-	/* A client has few memberships, a channel may have many members. */
-	while (m && m->channel != ch)
-		m = m->sibling;
-	return m;
+	if (c->path_member.channel == ch)
+		return &c->path_member;
+	if (c->n_members <= FEW_MEMBERSHIPS) {
+		while (m && m->channel != ch)
+			m = m->sibling;
+		return m;
+	}
+	node = table_find(&h->memberships, membership_hash(h, c, ch));
+	for (; node; node = table_find_next(node)) {
+		m = &CONTAINER_OF(node, struct membership, node)->member;
+		if (m->conn == c && m->channel == ch)
+			return m;
+	}
+	return NULL;
 }
 
 struct member *hub_membership(struct hub *h, struct conn *c, const char *name, size_t n)
 {
 	struct channel *ch = channel_by_name(h, name, n);
 
-	return ch ? membership_in(c, ch) : NULL;
+	return ch ? membership_in(h, c, ch) : NULL;
 }
 
-int hub_join(struct hub *h, struct conn *c, struct member *m, const char *name, size_t n)
+static int membership_begin(struct hub *h, struct conn *c, struct channel *ch, bool is_path)
+{
+	struct member *was_first = c->members;
+	struct membership *own;
+	int r;
+
+	if (is_path)
+		return channel_join(ch, &c->path_member, c);
+	own = calloc(1, sizeof(*own));
+	r = own ? channel_join(ch, &own->member, c) : -ENOMEM;
+	if (r) {
+		free(own);
+		return r;
+	}
+	table_insert(&h->memberships, &own->node, membership_hash(h, c, ch));
+	if (was_first && membership_of(was_first))
+		membership_of(was_first)->before = &own->member;
+	return 0;
+}
+
+void hub_end_membership(struct hub *h, struct member *m)
+{
+	struct membership *own = membership_of(m);
+	struct conn *c = m->conn;
+	struct member *before = own ? own->before : NULL, *next = m->sibling;
+
+	/* That of the path ends once in a connection's life, and is its first or its last. */
+	if (!own && c->members != m)
+		for (before = c->members; before->sibling != m;)
+			before = before->sibling;
+	if (next && membership_of(next))
+		membership_of(next)->before = before;
+	if (own)
+		table_remove(&h->memberships, &own->node);
+	channel_leave(m, before ? &before->sibling : &c->members);
+	free(own);
+}
+
+/* ----------------------------------------------------------------- coming by name */
+
+static int membership_join(struct hub *h, struct conn *c, const char *name, size_t n, bool is_path)
 {
 	struct channel *ch = channel_by_name(h, name, n);
 	int r;
 
-	if (ch && membership_in(c, ch))
+	if (ch && membership_in(h, c, ch))
 		return HUB_E_MEMBER;
 	/* Before the channel is opened: what is refused leaves nothing behind. */
 	if (c->n_members >= h->env.config->max_channels_per_client)
@@ -107,20 +191,30 @@ int hub_join(struct hub *h, struct conn *c, struct member *m, const char *name, 
 		if (r)
 			return r;
 	}
-	r = channel_join(ch, m, c);
+	r = membership_begin(h, c, ch, is_path);
 	if (r)
 		hub_close_channel_if_empty(h, ch);
 	return r;
 }
 
-int hub_rejoin(struct hub *h, struct conn *c, struct member *m, const struct hub_log *log,
+int hub_join(struct hub *h, struct conn *c, const char *name, size_t n)
+{
+	return membership_join(h, c, name, n, false);
+}
+
+int hub_join_path(struct hub *h, struct conn *c, const char *name, size_t n)
+{
+	return membership_join(h, c, name, n, true);
+}
+
+int hub_rejoin(struct hub *h, struct conn *c, bool is_path, const struct hub_log *log,
 	       const struct hub_place *place)
 {
 	const struct directory_entry *e = log->entry;
 	struct channel *ch = hub_channel_at(h, e->slot, e->generation);
 	int r = 0;
 
-	if (ch && membership_in(c, ch))
+	if (ch && membership_in(h, c, ch))
 		return HUB_E_MEMBER;
 	/* The first one back brings the log; like those that follow it is put back in it below. */
 	if (!ch) {
@@ -130,19 +224,17 @@ int hub_rejoin(struct hub *h, struct conn *c, struct member *m, const struct hub
 		r = channel_load(ch, log->from, log->frame, log->n);
 	}
 	if (r == 0)
-		r = channel_join(ch, m, c);
+		r = membership_begin(h, c, ch, is_path);
 	if (r)
 		hub_close_channel_if_empty(h, ch);
 	else
-		channel_rewind(m, place->next, place->own);
+		channel_rewind(c->members, place->next, place->own);
 	return r;
 }
 
 void hub_end_rejoining(struct hub *h)
 {
-	struct channel *ch, *next;
-
 	/* Until here nothing was dropped: a member that lags more could still come. */
-	HASH_ITER (hh, h->by_name, ch, next)
+	HUB_FOREACH_CHANNEL (ch, h)
 		channel_end_loading(ch);
 }

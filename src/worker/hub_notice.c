@@ -158,7 +158,7 @@ void hub_leave(struct hub *h, struct member *m, bool tell)
 	 */
 	if (cancel_pending(h, WEBSOCKET__CONTROL_TYPE__CONNECT, c->id, ch->entry))
 		tell = false;
-	channel_leave(m);
+	hub_end_membership(h, m);
 	/* The entry is still held by the channel, which goes last. */
 	if (tell)
 		send_notice(h, ch->entry, WEBSOCKET__CONTROL_TYPE__DISCONNECT, c->id, NULL);

@@ -22,6 +22,9 @@ static inline struct channel *hub_channel_at(struct hub *h, uint32_t slot, uint3
 int hub_channels_init(struct hub *h) WB_NODISCARD;
 void hub_channels_fini(struct hub *h);
 
+/* Ends a membership, about which nobody is told; the channel stays. @m is gone after it. */
+void hub_end_membership(struct hub *h, struct member *m);
+
 /* The channel goes when its last member has, but not while it is being flushed. */
 void hub_close_channel_if_empty(struct hub *h, struct channel *ch);
 

@@ -39,7 +39,7 @@ enum conn_refusal protocol_admit(struct conn *c, const struct upgrade *u)
 	}
 	if (c->grant && !grant_allows(c->grant, u->channel))
 		return CONN_E_CHANNEL_DENIED;
-	r = hub_join(hub_of(c), c, &c->path_member, u->channel, u->channel_len);
+	r = hub_join_path(hub_of(c), c, u->channel, u->channel_len);
 	return r ? CONN_E_NO_CHANNEL : CONN_ADMITTED;
 }
 
@@ -73,14 +73,8 @@ void protocol_left(struct conn *c)
 	/* The line names the channel, and so comes before the memberships end. */
 	snprintf(text, sizeof(text), "disconnected with %u", c->close_code);
 	log_connection(c, EV_DISCONNECTED, text);
-	/* The membership of its path lies in the connection, the others have their own memory. */
-	while (c->members) {
-		struct member *m = c->members;
-
-		hub_leave(hub_of(c), m, true);
-		if (m != &c->path_member)
-			free(m);
-	}
+	while (c->members)
+		hub_leave(hub_of(c), c->members, true);
 	transfer_drop(&hub_of(c)->transfers, c);
 }
 

@@ -59,17 +59,9 @@ static bool check_allowed(struct conn *c, const message *m)
 /* Return: 0, also when it is a member already; else as hub_join(). */
 static int join_channel(struct conn *c, const char *name)
 {
-	struct member *m;
-	int r;
+	int r = hub_join(hub_of(c), c, name, strlen(name));
 
-	/* A list may name what it is a member of already: that asks for no memory. */
-	if (hub_membership(hub_of(c), c, name, strlen(name)))
-		return 0;
-	m = calloc(1, sizeof(*m));
-	r = m ? hub_join(hub_of(c), c, m, name, strlen(name)) : -ENOMEM;
-	if (r)
-		free(m);
-	return r;
+	return r == HUB_E_MEMBER ? 0 : r;
 }
 
 static void leave_channel(struct conn *c, struct member *m, bool tell)
@@ -78,8 +70,6 @@ static void leave_channel(struct conn *c, struct member *m, bool tell)
 	if (m == &c->path_member)
 		conn_set_left_path_channel(c, m->channel->entry->name);
 	hub_leave(hub_of(c), m, tell);
-	if (m != &c->path_member)
-		free(m);
 }
 
 static void refuse_subscription(struct conn *c, const message *m, int r)

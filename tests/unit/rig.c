@@ -338,7 +338,10 @@ static void check_empty(struct worker *w)
 	CHECK(list_is_empty(&h->env.partial_inputs) && list_is_empty(&h->env.stalled));
 	CHECK_EQ(h->env.reassembly_bytes, 0);
 	CHECK_EQ(slab_in_use(&w->conns), 0);
-	CHECK(!h->by_name && h->outbox.set == 0 && h->notices.n == 0);
+	CHECK(h->by_name.n == 0 && h->memberships.n == 0);
+	table_check(&h->by_name);
+	table_check(&h->memberships);
+	CHECK(h->outbox.set == 0 && h->notices.n == 0);
 }
 
 void rig_free(struct rig *r)
@@ -424,7 +427,7 @@ void rig_check(struct rig *r)
 	for (unsigned i = 0; i < r->n; i++) {
 		struct hub *h = &r->w[i]->hub;
 
-		for (const struct channel *ch = h->by_name; ch; ch = ch->hh.next)
+		HUB_FOREACH_CHANNEL (ch, h)
 			channel_check(ch);
 		CHECK_EQ(list_check(&h->env.all), h->env.n_all);
 		CHECK_EQ(list_check(&h->notices.pending), h->notices.n);
@@ -433,10 +436,10 @@ void rig_check(struct rig *r)
 
 struct channel *rig_channel(struct rig *r, unsigned worker, const char *name)
 {
-	struct channel *ch;
-
-	HASH_FIND_STR(r->w[worker]->hub.by_name, name, ch);
-	return ch;
+	HUB_FOREACH_CHANNEL (ch, &r->w[worker]->hub)
+		if (strcmp(ch->entry->name, name) == 0)
+			return ch;
+	return NULL;
 }
 
 uint64_t rig_sum(const struct rig *r, size_t offset)

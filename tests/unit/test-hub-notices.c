@@ -181,20 +181,19 @@ TEST(hub_leave_and_return_cancel_each_other)
 	struct jam j;
 	struct guest *a;
 	struct hub *h;
-	struct member m = {0};
 
 	jam_init(&j);
 	h = j.h;
 	a = jam_come(&j, "/home");
 	conn_env_resume(&j.h->env, CONN_PAUSE_CONGESTED);
-	CHECK_EQ(hub_join(h, a->conn, &m, "room", 4), 0);
+	CHECK_EQ(hub_join(h, a->conn, "room", 4), 0);
 	conn_env_pause(&j.h->env, CONN_PAUSE_CONGESTED);
-	hub_leave(h, &m, true);
+	hub_leave(h, a->conn->members, true);
 	CHECK_EQ(h->notices.n, 1);
-	CHECK_EQ(hub_join(h, a->conn, &m, "room", 4), 0);
-	hub_notice_joined(h, &m);
+	CHECK_EQ(hub_join(h, a->conn, "room", 4), 0);
+	hub_notice_joined(h, a->conn->members);
 	CHECK_EQ(h->notices.n, 0);
-	hub_leave(h, &m, true);
+	hub_leave(h, a->conn->members, true);
 	CHECK_EQ(h->notices.n, 1);
 	rig_settle(j.r);
 	expect_notice(j.far, WENT, a->conn->id, "room");

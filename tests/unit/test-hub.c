@@ -162,18 +162,84 @@ TEST(hub_join_says_what_is_in_the_way)
 	struct rig *r = rig_new(1, "max_channels = 2\n");
 	struct guest *g = guest_open(r, 0, "/one");
 	struct hub *h = &r->w[0]->hub;
-	struct member two = {0}, three = {0};
+	struct member *two;
 
-	CHECK_EQ(hub_join(h, g->conn, &two, "one", 3), HUB_E_MEMBER);
-	CHECK_EQ(hub_join(h, g->conn, &two, "two", 3), 0);
-	CHECK_EQ(hub_join(h, g->conn, &three, "three", 5), HUB_E_FULL);
-	CHECK(hub_membership(h, g->conn, "two", 3) == &two);
+	CHECK_EQ(hub_join(h, g->conn, "one", 3), HUB_E_MEMBER);
+	CHECK_EQ(hub_join(h, g->conn, "two", 3), 0);
+	two = g->conn->members;
+	CHECK_EQ(hub_join(h, g->conn, "three", 5), HUB_E_FULL);
+	CHECK(hub_membership(h, g->conn, "two", 3) == two);
 	CHECK(hub_membership(h, g->conn, "three", 5) == NULL);
 	CHECK_EQ(g->conn->n_members, 2);
-	hub_leave(h, &two, false);
-	CHECK(two.channel == NULL);
-	CHECK_EQ(hub_join(h, g->conn, &three, "three", 5), 0);
-	hub_leave(h, &three, false);
+	hub_leave(h, two, false);
+	CHECK(hub_membership(h, g->conn, "two", 3) == NULL);
+	CHECK_EQ(hub_join(h, g->conn, "three", 5), 0);
+	hub_leave(h, g->conn->members, false);
+	rig_free(r);
+}
+
+static char *number_name(char out[8], size_t i)
+{
+	snprintf(out, 8, "%zu", i);
+	return out;
+}
+
+/* The membership of its path among them, which lies elsewhere, and may be left and joined again. */
+TEST(hub_finds_memberships_however_many)
+{
+	struct rig *r = rig_new(1, "max_channels_per_client = 1000\n");
+	struct guest *g = guest_open(r, 0, "/0"), *other = guest_open(r, 0, "/0");
+	struct hub *h = &r->w[0]->hub;
+	bool is_member[200] = {true};
+	uint64_t random = test_seed();
+	size_t n = 1;
+	char name[8];
+
+	for (unsigned step = 0; step < 4000; step++) {
+		size_t i = test_random(&random) % ARRAY_LEN(is_member);
+		size_t len = strlen(number_name(name, i)), siblings = 0;
+		struct member *m = hub_membership(h, g->conn, name, len);
+
+		CHECK_EQ(m != NULL, is_member[i]);
+		CHECK_EQ(hub_membership(h, other->conn, name, len) != NULL, i == 0);
+		/* Few at first, then many, then few again. */
+		if (!m && (step < 2000 || test_random(&random) % 4 == 0))
+			CHECK_EQ(hub_join(h, g->conn, name, len), 0);
+		else if (m && (step >= 2000 || test_random(&random) % 4 == 0))
+			hub_leave(h, m, false);
+		else
+			continue;
+		is_member[i] = !is_member[i];
+		n += is_member[i] ? 1 : SIZE_MAX;
+		for (m = g->conn->members; m; m = m->sibling)
+			siblings++;
+		CHECK_EQ(siblings, n);
+		CHECK_EQ(g->conn->n_members, n);
+	}
+	table_check(&h->memberships);
+	rig_free(r);
+}
+
+/* Six connections that join many channels and go: nothing of them stays behind. */
+TEST(hub_tables_shrink_with_what_they_hold)
+{
+	struct rig *r = rig_new(1, "max_channels = 4000\nmax_channels_per_client = 4000\n");
+	struct hub *h = &r->w[0]->hub;
+	char name[8];
+
+	for (unsigned k = 0; k < 6; k++) {
+		struct guest *g = guest_open(r, 0, "/home");
+
+		for (size_t i = 0; i < 3000; i++) {
+			number_name(name, i);
+			CHECK_EQ(hub_join(h, g->conn, name, strlen(name)), 0);
+		}
+		CHECK(h->by_name.n_buckets >= 3000);
+		guest_end(g);
+		rig_settle(r);
+		CHECK_EQ(h->by_name.n, 0);
+		CHECK(h->by_name.n_buckets <= 2);
+	}
 	rig_free(r);
 }
 
