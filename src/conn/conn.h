@@ -312,6 +312,17 @@ void conn_event(struct reactor_source *s, uint32_t events);
  */
 void conn_read(struct conn *c);
 
+/*
+ * A message was as much work as so many frames more: they count against
+ * max_incoming_frames_per_second, and for the turn's clock. What is past the limit is on the
+ * account of the seconds after it.
+ */
+static inline void conn_charge_frames(struct conn *c, size_t frames)
+{
+	c->rate_frames += (uint32_t)MIN(frames, (size_t)((UINT32_MAX - c->rate_frames) / 2));
+	turn_charge(&c->env->turn, MIN(frames, (size_t)TURN_STEP) * TURN_FRAME);
+}
+
 /* It will go on reading behind those that have not had their share of this turn. */
 void conn_want_read(struct conn *c);
 

@@ -136,8 +136,11 @@ static bool conn_is_past_rate(struct conn *c)
 	uint64_t limit = c->env->config->max_incoming_frames_per_second;
 
 	if (conn_rate_second_is_over(c, now)) {
+		uint64_t paid = conn_rate_age_ms(c, now) / 1000 * limit;
+
+		/* What one message cost may be more than a second has room for. */
 		c->rate_second_ms = (uint32_t)(now / NS_PER_MS);
-		c->rate_frames = 0;
+		c->rate_frames -= limit ? (uint32_t)MIN(paid, c->rate_frames) : c->rate_frames;
 	}
 	return limit && c->rate_frames >= limit;
 }

@@ -120,8 +120,8 @@ KEY(reassembly_memory, SIZE, "256M", "1M", "1T", LIVE,
     "Memory for what has arrived of the incomplete messages of all clients of one worker; past "
     "it the client whose message has stood still longest is closed with code 1013.")
 KEY(max_incoming_frames_per_second, COUNT, "1000", "0", "10000000", LIVE,
-    "Frames that one connection may send in a second; past it rate_limit_action applies. "
-    "0 means no limit.")
+    "Frames that one connection may send in a second, each name in a SUBSCRIBE counting as one; "
+    "past it rate_limit_action applies. 0 means no limit.")
 KEY(rate_limit_action, RATE_ACTION, "throttle", "", "", LIVE,
     "What happens to a connection that sends too many frames: throttle does not read it until "
     "its next second, close closes it with code 1008.")

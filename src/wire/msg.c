@@ -18,6 +18,7 @@
 struct decoder {
 	struct arena *arena;
 	enum msg_result complaint; /* about the content so far, of what is well formed */
+	size_t max_list;           /* of each list but mentions */
 };
 
 struct bytes {
@@ -212,6 +213,7 @@ static enum msg_result put_message(struct decoder *d, const ProtobufCFieldDescri
 				   const struct field *f, ProtobufCMessage **member)
 {
 	const ProtobufCMessageDescriptor *desc = what->descriptor;
+	enum msg_result r;
 
 	/* NULL also where choose_in_oneof() has taken the place from another kind of payload. */
 	if (!*member) {
@@ -222,7 +224,12 @@ static enum msg_result put_message(struct decoder *d, const ProtobufCFieldDescri
 		protobuf_c_message_init(desc, m);
 		*member = m;
 	}
-	return decode_fields(d, *member, f->body);
+	r = decode_fields(d, *member, f->body);
+	if (r != MSG_LONG_LIST)
+		return r;
+	/* The rest of the payload isn't read, but the request_id may stand behind it. */
+	decoder_complain(d, r);
+	return MSG_OK;
 }
 
 static enum msg_result put_repeated(struct decoder *d, const ProtobufCMessageDescriptor *desc,
@@ -230,6 +237,9 @@ static enum msg_result put_repeated(struct decoder *d, const ProtobufCMessageDes
 {
 	enum msg_result r;
 
+	/* Of mentions others read as many as a message has room for. */
+	if (*count >= d->max_list && desc != CHAT)
+		return MSG_LONG_LIST;
 	if (!array_grow(d, array, *count, sizeof(char *)))
 		return MSG_TOO_BIG;
 	r = put_string(d, desc, f, (char **)*array + *count);
@@ -341,7 +351,13 @@ static enum msg_result check_kind(const Websocket__WebSocketMessage *m)
 enum msg_result msg_decode(struct arena *a, const uint8_t *p, size_t n,
 			   Websocket__WebSocketMessage **ret)
 {
-	struct decoder d = {.arena = a};
+	return msg_decode_bounded(a, p, n, SIZE_MAX, ret);
+}
+
+enum msg_result msg_decode_bounded(struct arena *a, const uint8_t *p, size_t n, size_t max_list,
+				   Websocket__WebSocketMessage **ret)
+{
+	struct decoder d = {.arena = a, .max_list = max_list};
 	Websocket__WebSocketMessage *m;
 	enum msg_result r;
 
@@ -391,6 +407,7 @@ static const struct {
 	[MSG_NOT_A_MESSAGE] = {"not a WebSocketMessage", WS_CODE_INVALID_DATA},
 	[MSG_BAD_UTF8] = {"a text field is not valid UTF-8", WS_CODE_INVALID_DATA},
 	[MSG_BAD_TEXT] = {"a name, id or checksum contains a NUL character", 0},
+	[MSG_LONG_LIST] = {"a list is too long", 0},
 	[MSG_UNKNOWN_TYPE] = {"unknown message type", 0},
 	[MSG_WRONG_PAYLOAD] = {"payload missing or not of the message's type", 0},
 	[MSG_BAD_CHECKSUM] = {"checksum does not match the data", 0},

@@ -41,6 +41,7 @@ enum msg_result {
 	MSG_NOT_A_MESSAGE, /* not protobuf, or fields of other types than they should have */
 	MSG_BAD_UTF8,      /* a string field is not UTF-8 */
 	MSG_BAD_TEXT,      /* a NUL in channel, channels, session_id, user_id or checksum */
+	MSG_LONG_LIST,     /* msg_decode_bounded() only: past its bound */
 	MSG_UNKNOWN_TYPE,  /* MessageType UNKNOWN or either type not in its enum */
 	MSG_WRONG_PAYLOAD, /* payload missing, or of another kind than the type says */
 	MSG_BAD_CHECKSUM,  /* msg_check_binary() only */
@@ -81,6 +82,16 @@ struct WB_VALUE msg_builder {
  */
 WB_ANY_THREAD enum msg_result msg_decode(struct arena *a, const uint8_t *p, size_t n,
 					 Websocket__WebSocketMessage **ret) WB_NODISCARD;
+
+/**
+ * msg_decode_bounded() - the same for a message from somebody who has limits
+ * @max_list: most that a list may have, mentions left out; what is past it is not looked at
+ *
+ * Return: as msg_decode(), and behind MSG_BAD_TEXT in order MSG_LONG_LIST: @ret is set.
+ */
+WB_ANY_THREAD enum msg_result msg_decode_bounded(struct arena *a, const uint8_t *p, size_t n,
+						 size_t max_list, Websocket__WebSocketMessage **ret)
+	WB_NODISCARD;
 
 /**
  * msg_check_chat() - what a chat message from a client must meet beyond its form

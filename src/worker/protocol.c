@@ -210,7 +210,11 @@ void protocol_message(struct conn *c, uint8_t opcode, uint8_t *p, size_t n)
 	}
 	/* The message before is done with: all of it was copied where it is needed longer. */
 	arena_reset(&h->arena);
-	r = msg_decode(&h->arena, p, n, &m);
+	r = msg_decode_bounded(&h->arena, p, n, protocol_max_list(c), &m);
+	if (r == MSG_LONG_LIST) {
+		protocol_refuse_for_limit(c, m, 429, "max_channels_per_client");
+		return;
+	}
 	if (r != MSG_OK) {
 		protocol_refuse_result(c, m, r == MSG_TOO_BIG ? 413 : 400, r);
 		return;

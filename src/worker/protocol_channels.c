@@ -35,6 +35,12 @@ static bool check_names(struct conn *c, const message *m)
 		protocol_refuse(c, m, 400, "channels is empty");
 		return false;
 	}
+	if (m->control->n_channels > c->env->config->max_channels_per_client) {
+		protocol_refuse_for_limit(c, m, 429, "max_channels_per_client");
+		return false;
+	}
+	/* Each is work like a frame; the first is what the frame itself was counted for. */
+	conn_charge_frames(c, m->control->n_channels - 1);
 	/* That they are UTF-8 without NUL was seen to when the message was decoded. */
 	for (size_t i = 0; i < m->control->n_channels; i++) {
 		if (strlen(m->control->channels[i]) > DIRECTORY_NAME_MAX) {

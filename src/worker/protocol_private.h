@@ -50,6 +50,14 @@ bool protocol_publish_text(struct conn *c, struct member *through, const uint8_t
 
 /* -------------------------------------------------------------- protocol_channels.c */
 
+/* Longest list that is read of what a client sends: those of channels have a bound of their own. */
+#define PROTOCOL_LIST_MIN 64 /* there is room for every capability */
+
+static inline size_t protocol_max_list(const struct conn *c)
+{
+	return MAX(c->env->config->max_channels_per_client, (uint64_t)PROTOCOL_LIST_MIN);
+}
+
 /* The membership of its path's channel, which may have been left and joined again, or NULL. */
 struct member *protocol_path_membership(struct conn *c);
 

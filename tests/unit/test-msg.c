@@ -274,6 +274,37 @@ TEST(msg_repeated_payload_is_merged)
 	arena_fini(&arena);
 }
 
+/* Of a list that is too long nothing behind its bound is read, of the message the rest is. */
+TEST(msg_decode_bounded_reads_no_more_of_a_list_than_it_may)
+{
+	struct arena a;
+	char a_name[] = "a", b_name[] = "b", c_name[] = "c", bad[] = "\xff";
+	char *names[4] = {a_name, b_name, c_name, bad};
+	Websocket__WebSocketMessage *m = NULL;
+	struct msg_builder b;
+	uint8_t out[128];
+	size_t n;
+
+	arena_init(&a, 1024, 4096);
+	msg_init_control(&b, WEBSOCKET__CONTROL_TYPE__SUBSCRIBE);
+	msg_set_channels(&b, names, 4);
+	n = msg_pack(&b, out);
+	/* Its request_id behind the payload. */
+	memcpy(out + n, "\x12\x02id", 4);
+	CHECK_EQ(msg_decode_bounded(&a, out, n + 4, 3, &m), MSG_LONG_LIST);
+	CHECK_EQ(m->control->n_channels, 3);
+	CHECK_EQ(m->request_id.len, 2);
+	CHECK_EQ(msg_decode_bounded(&a, out, n + 4, 4, &m), MSG_BAD_UTF8);
+	msg_set_channels(&b, names, 3);
+	CHECK_EQ(msg_decode_bounded(&a, out, msg_pack(&b, out), 3, &m), MSG_OK);
+	CHECK_EQ(m->control->n_channels, 3);
+	msg_init_chat(&b, "", "me", "to many", 1);
+	msg_set_mentions(&b, names, 3);
+	CHECK_EQ(msg_decode_bounded(&a, out, msg_pack(&b, out), 1, &m), MSG_OK);
+	CHECK_EQ(m->chat->n_mentions, 3);
+	arena_fini(&a);
+}
+
 TEST(msg_checks_leave_other_kinds_alone)
 {
 	struct msg_builder b;

@@ -122,6 +122,38 @@ TEST(protocol_rolls_back_at_max_channels)
 	rig_free(r);
 }
 
+/* A list that no client may have room for isn't looked at. */
+TEST(protocol_refuses_lists_that_are_too_long)
+{
+	struct rig *r = rig_new(1, FREE "max_channels_per_client = 3\n");
+	struct guest *g = guest_open(r, 0, "/home");
+
+	CHECK_EQ(ASK(g, JOIN, "a", "a", "a", "a"), 429);
+	CHECK_EQ(ASK(g, PART, "home", "home", "home", "home"), 429);
+	CHECK_EQ(g->conn->n_members, 1);
+	CHECK_EQ(ASK(g, JOIN, "a", "a", "a"), 0);
+	CHECK_EQ(g->conn->n_members, 2);
+	rig_free(r);
+}
+
+/* Each name is a frame; what is more than a second has room for is on the next one's account. */
+TEST(protocol_counts_each_name_as_a_frame)
+{
+	struct rig *r = rig_new(1, "notice_limit = 0\nmax_incoming_frames_per_second = 3\n");
+	struct guest *g = guest_open(r, 0, "/home");
+
+	CHECK_EQ(ASK(g, JOIN, "a", "b", "c", "d", "e", "f", "g"), 0);
+	guest_unsubscribe(g, "a");
+	for (unsigned second = 0; second < 2; second++) {
+		rig_settle(r);
+		CHECK(is_member(g, "a"));
+		rig_pass(r, NS_PER_S);
+	}
+	rig_settle(r);
+	CHECK(!is_member(g, "a"));
+	rig_free(r);
+}
+
 /* Nobody hears of a list that was rolled back; one that is taken is told to the others alone. */
 TEST(protocol_tells_of_lists_that_are_taken)
 {
