@@ -193,6 +193,13 @@ struct directory_entry *directory_pin(struct directory *d, const char *name, siz
 	return e;
 }
 
+void directory_pin_entry(struct directory *d, struct directory_entry *e)
+{
+	pthread_mutex_lock(&d->mutex);
+	e->pins++;
+	pthread_mutex_unlock(&d->mutex);
+}
+
 void directory_unpin(struct directory *d, struct directory_entry *e)
 {
 	pthread_mutex_lock(&d->mutex);

@@ -107,6 +107,9 @@ WB_ANY_THREAD void directory_leave(struct directory *d, struct directory_entry *
  */
 WB_ANY_THREAD struct directory_entry *directory_pin(struct directory *d, const char *name,
 						    size_t n);
+
+/* The same with an entry that somebody holds. Thread: any. */
+WB_ANY_THREAD void directory_pin_entry(struct directory *d, struct directory_entry *e);
 WB_ANY_THREAD void directory_unpin(struct directory *d, struct directory_entry *e);
 
 /**

@@ -15,7 +15,7 @@ int hub_init(struct hub *h, struct hub_shared *shared, unsigned index)
 	/* Everything points into this struct, which never moves: it lies in the worker's. */
 	h->env.frame_account = &shared->frame_bytes;
 	list_init(&h->channels.grown);
-	list_init(&h->notices.pending);
+	hub_notices_init(h);
 	list_init(&h->held);
 	table_init(&h->by_name);
 	table_init(&h->memberships);
@@ -95,7 +95,8 @@ bool hub_has_work(struct hub *h)
 
 	return hub_has_output(h) || !list_is_empty(&env->to_read) ||
 	       !list_is_empty(&env->to_read_next) || !list_is_empty(&env->to_open) ||
-	       hub_outbox_may_go(h);
+	       hub_outbox_may_go(h) ||
+	       (h->notices.pending.n > 0 && !conn_env_is_paused(env, CONN_PAUSE_CONGESTED));
 }
 
 /* -------------------------------------------------------------------- loop turn */
@@ -158,15 +159,16 @@ static void end_congestion(struct hub *h)
 	if (!conn_env_is_paused(&h->env, CONN_PAUSE_CONGESTED) || !hub_outbox_send(h))
 		return;
 	conn_env_resume(&h->env, CONN_PAUSE_CONGESTED);
-	/* Notices are older than what clients would say now; they may be too much once more. */
-	hub_notices_send(h);
 }
 
 bool hub_deliver_posts(struct hub *h)
 {
-	bool had_any = hub_take_posts(h) || conn_env_is_paused(&h->env, CONN_PAUSE_CONGESTED);
+	bool had_any = hub_take_posts(h) || conn_env_is_paused(&h->env, CONN_PAUSE_CONGESTED) ||
+		       h->notices.pending.n > 0;
 
 	end_congestion(h);
+	/* They may be too much once more. */
+	hub_notices_send(h, true);
 	return had_any;
 }
 
@@ -265,6 +267,8 @@ void hub_work(struct hub *h)
 	open_on(h);
 	(void)hub_take_posts(h);
 	end_congestion(h);
+	/* Those of this turn that were more than its share wait behind those of turns before. */
+	hub_notices_send(h, false);
 	/*
 	 * … then everything that the turn gathered goes out at once. Answers first: who has one
 	 * waiting is not caught up, and a round would have to pass it over.
@@ -279,4 +283,5 @@ void hub_work(struct hub *h)
 	count_variants(h);
 	/* Last, since sending has freed what it could: who is still behind now really lags. */
 	slow_consumer_enforce_memory(&h->env, &h->shared->lags, h->index);
+	hub_notices_begin_turn(h);
 }

@@ -20,8 +20,10 @@
  * no worker says so any more. It is woken by the same pair as above: mark, then look once more;
  * clear, then take the marks. (tests/model/backlog.pml)
  *
- * Notices that find the hub congested stay here and are merged: a join and a
- * leave of the same client cancel each other.
+ * Notices get a share of each turn, counted by the members that they go to. Those that
+ * are more, or find the hub congested, stay here, channel by channel: a join and a leave
+ * of the same client cancel each other, and what is left of a channel's goes out together.
+ * So clients that come and go, however often, cost no more than that share.
  */
 
 #include "channel/channel.h"
@@ -38,7 +40,8 @@
 
 #define HUB_INBOX_SLOTS 8192
 #define HUB_MEMBERS_PER_TURN 1024 /* that a turn sends to; the rest follows in the next */
-#define HUB_PENDING_NOTICES 1000
+#define HUB_NOTICES_PER_TURN (HUB_MEMBERS_PER_TURN / 4) /* members that are sent some */
+#define HUB_PENDING_NOTICES 16384
 
 static_assert(DIRECTORY_MAX_WORKERS <= 64, "a set of workers is an uint64_t");
 
@@ -69,10 +72,12 @@ struct WB_OWNER(worker) hub_outbox {
 	uint64_t set;                              /* bit i: post[i] is not NULL */
 };
 
-/* Notices that wait for the end of congestion. */
+/* Notices that wait for the end of congestion, or for their share of a turn. */
 struct WB_OWNER(worker) hub_notices {
-	struct list pending; /* oldest first */
-	size_t n;
+	struct table pending; /* by whom they are about, and where */
+	struct table groups;  /* channels that have some, by the slots of their entries */
+	struct list turns;    /* the same channels, whose turn is next first */
+	uint32_t left;        /* deliveries that this turn still has for notices */
 };
 
 struct WB_SHARED hub {

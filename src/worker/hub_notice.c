@@ -5,14 +5,25 @@
 
 #include "base/text.h"
 
-/* A notice that waits: whom it is about, in which channel. */
+#define NOTICES_AT_ONCE 64 /* of one channel: in one send to each member */
+
+/* Those of one channel that wait. */
+struct notice_group {
+	struct table_node node;        /* in hub_notices.groups, by the entry's slot */
+	struct list turn_node;         /* in hub_notices.turns */
+	struct directory_entry *entry; /* pinned: the channel may have no members here any more */
+	struct list pending;           /* oldest first */
+	uint32_t n;
+};
+
+/* A notice that waits: whom it is about. */
 struct pending_notice {
-	struct list node;
+	struct table_node node; /* in hub_notices.pending, by whom and where */
+	struct list group_node;
+	struct notice_group *group;
 	struct member *about; /* of a join: leaving takes the notice back; else NULL */
 	Websocket__ControlType type;
 	uint8_t id[16];
-	uint8_t name_len;
-	char name[DIRECTORY_NAME_MAX + 1];
 };
 
 static struct frame *notice_frame(struct hub *h, Websocket__ControlType type, const uint8_t id[16],
@@ -42,97 +53,190 @@ static bool notices_are_on(const struct hub *h, struct directory_entry *e)
 	       !conn_env_is_paused(&h->env, CONN_PAUSE_STOPPING) && !h->env.is_restoring;
 }
 
+/* ------------------------------------------------------------------- those that wait */
+
+static struct notice_group *group_find(const struct hub *h, const struct directory_entry *e)
+{
+	struct table_node *node = table_find(&h->notices.groups, e->slot);
+
+	/* A slot is pinned as long as its group is there: no two channels have the same. */
+	return node ? CONTAINER_OF(node, struct notice_group, node) : NULL;
+}
+
+static struct notice_group *group_new(struct hub *h, struct directory_entry *e)
+{
+	struct notice_group *g = calloc(1, sizeof(*g));
+
+	if (!g)
+		return NULL;
+	g->entry = e;
+	directory_pin_entry(&h->shared->directory, e);
+	list_init(&g->pending);
+	list_add_tail(&h->notices.turns, &g->turn_node);
+	table_insert(&h->notices.groups, &g->node, e->slot);
+	return g;
+}
+
+static void group_free(struct hub *h, struct notice_group *g)
+{
+	list_del(&g->turn_node);
+	table_remove(&h->notices.groups, &g->node);
+	directory_unpin(&h->shared->directory, g->entry);
+	free(g);
+}
+
+static uint64_t pending_hash(const struct hub *h, const uint8_t id[16], uint32_t slot)
+{
+	uint8_t whom[16 + sizeof(slot)];
+
+	memcpy(whom, id, 16);
+	memcpy(whom + 16, &slot, sizeof(slot));
+	return siphash(&h->shared->directory.key, whom, sizeof(whom));
+}
+
+static struct pending_notice *pending_find(const struct hub *h, const uint8_t id[16],
+					   const struct directory_entry *e)
+{
+	struct table_node *node = table_find(&h->notices.pending, pending_hash(h, id, e->slot));
+
+	for (; node; node = table_find_next(node)) {
+		struct pending_notice *p = CONTAINER_OF(node, struct pending_notice, node);
+
+		if (p->group->entry == e && memcmp(p->id, id, sizeof(p->id)) == 0)
+			return p;
+	}
+	return NULL;
+}
+
+/* The group goes with its last one, and the entry may go with that. */
 static void pending_free(struct hub *h, struct pending_notice *p)
 {
-	list_del(&p->node);
-	h->notices.n--;
+	struct notice_group *g = p->group;
+
+	table_remove(&h->notices.pending, &p->node);
+	list_del(&p->group_node);
 	free(p);
+	if (--g->n == 0)
+		group_free(h, g);
 }
 
 /* Takes back a notice that still waits; false when there is none. */
 static bool cancel_pending(struct hub *h, Websocket__ControlType type, const uint8_t id[16],
 			   const struct directory_entry *e)
 {
-	LIST_FOREACH_SAFE (node, next, &h->notices.pending) {
-		struct pending_notice *p = CONTAINER_OF(node, struct pending_notice, node);
+	struct pending_notice *p = h->notices.pending.n ? pending_find(h, id, e) : NULL;
 
-		if (p->type != type || memcmp(p->id, id, sizeof(p->id)) != 0 ||
-		    strcmp(p->name, e->name) != 0)
-			continue;
-		pending_free(h, p);
-		return true;
-	}
-	return false;
+	if (!p || p->type != type)
+		return false;
+	pending_free(h, p);
+	return true;
 }
 
 static void keep_pending(struct hub *h, Websocket__ControlType type, const uint8_t id[16],
-			 const struct directory_entry *e, struct member *about)
+			 struct directory_entry *e, struct member *about)
 {
 	struct pending_notice *p =
-		h->notices.n < HUB_PENDING_NOTICES ? calloc(1, sizeof(*p)) : NULL;
+		h->notices.pending.n < HUB_PENDING_NOTICES ? calloc(1, sizeof(*p)) : NULL;
+	struct notice_group *g = group_find(h, e);
 
+	if (p && !g)
+		g = group_new(h, e);
 	/* Past the bound it is lost like one that a log sheds, and counted like it. */
-	if (!p) {
+	if (!p || !g) {
+		free(p);
 		METRIC_INC(h->env.metrics, notices_skipped);
 		return;
 	}
+	p->group = g;
 	p->type = type;
 	p->about = about;
 	memcpy(p->id, id, sizeof(p->id));
-	/* By its name: the entry isn't held, the channel may be gone when the notice is sent. */
-	memcpy(p->name, e->name, e->name_len);
-	p->name_len = e->name_len;
-	list_add_tail(&h->notices.pending, &p->node);
-	h->notices.n++;
+	list_add_tail(&g->pending, &p->group_node);
+	g->n++;
+	table_insert(&h->notices.pending, &p->node, pending_hash(h, id, e->slot));
 }
 
-static void send_notice(struct hub *h, struct directory_entry *e, Websocket__ControlType type,
-			const uint8_t id[16], struct member *about)
-{
-	struct frame *f;
+/* ------------------------------------------------------------------------- telling */
 
-	/* Asked anew also for one that has waited: the channel may have grown past notice_limit. */
-	if (!notices_are_on(h, e))
-		return;
-	if (conn_env_is_paused(&h->env, CONN_PAUSE_CONGESTED)) {
-		keep_pending(h, type, id, e, about);
-		return;
-	}
-	/* The channel is behind already: what may be left out is. */
-	if (directory_full(e)) {
-		METRIC_INC(h->env.metrics, notices_skipped);
-		return;
-	}
-	f = notice_frame(h, type, id, e->name);
+static void publish_notice(struct hub *h, struct directory_entry *e, Websocket__ControlType type,
+			   const uint8_t id[16], struct member *about)
+{
+	struct frame *f = notice_frame(h, type, id, e->name);
+
 	if (!f)
 		return;
 	METRIC_INC(h->env.metrics, notices_sent);
 	hub_publish(h, e, f, about);
 }
 
-void hub_notices_send(struct hub *h)
+/* Notices of one channel cost each member a send, however many they are, and their bytes. */
+static void charge_notices(struct hub *h, const struct directory_entry *e, uint32_t n)
 {
-	while (!conn_env_is_paused(&h->env, CONN_PAUSE_CONGESTED) &&
-	       !list_is_empty(&h->notices.pending)) {
-		struct pending_notice *p =
-			CONTAINER_OF(list_first(&h->notices.pending), struct pending_notice, node);
-		/* A channel that is gone has nobody who wants to know. */
-		struct directory_entry *e =
-			directory_pin(&h->shared->directory, p->name, p->name_len);
+	uint32_t members = atomic_load_explicit(&e->members, memory_order_relaxed);
+	uint32_t cost = members + members * n / 16;
 
-		if (e) {
-			send_notice(h, e, p->type, p->id, p->about);
-			directory_unpin(&h->shared->directory, e);
-		}
+	h->notices.left -= MIN(cost, h->notices.left);
+}
+
+static void send_notice(struct hub *h, struct directory_entry *e, Websocket__ControlType type,
+			const uint8_t id[16], struct member *about)
+{
+	if (!notices_are_on(h, e))
+		return;
+	/* Where some wait already, those of their channels among them, it waits behind them. */
+	if (conn_env_is_paused(&h->env, CONN_PAUSE_CONGESTED) || h->notices.left == 0 ||
+	    h->notices.pending.n > 0) {
+		keep_pending(h, type, id, e, about);
+		return;
+	}
+	charge_notices(h, e, 1);
+	publish_notice(h, e, type, id, about);
+}
+
+/* Sends some of the first channel's; it stands last then, or is gone with its last one. */
+static void group_send(struct hub *h, struct notice_group *g)
+{
+	/* Asked anew: the channel may have grown past notice_limit, or have nobody left. */
+	bool is_on = notices_are_on(h, g->entry);
+	uint32_t n = is_on ? MIN(g->n, (uint32_t)NOTICES_AT_ONCE) : g->n;
+
+	charge_notices(h, g->entry, n);
+	list_del(&g->turn_node);
+	list_add_tail(&h->notices.turns, &g->turn_node);
+	while (n-- > 0 && !conn_env_is_paused(&h->env, CONN_PAUSE_CONGESTED)) {
+		struct pending_notice *p =
+			CONTAINER_OF(list_first(&g->pending), struct pending_notice, group_node);
+
+		if (is_on)
+			publish_notice(h, g->entry, p->type, p->id, p->about);
 		pending_free(h, p);
 	}
 }
 
+void hub_notices_send(struct hub *h, bool all)
+{
+	while ((all || h->notices.left > 0) && !list_is_empty(&h->notices.turns) &&
+	       !conn_env_is_paused(&h->env, CONN_PAUSE_CONGESTED))
+		group_send(h, CONTAINER_OF(list_first(&h->notices.turns), struct notice_group,
+					   turn_node));
+}
+
+void hub_notices_init(struct hub *h)
+{
+	list_init(&h->notices.turns);
+	table_init(&h->notices.groups);
+	table_init(&h->notices.pending);
+	hub_notices_begin_turn(h);
+}
+
 void hub_notices_fini(struct hub *h)
 {
-	while (!list_is_empty(&h->notices.pending))
-		pending_free(h, CONTAINER_OF(list_first(&h->notices.pending), struct pending_notice,
-					     node));
+	struct table_node *node;
+
+	while ((node = table_next(&h->notices.pending, NULL)))
+		pending_free(h, CONTAINER_OF(node, struct pending_notice, node));
+	table_fini(&h->notices.pending);
+	table_fini(&h->notices.groups);
 }
 
 void hub_notice_joined(struct hub *h, struct member *m)

@@ -46,6 +46,13 @@ bool hub_outbox_may_go(const struct hub *h);
 /* Hands over what the outbox has. True: it is empty now. */
 bool hub_outbox_send(struct hub *h);
 
-/* Sends the notices that waited for the end of congestion, until there is congestion again. */
-void hub_notices_send(struct hub *h);
+/* A turn has its share for notices. */
+static inline void hub_notices_begin_turn(struct hub *h)
+{
+	h->notices.left = HUB_NOTICES_PER_TURN;
+}
+
+/* Sends notices that wait: of this turn's share, or @all. Until there is congestion. */
+void hub_notices_send(struct hub *h, bool all);
+void hub_notices_init(struct hub *h);
 void hub_notices_fini(struct hub *h);

@@ -341,7 +341,7 @@ static void check_empty(struct worker *w)
 	CHECK(h->by_name.n == 0 && h->memberships.n == 0);
 	table_check(&h->by_name);
 	table_check(&h->memberships);
-	CHECK(h->outbox.set == 0 && h->notices.n == 0);
+	CHECK(h->outbox.set == 0 && h->notices.pending.n == 0 && h->notices.groups.n == 0);
 }
 
 void rig_free(struct rig *r)
@@ -430,7 +430,9 @@ void rig_check(struct rig *r)
 		HUB_FOREACH_CHANNEL (ch, h)
 			channel_check(ch);
 		CHECK_EQ(list_check(&h->env.all), h->env.n_all);
-		CHECK_EQ(list_check(&h->notices.pending), h->notices.n);
+		table_check(&h->notices.pending);
+		table_check(&h->notices.groups);
+		CHECK_EQ(list_check(&h->notices.turns), h->notices.groups.n);
 	}
 }
 

@@ -106,7 +106,7 @@ struct jam {
 
 static void jam_init(struct jam *j)
 {
-	j->r = rig_new(2, FREE);
+	j->r = rig_new(2, FREE "max_channels_per_client = 1000\n");
 	j->far = guest_open(j->r, 1, "/room");
 	j->sender = guest_open(j->r, 0, "/room");
 	j->h = &j->r->w[0]->hub;
@@ -138,15 +138,15 @@ TEST(hub_keeps_notices_back_and_tells_each_once)
 	jam_init(&j);
 	a = jam_come(&j, "/room");
 	b = jam_come(&j, "/room");
-	CHECK_EQ(j.h->notices.n, 2);
+	CHECK_EQ(j.h->notices.pending.n, 2);
 	memcpy(old, j.sender->conn->id, sizeof(old));
 	conn_abort(j.sender->conn);
-	CHECK_EQ(j.h->notices.n, 3);
+	CHECK_EQ(j.h->notices.pending.n, 3);
 	/* Who came and went before anybody was told, wasn't there. */
 	conn_abort(a->conn);
-	CHECK_EQ(j.h->notices.n, 2);
+	CHECK_EQ(j.h->notices.pending.n, 2);
 	rig_settle(j.r);
-	CHECK_EQ(j.h->notices.n, 0);
+	CHECK_EQ(j.h->notices.pending.n, 0);
 	expect_notice(j.far, CAME, b->conn->id, "room");
 	expect_notice(j.far, WENT, old, "room");
 	expect_quiet(j.far);
@@ -165,7 +165,7 @@ TEST(hub_forgets_a_notice_of_somebody_who_is_gone)
 	jam_init(&j);
 	first = jam_come(&j, "/else");
 	second = jam_come(&j, "/else");
-	CHECK_EQ(j.h->notices.n, 1);
+	CHECK_EQ(j.h->notices.pending.n, 1);
 	conn_abort(first->conn);
 	conn_abort(second->conn);
 	third = jam_come(&j, "/else");
@@ -189,35 +189,98 @@ TEST(hub_leave_and_return_cancel_each_other)
 	CHECK_EQ(hub_join(h, a->conn, "room", 4), 0);
 	conn_env_pause(&j.h->env, CONN_PAUSE_CONGESTED);
 	hub_leave(h, a->conn->members, true);
-	CHECK_EQ(h->notices.n, 1);
+	CHECK_EQ(h->notices.pending.n, 1);
 	CHECK_EQ(hub_join(h, a->conn, "room", 4), 0);
 	hub_notice_joined(h, a->conn->members);
-	CHECK_EQ(h->notices.n, 0);
+	CHECK_EQ(h->notices.pending.n, 0);
 	hub_leave(h, a->conn->members, true);
-	CHECK_EQ(h->notices.n, 1);
+	CHECK_EQ(h->notices.pending.n, 1);
 	rig_settle(j.r);
 	expect_notice(j.far, WENT, a->conn->id, "room");
 	expect_quiet(j.far);
 	rig_free(j.r);
 }
 
+#define CHANNELS 128
+
 TEST(hub_keeps_a_bounded_number_of_notices_back)
 {
 	struct jam j;
+	struct conn *member;
+	char name[16];
 
 	jam_init(&j);
-	for (unsigned i = 0; i < HUB_PENDING_NOTICES + 5; i++) {
-		struct guest *g = jam_come(&j, "/home");
-
-		g->is_mute = true;
-		/* Past notice_limit nobody is told anyway: the lobby's neighbours stay few. */
-		if (i % 2)
-			conn_abort(g->conn);
-		CHECK(j.h->notices.n <= HUB_PENDING_NOTICES);
+	member = jam_come(&j, "/home")->conn;
+	for (unsigned i = 0; i < CHANNELS; i++) {
+		snprintf(name, sizeof(name), "%u", i);
+		CHECK_EQ(hub_join(j.h, member, name, strlen(name)), 0);
 	}
+	/* They come and stay, so nothing cancels anything. */
+	for (unsigned k = 0; k < HUB_PENDING_NOTICES / CHANNELS + 1; k++) {
+		struct guest *g = jam_come(&j, "/elsewhere");
+
+		for (unsigned i = 0; i < CHANNELS; i++) {
+			snprintf(name, sizeof(name), "%u", i);
+			CHECK_EQ(hub_join(j.h, g->conn, name, strlen(name)), 0);
+			hub_notice_joined(j.h, g->conn->members);
+		}
+		g->is_mute = true;
+		CHECK(j.h->notices.pending.n <= HUB_PENDING_NOTICES);
+	}
+	CHECK_EQ(j.h->notices.pending.n, HUB_PENDING_NOTICES);
+	CHECK(RIG_SUM(j.r, notices_skipped) > 0);
 	rig_settle(j.r);
-	CHECK_EQ(j.h->notices.n, 0);
+	CHECK_EQ(j.h->notices.pending.n, 0);
 	rig_free(j.r);
+}
+
+/* --------------------------------------------------------------- their share of a turn */
+
+static void open_mute(struct rig *r, const char *path, unsigned n)
+{
+	while (n-- > 0)
+		guest_open(r, 0, path)->is_mute = true;
+}
+
+/* What is more than a turn's share waits, and is merged: nobody hears of what came to nothing. */
+TEST(hub_gives_notices_a_share_of_a_turn)
+{
+	struct rig *r = rig_new(1, FREE "max_connections = 1000\n");
+	struct guest *g = guest_open(r, 0, "/home"), *a, *b;
+	struct hub *h = &r->w[0]->hub;
+	uint64_t before;
+
+	open_mute(r, "/a", HUB_NOTICES_PER_TURN / 2);
+	open_mute(r, "/b", HUB_NOTICES_PER_TURN / 2);
+	a = guest_open(r, 0, "/a");
+	b = guest_open(r, 0, "/b");
+	rig_settle(r);
+	guest_drop(a);
+	guest_drop(b);
+	before = RIG_SUM(r, notices_sent);
+	CHECK_EQ(hub_join(h, g->conn, "a", 1), 0);
+	hub_notice_joined(h, g->conn->members);
+	CHECK_EQ(hub_join(h, g->conn, "b", 1), 0);
+	hub_notice_joined(h, g->conn->members);
+	CHECK_EQ(h->notices.pending.n, 0);
+	/* Its share is used up. */
+	for (unsigned i = 0; i < 100; i++) {
+		hub_leave(h, hub_membership(h, g->conn, "a", 1), true);
+		CHECK_EQ(h->notices.pending.n, 1);
+		CHECK_EQ(hub_join(h, g->conn, "a", 1), 0);
+		hub_notice_joined(h, g->conn->members);
+		CHECK_EQ(h->notices.pending.n, 0);
+	}
+	hub_leave(h, hub_membership(h, g->conn, "b", 1), true);
+	CHECK(hub_has_work(h));
+	rig_settle(r);
+	CHECK_EQ(RIG_SUM(r, notices_sent), before + 3);
+	expect_notice(a, CAME, g->conn->id, "a");
+	expect_quiet(a);
+	expect_notice(b, CAME, g->conn->id, "b");
+	expect_notice(b, WENT, g->conn->id, "b");
+	expect_quiet(b);
+	rig_free(r);
 }
 
 /* -------------------------------------------------------------- who lags behind */
