@@ -54,7 +54,8 @@ static void side_accept(struct admin_side *side)
 		 * more.
 		 */
 		if (side_is_full(side)) {
-			side_pause(side);
+			if (!admin_peers_end_first(side))
+				side_pause(side);
 			return;
 		}
 		len = sizeof(addr);
@@ -82,11 +83,13 @@ static int side_start(struct admin *a, struct admin_side *side, int fd)
 	side->admin = a;
 	side->is_control = side == &a->control;
 	side->listen_fd = fd;
+	list_init(&side->peers);
 	side->daemon = MHD_start_daemon(
 		MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET | MHD_ALLOW_SUSPEND_RESUME, 0, NULL, NULL,
 		admin_http_handle, side, MHD_OPTION_CONNECTION_LIMIT, ADMIN_MAX_CONNECTIONS,
 		MHD_OPTION_CONNECTION_TIMEOUT, ADMIN_IDLE_S, MHD_OPTION_NOTIFY_COMPLETED,
-		admin_http_completed, side, MHD_OPTION_END);
+		admin_http_completed, side, MHD_OPTION_NOTIFY_CONNECTION, admin_peer_notify, side,
+		MHD_OPTION_END);
 	if (!side->daemon)
 		return -ENOMEM;
 	/*
@@ -256,6 +259,7 @@ static void side_run(struct admin_side *side)
 {
 	if (!side->daemon)
 		return;
+	admin_peers_end_late(side);
 	if (!side->admin->is_closing)
 		side_accept(side);
 	(void)MHD_run(side->daemon); /* fails only for a daemon with threads */

@@ -15,9 +15,10 @@
  * admin_fd(), which the caller's loop watches; when it is readable or the time of
  * admin_timeout_ms() has passed, admin_run() works. Nothing blocks and nothing is
  * logged here. Bounded: ADMIN_MAX_CONNECTIONS for each listener, the length of
- * bodies, ADMIN_IDLE_S for a client that does not go on. Whoever comes while there is
- * no room or no descriptor waits in the kernel: connections are accepted here, since
- * libmicrohttpd would try again without a pause.
+ * bodies, ADMIN_IDLE_S for a client that does not go on, ADMIN_REQUEST_S for one that does
+ * so slowly. Where there is no room the one whose request is due for longest makes it. Whoever
+ * comes while all wait for answers, or there is no descriptor, waits in the kernel: connections are
+ * accepted here, since libmicrohttpd would try again without a pause.
  */
 
 #include "base/base.h"
@@ -29,6 +30,7 @@ struct buf;
 
 #define ADMIN_MAX_CONNECTIONS 64
 #define ADMIN_IDLE_S 30
+#define ADMIN_REQUEST_S 60        /* from one answer to the end of the next request */
 #define ADMIN_CLIENTS_DEFAULT 100 /* of one answer to /clients, when limit is not given */
 #define ADMIN_CLIENTS_MAX 1000    /* a higher limit counts as this */
 #define ADMIN_CHANNEL_MAX MSG_CHANNEL_MAX

@@ -82,6 +82,7 @@ static enum MHD_Result request_send(struct admin_request *req)
 	/* No memory for an answer: the connection is dropped, which the client sees. */
 	if (!req->response)
 		return MHD_NO;
+	admin_peer_set_waiting(req->connection, false);
 	return MHD_queue_response(req->connection, req->status, req->response);
 }
 
@@ -117,6 +118,7 @@ static enum MHD_Result request_run(struct admin_request *req)
 		admin_request_answer_text(req, MHD_HTTP_SERVICE_UNAVAILABLE, ADMIN_STOPPING);
 	} else {
 		/* Before the call, in which the answer may be given already. */
+		admin_peer_set_waiting(req->connection, true);
 		admin_request_hand_out(req);
 		a->answers[req->route - admin_routes](a->ctx, req);
 	}
@@ -162,10 +164,10 @@ void admin_http_completed(void *cls, struct MHD_Connection *connection, void **s
 	struct admin_request *req = *state;
 
 	(void)cls;
-	(void)connection;
 	(void)how;
 	if (!req)
 		return;
+	admin_peer_set_waiting(connection, false);
 	*state = NULL;
 	req->connection = NULL;
 	req->is_held_by_http = false;

@@ -3,7 +3,8 @@
 
 /*
  * What the files of admin share. Each calls those before it: admin_request.c has who holds a
- * request and its answer, admin_query.c reads what it asks for, admin_http.c finds its route,
+ * request and its answer, admin_query.c reads what it asks for, admin_peer.c has who is
+ * connected, admin_http.c finds the route,
  * admin_listen.c opens sockets, admin.c has the life of the listeners.
  */
 
@@ -22,6 +23,7 @@ struct WB_OWNER(main) admin_side {
 	struct admin *admin;
 	struct MHD_Daemon *daemon; /* NULL: not there */
 	int listen_fd;
+	struct list peers; /* whose request is due for longest first */
 	bool is_control;
 	bool is_listening; /* in epoll; not while no more connections can be taken */
 };
@@ -79,6 +81,19 @@ void admin_request_answer_text(struct admin_request *req, unsigned status, const
 
 /* Has libmicrohttpd go on with a request that was suspended; others are left alone. */
 void admin_request_resume(struct admin_request *req);
+
+/* Somebody came to a listener, the admin_side @cls, or is gone. */
+void admin_peer_notify(void *cls, struct MHD_Connection *connection, void **context,
+		       enum MHD_ConnectionNotificationCode code);
+
+/* It waits for an answer, so nothing is due from it; or it gets it, and may ask for more. */
+void admin_peer_set_waiting(struct MHD_Connection *connection, bool is_waiting);
+
+/* Ends the one whose request is due for longest; false: all there are wait for answers. */
+bool admin_peers_end_first(struct admin_side *side);
+
+/* Ends those whose request took longer than ADMIN_REQUEST_S. */
+void admin_peers_end_late(struct admin_side *side);
 
 /* The handler of both daemons; @cls is an admin_side. */
 enum MHD_Result admin_http_handle(void *cls, struct MHD_Connection *connection, const char *url,

@@ -700,6 +700,33 @@ TEST(admin_half_a_request_does_no_harm)
 	fake_free(f);
 }
 
+/* More halves than there is room for, on either listener: the oldest makes room, others stay. */
+TEST(admin_half_requests_keep_nobody_out)
+{
+	static const char half[] = "GET /healthz HTTP/1.1\r\nHost:";
+	struct fake *f = fake_new();
+	int fds[ADMIN_MAX_CONNECTIONS + 1];
+	struct answer *a;
+
+	for (size_t i = 0; i < ARRAY_LEN(fds); i++) {
+		fds[i] = connect_unix(f->path);
+		send_all(f, fds[i], half, strlen(half));
+		settle(f);
+	}
+	expect(f, "GET /healthz HTTP/1.1", 200, "ok\n");
+	a = receive(f, fds[0], false);
+	CHECK(a->is_closed);
+	free(a);
+	send_all(f, fds[ADMIN_MAX_CONNECTIONS], " x\r\n\r\n", 6);
+	a = receive(f, fds[ADMIN_MAX_CONNECTIONS], false);
+	CHECK_EQ(a->status, 200);
+	free(a);
+	for (size_t i = 0; i < ARRAY_LEN(fds); i++)
+		close(fds[i]);
+	settle(f);
+	fake_free(f);
+}
+
 TEST(admin_garbage_gets_no_further)
 {
 	struct fake *f = fake_new();
