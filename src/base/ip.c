@@ -74,3 +74,10 @@ bool ip_prefix_has(const struct ip_prefix *prefix, const uint8_t ip[IP_BYTES])
 	/* Of the byte in which the prefix ends, only the bits before its end have to agree. */
 	return rest == 0 || (prefix->ip[whole] ^ ip[whole]) >> (8 - rest) == 0;
 }
+
+void ip_network(const uint8_t ip[IP_BYTES], uint8_t ret[IP_BYTES])
+{
+	memcpy(ret, ip, IP_BYTES);
+	if (memcmp(ip, v4_mapped, sizeof(v4_mapped)) != 0)
+		memset(ret + IP_BYTES / 2, 0, IP_BYTES / 2);
+}

@@ -36,5 +36,11 @@ WB_ANY_THREAD int ip_parse(const char *text, size_t n, uint8_t ret[IP_BYTES]) WB
  */
 WB_ANY_THREAD int ip_prefix_parse(const char *text, size_t n, struct ip_prefix *ret) WB_NODISCARD;
 
+/*
+ * What counts as one address: of IPv6 a network of 64 bits, which is what a single customer or
+ * host is given; of IPv4 all of it.
+ */
+WB_ANY_THREAD void ip_network(const uint8_t ip[IP_BYTES], uint8_t ret[IP_BYTES]);
+
 /* Whether an address has a prefix. */
 WB_ANY_THREAD bool ip_prefix_has(const struct ip_prefix *prefix, const uint8_t ip[IP_BYTES]);

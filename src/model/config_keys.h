@@ -87,8 +87,8 @@ GROUP("Connections")
 KEY(max_connections, COUNT, "10000", "1", "1000000", NEW_CONN,
     "Connections at a time; past it a handshake is answered with 503 and Retry-After.")
 KEY(max_connections_per_ip, COUNT, "0", "0", "1000000", NEW_CONN,
-    "Connections at a time from one address; past it a handshake is answered with 429. "
-    "0 means no limit.")
+    "Connections at a time from one address, of IPv6 from one /64; past it a handshake is answered "
+    "with 429. 0 means no limit.")
 KEY(handshake_timeout, DURATION, "10", "50ms", "10m", NEW_CONN,
     "A handshake that is not complete after this time is dropped.")
 KEY(welcome, TEXT, "Welcome {user}! Your connection ID: {id}", "0", "1024", NEW_CONN,

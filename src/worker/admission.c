@@ -5,6 +5,8 @@
 #include <string.h>
 #include <sys/random.h>
 
+#include "base/ip.h"
+
 #define LINE_CELLS 8 /* that an address may be in: one line of cache */
 #define COUNT_BITS 24
 #define COUNT_MASK ((1ULL << COUNT_BITS) - 1)
@@ -34,9 +36,11 @@ void admission_fini(struct admission *a)
 static uint64_t peer_digest(const struct admission *a, const struct sock_peer *peer)
 {
 	uint64_t words[2], h = a->secret;
+	uint8_t network[IP_BYTES];
 
+	ip_network(peer->ip, network);
 	/* The low bits choose the line, the high ones are the digest: all are mixed. */
-	memcpy(words, peer->ip, sizeof(words));
+	memcpy(words, network, sizeof(words));
 	for (size_t i = 0; i < ARRAY_LEN(words); i++) {
 		h = (h ^ words[i]) * 0x9e3779b97f4a7c15ULL;
 		h ^= h >> 29;

@@ -6,6 +6,8 @@
  * atomic cells for max_connections_per_ip. The only thing that workers share
  * beside channels, since SO_REUSEPORT doesn't spread connections evenly.
  *
+ * An IPv6 address counts by its network of 64 bits: whoever has one has all that are in it.
+ *
  * A cell holds a 40-bit digest of an address and a 24-bit count. An address looks
  * for its digest in one line of cells, else takes a free one there. When the
  * line is full of other addresses it isn't counted: with a table of at least

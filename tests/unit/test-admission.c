@@ -40,6 +40,33 @@ static void check_empty_and_fini(struct admission *a)
 	admission_fini(a);
 }
 
+/* 2001:db8:0:N::x, as many hosts as one likes in each. */
+static struct sock_peer v6_peer(uint8_t network, uint8_t host)
+{
+	return (struct sock_peer){.ip = {0x20, 0x01, 0x0d, 0xb8, [7] = network, [15] = host}};
+}
+
+TEST(admission_counts_an_ipv6_network_as_one_address)
+{
+	struct admission a = {0};
+	struct sock_peer peer[] = {v6_peer(1, 1), v6_peer(1, 2), v6_peer(2, 1), v4_peer(1),
+				   v4_peer(2)},
+			 third = v6_peer(1, 3), third_v4 = v4_peer(1);
+
+	CHECK_EQ(admission_init(&a, 10), 0);
+	for (size_t i = 0; i < ARRAY_LEN(peer); i++)
+		CHECK_EQ(admission_enter(&a, &peer[i], NO_LIMIT, 2), 0);
+	CHECK_EQ(admission_enter(&a, &third, NO_LIMIT, 2), ADMISSION_E_PER_IP);
+	CHECK_EQ(admission_enter(&a, &third_v4, NO_LIMIT, 1), ADMISSION_E_PER_IP);
+	admission_leave(&a, &peer[1]);
+	CHECK_EQ(admission_enter(&a, &third, NO_LIMIT, 2), 0);
+	admission_leave(&a, &third);
+	for (size_t i = 0; i < ARRAY_LEN(peer); i++)
+		if (i != 1)
+			admission_leave(&a, &peer[i]);
+	check_empty_and_fini(&a);
+}
+
 TEST(admission_table_has_twice_as_many_cells_as_connections)
 {
 	static const uint64_t expected[] = {0, 1, 512, 513, 10000, 65536};
@@ -108,16 +135,18 @@ TEST(admission_per_ip_lets_in_up_to_the_limit)
 	check_empty_and_fini(&a);
 }
 
-/* Each is an address of its own, also IPv4 and IPv6 with the same last bytes. */
+/* Each is an address of its own: every byte of an IPv6 network and of IPv4 counts. */
 TEST(admission_tells_addresses_apart_by_every_byte)
 {
 	struct admission a = {0};
-	struct sock_peer peers[18] = {[16] = v4_peer(0)};
+	struct sock_peer peers[14] = {[8 ... 12] = v4_peer(0)};
 
 	CHECK_EQ(admission_init(&a, 10000), 0);
-	for (size_t i = 0; i < 16; i++)
+	for (size_t i = 0; i < 8; i++)
 		peers[i].ip[i] = 1;
-	memcpy(peers[17].ip + 12, peers[16].ip + 12, 4);
+	/* 12 is 10.0.0.0 itself, 13 an IPv6 network without a bit of it. */
+	for (size_t i = 8; i < 12; i++)
+		peers[i].ip[i + 4] = 77;
 	for (size_t i = 0; i < ARRAY_LEN(peers); i++)
 		CHECK_EQ(admission_enter(&a, &peers[i], NO_LIMIT, 1), 0);
 	for (size_t i = 0; i < ARRAY_LEN(peers); i++)
