@@ -127,13 +127,16 @@ void member_pass_own(struct member *m, uint64_t to)
 		m->has_own_notice = false;
 }
 
-void channel_rewind(struct member *m, uint64_t next, uint64_t own)
+void channel_rewind(struct member *m, uint64_t next, uint64_t own, bool lags)
 {
 	struct channel *ch = m->channel;
 
 	WB_ASSERT(!m->is_lagging);
 	m->next = MIN(MAX(next, ch->from), ch->end);
-	if (m->next < ch->end)
+	/* A round leaves nothing out, so it can only begin where nothing is missing. */
+	if (!lags && m->next >= ch->whole_from)
+		channel_flushed_back(ch, m->next);
+	else if (m->next < ch->end)
 		member_pin(m);
 	for (uint64_t seq = m->next; seq < MIN(own, ch->end); seq++) {
 		const struct frame *f = slot_of(ch, seq)->frame;
@@ -159,6 +162,8 @@ uint64_t channel_last_own(const struct member *m)
 void channel_end_loading(struct channel *ch)
 {
 	channel_trim(ch);
+	if (ch->flushed < ch->end)
+		channel_want_flush(ch);
 }
 
 void channel_hold(struct member *m)

@@ -41,9 +41,10 @@
 #define CHANNEL_COPY_BYTES (64 * 1024)      /* a batch up to this size is laid out in one piece */
 #define CHANNEL_CATCH_UP_BYTES (256 * 1024) /* that one lagging connection is sent in a turn */
 #define CHANNEL_BYTES_PER_MEMBER 4096       /* (de)compressed count as much of a turn as one send */
-#define CHANNEL_BACKLOG_MESSAGES 8192       /* that no round has taken: then it is behind … */
-#define CHANNEL_BACKLOG_SHARE 16            /* … or where they take this part of log_memory */
-#define CHANNEL_RING_SLOTS 64               /* smallest ring, the one that is pooled */
+#define CHANNEL_SMALL_MEMBERS 64      /* up to so many, a channel doesn't wait for large ones */
+#define CHANNEL_BACKLOG_MESSAGES 8192 /* that no round has taken: then it is behind … */
+#define CHANNEL_BACKLOG_SHARE 16      /* … or where they take this part of log_memory */
+#define CHANNEL_RING_SLOTS 64         /* smallest ring, the one that is pooled */
 
 struct WB_OWNER(worker) channel_slot {
 	struct frame *frame;   /* reference; NULL: not here yet, or shed */
@@ -74,7 +75,8 @@ struct WB_OWNER(worker) channel_env {
 	struct frame_maker *maker;
 	unsigned worker;    /* whose they are */
 	bool has_caught_up; /* one that was behind isn't any more; whoever looks at it clears it */
-	struct list grown;  /* channels that have something to flush, by grown_node */
+	struct list grown;  /* small channels that have something to flush, by grown_node */
+	struct list grown_large; /* the others, and those that need more than a share */
 	struct channel_pool pool;
 	uint64_t batch_serial; /* batches with another one are of an earlier round or channel */
 	struct channel_batch batch[FRAME_N_VARIANT_KEYS]; /* by key */
@@ -91,6 +93,7 @@ struct WB_OWNER(worker) channel {
 	struct member *only;
 	struct channel_slot *slots; /* NULL while the log is empty */
 	uint64_t from;              /* oldest message kept */
+	uint64_t whole_from;        /* of what was loaded: from here on all of it is here */
 	uint64_t flushed;           /* members that don't lag have everything before it */
 	uint64_t round_to;          /* end of the present round; flushed: there is none */
 	uint64_t end;               /* behind the last message without a gap before it */
@@ -144,14 +147,15 @@ int channel_load(struct channel *ch, uint64_t from, struct frame **frame, size_t
 
 /*
  * Puts a member back to message @next; further than the log goes back means to its start. Before
- * @own there may be messages of its own, which it won't get.
+ * @own there may be messages of its own, which it won't get. Unless it @lags, rounds come by it
+ * with the rest.
  */
-void channel_rewind(struct member *m, uint64_t next, uint64_t own);
+void channel_rewind(struct member *m, uint64_t next, uint64_t own, bool lags);
 
 /* Number + 1 of the last message of its own that it has not passed; 0: there is none. */
 uint64_t channel_last_own(const struct member *m);
 
-/* Drops what nobody was put back to. */
+/* Drops what nobody was put back to; what is left for rounds gets its turn. */
 void channel_end_loading(struct channel *ch);
 
 /* A member publishes @f, which it won't get itself; before the log has it. */
@@ -174,16 +178,21 @@ void channel_leave(struct member *m, struct member **at);
  */
 int channel_append(struct channel *ch, struct frame *f) WB_NODISCARD;
 
+/* It has something to flush: it gets its turn. */
+void channel_want_flush(struct channel *ch);
+
 /**
  * channel_flush() - send what is new to the members
  * @budget: members that may still be visited in this turn; counted down, also for messages
  *          that are compressed or decompressed for one
+ * @share:  of that, about what this channel may use
  *
+ * Ends early where the phase of the turn is over, but does a step of its work at least.
  * Connections may die meanwhile; the channel itself stays, even without members.
  *
  * Return: true when nothing is left to flush.
  */
-bool channel_flush(struct channel *ch, unsigned *budget);
+bool channel_flush(struct channel *ch, unsigned *budget, unsigned share);
 
 /* Sends CHANNEL_CATCH_UP_BYTES of what a connection's memberships lag behind; it can send now. */
 void channel_catch_up(struct conn *c);

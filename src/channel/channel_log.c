@@ -165,6 +165,13 @@ void channel_flushed_to(struct channel *ch, uint64_t to)
 		channel_set_behind(ch, false);
 }
 
+void channel_flushed_back(struct channel *ch, uint64_t to)
+{
+	while (ch->flushed > to)
+		backlog_add(ch, slot_of(ch, --ch->flushed)->frame);
+	ch->round_to = ch->flushed;
+}
+
 /* Counts what came without a gap; one message may be what many were waiting for. */
 static void log_extend(struct channel *ch)
 {
@@ -182,6 +189,16 @@ static void log_extend(struct channel *ch)
 	}
 }
 
+void channel_want_flush(struct channel *ch)
+{
+	struct channel_env *env = ch->env;
+
+	if (list_is_empty(&ch->grown_node))
+		list_add_tail(ch->n_members > CHANNEL_SMALL_MEMBERS ? &env->grown_large
+								    : &env->grown,
+			      &ch->grown_node);
+}
+
 int channel_append(struct channel *ch, struct frame *f)
 {
 	if (f->seq < ch->end)
@@ -196,8 +213,8 @@ int channel_append(struct channel *ch, struct frame *f)
 	ch->high = MAX(ch->high, f->seq + 1);
 	backlog_add(ch, f);
 	log_extend(ch);
-	if (ch->end > ch->flushed && list_is_empty(&ch->grown_node))
-		list_add_tail(&ch->env->grown, &ch->grown_node);
+	if (ch->end > ch->flushed)
+		channel_want_flush(ch);
 	return 0;
 }
 
@@ -217,6 +234,8 @@ int channel_load(struct channel *ch, uint64_t from, struct frame **frame, size_t
 			.bytes_before = ch->bytes,
 			.messages_before = ch->messages,
 		};
+		if (!f)
+			ch->whole_from = from + i + 1;
 		ch->n_notices += f && f->flags & FRAME_NOTICE;
 		if (f && !(f->flags & FRAME_NOTICE)) {
 			ch->bytes += f->body.len;

@@ -27,6 +27,9 @@ void channel_shed_notices(struct channel *ch);
 /* Messages up to @to are flushed: they are no backlog any more. */
 void channel_flushed_to(struct channel *ch, uint64_t to);
 
+/* While it is loaded: messages from @to on are still to be flushed. All of them are here. */
+void channel_flushed_back(struct channel *ch, uint64_t to);
+
 /* Drops everything. */
 void channel_drop_log(struct channel *ch);
 

@@ -3,6 +3,9 @@
 
 #include "channel/channel_private.h"
 
+#define STEP_MEMBERS 64U         /* that are sent to between two looks at the clock … */
+#define STEP_BYTES (512U * 1024) /* … or fewer, so that they get no more than this in all */
+
 /* ------------------------------------------------------------------------ its batch */
 
 /* Lays a small batch out in one piece, which costs the kernel less than many short ones. */
@@ -58,13 +61,19 @@ static size_t batch_weight(const struct frame *f)
 
 /* ------------------------------------------------------------------------- the round */
 
+/* What a round consists of, while a turn works on it. */
+struct round {
+	size_t bytes; /* of its messages */
+	bool varies;  /* they have several variants */
+};
+
 /*
  * Chooses how far the next round goes, or goes on with one that the last turn had no budget
- * for; returns whether its messages have several variants.
+ * for.
  */
-static bool round_begin(struct channel *ch)
+static struct round round_begin(struct channel *ch)
 {
-	bool varies = false;
+	struct round round = {0};
 	size_t bytes = 0;
 	uint64_t to = ch->round_to;
 
@@ -76,14 +85,16 @@ static bool round_begin(struct channel *ch)
 		ch->round_to = to;
 		ch->cursor = 0;
 	}
-	for (uint64_t seq = ch->flushed; seq < to; seq++)
-		varies |= frame_varies(slot_of(ch, seq)->frame);
+	for (uint64_t seq = ch->flushed; seq < to; seq++) {
+		round.varies |= frame_varies(slot_of(ch, seq)->frame);
+		round.bytes += slot_of(ch, seq)->frame->body.len;
+	}
 	/*
 	 * The batches are the worker's, not the channel's: since the last turn others may have
 	 * used them, so they are gathered again even where the round only goes on.
 	 */
 	ch->env->batch_serial++;
-	return varies;
+	return round;
 }
 
 static void round_end(struct channel *ch)
@@ -160,27 +171,57 @@ static uint64_t packing_work(const struct channel *ch)
 	return m->pack_in + m->deflate_in + m->unpack_out;
 }
 
-bool channel_flush(struct channel *ch, unsigned *budget)
+/* Members between two looks at the clock: for a part of a millisecond, whatever they are sent. */
+static unsigned round_step_members(const struct round *round)
 {
-	uint64_t work_before, work;
-	bool varies;
+	/* The first of a key pays for making its variants, so each is looked at alone. */
+	if (round->varies)
+		return 1;
+	if (round->bytes <= STEP_BYTES / STEP_MEMBERS)
+		return STEP_MEMBERS;
+	return round->bytes < STEP_BYTES ? (unsigned)(STEP_BYTES / round->bytes) : 1;
+}
+
+/* Goes on with up to @n members; returns what of the budget that took. */
+static uint64_t round_step(struct channel *ch, const struct round *round, unsigned n)
+{
+	uint64_t before = packing_work(ch), work;
+	unsigned visits = 0;
+
+	for (; visits < n && ch->cursor < ch->n_members; visits++) {
+		/* Passed before it is visited: it may leave meanwhile. */
+		struct member *m = ch->members[ch->cursor++];
+
+		round_visit(ch, m, round->varies);
+	}
+	work = packing_work(ch) - before;
+	turn_charge(&ch->env->conn->turn,
+		    visits * (TURN_SEND + round->bytes / TURN_SEND_BYTES_PER) + work);
+	return visits + work / CHANNEL_BYTES_PER_MEMBER;
+}
+
+bool channel_flush(struct channel *ch, unsigned *budget, unsigned share)
+{
+	const struct turn *turn = &ch->env->conn->turn;
+	uint64_t spent = 0;
 
 	ch->is_flushing = true;
-	while (*budget > 0 && ch->flushed < ch->end) {
-		varies = round_begin(ch);
-		while (*budget > 0 && ch->cursor < ch->n_members) {
-			/* Passed before it is visited: it may leave meanwhile. */
-			struct member *m = ch->members[ch->cursor++];
+	while (*budget > 0 && spent < share && ch->flushed < ch->end) {
+		const struct round round = round_begin(ch);
+		unsigned step = round_step_members(&round);
 
-			work_before = packing_work(ch);
-			round_visit(ch, m, varies);
-			/* The first of a key pays for making its variants. */
-			work = 1 + (packing_work(ch) - work_before) / CHANNEL_BYTES_PER_MEMBER;
+		do {
+			uint64_t work = round_step(ch, &round, MIN(step, *budget));
+
 			*budget -= (unsigned)MIN(work, (uint64_t)*budget);
-		}
+			spent += work;
+		} while (*budget > 0 && spent < share && ch->cursor < ch->n_members &&
+			 !turn_is_over(turn));
 		/* Also when the budget is gone just now: the last member ends the round. */
 		if (ch->cursor == ch->n_members)
 			round_end(ch);
+		if (turn_is_over(turn))
+			break;
 	}
 	ch->is_flushing = false;
 	return ch->flushed == ch->end;

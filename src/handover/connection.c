@@ -82,7 +82,7 @@ static uint32_t flags_of(const struct conn *c)
 	return flags;
 }
 
-/* Three lists of one length: a message for each membership would cost more than it holds. */
+/* Four lists of one length: a message for each membership would cost more than it holds. */
 static bool save_members(const struct conn *c, Record__Connection *s,
 			 const struct channels_out *channels, struct arena *a)
 {
@@ -91,16 +91,18 @@ static bool save_members(const struct conn *c, Record__Connection *s,
 	s->channel = arena_alloc(a, c->n_members * sizeof(*s->channel));
 	s->next = arena_alloc(a, c->n_members * sizeof(*s->next));
 	s->own = arena_alloc(a, c->n_members * sizeof(*s->own));
-	if (!s->channel || !s->next || !s->own)
+	s->lags = arena_alloc(a, c->n_members * sizeof(*s->lags));
+	if (!s->channel || !s->next || !s->own || !s->lags)
 		return false;
 	for (const struct member *m = c->members; m; m = m->sibling, n++) {
 		s->channel[n] = channels->id_by_slot[m->channel->entry->slot];
 		s->next[n] = m->next;
 		s->own[n] = channel_last_own(m);
+		s->lags[n] = m->is_lagging;
 		if (m == &c->path_member)
 			s->path_member = (uint32_t)n + 1;
 	}
-	s->n_channel = s->n_next = s->n_own = n;
+	s->n_channel = s->n_next = s->n_own = s->n_lags = n;
 	/* It may come back to the channel that its path named, so that has to be known. */
 	if (!c->path_member.channel)
 		s->path_channel = text_of(conn_left_path_channel(c));
@@ -308,7 +310,11 @@ static int restore_member(struct conn *c, const Record__Connection *s, size_t i,
 			  const struct channels_in *channels)
 {
 	const struct hub_log *log;
-	const struct hub_place place = {.next = s->next[i], .own = s->own[i]};
+	const struct hub_place place = {
+		.next = s->next[i],
+		.own = s->own[i],
+		.lags = s->n_lags == 0 || s->lags[i],
+	};
 	int error = channels_in_get(channels, s->channel[i], &log);
 
 	if (error)
@@ -323,7 +329,8 @@ static int restore_members(struct conn *c, const Record__Connection *s,
 	int error = 0;
 
 	if (s->n_next != s->n_channel || s->n_own != s->n_channel ||
-	    s->path_member > s->n_channel || s->n_channel > UINT16_MAX ||
+	    (s->n_lags > 0 && s->n_lags != s->n_channel) || s->path_member > s->n_channel ||
+	    s->n_channel > UINT16_MAX ||
 	    (s->n_channel > 0 && (c->state != CONN_OPEN || c->is_echo)))
 		return RESTORE_E_UNFIT;
 	/* The latest stands first in the record, and is the last to join. */

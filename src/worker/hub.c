@@ -15,6 +15,7 @@ int hub_init(struct hub *h, struct hub_shared *shared, unsigned index)
 	/* Everything points into this struct, which never moves: it lies in the worker's. */
 	h->env.frame_account = &shared->frame_bytes;
 	list_init(&h->channels.grown);
+	list_init(&h->channels.grown_large);
 	hub_notices_init(h);
 	list_init(&h->held);
 	table_init(&h->by_name);
@@ -76,6 +77,11 @@ void hub_fini(struct hub *h)
 
 /* ------------------------------------------------------------------ what there is to do */
 
+static bool has_grown(const struct hub *h)
+{
+	return !list_is_empty(&h->channels.grown) || !list_is_empty(&h->channels.grown_large);
+}
+
 /* Channels have grown, and flush_delay isn't over yet. */
 static bool is_held_back(const struct hub *h)
 {
@@ -86,7 +92,7 @@ static bool is_held_back(const struct hub *h)
 bool hub_has_output(struct hub *h)
 {
 	return !ring_is_empty(&h->inbox) || !list_is_empty(&h->env.to_write) ||
-	       (!list_is_empty(&h->channels.grown) && !is_held_back(h));
+	       (has_grown(h) && !is_held_back(h));
 }
 
 bool hub_has_work(struct hub *h)
@@ -200,29 +206,50 @@ static void close_members(struct hub *h, struct channel *ch)
 }
 
 /* True when nothing is left to flush. */
-static bool flush_channel(struct hub *h, struct channel *ch, unsigned *budget)
+static bool flush_channel(struct hub *h, struct channel *ch, unsigned *budget, unsigned share)
 {
 	if (!ch->is_lost)
-		return channel_flush(ch, budget);
+		return channel_flush(ch, budget, share);
 	close_members(h, ch);
 	return true;
 }
 
-static void flush_channels(struct hub *h)
+/*
+ * One list of channels that have grown, for half of the time that a turn has for sending. What a
+ * channel has no budget for goes on among the large ones.
+ */
+static void flush_list(struct hub *h, struct list *from, unsigned *budget, unsigned share)
 {
-	unsigned budget = HUB_MEMBERS_PER_TURN;
+	struct turn *turn = &h->env.turn;
 	struct list now;
 
-	take_list(&now, &h->channels.grown);
-	while (budget > 0 && !list_is_empty(&now)) {
+	if (list_is_empty(from))
+		return;
+	turn_begin_phase(turn, TURN_SEND_NS / 2);
+	turn_look(turn); /* what came before is not on its account */
+	take_list(&now, from);
+	do {
 		struct channel *ch = CONTAINER_OF(list_pop(&now), struct channel, grown_node);
 
-		/* It may have grown meanwhile, and then is in the list already. */
-		if (!flush_channel(h, ch, &budget) && list_is_empty(&ch->grown_node))
-			list_add_tail(&h->channels.grown, &ch->grown_node);
+		/* It may have grown meanwhile, and then is in a list already. */
+		if (!flush_channel(h, ch, budget, share) && list_is_empty(&ch->grown_node))
+			list_add_tail(&h->channels.grown_large, &ch->grown_node);
 		hub_close_channel_if_empty(h, ch);
-	}
-	put_back_list(&now, &h->channels.grown);
+	} while (*budget > 0 && !turn_is_over(turn) && !list_is_empty(&now));
+	put_back_list(&now, from);
+}
+
+/*
+ * Small channels are sent in the turn in which they grew, whatever the large ones need. Both have
+ * time and a budget of their own, so that neither waits for ever.
+ */
+static void flush_channels(struct hub *h)
+{
+	unsigned small = HUB_MEMBERS_PER_TURN / 2, large = HUB_MEMBERS_PER_TURN / 2;
+
+	flush_list(h, &h->channels.grown, &small, CHANNEL_SMALL_MEMBERS);
+	large += small; /* what they leave of theirs */
+	flush_list(h, &h->channels.grown_large, &large, large);
 }
 
 /* The first channel that grows starts flush_delay, for all that grow until it is over. */
@@ -230,12 +257,14 @@ static void flush_in_time(struct hub *h)
 {
 	uint64_t now = h->env.reactor->now_ns, delay = h->env.config->flush_delay;
 
-	if (delay && !h->flush_at_ns && !list_is_empty(&h->channels.grown))
+	if (!h->flush_at_ns && !has_grown(h))
+		return;
+	if (delay && !h->flush_at_ns)
 		h->flush_at_ns = now + delay;
 	if (!is_held_back(h)) {
 		flush_channels(h);
 		/* What this turn had no room for goes on in the next one. */
-		h->flush_at_ns = delay && !list_is_empty(&h->channels.grown) ? now : 0;
+		h->flush_at_ns = delay && has_grown(h) ? now : 0;
 	}
 	h->env.reactor->wake_ns = h->flush_at_ns;
 }

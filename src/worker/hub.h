@@ -39,7 +39,8 @@
 #include "worker/transfer.h"
 
 #define HUB_INBOX_SLOTS 8192
-#define HUB_MEMBERS_PER_TURN 1024 /* that a turn sends to; the rest follows in the next */
+/* Members that a turn sends to; of small channels half as many at most. */
+#define HUB_MEMBERS_PER_TURN 1024
 #define HUB_NOTICES_PER_TURN (HUB_MEMBERS_PER_TURN / 4) /* members that are sent some */
 #define HUB_PENDING_NOTICES 16384
 
@@ -146,6 +147,7 @@ struct WB_OWNER(main) hub_log {
 struct WB_VALUE hub_place {
 	uint64_t next; /* number of the next message for it */
 	uint64_t own;  /* number + 1 of the last one that it published itself; 0: none */
+	bool lags;     /* it could not take @next when that was sent to it */
 };
 
 /**

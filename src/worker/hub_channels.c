@@ -228,7 +228,7 @@ int hub_rejoin(struct hub *h, struct conn *c, bool is_path, const struct hub_log
 	if (r)
 		hub_close_channel_if_empty(h, ch);
 	else
-		channel_rewind(c->members, place->next, place->own);
+		channel_rewind(c->members, place->next, place->own, place->lags);
 	return r;
 }
 

@@ -11,8 +11,7 @@ static void append_to_log(struct channel *ch, struct frame *f)
 	if (ch->is_lost || channel_append(ch, f) == 0)
 		return;
 	ch->is_lost = true;
-	if (list_is_empty(&ch->grown_node))
-		list_add_tail(&ch->env->grown, &ch->grown_node);
+	channel_want_flush(ch);
 }
 
 /* ---------------------------------------------------------------- posts to others */

@@ -350,6 +350,61 @@ TEST(channel_budget_goes_round)
 	rig_free(r);
 }
 
+/* A small channel is sent in the turn in which it grew, however much the large ones need. */
+TEST(channel_that_is_small_does_not_wait_for_large_ones)
+{
+	struct rig *r = rig_new(1, QUIET);
+	struct guest *big = guest_open(r, 0, "/big"), *more = guest_open(r, 0, "/more");
+	struct guest *small = guest_open(r, 0, "/small"), *peer = guest_open(r, 0, "/small");
+
+	for (unsigned i = 0; i < 1100; i++) {
+		guest_open(r, 0, "/big")->is_mute = true;
+		guest_open(r, 0, "/more")->is_mute = true;
+	}
+	for (unsigned i = 0; i < 20; i++) {
+		char text[8];
+
+		guest_chat(big, "again", NULL);
+		guest_chat(more, "again", NULL);
+		snprintf(text, sizeof(text), "%u", i);
+		guest_chat(small, text, NULL);
+		rig_turn_one(r, 0);
+		expect_numbers(peer, i, i + 1);
+		CHECK(!list_is_empty(&r->w[0]->hub.channels.grown_large));
+	}
+	rig_settle(r);
+	rig_free(r);
+}
+
+/* When a turn's time for sending is over a round stops, wherever it is, and both kinds go on. */
+TEST(channel_round_ends_with_the_time_of_the_turn)
+{
+	struct rig *r = rig_new(1, QUIET);
+	struct guest *big = guest_open(r, 0, "/big"), *small = guest_open(r, 0, "/small");
+	struct guest *peer = guest_open(r, 0, "/small");
+	static struct guest *g[1000];
+	unsigned turns = 0;
+
+	for (unsigned i = 0; i < ARRAY_LEN(g); i++)
+		g[i] = guest_open(r, 0, "/big");
+	guest_chat(big, "0", NULL);
+	guest_chat(small, "0", NULL);
+	clock_creep_for_test(TURN_SEND_NS / 4);
+	for (; count_reached(g, ARRAY_LEN(g)) < ARRAY_LEN(g); turns++) {
+		unsigned before = count_reached(g, ARRAY_LEN(g));
+
+		rig_turn_one(r, 0);
+		CHECK(count_reached(g, ARRAY_LEN(g)) > before);
+		CHECK(count_reached(g, ARRAY_LEN(g)) <= before + 4 * 64);
+		if (turns == 0)
+			expect_numbers(peer, 0, 1);
+	}
+	clock_creep_for_test(0);
+	CHECK(turns >= 4);
+	rig_settle(r);
+	rig_free(r);
+}
+
 /* One message larger than a batch goes alone, and those around it keep their places. */
 TEST(channel_sends_messages_larger_than_a_batch)
 {

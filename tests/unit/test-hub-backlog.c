@@ -190,3 +190,59 @@ TEST(hub_backlog_refuses_the_administrator)
 	CHECK_EQ(p.status, 200);
 	scene_free(s);
 }
+
+/* ------------------------------------------------------------------------ a hand-over */
+
+/*
+ * In the middle of a round: those whom it had not reached lag no more than before, in as many
+ * workers as there are then. Who did lag still does, and is held to its limits.
+ */
+static void hand_over_in_a_round(unsigned workers)
+{
+	struct rig *r = rig_new(1, FREE "message_queue_size = 300\nslow_consumer_grace = 1h\n");
+	struct guest *sender = guest_open(r, 0, "/room"), *slow = guest_open(r, 0, "/room");
+	static struct guest *g[MANY];
+	uint64_t bytes, messages;
+
+	for (unsigned i = 0; i < MANY; i++)
+		g[i] = guest_open(r, 0, "/room");
+	guest_set_room(slow, 10);
+	guest_send_numbers(sender, 0, 20);
+	rig_turn(r);
+	CHECK(slow->conn->n_lagging == 1 && g[MANY - 1]->calls == 0);
+	guest_send_numbers(sender, 20, 1000);
+	rig_turn(r);
+	rig_hand_over(r, workers, NULL);
+	for (unsigned i = 0; i < MANY; i++)
+		CHECK_EQ(g[i]->conn->n_lagging, 0);
+	CHECK_EQ(slow->conn->n_lagging, 1);
+	rig_check(r);
+	rig_settle(r);
+	for (unsigned i = 0; i < MANY; i++)
+		guest_expect_numbers(g[i], 0, 1000);
+	channel_backlog(slow->conn, &bytes, &messages);
+	CHECK_EQ(messages, 999);
+	CHECK_EQ(RIG_SUM(r, slow_disconnects), 0);
+	rig_free(r);
+}
+
+TEST(hub_backlog_outlives_a_hand_over)
+{
+	hand_over_in_a_round(1);
+	hand_over_in_a_round(3);
+}
+
+/* Publishers that were held are held again, as long as the channel is behind. */
+TEST(hub_backlog_is_behind_after_a_hand_over)
+{
+	struct scene *s = scene_new();
+
+	rig_hand_over(s->r, 2, NULL);
+	CHECK(directory_full(s->far->conn->members->channel->entry) != 0);
+	rig_check(s->r);
+	rig_settle(s->r);
+	CHECK_EQ(directory_full(s->far->conn->members->channel->entry), 0);
+	CHECK_EQ(guest_drop(s->far), 122);
+	CHECK_EQ(guest_drop(s->near), 122);
+	scene_free(s);
+}
