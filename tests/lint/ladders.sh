@@ -4,7 +4,7 @@
 # ladders.sh OBJECTS: inside each folder of src the files form a ladder: who follows the
 # symbols that an object needs to the object of the same folder that has them never comes
 # back. OBJECTS is the folder that holds src/FOLDER/FILE.o. Prints the rungs of each circle.
-set -u
+set -uo pipefail
 objects=$(realpath "$1")
 cd "$(dirname "$0")/../.." || exit 1
 bad=0

@@ -48,9 +48,11 @@ pages() {
 }
 
 units() { # as they are installed, with the program under test
-	local folder bad=0
+	local folder bad=0 o
 	folder=$(mktemp -d)
-	make -s install O="$(dirname "$wsbind")" DESTDIR="$folder/tree" bindir="$(dirname "$wsbind")" \
+	# By the path that make has for it: dependency files name their objects as they were built.
+	o=$(realpath --relative-to=. "$(dirname "$wsbind")")
+	make -s install O="$o" DESTDIR="$folder/tree" bindir="$(dirname "$wsbind")" \
 		prefix=/usr unitdir=/units >"$folder/log" 2>&1 || { cat "$folder/log"; bad=1; }
 	mv "$folder"/tree/units/* "$folder"
 	# Words about other units of the machine are not ours.
