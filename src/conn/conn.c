@@ -161,6 +161,12 @@ static void conn_release(struct conn *c)
 {
 	/* The timer first: in its place is what will free the connection. */
 	wheel_del(&c->env->reactor->wheel, &c->timer);
+	LIST_FOREACH (node, &c->env->walkers) {
+		struct conn_walker *w = CONTAINER_OF(node, struct conn_walker, node);
+
+		if (w->at == &c->node)
+			w->at = c->node.next;
+	}
 	list_del(&c->node);
 	c->env->n_all--;
 	list_del(&c->read_node);

@@ -259,6 +259,7 @@ struct WB_OWNER(worker) conn_env {
 	struct turn turn;
 	struct list all; /* every connection that is not dead */
 	size_t n_all;
+	struct list walkers;        /* of conn_walker: who goes through @all over several turns */
 	struct list to_read;        /* those that are read next, in the order in which they came */
 	struct list to_read_next;   /* those that had their share of this turn: behind them */
 	struct list to_open;        /* the same in their opening handshake, which come after both */
@@ -275,6 +276,12 @@ struct WB_OWNER(worker) conn_env {
 	size_t zip_left;           /* bytes that may still go through zlib for this client now */
 	uint16_t pauses;           /* of enum conn_pause: why nobody is read */
 	bool is_restoring;         /* those of the process before come back one by one */
+};
+
+/* A place in conn_env's @all: it moves on when that connection ends. */
+struct WB_OWNER(worker) conn_walker {
+	struct list node; /* in env->walkers */
+	struct list *at;  /* of the next connection, or the list's head at its end */
 };
 
 /* Prepares the lists and the read buffer of a zeroed env. Return: 0 | -ENOMEM. */

@@ -13,6 +13,7 @@
 int conn_env_init(struct conn_env *env)
 {
 	list_init(&env->all);
+	list_init(&env->walkers);
 	list_init(&env->to_read);
 	list_init(&env->to_read_next);
 	list_init(&env->to_open);

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 
 #include "base/clock.h"
 #include "containers/buf.h"
@@ -418,23 +419,34 @@ static void render_process_stat(struct render *r)
 		      (uint64_t)rss * (uint64_t)sysconf(_SC_PAGESIZE));
 }
 
+/* Descriptors that are open; 0: that can't be seen. An own count would miss those of libraries. */
+static uint64_t count_descriptors(void)
+{
+	const struct dirent *e;
+	uint64_t count = 0;
+	struct stat st;
+	DIR *d;
+
+	/* From Linux 6.2 on the folder's size says it; to read it takes a microsecond for each. */
+	if (stat("/proc/self/fd", &st) == 0 && st.st_size > 0)
+		return (uint64_t)st.st_size;
+	d = opendir("/proc/self/fd");
+	if (!d)
+		return 0;
+	while ((e = readdir(d)))
+		count += e->d_name[0] != '.';
+	closedir(d);
+	return count - 1; /* one of them was the folder itself */
+}
+
 static void render_process_descriptors(struct render *r)
 {
+	uint64_t count = count_descriptors();
 	struct rlimit limit;
-	DIR *d = opendir("/proc/self/fd");
 
-	/* Read at each scrape: an own count would miss what libraries open. */
-	if (d) {
-		uint64_t count = 0;
-		const struct dirent *e;
-
-		while ((e = readdir(d)))
-			count += e->d_name[0] != '.';
-		closedir(d);
-		/* One of them was the directory itself. */
+	if (count)
 		render_single(r, "process_open_fds", "gauge", "Number of open file descriptors.",
-			      count - 1);
-	}
+			      count);
 	if (getrlimit(RLIMIT_NOFILE, &limit) == 0)
 		render_single(r, "process_max_fds", "gauge",
 			      "Maximum number of open file descriptors.", limit.rlim_cur);

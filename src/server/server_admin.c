@@ -88,24 +88,24 @@ static void answer_readyz(void *ctx, struct admin_request *req)
 
 /* ---------------------------------------------------------------------- clients */
 
-/* Goes from worker to worker: each passes over, appends, counts. */
+/* Goes from worker to worker: each passes over, appends, counts, in as many turns as it takes. */
 struct clients_query {
 	struct worker_task task;
 	struct server *server;
 	struct admin_request *req;
-	struct buf objects;
-	uint64_t offset, limit, total;
+	struct client_list list;
+	uint64_t total;
 	unsigned at;
-	int error;
+	int result; /* of client_list_append() */
 };
 
 static void clients_run(struct worker *w, struct worker_task *t)
 {
 	struct clients_query *q = CONTAINER_OF(t, struct clients_query, task);
 
-	q->total += client_list_count(&w->hub);
-	if (!q->error)
-		q->error = client_list_append(&w->hub, &q->offset, &q->limit, &q->objects);
+	q->result = client_list_append(&w->hub, &q->list);
+	if (q->result != CLIENT_LIST_E_MORE)
+		q->total += client_list_count(&w->hub);
 	worker_task_answer(w, t);
 }
 
@@ -113,16 +113,18 @@ static void clients_done(struct worker_task *t)
 {
 	struct clients_query *q = CONTAINER_OF(t, struct clients_query, task);
 
-	/* One worker after the other, so that @offset and @limit run on over all of them. */
-	if (++q->at < q->server->pool->n) {
+	/* One worker after the other, so that its offset and limit run on over all of them. */
+	if (q->result == 0)
+		q->at++;
+	if (q->result >= 0 && q->at < q->server->pool->n) {
 		worker_post(q->server->pool->workers[q->at], t);
 		return;
 	}
-	if (q->error)
+	if (q->result < 0)
 		admin_reply(q->req, 500, NULL, "out of memory\n");
 	else
-		admin_reply_clients(q->req, &q->objects, q->total);
-	buf_fini(&q->objects);
+		admin_reply_clients(q->req, &q->list.out, q->list.listed, q->total);
+	buf_fini(&q->list.out);
 	free(q);
 }
 
@@ -143,8 +145,8 @@ static void answer_clients(void *ctx, struct admin_request *req)
 	q->task = (struct worker_task){.run = clients_run, .done = clients_done};
 	q->server = s;
 	q->req = req;
-	q->offset = offset;
-	q->limit = limit;
+	q->list.offset = offset;
+	q->list.limit = limit;
 	worker_post(s->pool->workers[0], &q->task);
 }
 

@@ -164,12 +164,14 @@ void admin_reply_state(struct admin_request *req, bool is_good, const char *reas
 /**
  * admin_reply_clients() - answer /clients
  * @objects: JSON objects, separated by commas, as the workers made them; taken
+ * @listed:  how many they are
  * @total:   clients there are in all
  *
  * {"clients":[…],"total":N,"next":…}; next is the offset to go on with, or null. What the
  * members of an object are wsbind(8) says; `wsbind clients` shows those that it has columns for.
  */
-void admin_reply_clients(struct admin_request *req, struct buf *objects, uint64_t total);
+void admin_reply_clients(struct admin_request *req, struct buf *objects, uint64_t listed,
+			 uint64_t total);
 
 /* Answers /publish: {"members":N}. */
 void admin_reply_members(struct admin_request *req, uint64_t members);

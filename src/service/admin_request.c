@@ -116,9 +116,10 @@ void admin_reply_state(struct admin_request *req, bool is_good, const char *reas
 }
 
 /* The pieces are put together here, so that workers need to know nothing of pages. */
-void admin_reply_clients(struct admin_request *req, struct buf *objects, uint64_t total)
+void admin_reply_clients(struct admin_request *req, struct buf *objects, uint64_t listed,
+			 uint64_t total)
 {
-	uint64_t next = req->offset + req->limit;
+	uint64_t next = req->offset + listed;
 	struct buf text = {0};
 	int r;
 
@@ -126,8 +127,8 @@ void admin_reply_clients(struct admin_request *req, struct buf *objects, uint64_
 	if (r == 0)
 		r = buf_append(&text, objects->data, objects->len, BUF_NO_LIMIT);
 	buf_fini(objects);
-	/* An offset near 2^64 wraps around; it is past the end, so that nothing follows. */
-	if (r == 0 && next < total && next >= req->offset)
+	/* Where there was nothing to list any more nothing follows, whatever has gone meanwhile. */
+	if (r == 0 && next < total && next > req->offset)
 		r = buf_printf(&text, "],\"total\":%" PRIu64 ",\"next\":%" PRIu64 "}\n", total,
 			       next);
 	else if (r == 0)

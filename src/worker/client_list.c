@@ -7,14 +7,9 @@
 #include "base/text.h"
 #include "channel/channel.h"
 
-uint64_t client_list_count(const struct hub *h)
-{
-	uint64_t n = 0;
-
-	LIST_FOREACH (node, &h->env.all)
-		n += CONTAINER_OF(node, struct conn, node)->state == CONN_OPEN;
-	return n;
-}
+#define VISITS_AT_ONCE 256              /* connections of a piece */
+#define TEXT_AT_ONCE ((size_t)16 << 10) /* bytes of a piece, and at least one client */
+#define CHANNELS_SHOWN 256              /* of one client */
 
 struct conn *client_list_find(struct hub *h, const uint8_t id[16])
 {
@@ -42,8 +37,9 @@ static int list_channels(struct buf *out, const struct conn *c)
 {
 	char name[TEXT_JSON_CAP(DIRECTORY_NAME_MAX)];
 	int r = buf_printf(out, ",\"channels\":[");
+	unsigned left = CHANNELS_SHOWN;
 
-	for (const struct member *m = c->members; m && !r; m = m->sibling) {
+	for (const struct member *m = c->members; m && !r && left > 0; m = m->sibling, left--) {
 		const struct directory_entry *e = m->channel->entry;
 
 		text_json(name, sizeof(name), e->name, e->name_len);
@@ -82,25 +78,42 @@ static int list_one(struct buf *out, const struct conn *c)
 	return r ? r : buf_printf(out, "}");
 }
 
-int client_list_append(struct hub *h, uint64_t *offset, uint64_t *limit, struct buf *out)
+static void list_begin(struct client_list *l, struct hub *h)
 {
-	/* Both are counted down, so that the list goes on with the next worker. */
-	LIST_FOREACH (node, &h->env.all) {
-		const struct conn *c = CONTAINER_OF(node, struct conn, node);
-		int error;
+	l->place.at = h->env.all.next;
+	list_add_tail(&h->env.walkers, &l->place.node);
+	l->is_begun = true;
+}
 
-		if (*limit == 0)
-			return 0;
+static int list_end(struct client_list *l, int r)
+{
+	list_del(&l->place.node);
+	l->is_begun = false;
+	return r;
+}
+
+int client_list_append(struct hub *h, struct client_list *l)
+{
+	size_t end = l->out.len + TEXT_AT_ONCE;
+	int r = 0;
+
+	if (!l->is_begun)
+		list_begin(l, h);
+	for (unsigned i = 0; l->limit > 0 && l->place.at != &h->env.all && !r; i++) {
+		const struct conn *c = CONTAINER_OF(l->place.at, struct conn, node);
+
+		if (i == VISITS_AT_ONCE || l->out.len >= end)
+			return CLIENT_LIST_E_MORE;
+		l->place.at = l->place.at->next;
 		if (c->state != CONN_OPEN)
 			continue;
-		if (*offset > 0) {
-			(*offset)--;
+		if (l->offset > 0) {
+			l->offset--;
 			continue;
 		}
-		error = list_one(out, c);
-		if (error)
-			return error;
-		(*limit)--;
+		r = list_one(&l->out, c);
+		l->listed++;
+		l->limit = l->out.len < CLIENT_LIST_BYTES ? l->limit - 1 : 0;
 	}
-	return 0;
+	return list_end(l, r);
 }

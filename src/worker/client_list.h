@@ -3,26 +3,43 @@
 
 /*
  * The clients of a worker for an administrator's eyes: listing them as JSON,
- * finding one by its id. Cold: every call walks through all connections.
+ * finding one by its id. A list is made in pieces, each in a turn of its own.
  */
 
 #include "containers/buf.h"
 #include "worker/hub.h"
 
+#define CLIENT_LIST_BYTES ((size_t)1 << 20) /* a list that has as many ends with that client */
+
+enum client_list_result { CLIENT_LIST_E_MORE = 1 };
+
+/* What is to be listed, and how far it has got. All zero but for @offset and @limit. */
+struct WB_OWNER(worker) client_list {
+	struct conn_walker place; /* while it is begun on a worker */
+	bool is_begun;
+	uint64_t offset; /* open connections to pass over; counted down by those passed */
+	uint64_t limit;  /* most to append; counted down, and 0 also when it has enough bytes */
+	uint64_t listed;
+	struct buf out; /* JSON objects, separated by commas; the holder's to free */
+};
+
 /**
- * client_list_append() - append clients as JSON objects, separated by commas
- * @offset:  open connections to pass over; counted down by those passed
- * @limit:   most to append; counted down by those appended
- * @out:     a comma goes before the first object when it isn't empty
+ * client_list_append() - append a piece of a worker's clients
  *
- * Return:   0 | -ENOMEM.
+ * To be called again, in a later turn of the same worker, while there is more; then for the
+ * next worker. Of a client in very many channels only some are named.
+ *
+ * Return:   0 this worker is done | CLIENT_LIST_E_MORE | -ENOMEM, and it is done.
  * Thread:   the worker's.
+ * Cost:     some 256 connections, or 16 KiB of text and one client.
  */
-int client_list_append(struct hub *h, uint64_t *offset, uint64_t *limit, struct buf *out)
-	WB_NODISCARD;
+int client_list_append(struct hub *h, struct client_list *l) WB_NODISCARD;
 
-/* Open connections. */
-uint64_t client_list_count(const struct hub *h);
+/* Open connections. Cost: O(1). */
+static inline uint64_t client_list_count(const struct hub *h)
+{
+	return METRIC_GET(h->env.metrics, connections_active);
+}
 
-/* The open connection with this client id, or NULL. */
+/* The open connection with this client id, or NULL. Walks through all connections. */
 struct conn *client_list_find(struct hub *h, const uint8_t id[16]);

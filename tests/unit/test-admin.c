@@ -77,7 +77,9 @@ static void fake_answer_clients(struct fake *f, struct admin_request *req)
 	struct buf objects = {0};
 
 	CHECK_EQ(buf_append(&objects, f->objects, strlen(f->objects), BUF_NO_LIMIT), 0);
-	admin_reply_clients(req, &objects, f->total);
+	admin_reply_clients(req, &objects,
+			    f->offset < f->total ? MIN(f->limit, f->total - f->offset) : 0,
+			    f->total);
 	CHECK_EQ(objects.len, 0);
 }
 

@@ -320,9 +320,8 @@ TEST(client_list_has_pages_and_finds)
 {
 	struct rig *r = rig_new(1, "");
 	struct guest *g[5];
-	uint64_t offset = 0, limit = 100;
+	struct client_list l = {.limit = 100};
 	uint8_t nobody[16] = {0};
-	struct buf out = {0};
 	char id[37];
 
 	for (int i = 0; i < 5; i++)
@@ -332,22 +331,51 @@ TEST(client_list_has_pages_and_finds)
 	for (int i = 0; i < 5; i++)
 		CHECK(client_list_find(&r->w[0]->hub, g[i]->conn->id) == g[i]->conn);
 	CHECK(client_list_find(&r->w[0]->hub, nobody) == NULL);
-	CHECK_EQ(client_list_append(&r->w[0]->hub, &offset, &limit, &out), 0);
-	CHECK_EQ(limit, 95);
+	CHECK_EQ(client_list_append(&r->w[0]->hub, &l), 0);
+	CHECK_EQ(l.limit, 95);
+	CHECK_EQ(l.listed, 5);
 	uuid4_format(id, g[4]->conn->id);
-	CHECK(strstr((char *)out.data, id) != NULL);
-	CHECK(strstr((char *)out.data, "\"channels\":[\"a\\\"b\"]") != NULL);
-	CHECK(strstr((char *)out.data, "\"user_id\":\"user-127.0.0.1:40000\"") != NULL);
+	CHECK(strstr((char *)l.out.data, id) != NULL);
+	CHECK(strstr((char *)l.out.data, "\"channels\":[\"a\\\"b\"]") != NULL);
+	CHECK(strstr((char *)l.out.data, "\"user_id\":\"user-127.0.0.1:40000\"") != NULL);
 	for (uint64_t skip = 0; skip < 7; skip++) {
-		buf_clear(&out);
-		offset = skip;
-		limit = 2;
-		CHECK_EQ(client_list_append(&r->w[0]->hub, &offset, &limit, &out), 0);
-		CHECK_EQ(2 - limit, skip >= 5 ? 0 : MIN((uint64_t)2, 5 - skip));
-		CHECK_EQ(offset, skip > 5 ? skip - 5 : 0);
+		buf_clear(&l.out);
+		l.offset = skip;
+		l.limit = 2;
+		CHECK_EQ(client_list_append(&r->w[0]->hub, &l), 0);
+		CHECK_EQ(2 - l.limit, skip >= 5 ? 0 : MIN((uint64_t)2, 5 - skip));
+		CHECK_EQ(l.offset, skip > 5 ? skip - 5 : 0);
 	}
 	conn_close(g[0]->conn, 1000, "");
 	CHECK_EQ(client_list_count(&r->w[0]->hub), 4);
-	buf_fini(&out);
+	buf_fini(&l.out);
+	rig_free(r);
+}
+
+/* What is long comes in pieces, between which clients may go, also the one that is next. */
+TEST(client_list_comes_in_pieces)
+{
+	struct rig *r = rig_new(1, "max_connections = 1000\nnotice_limit = 0\n");
+	struct client_list l = {.limit = 1000};
+	struct hub *h = &r->w[0]->hub;
+	struct guest *g[400];
+	unsigned pieces = 1;
+	uint64_t before;
+
+	for (size_t i = 0; i < ARRAY_LEN(g); i++)
+		g[i] = guest_open(r, 0, "/a");
+	CHECK_EQ(client_list_append(h, &l), CLIENT_LIST_E_MORE);
+	before = l.listed;
+	CHECK(before > 0 && before < 100);
+	conn_abort(g[before]->conn);
+	conn_abort(g[before + 1]->conn);
+	conn_abort(g[0]->conn);
+	rig_turn(r);
+	while (client_list_append(h, &l) == CLIENT_LIST_E_MORE)
+		pieces++;
+	CHECK(pieces > 3);
+	CHECK_EQ(l.listed, 398);
+	CHECK(list_is_empty(&h->env.walkers));
+	buf_fini(&l.out);
 	rig_free(r);
 }
