@@ -375,6 +375,15 @@ void conn_want_write(struct conn *c);
  */
 void conn_flush(struct conn *c);
 
+/*
+ * When what began at @start_ns has lasted for @timeout_ns. Time in which the whole process stood
+ * still is on nobody's account: it counts anew from there.
+ */
+static inline uint64_t conn_deadline(const struct conn *c, uint64_t start_ns, uint64_t timeout_ns)
+{
+	return MAX(start_ns, c->env->reactor->stall_ns) + timeout_ns;
+}
+
 /* Nothing private waits and nothing is in transit: a channel may send to it directly. */
 static inline bool conn_can_send_now(const struct conn *c)
 {

@@ -5,6 +5,8 @@
 #include "conn/conn_private.h"
 #include "io/tls.h"
 
+#define END_AGAIN_NS (2 * NS_PER_S) /* to end its side, for whose time the process stood still */
+
 /* ------------------------------------------------------------------------------ deadlines */
 
 static void conn_ping(struct conn *c, uint64_t now)
@@ -27,7 +29,7 @@ static bool conn_waits_to_be_read(const struct conn *c)
 static uint64_t conn_check_heartbeat(struct conn *c, uint64_t now)
 {
 	const struct config *config = c->env->config;
-	uint64_t expiry = c->last_sign_ns + config->heartbeat_timeout;
+	uint64_t expiry = conn_deadline(c, c->last_sign_ns, config->heartbeat_timeout);
 	uint64_t next;
 
 	if (now >= expiry && conn_waits_to_be_read(c))
@@ -43,13 +45,13 @@ static uint64_t conn_check_heartbeat(struct conn *c, uint64_t now)
 	/* Any frame answers a Ping; a Ping that nothing answers is followed by another one. */
 	if (c->ping_ns && c->last_sign_ns >= c->ping_ns)
 		c->ping_ns = 0;
-	if (c->ping_ns && now >= c->ping_ns + config->pong_timeout) {
+	if (c->ping_ns && now >= conn_deadline(c, c->ping_ns, config->pong_timeout)) {
 		METRIC_INC(c->env->metrics, pongs_missed);
 		conn_ping(c, now);
 	} else if (!c->ping_ns && now >= c->last_sign_ns + config->ping_interval) {
 		conn_ping(c, now);
 	}
-	next = c->ping_ns ? c->ping_ns + config->pong_timeout
+	next = c->ping_ns ? conn_deadline(c, c->ping_ns, config->pong_timeout)
 			  : c->last_sign_ns + config->ping_interval;
 	return MIN(next, expiry);
 }
@@ -72,7 +74,7 @@ static uint64_t conn_check_message(struct conn *c, uint64_t now)
 
 	if (!c->input || !c->input->started_ns)
 		return UINT64_MAX;
-	deadline = c->input->started_ns + c->env->config->message_timeout;
+	deadline = conn_deadline(c, c->input->started_ns, c->env->config->message_timeout);
 	if (now < deadline)
 		return deadline;
 	if (conn_waits_to_be_read(c))
@@ -106,7 +108,7 @@ static uint64_t conn_check_send_limits(struct conn *c, uint64_t now)
 
 	if (!c->over_ns)
 		return UINT64_MAX;
-	deadline = c->over_ns + c->env->config->slow_consumer_grace;
+	deadline = conn_deadline(c, c->over_ns, c->env->config->slow_consumer_grace);
 	if (now < deadline)
 		return deadline;
 	c->env->ops->check_limits(c);
@@ -115,8 +117,13 @@ static uint64_t conn_check_send_limits(struct conn *c, uint64_t now)
 
 static void conn_expire_handshake(struct conn *c, uint64_t now)
 {
-	if (conn_waits_to_be_read(c)) {
-		conn_arm(c, now + REACTOR_TICK_NS);
+	/* What it has for its last sign until it is open is when it was accepted. */
+	uint64_t deadline = conn_deadline(c, c->last_sign_ns, c->env->config->handshake_timeout);
+
+	if (conn_waits_to_be_read(c))
+		deadline = MAX(deadline, now + REACTOR_TICK_NS);
+	if (now < deadline) {
+		conn_arm(c, deadline);
 		return;
 	}
 	METRIC_INC(c->env->metrics, refused_timeout);
@@ -124,6 +131,17 @@ static void conn_expire_handshake(struct conn *c, uint64_t now)
 	conn_log(c, LOG_NOTICE, EV_HANDSHAKE_TIMEOUT, "handshake_timeout",
 		 "did not complete its handshake within handshake_timeout; dropped");
 	conn_abort(c);
+}
+
+/* Closing or lingering: the peer had its time to end its side, unless that was a standstill. */
+static void conn_expire_end(struct conn *c, uint64_t now)
+{
+	uint64_t stall = c->env->reactor->stall_ns;
+
+	if (c->timer.deadline_ns < stall && now < stall + END_AGAIN_NS)
+		conn_arm(c, stall + END_AGAIN_NS);
+	else
+		conn_abort(c);
 }
 
 /*
@@ -143,9 +161,8 @@ static void conn_timer_due(struct wheel_timer *t)
 		conn_expire_handshake(c, now);
 		return;
 	}
-	/* Closing or lingering: the peer had its time to end its side. */
 	if (c->state != CONN_OPEN) {
-		conn_abort(c);
+		conn_expire_end(c, now);
 		return;
 	}
 	/* Each of them may close the connection, which has armed the timer for itself then. */

@@ -141,7 +141,9 @@ static int sleep_about(const struct reactor *r, struct epoll_event *events, uint
 	return epoll_wait(r->epoll_fd, events, EVENTS_PER_TURN, ms);
 }
 
-static int wait_for_events(struct reactor *r, struct epoll_event *events, uint64_t longest_ns)
+/* @ret_ns: for how long it may have slept. */
+static int wait_for_events(struct reactor *r, struct epoll_event *events, uint64_t longest_ns,
+			   uint64_t *ret_ns)
 {
 	uint64_t ns = 0;
 	int n;
@@ -158,7 +160,51 @@ static int wait_for_events(struct reactor *r, struct epoll_event *events, uint64
 	if (n < 0)
 		n = -errno;
 	atomic_store_explicit(&r->asleep, false, memory_order_relaxed);
+	*ret_ns = ns;
 	return n;
+}
+
+/*
+ * By the clock this loop stood still: in the turn before, or longer than it slept. What epoll
+ * says just then may be as old: only the turns to come have seen all.
+ */
+static void reactor_note_stall(struct reactor *r, uint64_t worked, uint64_t slept,
+			       uint64_t may_sleep)
+{
+	if (worked <= REACTOR_LATE_NS &&
+	    (slept <= REACTOR_LATE_NS || slept - REACTOR_LATE_NS <= may_sleep))
+		return;
+	r->is_late = true;
+	r->catch_up_by_ns = r->now_ns + REACTOR_CATCH_UP_NS;
+}
+
+/* Waits, and reads the clock before and after. */
+static int reactor_wait(struct reactor *r, struct epoll_event *events, uint64_t longest_ns)
+{
+	uint64_t before = clock_now_ns(), now, may_sleep;
+	uint64_t worked = r->turns > 0 ? before - r->now_ns : 0;
+	int n = wait_for_events(r, events, longest_ns, &may_sleep);
+
+	now = clock_now_ns();
+	r->busy_ns += worked;
+	r->now_ns = now;
+	if (WB_UNLIKELY(MAX(worked, now - before) > REACTOR_LATE_NS))
+		reactor_note_stall(r, worked, now - before, may_sleep);
+	return n;
+}
+
+/* Whether all that came while the loop stood still has been looked at, behind @n events. */
+static bool reactor_is_caught_up(struct reactor *r, int n)
+{
+	bool is_late = r->is_late;
+
+	r->is_late = false;
+	if (r->now_ns < r->catch_up_by_ns && (is_late || n < 0 || n == EVENTS_PER_TURN ||
+					      (r->ops->is_behind && r->ops->is_behind(r))))
+		return false;
+	r->catch_up_by_ns = 0;
+	r->stall_ns = r->now_ns;
+	return true;
 }
 
 int reactor_turn(struct reactor *r, uint64_t longest_ns)
@@ -167,13 +213,10 @@ int reactor_turn(struct reactor *r, uint64_t longest_ns)
 	int n;
 
 	reactor_assert_here(r);
-	if (r->turns > 0)
-		r->busy_ns += clock_now_ns() - r->now_ns;
-	n = wait_for_events(r, events, longest_ns);
+	n = reactor_wait(r, events, longest_ns);
 	/* A signal is no event, but the turn is had all the same: it may be what was waited for. */
 	if (n < 0 && n != -EINTR)
 		return n;
-	r->now_ns = clock_now_ns();
 	r->turns++;
 	if (r->ops->begin)
 		r->ops->begin(r);
@@ -187,7 +230,8 @@ int reactor_turn(struct reactor *r, uint64_t longest_ns)
 		if (s->fn)
 			s->fn(s, events[i].events);
 	}
-	wheel_advance(&r->wheel, r->now_ns);
+	if (WB_LIKELY(!r->catch_up_by_ns) || reactor_is_caught_up(r, n))
+		wheel_advance(&r->wheel, r->now_ns);
 	if (r->ops->work)
 		r->ops->work(r);
 	run_deferred(r);

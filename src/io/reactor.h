@@ -10,6 +10,12 @@
  * deferred. So a callback may free anything: an object that epoll still names in
  * this turn is dead (its callback NULL) but not gone.
  *
+ * Time that was not seen: a process may stand still (SIGSTOP, a frozen cgroup, a machine
+ * that swaps), and find on waking that every deadline has passed, with all that came
+ * meanwhile unread. A turn that comes much later than it was to come tells. Timers don't
+ * fire then until everything that waits has been looked at, and @stall_ns says from
+ * when on silence is the other end's again.
+ *
  * Sleeping and waking: reactor_wake() costs another thread a system call only when
  * the loop sleeps. The loop announces that it will sleep, *then* looks once more
  * for work; the waker hands over its work, *then* looks whether the loop sleeps.
@@ -28,6 +34,8 @@
 #include "containers/wheel.h"
 
 #define REACTOR_TICK_NS (50 * NS_PER_MS)
+#define REACTOR_LATE_NS (250 * NS_PER_MS)  /* a turn that comes later than this stood still */
+#define REACTOR_CATCH_UP_NS (5 * NS_PER_S) /* timers wait no longer for what was not read */
 
 struct reactor;
 struct reactor_source;
@@ -53,14 +61,19 @@ struct WB_FROZEN reactor_ops {
 	bool (*has_work)(struct reactor *r);
 	/* Before the events of each turn, its clock read. */
 	void (*begin)(struct reactor *r);
+	/* Behind the events of a turn: something that came is still not looked at. */
+	bool (*is_behind)(struct reactor *r);
 	/* After events and timers of each turn. */
 	void (*work)(struct reactor *r);
 };
 
 struct WB_OWNER(loop) reactor {
-	uint64_t now_ns;  /* read once at the start of each turn */
-	uint64_t busy_ns; /* time spent outside epoll_wait since the start */
-	uint64_t turns;   /* turns since the start */
+	uint64_t now_ns;   /* read once at the start of each turn */
+	uint64_t busy_ns;  /* time spent outside epoll_wait since the start */
+	uint64_t turns;    /* turns since the start */
+	uint64_t stall_ns; /* when all was read again behind the last standstill; 0: none was */
+	uint64_t catch_up_by_ns; /* timers wait until then at most; 0: it didn't stand still */
+	bool is_late;            /* this turn is the first behind a standstill */
 	struct wheel wheel;
 	struct list deferred; /* of reactor_deferred */
 	uint64_t wake_ns; /* the owner's: not to be slept past; 0: none. Exact, unlike a timer */

@@ -19,8 +19,11 @@ uint64_t watchdog_period_ns(const struct watchdog *w)
 bool watchdog_is_stalled(const struct watchdog *w, unsigned worker, uint64_t now_ns)
 {
 	const struct watchdog_ping *p = &w->pings[worker];
+	const struct reactor *r = w->pool->main_reactor;
 
-	return p->sent_ns && now_ns - p->sent_ns > WATCHDOG_STALLED_NS;
+	/* When the whole process stood still, it is not the worker that has not answered. */
+	return p->sent_ns && !r->catch_up_by_ns &&
+	       now_ns - MAX(p->sent_ns, r->stall_ns) > WATCHDOG_STALLED_NS;
 }
 
 static void ping_answered(struct worker_task *t)

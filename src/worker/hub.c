@@ -95,14 +95,16 @@ bool hub_has_output(struct hub *h)
 	       (has_grown(h) && !is_held_back(h));
 }
 
+bool hub_has_line(const struct hub *h)
+{
+	return !list_is_empty(&h->env.to_read) || !list_is_empty(&h->env.to_open);
+}
+
 bool hub_has_work(struct hub *h)
 {
-	const struct conn_env *env = &h->env;
-
-	return hub_has_output(h) || !list_is_empty(&env->to_read) ||
-	       !list_is_empty(&env->to_read_next) || !list_is_empty(&env->to_open) ||
+	return hub_has_output(h) || hub_has_line(h) || !list_is_empty(&h->env.to_read_next) ||
 	       hub_outbox_may_go(h) ||
-	       (h->notices.pending.n > 0 && !conn_env_is_paused(env, CONN_PAUSE_CONGESTED));
+	       (h->notices.pending.n > 0 && !conn_env_is_paused(&h->env, CONN_PAUSE_CONGESTED));
 }
 
 /* -------------------------------------------------------------------- loop turn */

@@ -204,6 +204,9 @@ void hub_notice_joined(struct hub *h, struct member *m);
 /* Whether something is still on its way out, without waiting for a socket. */
 bool hub_has_output(struct hub *h);
 
+/* Whether clients wait to be read that had no share of this turn. */
+bool hub_has_line(const struct hub *h);
+
 /* Whether the loop has something to do without waiting for an event. */
 bool hub_has_work(struct hub *h);
 

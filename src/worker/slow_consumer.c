@@ -101,7 +101,7 @@ void slow_consumer_check(struct conn *c)
 		c->over_ns = now;
 		conn_arm(c, now + config->slow_consumer_grace);
 	}
-	if (now < c->over_ns + config->slow_consumer_grace &&
+	if (now < conn_deadline(c, c->over_ns, config->slow_consumer_grace) &&
 	    !is_past(config, bytes, messages, AT_ONCE))
 		return;
 	bring_down(c, config->max_send_buffer / 2, config->message_queue_size / 2,

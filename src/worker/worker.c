@@ -73,6 +73,11 @@ static void worker_begin(struct reactor *r)
 	turn_begin(&CONTAINER_OF(r, struct worker, reactor)->hub.env.turn, r->now_ns);
 }
 
+static bool worker_is_behind(struct reactor *r)
+{
+	return hub_has_line(&CONTAINER_OF(r, struct worker, reactor)->hub);
+}
+
 static void worker_work(struct reactor *r)
 {
 	struct worker *w = CONTAINER_OF(r, struct worker, reactor);
@@ -92,6 +97,7 @@ static void worker_work(struct reactor *r)
 static const struct reactor_ops worker_ops = {
 	.has_work = worker_has_work,
 	.begin = worker_begin,
+	.is_behind = worker_is_behind,
 	.work = worker_work,
 };
 

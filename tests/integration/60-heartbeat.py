@@ -113,3 +113,54 @@ async def test_timers_of_many_clients():
             c.close()
         await alive[0].expect_nothing_in(alive[1])
         await close_all(alive)
+
+
+# Standing still
+
+SHORTER = {"ping_interval": "300ms", "pong_timeout": "300ms", "heartbeat_timeout": "1s",
+           "handshake_timeout": "1s", "notice_limit": 0}
+
+
+def test_standing_still_ends_nobody_who_speaks_meanwhile():
+    with Daemon(**SHORTER, message_timeout="1s") as d:
+        reader = RawClient(d, "/room")
+        talkers = [RawClient(d, "/room") for _ in range(100)]
+        begun = [RawClient(d, handshake=False) for _ in range(20)]
+        half = RawClient(d, "/half")
+        half.send(frame(BINARY, chat("half").SerializeToString()[:3], fin=False))
+        for c in begun:
+            c.send(request("/new")[:20])
+        d.suspend()
+        late = [RawClient(d, handshake=False) for _ in range(20)]
+        for round in range(8):
+            for c in talkers:
+                c.send(chat(f"{round}"))
+            time.sleep(0.3)
+        for c in begun:
+            c.send(request("/new")[20:])
+        for c in late:
+            c.send(request("/new"))
+        half.send(frame(CONTINUATION, chat("half").SerializeToString()[3:]))
+        d.signal(signal.SIGCONT)
+        # Nothing is lost, and nobody.
+        got = sorted(reader.recv().chat.content for _ in range(8 * len(talkers)))
+        assert got == sorted(f"{round}" for round in range(8) for _ in talkers)
+        for c in begun + late:
+            assert c.recv_head()[0] == 101
+        assert d.metric("websocket_heartbeat_expired_total") == 0
+        assert d.metric("websocket_handshakes_refused_total", reason="timeout") == 0
+        assert d.metric("websocket_closes_total", code="1008") == 0
+        for c in [reader, half] + talkers + begun + late:
+            c.close()
+
+
+def test_standing_still_is_no_clients_silence_but_pings_follow():
+    with Daemon(**SHORTER) as d, RawClient(d) as c:
+        d.suspend()
+        time.sleep(1.5)
+        d.signal(signal.SIGCONT)
+        woke = time.monotonic()
+        pings, close, ended = read_until_close(c)
+        assert pings >= 2
+        assert close == struct.pack(">H", 4001) + b"heartbeat timeout"
+        assert 0.98 <= ended - woke <= 2 + SLOW, f"after {ended - woke:.2f} s"

@@ -412,7 +412,16 @@ void rig_pass(struct rig *r, uint64_t ns)
 {
 	r->now_ns += ns;
 	clock_set_for_test(r->now_ns);
+	/* They slept: in their last turn no time has passed. */
+	for (unsigned i = 0; i < r->n; i++)
+		r->w[i]->reactor.now_ns = r->now_ns;
 	rig_turn(r);
+}
+
+void rig_stand_still(struct rig *r, uint64_t ns)
+{
+	r->now_ns += ns;
+	clock_set_for_test(r->now_ns);
 }
 
 void rig_pass_in_steps(struct rig *r, uint64_t ns, uint64_t step)

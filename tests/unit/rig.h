@@ -107,7 +107,10 @@ void rig_settle(struct rig *r);
 /* Moves the clock, then one turn. */
 void rig_pass(struct rig *r, uint64_t ns);
 
-/* The same in steps of at most @step. */
+/* Moves the clock within the turn that was last: nobody has seen that time. */
+void rig_stand_still(struct rig *r, uint64_t ns);
+
+/* As rig_pass() in steps of at most @step. */
 void rig_pass_in_steps(struct rig *r, uint64_t ns, uint64_t step);
 
 /* What records are written to. Owns: data is the caller's, by free(). */

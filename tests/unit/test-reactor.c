@@ -397,6 +397,112 @@ TEST(reactor_reads_the_clock_once_a_turn_and_counts_its_own_time)
 	reactor_fini(&r);
 }
 
+/* ----- standing still */
+
+static unsigned fired;
+static bool is_behind;
+
+static void count_fired(struct wheel_timer *t)
+{
+	(void)t;
+	fired++;
+}
+
+static bool says_behind(struct reactor *r)
+{
+	(void)r;
+	return is_behind;
+}
+
+/* A loop with a timer that is due in the first turn behind a standstill. */
+static void make_with_timer(struct reactor *r, const struct reactor_ops *ops, struct wheel_timer *t)
+{
+	clock_set_for_test(PRESENT_NS);
+	make(r, ops);
+	CHECK_EQ(reactor_turn(r, 0), 0);
+	wheel_timer_init(t, count_fired);
+	wheel_add(&r->wheel, t, PRESENT_NS + NS_PER_S / 10);
+	fired = 0;
+}
+
+TEST(reactor_looks_once_more_before_timers_fire_behind_a_standstill)
+{
+	struct wheel_timer t;
+	struct reactor r;
+
+	/* In the turn before, or while it waited. */
+	for (int has_slept = 0; has_slept < 2; has_slept++) {
+		make_with_timer(&r, &no_ops, &t);
+		if (has_slept)
+			clock_creep_for_test(REACTOR_LATE_NS + 1);
+		else
+			clock_set_for_test(PRESENT_NS + REACTOR_LATE_NS + 1);
+		CHECK_EQ(reactor_turn(&r, 0), 0);
+		clock_creep_for_test(0);
+		clock_set_for_test(r.now_ns);
+		CHECK_EQ(fired, 0);
+		CHECK_EQ(r.stall_ns, 0);
+		CHECK_EQ(reactor_turn(&r, FOREVER_NS), 0);
+		CHECK_EQ(fired, 1);
+		CHECK_EQ(r.stall_ns, r.now_ns);
+		reactor_fini(&r);
+	}
+	clock_set_for_test(0);
+}
+
+TEST(reactor_takes_no_short_delay_for_a_standstill)
+{
+	struct wheel_timer t;
+	struct reactor r;
+
+	make_with_timer(&r, &no_ops, &t);
+	clock_set_for_test(PRESENT_NS + REACTOR_LATE_NS);
+	CHECK_EQ(reactor_turn(&r, 0), 0);
+	CHECK_EQ(fired, 1);
+	CHECK_EQ(r.stall_ns, 0);
+	reactor_fini(&r);
+
+	/* Nor what it slept on purpose. */
+	clock_set_for_test(0);
+	make(&r, &no_ops);
+	for (int i = 0; i < 2; i++)
+		CHECK_EQ(reactor_turn(&r, REACTOR_LATE_NS + 50 * NS_PER_MS), 0);
+	CHECK_EQ(r.catch_up_by_ns, 0);
+	CHECK_EQ(r.stall_ns, 0);
+	reactor_fini(&r);
+}
+
+TEST(reactor_fires_no_timers_while_it_is_behind_but_for_so_long)
+{
+	const struct reactor_ops ops = {.is_behind = says_behind};
+	struct wheel_timer t;
+	struct reactor r;
+
+	is_behind = true;
+	for (int ends_early = 0; ends_early < 2; ends_early++) {
+		uint64_t now = PRESENT_NS + NS_PER_S;
+
+		make_with_timer(&r, &ops, &t);
+		clock_set_for_test(now);
+		CHECK_EQ(reactor_turn(&r, 0), 0);
+		for (int i = 0; i < 49; i++) {
+			now += REACTOR_CATCH_UP_NS / 50;
+			clock_set_for_test(now);
+			CHECK_EQ(reactor_turn(&r, 0), 0);
+			CHECK_EQ(fired, 0);
+		}
+		if (ends_early)
+			is_behind = false;
+		else
+			clock_set_for_test(now += REACTOR_CATCH_UP_NS / 50);
+		CHECK_EQ(reactor_turn(&r, 0), 0);
+		CHECK_EQ(fired, 1);
+		CHECK_EQ(r.stall_ns, now);
+		reactor_fini(&r);
+	}
+	clock_set_for_test(0);
+}
+
 /* ----- sleeping and waking */
 
 static bool works_pending;

@@ -31,6 +31,26 @@ TEST(watchdog_sees_who_does_not_answer)
 	rig_free(r);
 }
 
+TEST(watchdog_takes_no_standstill_for_a_worker_that_does_not_answer)
+{
+	struct rig *r = rig_new(1, "");
+	static struct watchdog w;
+	uint64_t now = r->now_ns, later = now + 1000 * NS_PER_S;
+
+	w = (struct watchdog){0};
+	watchdog_init(&w, r->pool);
+	watchdog_run(&w, now);
+	r->main.catch_up_by_ns = later + 1;
+	CHECK(!watchdog_is_stalled(&w, 0, later));
+	r->main.catch_up_by_ns = 0;
+	r->main.stall_ns = later;
+	CHECK(!watchdog_is_stalled(&w, 0, later + WATCHDOG_STALLED_NS));
+	CHECK(watchdog_is_stalled(&w, 0, later + WATCHDOG_STALLED_NS + 1));
+	rig_turn(r);
+	worker_pool_run_done(r->pool);
+	rig_free(r);
+}
+
 TEST(watchdog_is_fed_in_time)
 {
 	struct watchdog w = {.interval_ns = 30 * NS_PER_S};
