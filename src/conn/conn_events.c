@@ -234,6 +234,8 @@ static void conn_receive(struct conn *c)
 
 	if (n <= 0) {
 		conn_read_nothing(c, n);
+		if (c->state == CONN_OPEN)
+			conn_take_barren(c, transport_take_barren(&c->transport));
 		return;
 	}
 	/* Before the bytes are looked at, since they may end the connection. */
@@ -242,6 +244,9 @@ static void conn_receive(struct conn *c)
 	else
 		conn_want_read(c);
 	conn_feed(c, env->read_buffer, (size_t)n);
+	/* Behind what came with them: it may be closed for them. */
+	if (c->state == CONN_OPEN)
+		conn_take_barren(c, transport_take_barren(&c->transport));
 	/* An echo goes out while it is in the processor's cache. */
 	if (c->is_echo && c->state == CONN_OPEN && c->can_write && !conn_is_drained(c))
 		conn_flush(c);

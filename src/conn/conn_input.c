@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 #include "conn/conn_private.h"
 
-#define PROGRESS_BYTES 1024       /* after so many a message has gone on */
-#define STILL_LOOKS 32            /* at connections, for the one whose message stands still */
-#define ZIP_PER_TURN (256 * 1024) /* bytes into and out of zlib, of one connection */
+#define PROGRESS_BYTES 1024          /* after so many a message has gone on */
+#define STILL_LOOKS 32               /* at connections, for the one whose message stands still */
+#define BARREN_UNITS (TURN_STEP / 8) /* of a turn's work, for a record without data */
+#define ZIP_PER_TURN (256 * 1024)    /* bytes into and out of zlib, of one connection */
 
 /* -------------------------------------------------------------- what is kept between reads */
 
@@ -143,6 +144,17 @@ static bool conn_is_past_rate(struct conn *c)
 		c->rate_frames -= limit ? (uint32_t)MIN(paid, c->rate_frames) : c->rate_frames;
 	}
 	return limit && c->rate_frames >= limit;
+}
+
+void conn_take_barren(struct conn *c, unsigned n)
+{
+	if (n == 0 || c->state != CONN_OPEN)
+		return;
+	turn_charge(&c->env->turn, n * BARREN_UNITS);
+	(void)conn_is_past_rate(c); /* a new second begins before they count */
+	c->rate_frames += n;
+	if (conn_is_past_rate(c) && !(c->pauses & CONN_PAUSE_THROTTLED))
+		conn_throttle(c);
 }
 
 /* Whether the next frame may be processed now; false after it arranged for going on later. */

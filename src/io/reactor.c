@@ -187,6 +187,7 @@ static int reactor_wait(struct reactor *r, struct epoll_event *events, uint64_t 
 
 	now = clock_now_ns();
 	r->busy_ns += worked;
+	r->worked_ns = worked;
 	r->now_ns = now;
 	if (WB_UNLIKELY(MAX(worked, now - before) > REACTOR_LATE_NS))
 		reactor_note_stall(r, worked, now - before, may_sleep);

@@ -68,10 +68,11 @@ struct WB_FROZEN reactor_ops {
 };
 
 struct WB_OWNER(loop) reactor {
-	uint64_t now_ns;   /* read once at the start of each turn */
-	uint64_t busy_ns;  /* time spent outside epoll_wait since the start */
-	uint64_t turns;    /* turns since the start */
-	uint64_t stall_ns; /* when all was read again behind the last standstill; 0: none was */
+	uint64_t now_ns;    /* read once at the start of each turn */
+	uint64_t busy_ns;   /* time spent outside epoll_wait since the start */
+	uint64_t turns;     /* turns since the start */
+	uint64_t worked_ns; /* the turn before this one; 0: there was none */
+	uint64_t stall_ns;  /* when all was read again behind the last standstill; 0: none was */
 	uint64_t catch_up_by_ns; /* timers wait until then at most; 0: it didn't stand still */
 	bool is_late;            /* this turn is the first behind a standstill */
 	struct wheel wheel;

@@ -14,6 +14,7 @@
 
 #define RECORD_BYTES 16384   /* the most that one carries: RFC 8446 section 5.1 */
 #define RECORDS_PER_CALL 256 /* that reading takes; what is behind them waits for the next turn */
+#define BARREN_PER_CALL 64   /* likewise of those without data, in any order with others */
 #define BARREN_RECORDS 64    /* in a row without data: more than any handshake has */
 #ifndef SSL_R_RECORD_LAYER_FAILURE
 #define SSL_R_RECORD_LAYER_FAILURE 313 /* the headers of 3.0 have no name for what 3.2 may say */
@@ -39,12 +40,13 @@ struct WB_OWNER(loop) tls_link {
 	struct tls_server *server; /* reference; NULL: the client's end */
 	uint8_t *unsent;           /* a record's data, which the kernel has not taken all */
 	size_t unsent_n;
-	size_t unsent_at; /* of @unsent, what it has taken */
-	char *why;        /* how reading ended behind data that came first, until that is told */
-	unsigned barren;  /* records read since the last data */
-	bool has_more;    /* the last reading left something: bytes, or the end */
-	bool is_shut;     /* nothing follows what is unsent */
-	bool is_broken;   /* OpenSSL may not be called any more */
+	size_t unsent_at;  /* of @unsent, what it has taken */
+	char *why;         /* how reading ended behind data that came first, until that is told */
+	unsigned barren;   /* records read since the last data */
+	unsigned n_barren; /* without data, that nobody asked for yet; not those of the handshake */
+	bool has_more;     /* the last reading left something: bytes, or the end */
+	bool is_shut;      /* nothing follows what is unsent */
+	bool is_broken;    /* OpenSSL may not be called any more */
 };
 
 static struct tls_link *link_of(const struct transport *t)
@@ -67,6 +69,7 @@ static void record_seen(int is_written, int version, int type, const void *p, si
 	(void)n;
 	if (is_written || type != SSL3_RT_HEADER)
 		return;
+	l->n_barren += SSL_is_init_finished(ssl) != 0;
 	/* Being told of the end is the one thing that makes it stop in the middle of a call. */
 	if (++l->barren > BARREN_RECORDS)
 		SSL_set_shutdown(ssl, SSL_get_shutdown(ssl) | SSL_RECEIVED_SHUTDOWN);
@@ -184,6 +187,7 @@ static ssize_t tls_recv(struct transport *t, void *p, size_t n)
 {
 	struct tls_link *l = link_of(t);
 	bool was_secured = SSL_is_init_finished(l->ssl);
+	unsigned n_barren = l->n_barren;
 	size_t total = 0, got;
 	int end = -EAGAIN;
 
@@ -206,14 +210,26 @@ static ssize_t tls_recv(struct transport *t, void *p, size_t n)
 			end = link_outcome(l, r);
 			break;
 		}
+		/* The last of them was the one with the data, unless that is the rest of one. */
+		l->n_barren -= l->barren > 0 && l->n_barren > 0;
 		l->barren = 0;
 		total += got;
-		l->has_more = records + 1 == RECORDS_PER_CALL;
+		l->has_more = records + 1 == RECORDS_PER_CALL ||
+			      l->n_barren - n_barren >= BARREN_PER_CALL;
 	}
 	/* The handshake is done by reading, so here is where it ends. */
 	if (!was_secured && SSL_is_init_finished(l->ssl))
 		report_ktls(l);
 	return link_read_result(l, total, end);
+}
+
+static unsigned tls_take_barren(struct transport *t)
+{
+	struct tls_link *l = link_of(t);
+	unsigned n = l->n_barren;
+
+	l->n_barren = 0;
+	return n;
 }
 
 static bool tls_has_more(const struct transport *t)
@@ -422,6 +438,7 @@ static void tls_close(struct transport *t, bool reset)
 static const struct transport_ops tls_ops = {
 	.recv = tls_recv,
 	.has_more = tls_has_more,
+	.take_barren = tls_take_barren,
 	.send = tls_send,
 	.flush = tls_flush,
 	.shutdown = tls_shutdown,

@@ -21,6 +21,7 @@ struct WB_FROZEN transport_ops {
 	ssize_t (*recv)(struct transport *t, void *p, size_t n);
 	ssize_t (*peek)(struct transport *t, void *p, size_t n); /* NULL: it can't */
 	bool (*has_more)(const struct transport *t);             /* NULL: never */
+	unsigned (*take_barren)(struct transport *t);            /* NULL: none */
 	ssize_t (*send)(struct transport *t, const struct iovec *iov, int count);
 	int (*flush)(struct transport *t); /* NULL: it keeps nothing */
 	void (*shutdown)(struct transport *t);
@@ -53,6 +54,15 @@ static inline ssize_t transport_recv(struct transport *t, void *p, size_t n)
 static inline bool transport_has_more(const struct transport *t)
 {
 	return t->ops->has_more && t->ops->has_more(t);
+}
+
+/*
+ * How many records without data were read since this was asked last: changes of keys, empty ones.
+ * The peer pays nothing for them, and each costs like a frame.
+ */
+static inline unsigned transport_take_barren(struct transport *t)
+{
+	return t->ops->take_barren ? t->ops->take_barren(t) : 0;
 }
 
 /* As transport_recv(), but the bytes stay there to be read. */

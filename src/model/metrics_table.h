@@ -46,6 +46,7 @@ COUNTER(bytes_received, "websocket_received_bytes_total", "", "Bytes read from c
 COUNTER(bytes_sent, "websocket_sent_bytes_total", "", "Bytes handed to the kernel for clients.")
 COUNTER(frames_received, "websocket_frames_received_total", "", "WebSocket frames received, control frames included.")
 COUNTER(frames_sent, "websocket_frames_sent_total", "", "WebSocket frames sent, control frames included.")
+HISTOGRAM(loop_turn, "websocket_loop_turn_seconds", "", "How long turns of the event loops worked.")
 HISTOGRAM(latency, "websocket_message_latency_seconds", "", "From the last byte of a message read to its last copy handed to the kernel; sampled.")
 
 #define NAME "websocket_handshakes_refused_total"

@@ -70,7 +70,11 @@ static bool worker_has_work(struct reactor *r)
 
 static void worker_begin(struct reactor *r)
 {
-	turn_begin(&CONTAINER_OF(r, struct worker, reactor)->hub.env.turn, r->now_ns);
+	struct worker *w = CONTAINER_OF(r, struct worker, reactor);
+
+	if (r->turns > 1)
+		metrics_hist_add(&w->metrics.loop_turn, r->worked_ns);
+	turn_begin(&w->hub.env.turn, r->now_ns);
 }
 
 static bool worker_is_behind(struct reactor *r)

@@ -36,6 +36,15 @@ static ssize_t memory_recv(struct transport *t, void *p, size_t n)
 	return (ssize_t)n;
 }
 
+static unsigned memory_take_barren(struct transport *t)
+{
+	struct guest *g = guest_of(t);
+	unsigned n = g->barren;
+
+	g->barren = 0;
+	return n;
+}
+
 static ssize_t memory_send(struct transport *t, const struct iovec *iov, int count)
 {
 	struct guest *g = guest_of(t);
@@ -81,6 +90,7 @@ static void memory_close(struct transport *t, bool reset)
 
 static const struct transport_ops memory_ops = {
 	.recv = memory_recv,
+	.take_barren = memory_take_barren,
 	.send = memory_send,
 	.shutdown = memory_shutdown,
 	.close = memory_close,

@@ -56,6 +56,7 @@ struct WB_OWNER(test) guest {
 	unsigned sends;  /* calls that took something */
 	unsigned calls;  /* calls at all */
 	int error;       /* what recv and send answer, unless 0 */
+	unsigned barren; /* records without data that were read, and nobody asked for */
 	bool is_mute;    /* what comes is counted and not kept */
 	bool is_blocked; /* the server met the end of the room */
 	bool has_ended;  /* wrote all that it will */

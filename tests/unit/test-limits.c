@@ -556,3 +556,30 @@ TEST(limit_of_members_that_are_told)
 		rig_free(r);
 	}
 }
+
+/* Changes of keys between the bytes of a frame, which never ends: each costs like a frame. */
+TEST(limits_count_records_without_data_as_frames)
+{
+	struct rig *r = rig_new(1, "max_incoming_frames_per_second = 100\n");
+	struct guest *g = guest_open(r, 0, "/room");
+	const uint8_t begun[] = {0x82, 0xfe, 1, 1, 1, 1};
+
+	rig_pass(r, NS_PER_S);
+	for (int second = 0; second < 3; second++) {
+		for (int i = 0; i < 2; i++) {
+			CHECK(!conn_is_paused(g->conn));
+			g->barren = 55;
+			guest_write(g, begun + 2 * second + i, 1);
+		}
+		CHECK_EQ(g->conn->pauses, CONN_PAUSE_THROTTLED);
+		CHECK_EQ(RIG_SUM(r, throttles), second + 1);
+		rig_pass(r, NS_PER_S / 2);
+		CHECK_EQ(g->conn->pauses, CONN_PAUSE_THROTTLED);
+		rig_pass(r, NS_PER_S);
+	}
+	/* Also with nothing else. */
+	g->barren = 101;
+	conn_event(&g->conn->source, EPOLLIN);
+	CHECK_EQ(g->conn->pauses, CONN_PAUSE_THROTTLED);
+	rig_free(r);
+}
