@@ -27,6 +27,8 @@ static const struct option_row rows[] = {
 	       "each client sends a message so often; 1000"),
 	OPTION(0, "send-file", TEXT, send_file, 0, 0, "FILE", NULL,
 	       "send a file in chunks, wait until it is taken, end"),
+	OPTION(0, "receive-dir", TEXT, receive_dir, 0, 0, "DIR", NULL,
+	       "keep the files that others send in DIR"),
 	OPTION(0, "channel", TEXT, channel, 0, 0, "C", NULL,
 	       "channel to join, instead of the URL's path"),
 	OPTION(0, "user", TEXT, user, 0, 0, "NAME", NULL,
@@ -166,10 +168,16 @@ static void client_session_answered(struct session *s, const Websocket__WebSocke
 		client_file_take_answer(client_of(s)->file, s, m);
 }
 
-static void client_session_pong(struct session *s, const uint8_t *data, size_t n)
+static void client_session_binary(struct session *s, const Websocket__WebSocketMessage *m)
+{
+	if (client_of(s)->receive)
+		client_receive_take(client_of(s)->receive, m);
+}
+
+static void client_session_left(struct session *s, const Websocket__WebSocketMessage *m)
 {
 	if (client_of(s)->file)
-		client_file_take_pong(client_of(s)->file, s, data, n);
+		client_file_note_left(client_of(s)->file, m->control->session_id);
 }
 
 static void client_session_writable(struct session *s)
@@ -181,6 +189,9 @@ static void client_session_writable(struct session *s)
 static void client_session_closed(struct session *s)
 {
 	client_terminal_stop(client_of(s));
+	/* What the server sends after another connection is not what is missing. */
+	if (client_of(s)->receive)
+		client_receive_drop_all(client_of(s)->receive, "the connection ended before it");
 }
 
 static void client_session_done(struct session *s, int status)
@@ -197,7 +208,8 @@ const struct session_ops client_session_ops = {
 	.opened = client_session_opened,
 	.accepted = client_session_accepted,
 	.answered = client_session_answered,
-	.pong = client_session_pong,
+	.binary = client_session_binary,
+	.left = client_session_left,
 	.writable = client_session_writable,
 	.closed = client_session_closed,
 	.done = client_session_done,
@@ -305,6 +317,7 @@ void client_init_group(struct client *c, size_t message_bytes)
 			    .max_attempts = c->config->reconnect_attempts},
 		.n = c->n_sessions,
 		.shows_messages = c->n_sessions == 1 && c->mode != CLIENT_FILE,
+		.keeps_files = c->options.receive_dir,
 		.delivers_file = c->mode == CLIENT_FILE,
 	};
 	/* What is decoded takes more memory than it does on the wire: pointers, lengths, NULs. */
@@ -350,6 +363,7 @@ static void client_fini(struct client *c)
 	arena_fini(&c->group.arena);
 	free(c->lines);
 	client_file_free(c->file);
+	client_receive_free(c->receive);
 	config_unref(c->config);
 }
 
@@ -394,6 +408,24 @@ static int client_open_file(struct client *c)
 			   r == -EINVAL ? "not a regular file" : strerror(-r));
 }
 
+static void client_received(void *ctx, const struct receive_end *end)
+{
+	const struct client *c = ctx;
+
+	if (end->why)
+		client_fail("%s/%s: %s", c->options.receive_dir, end->name, end->why);
+	else
+		printf("%s/%s: %" PRIu64 " bytes\n", c->options.receive_dir, end->name, end->bytes);
+}
+
+static int client_open_receive_dir(struct client *c)
+{
+	int r = client_receive_open(c->options.receive_dir, c->config->spool_max_file_size,
+				    client_received, c, &c->receive);
+
+	return r == 0 ? 0 : client_fail("%s: %s", c->options.receive_dir, strerror(-r));
+}
+
 static int client_choose_mode(struct client *c)
 {
 	size_t possible = system_raise_descriptors(c->options.clients);
@@ -407,12 +439,22 @@ static int client_choose_mode(struct client *c)
 		client_fail("--send-file goes with one client");
 		return OPTIONS_EXIT_USAGE;
 	}
+	if (c->options.receive_dir && (c->options.clients > 1 || c->options.send_file)) {
+		client_fail("--receive-dir goes with one client, and without --send-file");
+		return OPTIONS_EXIT_USAGE;
+	}
+	if (c->options.receive_dir && client_open_receive_dir(c))
+		return EXIT_FAILURE;
 	if (c->options.send_file) {
 		c->mode = CLIENT_FILE;
 		return client_open_file(c);
 	}
 	/* Whoever asks for messages by themselves gets them on a terminal, too. */
 	c->mode = CLIENT_INTERVAL;
+	if (c->options.receive_dir && !c->options.interval_ms && !isatty(STDIN_FILENO)) {
+		c->mode = CLIENT_RECEIVE;
+		return 0;
+	}
 	if (c->options.clients > 1 || c->options.interval_ms || !isatty(STDIN_FILENO))
 		return 0;
 	c->mode = CLIENT_CHAT;

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -11,8 +12,8 @@
 #include "base/text.h"
 #include "client/system.h"
 
-#define PING_EVERY (CLIENT_WINDOW / 4)
 #define PROGRESS_NS (200 * NS_PER_MS)
+#define LEFT_SHOWN 8 /* names of those that left meanwhile */
 #define ID_PREFIX 12 /* bytes of a request_id before the chunk's number */
 
 /* Outlives a connection; after another one all begins anew, since the server knows no half file. */
@@ -26,7 +27,10 @@ struct client_file {
 	bool is_done;
 	bool has_progress; /* a progress line stands on the terminal */
 	uint64_t started_ns, shown_ns;
-	uint8_t id[16]; /* request_id of the chunk sent last */
+	unsigned n_left; /* members that went while it was being sent */
+	char left[LEFT_SHOWN][40];
+	char name[NAME_MAX + 1]; /* of the file, in UTF-8 */
+	uint8_t id[16];          /* request_id of the chunk sent last */
 	uint8_t chunk[CLIENT_CHUNK];
 };
 
@@ -36,6 +40,20 @@ struct client_file *client_file_free(struct client_file *f)
 		fd_closep(&f->fd);
 	free(f);
 	return NULL;
+}
+
+/* What receivers are told that it is called. */
+static void client_file_set_name(struct client_file *f, const char *path)
+{
+	const char *slash = strrchr(path, '/');
+
+	snprintf(f->name, sizeof(f->name), "%s", slash ? slash + 1 : path);
+	/* A name of a file is bytes; in a message it has to be text. */
+	if (utf8_valid(f->name, strlen(f->name)))
+		return;
+	for (char *p = f->name; *p; p++)
+		if ((unsigned char)*p >= 0x80)
+			*p = '_';
 }
 
 int client_file_open(const char *path, struct client_file **ret)
@@ -56,6 +74,7 @@ int client_file_open(const char *path, struct client_file **ret)
 		return -ENOMEM;
 	f->fd = TAKE_FD(fd);
 	f->path = path;
+	client_file_set_name(f, path);
 	f->bytes = (uint64_t)st.st_size;
 	/* An empty file is one empty chunk: something has to say that it is the last. */
 	f->n_chunks = (uint32_t)MAX((f->bytes + CLIENT_CHUNK - 1) / CLIENT_CHUNK, (uint64_t)1);
@@ -67,6 +86,7 @@ void client_file_start(struct client_file *f, struct session *s)
 {
 	f->next = 0;
 	f->taken = 0;
+	f->n_left = 0;
 	f->started_ns = clock_now_ns();
 	/*
 	 * New for each attempt: answers to chunks of the one before are not taken for this one's.
@@ -152,6 +172,9 @@ static bool client_file_send_chunk(struct client_file *f, struct session *s)
 	}
 	msg_init_binary(&b, f->chunk, n, f->next, f->next + 1 == f->n_chunks,
 			WEBSOCKET__COMPRESSION_TYPE__NONE);
+	/* The id of the first chunk tells the transfer from others; its beginning is random. */
+	msg_set_file(&b, f->next == 0 ? f->name : NULL, f->next == 0 ? f->bytes : 0, f->id,
+		     ID_PREFIX);
 	client_file_set_id(f, f->next);
 	msg_set_request_id(&b, f->id, sizeof(f->id));
 	r = endpoint_send_msg(&s->endpoint, &b);
@@ -160,10 +183,7 @@ static bool client_file_send_chunk(struct client_file *f, struct session *s)
 	if (r != 0)
 		return false; /* writable() or another connection goes on */
 	f->next++;
-	/* The ping's data is how many chunks the server has taken once its pong is back. */
-	if (f->next % PING_EVERY == 0 || f->next == f->n_chunks)
-		r = endpoint_send(&s->endpoint, WS_PING, &f->next, sizeof(f->next));
-	return r == 0;
+	return true;
 }
 
 void client_file_send(struct client_file *f, struct session *s)
@@ -183,15 +203,25 @@ static void client_file_advance(struct client_file *f, struct session *s, uint32
 	client_file_send(f, s);
 }
 
-void client_file_take_pong(struct client_file *f, struct session *s, const uint8_t *data, size_t n)
+void client_file_note_left(struct client_file *f, const char *client_id)
 {
-	uint32_t taken;
-
-	/* Pongs to the session's own pings have no data. */
-	if (n != sizeof(taken))
+	if (f->is_done)
 		return;
-	memcpy(&taken, data, sizeof(taken));
-	client_file_advance(f, s, taken);
+	if (f->n_left < LEFT_SHOWN)
+		text_escape(f->left[f->n_left], sizeof(f->left[0]), client_id, strlen(client_id));
+	f->n_left++;
+}
+
+/* The server tells who goes, and not why: who read too slowly is among them. */
+static void client_file_show_left(const struct client_file *f)
+{
+	if (f->n_left == 0)
+		return;
+	printf("%s: %u member%s left the channel meanwhile, perhaps without all of it:", f->path,
+	       f->n_left, f->n_left == 1 ? "" : "s");
+	for (unsigned i = 0; i < MIN(f->n_left, (unsigned)LEFT_SHOWN); i++)
+		printf(" %s", f->left[i]);
+	puts(f->n_left > LEFT_SHOWN ? " ..." : "");
 }
 
 static void client_file_finish(struct client_file *f, struct session *s)
@@ -205,6 +235,7 @@ static void client_file_finish(struct client_file *f, struct session *s)
 		client_file_show_progress(f, true);
 	printf("%s: %" PRIu64 " bytes in %.3f s, %.1f MB/s\n", f->path, f->bytes, seconds,
 	       seconds > 0 ? (double)f->bytes / 1e6 / seconds : 0.0);
+	client_file_show_left(f);
 	session_stop(s);
 }
 

@@ -5,11 +5,10 @@
  * Sending a file: chunks of 16 KiB, each with a request_id that ends in its number,
  * and not more of them on their way than CLIENT_WINDOW.
  *
- * What moves the window is the server's ACKNOWLEDGE of a chunk, or its pong to a ping
- * that follows every quarter of a window: a server that answers only the transfer as a
- * whole is paced by that, since it pongs when it has taken what came before. Done is
- * the file only with the ACKNOWLEDGE of the last chunk, which a server that spools
- * sends once the file stands under its name.
+ * What moves the window is the server's ACKNOWLEDGE of a chunk. That waits while a member of
+ * the channel lags, so a file goes at the pace of those that read it. Done is the file only with
+ * the ACKNOWLEDGE of the last chunk, which a server that spools sends once the file stands
+ * under its name.
  */
 
 #include "base/base.h"
@@ -43,8 +42,8 @@ void client_file_send(struct client_file *f, struct session *s);
 void client_file_take_answer(struct client_file *f, struct session *s,
 			     const Websocket__WebSocketMessage *m);
 
-/* Takes a pong to a ping that followed a chunk. */
-void client_file_take_pong(struct client_file *f, struct session *s, const uint8_t *data, size_t n);
+/* Somebody left the channel: said at the end. */
+void client_file_note_left(struct client_file *f, const char *client_id);
 
 /* Whether the last chunk was acknowledged. */
 bool client_file_is_done(const struct client_file *f);

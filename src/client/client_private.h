@@ -4,6 +4,7 @@
 /* `wsbind client` as one run of it; for client.c and its test alone. */
 
 #include "client/client_file.h"
+#include "client/client_receive.h"
 #include "client/lines.h"
 #include "client/session.h"
 #include "model/options.h"
@@ -11,9 +12,10 @@
 /* What the command line says. */
 struct WB_FROZEN client_options {
 	const char *url;
-	const char *send_file; /* NULL: none */
-	const char *channel;   /* NULL: the URL's */
-	const char *user;      /* NULL: user-ADDRESS:PORT */
+	const char *send_file;   /* NULL: none */
+	const char *receive_dir; /* NULL: files of others are not kept */
+	const char *channel;     /* NULL: the URL's */
+	const char *user;        /* NULL: user-ADDRESS:PORT */
 	struct target_security security;
 	uint64_t clients;
 	uint64_t interval_ms;
@@ -25,6 +27,7 @@ enum client_mode {
 	CLIENT_CHAT,     /* lines typed on the terminal */
 	CLIENT_INTERVAL, /* by itself */
 	CLIENT_FILE,
+	CLIENT_RECEIVE, /* sends nothing */
 };
 
 struct WB_OWNER(loop) client {
@@ -48,7 +51,8 @@ struct WB_OWNER(loop) client {
 	uint64_t ticks;        /* messages that were due since */
 	struct wheel_timer summary;
 
-	struct client_file *file; /* NULL: none to send */
+	struct client_file *file;       /* NULL: none to send */
+	struct client_receive *receive; /* NULL: files of others are not kept */
 };
 
 /* What the sessions tell the command; for the group of a client that was made by hand. */

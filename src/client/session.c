@@ -293,6 +293,8 @@ static void session_take_control(struct session *s, const message *m)
 		session_take_connect_answer(s, control);
 	else if (is_answer)
 		s->group->ops->answered(s, m);
+	else if (control->type == WEBSOCKET__CONTROL_TYPE__DISCONNECT)
+		s->group->ops->left(s, m);
 }
 
 static void session_message(struct endpoint *e, uint8_t opcode, uint8_t *data, size_t n)
@@ -300,6 +302,7 @@ static void session_message(struct endpoint *e, uint8_t opcode, uint8_t *data, s
 	struct session *s = session_of(e);
 	struct session_group *g = s->group;
 	enum msg_result r;
+	bool is_chunk;
 	message *m;
 
 	g->received++;
@@ -316,18 +319,13 @@ static void session_message(struct endpoint *e, uint8_t opcode, uint8_t *data, s
 			       msg_result_text(r));
 		return;
 	}
-	if (g->shows_messages)
+	is_chunk = m->type == WEBSOCKET__MESSAGE_TYPE__BINARY_DATA;
+	if (g->shows_messages && !(is_chunk && g->keeps_files))
 		client_show(stdout, m, s->own_id);
 	if (m->type == WEBSOCKET__MESSAGE_TYPE__CONTROL)
 		session_take_control(s, m);
-}
-
-static void session_pong(struct endpoint *e, const uint8_t *data, size_t n)
-{
-	struct session *s = session_of(e);
-
-	if (s->is_accepted)
-		s->group->ops->pong(s, data, n);
+	else if (is_chunk)
+		g->ops->binary(s, m);
 }
 
 static void session_writable(struct endpoint *e)
@@ -343,7 +341,6 @@ void session_start(struct session *s, struct session_group *group, unsigned inde
 	static const struct endpoint_ops ops = {
 		.opened = session_opened,
 		.message = session_message,
-		.pong = session_pong,
 		.writable = session_writable,
 		.closed = session_closed,
 	};

@@ -28,8 +28,10 @@ struct WB_FROZEN session_ops {
 	void (*accepted)(struct session *s);
 	/* An ACKNOWLEDGE or ERROR that is no answer to CONNECT. */
 	void (*answered)(struct session *s, const Websocket__WebSocketMessage *m);
-	/* A pong to a ping that the command sent; not before accepted(). */
-	void (*pong)(struct session *s, const uint8_t *data, size_t n);
+	/* A chunk of data of somebody else. */
+	void (*binary)(struct session *s, const Websocket__WebSocketMessage *m);
+	/* Somebody else left a channel: a CONTROL/DISCONNECT that isn't for us. */
+	void (*left)(struct session *s, const Websocket__WebSocketMessage *m);
 	/* There is room again after ENDPOINT_E_FULL; not before accepted(). */
 	void (*writable)(struct session *s);
 	/* The connection is gone; another one may follow. */
@@ -46,6 +48,7 @@ struct WB_OWNER(loop) session_group {
 	struct backoff backoff WB_FROZEN; /* as each session begins */
 	size_t n WB_FROZEN;               /* sessions */
 	bool shows_messages WB_FROZEN;    /* prints what arrives */
+	bool keeps_files WB_FROZEN;       /* but for the chunks of files: binary() has those */
 	/* The server has to acknowledge, and a Close before session_stop() is a failure. */
 	bool delivers_file WB_FROZEN;
 	struct arena arena;      /* of the message that is being looked at */

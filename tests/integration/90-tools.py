@@ -369,6 +369,63 @@ async def test_send_file_to_a_spool():
         assert files[0].read_bytes() == (d.folder / "to-send").read_bytes()
 
 
+async def test_files_of_two_are_received_at_once():
+    with Daemon(max_incoming_frames_per_second=0) as d:
+        kept = d.folder / "kept"
+        kept.mkdir()
+        (kept / "b.bin").write_bytes(b"was there before")
+        receiver = await start("client", "-u", d.url("/files"), "--receive-dir", kept)
+        await d.wait_metric("websocket_active_connections", 1)
+        contents = {}
+        for name, size in ("a.bin", 3000000), ("b.bin", 2000000), ("c.bin", 0):
+            contents[name] = os.urandom(size)
+            (d.folder / name).write_bytes(contents[name])
+        senders = [await start("client", "-u", d.url("/files"), "--send-file", d.folder / name)
+                   for name in contents]
+        for p in senders:
+            await ended(p, 0)
+
+        def files():
+            return {p.name: p.read_bytes() for p in kept.iterdir()}
+
+        wanted = {"a.bin": contents["a.bin"], "b.bin": b"was there before",
+                  "b-2.bin": contents["b.bin"], "c.bin": b""}
+        wait_until(lambda: files() == wanted, "all that was sent")
+        receiver.send_signal(signal.SIGINT)
+        text = await ended(receiver, 0)
+        assert f"{kept}/b-2.bin: 2000000 bytes" in text, text
+
+
+async def test_received_file_leaves_nothing_when_its_sender_goes():
+    with Daemon() as d:
+        kept = d.folder / "kept"
+        kept.mkdir()
+        receiver = await start("client", "-u", d.url("/files"), "--receive-dir", kept)
+        await d.wait_metric("websocket_active_connections", 1)
+        async with await Client.connect(d, "/files") as c:
+            m = data(b"half", is_last=False)
+            m.binary.name, m.binary.transfer = "../../out", b"id"
+            await c.send(m)
+            wait_until(lambda: list(kept.iterdir()), "the beginning of a file")
+        receiver.send_signal(signal.SIGTERM)
+        text = await ended(receiver, 0)
+        assert "kept/out: " in text and not list(kept.iterdir()), text
+        assert not (d.folder / "out").exists()
+
+
+async def test_send_file_says_who_left_meanwhile():
+    with Daemon(max_incoming_frames_per_second=20) as d:
+        path = d.folder / "to-send"
+        path.write_bytes(bytes(50 * (16 << 10)))
+        async with await Client.connect(d, "/files") as stays:
+            goes = await Client.connect(d, "/files")
+            p = await start("client", "-u", d.url("/files"), "--send-file", path)
+            await stays.expect_binary(sequence=0)
+            await goes.close()
+            text = await ended(p, 0)
+        assert f"1 member left the channel meanwhile, perhaps without all of it: {goes.id}" in text
+
+
 async def test_send_file_says_what_the_server_refuses():
     d = Daemon()
     d.settings["spool_dir"] = d.folder / "spool"
