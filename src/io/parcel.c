@@ -81,6 +81,20 @@ int parcel_put(struct parcel *p, int fd, uint8_t mark)
 	return 0;
 }
 
+size_t parcel_capacity(void)
+{
+	static const uint8_t marks[PARCEL_BATCH];
+	struct parcel p = {0};
+	size_t messages = 0;
+
+	/* A message's descriptors take no room of the pair, its bytes and its head do. */
+	if (parcel_add_pair(&p) == 0)
+		while (send(p.end[0][0], marks, sizeof(marks), MSG_NOSIGNAL) > 0)
+			messages++;
+	parcel_fini(&p);
+	return messages * PARCEL_BATCH * PARCEL_MAX_PAIRS;
+}
+
 void parcel_fini(struct parcel *p)
 {
 	for (unsigned i = 0; i < p->n_pairs; i++) {

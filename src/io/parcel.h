@@ -48,6 +48,16 @@ int parcel_seal(struct parcel *p) WB_NODISCARD;
 /* Closes the ends; what is inside lives on if somebody else holds them. */
 void parcel_fini(struct parcel *p);
 
+/**
+ * parcel_capacity() - how many descriptors go into one parcel
+ *
+ * Tried with messages like those of a parcel, so that it is true whatever a kernel counts and
+ * net.core.wmem_max allows. Cost: about a millisecond.
+ *
+ * Return: that many | 0: it could not be tried.
+ */
+size_t parcel_capacity(void);
+
 typedef int parcel_fn(void *ctx, int fd, uint8_t mark);
 
 /**

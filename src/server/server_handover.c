@@ -211,6 +211,26 @@ static bool store_has_room(const struct server *s)
 }
 
 /*
+ * Before anything is let go of, TLS clients among it. Those count here, too, though they don't
+ * travel: who has so many of them that it matters raises what has to be raised for the others.
+ */
+static bool parcel_has_room(const struct server *s)
+{
+	uint64_t connections = SERVER_SUM(s, connections_active);
+	size_t capacity = parcel_capacity();
+
+	if (capacity == 0 || connections <= capacity)
+		return true;
+	log_event(LOG_WARNING, EV_HANDOVER_FAILED,
+		  LOG_FIELDS(LOG_TEXT("SETTING", "net.core.wmem_max")),
+		  "connections are not handed over: %" PRIu64 " are open, and sockets that carry "
+		  "them have room for %zu; set the sysctl net.core.wmem_max to %" PRIu64
+		  " times what it is",
+		  connections, capacity, connections / capacity + 1);
+	return false;
+}
+
+/*
  * ExecStop=, which announces, isn't run for a service that systemd believes to be starting or
  * reloading. What ends it then is hardly ever a stop; if it is one, systemd drops what it keeps,
  * and connections end without a goodbye.
@@ -225,8 +245,8 @@ static bool wants_hand_over(const struct server *s)
 	if (s->config->on_stop == ON_STOP_CLOSE || !systemd_is_there())
 		return false;
 	if (s->handover.notice == SERVER_TOLD_RESTART)
-		return store_has_room(s);
-	return s->config->on_stop == ON_STOP_KEEP || is_unannounced(s);
+		return store_has_room(s) && parcel_has_room(s);
+	return (s->config->on_stop == ON_STOP_KEEP || is_unannounced(s)) && parcel_has_room(s);
 }
 
 void server_restart_announced(struct server *s, int room)
@@ -257,6 +277,8 @@ static void program_checked(void *ctx, const char *why)
 
 	if (why)
 		log_not_executed(s, why);
+	else if (s->phase == SERVER_SERVING && !parcel_has_room(s))
+		log_not_executed(s, "there is no room for its connections");
 	else if (s->phase == SERVER_SERVING) /* and not told to stop meanwhile */
 		hand_over(s, SERVER_TO_ITSELF, "SIGUSR2");
 }

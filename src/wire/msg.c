@@ -136,7 +136,7 @@ static bool forbids_nul(const ProtobufCMessageDescriptor *desc, uint32_t id)
 		return id == 16; /* channel */
 	if (desc == CONTROL)
 		return id == 2 || id == 18; /* session_id, channels */
-	return id == 2;                     /* user_id, checksum */
+	return id == 2 || id == 16;         /* user_id; checksum, name */
 }
 
 /* Not protobuf-c's own constant, which in a oneof is left out when it is packed again. */

@@ -169,26 +169,6 @@ static void end_congestion(struct hub *h)
 	conn_env_resume(&h->env, CONN_PAUSE_CONGESTED);
 }
 
-bool hub_deliver_posts(struct hub *h)
-{
-	bool had_any = hub_take_posts(h) || conn_env_is_paused(&h->env, CONN_PAUSE_CONGESTED) ||
-		       h->notices.pending.n > 0;
-
-	end_congestion(h);
-	/* They may be too much once more. */
-	hub_notices_send(h, true);
-	return had_any;
-}
-
-static void write_out(struct hub *h)
-{
-	struct list now;
-
-	take_list(&now, &h->env.to_write);
-	for (struct list *node; (node = list_pop(&now));)
-		conn_flush(CONTAINER_OF(node, struct conn, write_node));
-}
-
 /* A channel that lost a message. */
 static void close_members(struct hub *h, struct channel *ch)
 {
@@ -205,6 +185,55 @@ static void close_members(struct hub *h, struct channel *ch)
 			hub_end_membership(h, ch->members[0]);
 	}
 	ch->is_flushing = false;
+}
+
+static struct channel *find_lost(const struct list *grown)
+{
+	LIST_FOREACH (node, grown) {
+		struct channel *ch = CONTAINER_OF(node, struct channel, grown_node);
+
+		if (ch->is_lost)
+			return ch;
+	}
+	return NULL;
+}
+
+/* Closing a member may end other channels of the list, so that is begun anew each time. */
+static bool close_lost_channels(struct hub *h)
+{
+	bool had_any = false;
+	struct channel *ch;
+
+	while ((ch = find_lost(&h->channels.grown)) ||
+	       (ch = find_lost(&h->channels.grown_large))) {
+		list_del(&ch->grown_node);
+		close_members(h, ch);
+		hub_close_channel_if_empty(h, ch);
+		had_any = true;
+	}
+	return had_any;
+}
+
+bool hub_deliver_posts(struct hub *h)
+{
+	bool had_any = hub_take_posts(h) || conn_env_is_paused(&h->env, CONN_PAUSE_CONGESTED) ||
+		       h->notices.pending.n > 0;
+
+	end_congestion(h);
+	/* They may be too much once more. */
+	hub_notices_send(h, true);
+	/* No turn follows that would see to it: what could not be kept is told here. */
+	had_any |= close_lost_channels(h);
+	return had_any;
+}
+
+static void write_out(struct hub *h)
+{
+	struct list now;
+
+	take_list(&now, &h->env.to_write);
+	for (struct list *node; (node = list_pop(&now));)
+		conn_flush(CONTAINER_OF(node, struct conn, write_node));
 }
 
 /* True when nothing is left to flush. */

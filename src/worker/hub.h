@@ -165,8 +165,9 @@ int hub_rejoin(struct hub *h, struct conn *c, bool is_path, const struct hub_log
 void hub_end_rejoining(struct hub *h);
 
 /*
- * Puts posts that wait in the ring into the logs, and those of the outboxes into rings. True:
- * there were any. Before a hand-over, when no worker runs.
+ * Puts posts that wait in the ring into the logs, and those of the outboxes into rings. Where one
+ * cannot be kept, its channel's members are closed with 1011. True: there were any. Before a
+ * hand-over, when no worker runs.
  */
 bool hub_deliver_posts(struct hub *h);
 

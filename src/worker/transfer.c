@@ -18,7 +18,9 @@ struct transfer {
 	uint64_t serial;
 	struct conn *conn;
 	struct spool_job *abort_job; /* for spool_abort(), which may not fail for want of memory */
-	struct spool_unfinished *unfinished; /* for the next process */
+	struct waiting_chunk *waiting;      /* NULL: none */
+	struct spool_unfinished unfinished; /* for the next process; here, since it may not fail */
+	bool has_unfinished;
 	UT_hash_handle hh;
 };
 
@@ -145,6 +147,7 @@ static bool wait_for_room(struct transfers *ts, struct conn *c, const struct spo
 		return false;
 	w->conn = c;
 	w->chunk = *chunk;
+	transfer_of(ts, c->serial)->waiting = w; /* it is tracked since before its first chunk */
 	list_add_tail(&ts->waiting, &w->node);
 	conn_pause(c, CONN_PAUSE_SPOOL);
 	return true;
@@ -182,6 +185,7 @@ void transfers_hand_over_waiting(struct transfers *ts)
 		if (!spool_put_chunk(ts->shared->spool, &w->chunk))
 			continue;
 		conn_resume(w->conn, CONN_PAUSE_SPOOL);
+		transfer_of(ts, w->conn->serial)->waiting = NULL;
 		list_del(&w->node);
 		free(w);
 	}
@@ -282,24 +286,19 @@ void transfer_drop(struct transfers *ts, struct conn *c)
 {
 	struct transfer *t = transfer_of(ts, c->serial);
 
-	LIST_FOREACH_SAFE (node, next, &ts->waiting) {
-		struct waiting_chunk *w = CONTAINER_OF(node, struct waiting_chunk, node);
-
-		if (w->conn != c)
-			continue;
-		list_del(&w->node);
-		free(w->chunk.data);
-		free(w);
-	}
 	if (!t)
 		return;
+	if (t->waiting) {
+		list_del(&t->waiting->node);
+		free(t->waiting->chunk.data);
+		free(t->waiting);
+	}
 	HASH_DELETE(hh, ts->by_serial, t);
 	/* The job is the spool's from here on; before a hand-over there is none to take it. */
 	if (ts->shared->spool)
 		spool_abort(ts->shared->spool, owner_of(ts, c), t->abort_job);
 	else
 		spool_job_free(t->abort_job);
-	free(t->unfinished);
 	free(t);
 }
 
@@ -312,27 +311,22 @@ void transfer_set_unfinished(void *shared, const struct spool_unfinished *u)
 
 	if (!t)
 		return; /* the connection ended meanwhile, so nobody goes on with it */
-	t->unfinished = malloc(sizeof(*u));
-	if (t->unfinished)
-		*t->unfinished = *u;
+	t->unfinished = *u;
+	t->has_unfinished = true;
 }
 
 const struct spool_unfinished *transfer_unfinished(const struct transfers *ts, const struct conn *c)
 {
 	const struct transfer *t = transfer_of(ts, c->serial);
 
-	return t ? t->unfinished : NULL;
+	return t && t->has_unfinished ? &t->unfinished : NULL;
 }
 
 const struct spool_chunk *transfer_waiting_chunk(const struct transfers *ts, const struct conn *c)
 {
-	LIST_FOREACH (node, &ts->waiting) {
-		const struct waiting_chunk *w = CONTAINER_OF(node, struct waiting_chunk, node);
+	const struct transfer *t = transfer_of(ts, c->serial);
 
-		if (w->conn == c)
-			return &w->chunk;
-	}
-	return NULL;
+	return t && t->waiting ? &t->waiting->chunk : NULL;
 }
 
 void transfers_resume_all(struct transfer_shared *shared)
@@ -343,9 +337,10 @@ void transfers_resume_all(struct transfer_shared *shared)
 
 		/* First what the spool had written, then the chunk that follows it. */
 		HASH_ITER (hh, ts->by_serial, t, next) {
-			WB_CLEANUP(ptr_freep) struct spool_unfinished *u = TAKE_PTR(t->unfinished);
+			bool is_unfinished = t->has_unfinished;
 
-			if (u && spool_resume(shared->spool, u))
+			t->has_unfinished = false;
+			if (is_unfinished && spool_resume(shared->spool, &t->unfinished))
 				conn_close(t->conn, WS_CODE_INTERNAL_ERROR, NULL);
 		}
 		transfers_hand_over_waiting(ts);

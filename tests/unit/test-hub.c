@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /* Workers in lock step: posts, full rings, congestion, channels that come and go meanwhile. */
+#include "fault.h"
 #include "rig.h"
 
+#include <errno.h>
 #include <stdio.h>
 
 #define FREE "max_incoming_frames_per_second = 0\nnotice_limit = 0\n"
@@ -272,5 +274,26 @@ TEST(hub_publishes_by_name_without_being_a_member)
 	CHECK_EQ(hub_publish_by_name(h, "room", 4, f, &members), HUB_E_CONGESTED);
 	frame_unref(f);
 	rig_settle(r);
+	rig_free(r);
+}
+
+/* Before a hand-over no turn follows: what a log had no memory for is told all the same. */
+TEST(hub_that_cannot_keep_a_post_closes_the_members_at_once)
+{
+	struct rig *r = rig_new(2, "");
+	struct guest *a = guest_open(r, 0, "/room"), *b = guest_open(r, 1, "/room");
+	struct msg_builder m;
+
+	rig_settle(r);
+	msg_init_chat(&m, "", "a", "lost", 0);
+	for (int i = 0; i < 100; i++) /* more than a log has room for without growing */
+		guest_send_msg(a, &m);
+	fault_fail(FAULT_ALLOC, 1, 1, ENOMEM);
+	(void)hub_deliver_posts(&r->w[1]->hub);
+	CHECK_EQ(fault_end(FAULT_ALLOC), 1);
+	CHECK_EQ(b->conn->state, CONN_CLOSING);
+	CHECK_EQ(a->conn->state, CONN_OPEN);
+	rig_settle(r);
+	CHECK_EQ(guest_close_code(b), 1011);
 	rig_free(r);
 }

@@ -507,7 +507,7 @@ static void oracle_string(struct oracle *o, unsigned level, uint64_t id, const u
 {
 	static const char *const strings[] = {
 		[0] = "\20", [3] = "\1\2\3\5", [4] = "\2\20", [5] = "\2\4\20\22"};
-	static const char *const plain[] = {[0] = "\20", [3] = "\2", [4] = "\2", [5] = "\2\22"};
+	static const char *const plain[] = {[0] = "\20", [3] = "\2", [4] = "\2\20", [5] = "\2\22"};
 
 	if (id == 0 || id > 18 || !strchr(strings[level], (int)id))
 		return;

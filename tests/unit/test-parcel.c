@@ -34,6 +34,33 @@ static int see(void *ctx, int fd, uint8_t mark)
 	return ++s->n == s->stop_at ? -ECANCELED : 0;
 }
 
+/* What it says is there is: so many go in, and within a batch or a pair no more. */
+TEST(parcel_knows_how_much_it_holds)
+{
+	size_t capacity = parcel_capacity(), n = 0;
+	struct rlimit old, large;
+	struct parcel p = {0};
+	int pair[2], r = 0;
+
+	CHECK(capacity >= PARCEL_MAX_PAIRS * PARCEL_BATCH);
+	CHECK_EQ(capacity % (PARCEL_MAX_PAIRS * PARCEL_BATCH), 0);
+	CHECK_EQ(getrlimit(RLIMIT_NOFILE, &old), 0);
+	large = (struct rlimit){.rlim_cur = old.rlim_max, .rlim_max = old.rlim_max};
+	CHECK_EQ(setrlimit(RLIMIT_NOFILE, &large), 0);
+	CHECK_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+	while (n < 2 * capacity && r == 0) {
+		r = parcel_put(&p, pair[0], 'x');
+		n += r == 0;
+	}
+	/* Who may not have so many on their way cannot try it. */
+	CHECK(r == -ENOSPC || r == -ETOOMANYREFS);
+	CHECK(r == -ETOOMANYREFS || (n >= capacity && n <= capacity + PARCEL_BATCH));
+	parcel_fini(&p);
+	close(pair[0]);
+	close(pair[1]);
+	CHECK_EQ(setrlimit(RLIMIT_NOFILE, &old), 0);
+}
+
 TEST(parcel_keeps_sockets_that_nobody_else_holds)
 {
 	struct parcel p = {0};
