@@ -81,18 +81,22 @@ int parcel_put(struct parcel *p, int fd, uint8_t mark)
 	return 0;
 }
 
-size_t parcel_capacity(void)
+int parcel_try(size_t n, size_t *ret_capacity)
 {
 	static const uint8_t marks[PARCEL_BATCH];
 	struct parcel p = {0};
-	size_t messages = 0;
+	size_t of_pair = 0;
+	int r = parcel_add_pair(&p);
 
 	/* A message's descriptors take no room of the pair, its bytes and its head do. */
-	if (parcel_add_pair(&p) == 0)
+	if (r == 0)
 		while (send(p.end[0][0], marks, sizeof(marks), MSG_NOSIGNAL) > 0)
-			messages++;
+			of_pair += PARCEL_BATCH;
+	while (r == 0 && p.n_pairs * of_pair < n)
+		r = parcel_add_pair(&p);
 	parcel_fini(&p);
-	return messages * PARCEL_BATCH * PARCEL_MAX_PAIRS;
+	*ret_capacity = of_pair * PARCEL_MAX_PAIRS;
+	return r;
 }
 
 void parcel_fini(struct parcel *p)

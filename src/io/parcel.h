@@ -49,14 +49,17 @@ int parcel_seal(struct parcel *p) WB_NODISCARD;
 void parcel_fini(struct parcel *p);
 
 /**
- * parcel_capacity() - how many descriptors go into one parcel
+ * parcel_try() - whether a parcel for that many descriptors could be made now
+ * @n:            of them
+ * @ret_capacity: how many go into one parcel; only with 0 and -ENOSPC
  *
- * Tried with messages like those of a parcel, so that it is true whatever a kernel counts and
+ * Opens the pairs that it takes, all at once, and closes them. How much a pair holds is tried
+ * with messages like those of a parcel, so that it is true whatever a kernel counts and
  * net.core.wmem_max allows. Cost: about a millisecond.
  *
- * Return: that many | 0: it could not be tried.
+ * Return: 0 | -ENOSPC they are too many for PARCEL_MAX_PAIRS | -errno.
  */
-size_t parcel_capacity(void);
+int parcel_try(size_t n, size_t *ret_capacity) WB_NODISCARD;
 
 typedef int parcel_fn(void *ctx, int fd, uint8_t mark);
 

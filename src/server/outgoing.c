@@ -17,6 +17,18 @@ static int grow_records(struct record_writer *w, size_t need)
 	return r;
 }
 
+int outgoing_try(uint64_t connections, size_t *ret_capacity)
+{
+	struct memfile records;
+	int r = memfile_create(&records, STORE_RECORDS);
+
+	/* Both at once, as they will be. */
+	if (r == 0)
+		r = parcel_try(connections, ret_capacity);
+	memfile_fini(&records);
+	return r;
+}
+
 int outgoing_write(struct outgoing *out, struct worker_pool *p)
 {
 	int r = memfile_create(&out->records, STORE_RECORDS);

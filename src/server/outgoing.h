@@ -26,6 +26,16 @@ struct WB_OWNER(main) outgoing {
 };
 
 /**
+ * outgoing_try() - whether there is room for what @connections take
+ * @ret_capacity: how many connections there is room for; only with 0 and -ENOSPC
+ *
+ * Leaves nothing: to be asked before anybody is let go.
+ *
+ * Return:  0 | -ENOSPC | -errno of opening as many descriptors as outgoing_write() will.
+ */
+int outgoing_try(uint64_t connections, size_t *ret_capacity) WB_NODISCARD;
+
+/**
  * outgoing_write() - write the records, and fill the parcel
  * @p:      stands still (worker_pool_freeze()); is not changed
  *

@@ -46,19 +46,21 @@ static void keep_serving(struct server *s)
 	server_terminate(s, "SIGTERM");
 }
 
-static void log_no_hand_over(const struct server *s, const char *why)
+static const char *what_follows(enum server_successor successor)
 {
-	bool ends = s->handover.successor == SERVER_TO_MANAGER;
+	return successor == SERVER_TO_MANAGER ? "closing them" : "going on as before";
+}
 
+static void log_no_hand_over(enum server_successor successor, const char *why)
+{
 	log_event(LOG_ERR, EV_HANDOVER_FAILED, LOG_NO_FIELDS,
-		  "connections cannot be handed over: %s; %s", why,
-		  ends ? "closing them" : "going on as before");
+		  "connections cannot be handed over: %s; %s", why, what_follows(successor));
 }
 
 /* Something of it failed, and everything stands still. */
 static void go_back(struct server *s, int error)
 {
-	log_no_hand_over(s, strerror(-error));
+	log_no_hand_over(s->handover.successor, strerror(-error));
 	outgoing_discard(&s->outgoing);
 	/* What the manager has of it already would be given to whatever it starts next. */
 	if (s->handover.successor == SERVER_TO_MANAGER)
@@ -145,7 +147,7 @@ static void spool_has_room(struct pool_task *t)
 /* The disk is gone, or as good as: nothing is handed over, since files would be torn. */
 static void give_up_on_spool(struct server *s)
 {
-	log_no_hand_over(s, "the disk under spool_dir does not answer");
+	log_no_hand_over(s->handover.successor, "the disk under spool_dir does not answer");
 	spool_open(s->spool);
 	if (spool_clean(s->spool))
 		log_line(LOG_WARNING, "no memory to look for files that nobody finishes");
@@ -214,20 +216,23 @@ static bool store_has_room(const struct server *s)
  * Before anything is let go of, TLS clients among it. Those count here, too, though they don't
  * travel: who has so many of them that it matters raises what has to be raised for the others.
  */
-static bool parcel_has_room(const struct server *s)
+static bool outgoing_has_room(const struct server *s, enum server_successor successor)
 {
 	uint64_t connections = SERVER_SUM(s, connections_active);
-	size_t capacity = parcel_capacity();
+	size_t capacity;
+	int r = outgoing_try(connections, &capacity);
 
-	if (capacity == 0 || connections <= capacity)
-		return true;
-	log_event(LOG_WARNING, EV_HANDOVER_FAILED,
-		  LOG_FIELDS(LOG_TEXT("SETTING", "net.core.wmem_max")),
-		  "connections are not handed over: %" PRIu64 " are open, and sockets that carry "
-		  "them have room for %zu; set the sysctl net.core.wmem_max to %" PRIu64
-		  " times what it is",
-		  connections, capacity, connections / capacity + 1);
-	return false;
+	if (r == -ENOSPC)
+		log_event(LOG_WARNING, EV_HANDOVER_FAILED,
+			  LOG_FIELDS(LOG_TEXT("SETTING", "net.core.wmem_max")),
+			  "connections are not handed over: %" PRIu64 " are open, and sockets that "
+			  "carry them have room for %zu; %s, set the sysctl net.core.wmem_max to "
+			  "%" PRIu64 " times what it is",
+			  connections, capacity, what_follows(successor),
+			  connections / MAX(capacity, (size_t)1) + 1);
+	else if (r)
+		log_no_hand_over(successor, strerror(-r));
+	return r == 0;
 }
 
 /*
@@ -245,8 +250,9 @@ static bool wants_hand_over(const struct server *s)
 	if (s->config->on_stop == ON_STOP_CLOSE || !systemd_is_there())
 		return false;
 	if (s->handover.notice == SERVER_TOLD_RESTART)
-		return store_has_room(s) && parcel_has_room(s);
-	return (s->config->on_stop == ON_STOP_KEEP || is_unannounced(s)) && parcel_has_room(s);
+		return store_has_room(s) && outgoing_has_room(s, SERVER_TO_MANAGER);
+	return (s->config->on_stop == ON_STOP_KEEP || is_unannounced(s)) &&
+	       outgoing_has_room(s, SERVER_TO_MANAGER);
 }
 
 void server_restart_announced(struct server *s, int room)
@@ -277,9 +283,8 @@ static void program_checked(void *ctx, const char *why)
 
 	if (why)
 		log_not_executed(s, why);
-	else if (s->phase == SERVER_SERVING && !parcel_has_room(s))
-		log_not_executed(s, "there is no room for its connections");
-	else if (s->phase == SERVER_SERVING) /* and not told to stop meanwhile */
+	else if (s->phase == SERVER_SERVING && /* and not told to stop meanwhile */
+		 outgoing_has_room(s, SERVER_TO_ITSELF))
 		hand_over(s, SERVER_TO_ITSELF, "SIGUSR2");
 }
 

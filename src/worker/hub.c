@@ -204,8 +204,7 @@ static bool close_lost_channels(struct hub *h)
 	bool had_any = false;
 	struct channel *ch;
 
-	while ((ch = find_lost(&h->channels.grown)) ||
-	       (ch = find_lost(&h->channels.grown_large))) {
+	while ((ch = find_lost(&h->channels.grown)) || (ch = find_lost(&h->channels.grown_large))) {
 		list_del(&ch->grown_node);
 		close_members(h, ch);
 		hub_close_channel_if_empty(h, ch);

@@ -37,11 +37,17 @@ static int see(void *ctx, int fd, uint8_t mark)
 /* What it says is there is: so many go in, and within a batch or a pair no more. */
 TEST(parcel_knows_how_much_it_holds)
 {
-	size_t capacity = parcel_capacity(), n = 0;
+	size_t capacity = 0, n = 0;
 	struct rlimit old, large;
 	struct parcel p = {0};
 	int pair[2], r = 0;
 
+	CHECK_EQ(parcel_try(0, &capacity), 0);
+	CHECK_EQ(parcel_try(capacity, &n), 0);
+	CHECK_EQ(n, capacity);
+	CHECK_EQ(parcel_try(capacity + 1, &n), -ENOSPC);
+	CHECK_EQ(n, capacity);
+	n = 0;
 	CHECK(capacity >= PARCEL_MAX_PAIRS * PARCEL_BATCH);
 	CHECK_EQ(capacity % (PARCEL_MAX_PAIRS * PARCEL_BATCH), 0);
 	CHECK_EQ(getrlimit(RLIMIT_NOFILE, &old), 0);
