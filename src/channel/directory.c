@@ -5,6 +5,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "base/ip.h"
+
 static void *map_zeroes(size_t bytes)
 {
 	void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
@@ -33,8 +35,10 @@ int directory_init(struct directory *d, uint32_t max)
 	d->mask = buckets - 1;
 	d->entries = map_zeroes((size_t)max * sizeof(*d->entries));
 	d->buckets = map_zeroes((size_t)buckets * sizeof(*d->buckets));
+	d->maker = map_zeroes((size_t)max * sizeof(*d->maker));
+	d->made = map_zeroes(DIRECTORY_MAKERS * sizeof(*d->made));
 	(void)pthread_mutex_init(&d->mutex, NULL); /* cannot fail without attributes */
-	if (d->entries && d->buckets)
+	if (d->entries && d->buckets && d->maker && d->made)
 		return 0;
 	directory_fini(d);
 	return -ENOMEM;
@@ -48,6 +52,8 @@ void directory_fini(struct directory *d)
 		free(d->entries[i].name);
 	unmap_zeroes(d->entries, (size_t)d->max * sizeof(*d->entries));
 	unmap_zeroes(d->buckets, ((size_t)d->mask + 1) * sizeof(*d->buckets));
+	unmap_zeroes(d->maker, (size_t)d->max * sizeof(*d->maker));
+	unmap_zeroes(d->made, DIRECTORY_MAKERS * sizeof(*d->made));
 	(void)pthread_mutex_destroy(&d->mutex);
 	*d = (struct directory){0};
 }
@@ -88,13 +94,34 @@ static struct directory_entry *entry_take_slot(struct directory *d)
 	return e;
 }
 
-static int entry_create(struct directory *d, const char *name, size_t n,
+/* The cell of an address, counted from 1; 0: there is none. */
+static uint16_t maker_cell(const struct directory *d, const uint8_t *network)
+{
+	static_assert(DIRECTORY_MAKERS <= UINT16_MAX, "a cell's number");
+
+	if (!network)
+		return 0;
+	return (uint16_t)(siphash(&d->key, network, IP_BYTES) % DIRECTORY_MAKERS + 1);
+}
+
+/* Whether as much is left for others as whoever is counted in a cell has to leave. */
+static bool maker_may(const struct directory *d, uint16_t cell)
+{
+	uint64_t room = d->max - atomic_load_explicit(&d->count, memory_order_relaxed);
+
+	return cell == 0 || d->made[cell - 1] < DIRECTORY_MAKER_SHARE * room;
+}
+
+static int entry_create(struct directory *d, const char *name, size_t n, const uint8_t *network,
 			struct directory_entry **ret)
 {
 	WB_CLEANUP(ptr_freep) char *copy = malloc(n + 1);
 	uint32_t *bucket = bucket_of(d, name, n);
+	uint16_t cell = maker_cell(d, network);
 	struct directory_entry *e;
 
+	if (!maker_may(d, cell))
+		return DIRECTORY_E_FULL;
 	/* Memory before the slot: a slot that was taken need not be given back then. */
 	if (!copy)
 		return -ENOMEM;
@@ -107,6 +134,9 @@ static int entry_create(struct directory *d, const char *name, size_t n,
 	e->name_len = (uint8_t)n;
 	/* Counted for all slots: an old message finds no later user of its slot. */
 	e->generation = ++d->generation;
+	d->maker[e->slot] = cell;
+	if (cell)
+		d->made[cell - 1]++;
 	e->next = *bucket;
 	*bucket = e->slot + 1;
 	atomic_fetch_add_explicit(&d->count, 1, memory_order_relaxed);
@@ -126,6 +156,8 @@ static void entry_drop_if_unheld(struct directory *d, struct directory_entry *e)
 	*at = e->next;
 	free(e->name);
 	e->name = NULL;
+	if (d->maker[e->slot])
+		d->made[d->maker[e->slot] - 1]--;
 	e->next = d->free;
 	d->free = e->slot + 1;
 	/* The next channel in this slot begins at 0. Who held this one has let go of it. */
@@ -134,8 +166,8 @@ static void entry_drop_if_unheld(struct directory *d, struct directory_entry *e)
 	atomic_fetch_sub_explicit(&d->count, 1, memory_order_relaxed);
 }
 
-int directory_join(struct directory *d, const char *name, size_t n, unsigned worker,
-		   struct directory_entry **ret, uint64_t *ret_from)
+int directory_join_for(struct directory *d, const uint8_t *network, const char *name, size_t n,
+		       unsigned worker, struct directory_entry **ret, uint64_t *ret_from)
 {
 	struct directory_entry *e;
 	int r = 0;
@@ -144,7 +176,7 @@ int directory_join(struct directory *d, const char *name, size_t n, unsigned wor
 	pthread_mutex_lock(&d->mutex);
 	e = entry_find(d, name, n);
 	if (!e)
-		r = entry_create(d, name, n, &e);
+		r = entry_create(d, name, n, network, &e);
 	if (r == 0) {
 		/* Pairs with directory_take(): number, then set. */
 		atomic_fetch_or_explicit(&e->workers, 1ULL << worker, memory_order_seq_cst);
@@ -155,6 +187,12 @@ int directory_join(struct directory *d, const char *name, size_t n, unsigned wor
 	return r;
 }
 
+int directory_join(struct directory *d, const char *name, size_t n, unsigned worker,
+		   struct directory_entry **ret, uint64_t *ret_from)
+{
+	return directory_join_for(d, NULL, name, n, worker, ret, ret_from);
+}
+
 int directory_restore(struct directory *d, const char *name, size_t n, uint64_t seq,
 		      struct directory_entry **ret)
 {
@@ -162,7 +200,7 @@ int directory_restore(struct directory *d, const char *name, size_t n, uint64_t 
 	int r;
 
 	pthread_mutex_lock(&d->mutex);
-	r = entry_find(d, name, n) ? DIRECTORY_E_EXISTS : entry_create(d, name, n, &e);
+	r = entry_find(d, name, n) ? DIRECTORY_E_EXISTS : entry_create(d, name, n, NULL, &e);
 	/* Held for who restores, until the workers of its members hold it. */
 	if (r == 0) {
 		e->pins++;

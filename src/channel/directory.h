@@ -17,6 +17,10 @@
  * sequentially consistent. So whoever takes a number from the one on that the
  * worker read sees its bit, and what is older the worker drops.
  *
+ * Who makes channels can fill the table. So one address may have made at most four times as
+ * many of those that exist as there is still room for: alone it gets four fifths, and a
+ * newcomer from another address finds room. Of a process before nobody knows who made what.
+ *
  * Entries live in slots that are reused; the generation tells one use from the
  * next, so that a message still on its way to a channel that is gone cannot turn
  * up in another.
@@ -30,9 +34,11 @@
 
 #define DIRECTORY_MAX_WORKERS 64
 #define DIRECTORY_NAME_MAX MSG_CHANNEL_MAX
+#define DIRECTORY_MAKERS 4096   /* cells for addresses; those of one cell count as one */
+#define DIRECTORY_MAKER_SHARE 4 /* of the room that is left */
 
 enum directory_result {
-	DIRECTORY_E_FULL = 1, /* max_channels exist already */
+	DIRECTORY_E_FULL = 1, /* max_channels exist already, or too many for this address */
 	DIRECTORY_E_EXISTS,   /* one of that name */
 };
 
@@ -55,6 +61,8 @@ struct WB_SHARED directory {
 	/* max_channels of them; untouched ones cost nothing. */
 	struct directory_entry *entries WB_FROZEN;
 	uint32_t *buckets; /* under the mutex: slot + 1 */
+	uint16_t *maker;   /* under the mutex: by slot, the cell of who made it, + 1; 0: unknown */
+	uint32_t *made;    /* under the mutex: by cell, channels that exist */
 	uint32_t max WB_FROZEN;
 	uint32_t mask WB_FROZEN; /* buckets - 1 */
 	struct siphash_key key WB_FROZEN;
@@ -95,6 +103,11 @@ static inline uint64_t directory_hash(const struct directory *d, const char *nam
  */
 WB_ANY_THREAD int directory_join(struct directory *d, const char *name, size_t n, unsigned worker,
 				 struct directory_entry **ret, uint64_t *ret_from) WB_NODISCARD;
+
+/* The same for a client: if it has to be made, it is made by @network, of ip_network(). */
+WB_ANY_THREAD int directory_join_for(struct directory *d, const uint8_t *network, const char *name,
+				     size_t n, unsigned worker, struct directory_entry **ret,
+				     uint64_t *ret_from) WB_NODISCARD;
 
 /* The worker has no members any more; the entry goes with its last holder. Thread: any. */
 WB_ANY_THREAD void directory_leave(struct directory *d, struct directory_entry *e, unsigned worker);

@@ -131,7 +131,8 @@ KEY(text_messages, TEXT_MESSAGES, "log", "", "", LIVE,
 
 GROUP("Channels")
 KEY(max_channels, COUNT, "100000", "1", "10000000", RESTART,
-    "Channels at a time; past it joining a new one is refused.")
+    "Channels at a time; past it joining a new one is refused. One address can make four times as "
+    "many as are left for others.")
 KEY(max_channels_per_client, COUNT, "64", "1", "10000", LIVE,
     "Channels that one client may be a member of; past it SUBSCRIBE is answered with ERROR.")
 KEY(notice_limit, COUNT, "500", "0", "1000000", LIVE,

@@ -5,6 +5,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "base/ip.h"
+
 static size_t by_slot_bytes(const struct hub *h)
 {
 	return (size_t)h->shared->directory.max * sizeof(*h->by_slot);
@@ -48,8 +50,11 @@ static struct channel *channel_by_name(struct hub *h, const char *name, size_t n
 	return NULL;
 }
 
-static int channel_open(struct hub *h, const char *name, size_t n, struct channel **ret)
+/* Makes it for a client, in whose address's name it is, unless it comes from nowhere. */
+static int channel_open(struct hub *h, const struct conn *c, const char *name, size_t n,
+			struct channel **ret)
 {
+	uint8_t network[IP_BYTES];
 	struct channel *ch = calloc(1, sizeof(*ch));
 	struct directory_entry *e;
 	uint64_t from;
@@ -58,7 +63,9 @@ static int channel_open(struct hub *h, const char *name, size_t n, struct channe
 	if (!ch)
 		return -ENOMEM;
 	/* From here on others post to this worker; that is taken in once the log is there. */
-	r = directory_join(&h->shared->directory, name, n, h->index, &e, &from);
+	ip_network(c->peer.ip, network);
+	r = directory_join_for(&h->shared->directory, c->peer.is_unix ? NULL : network, name, n,
+			       h->index, &e, &from);
 	if (r) {
 		free(ch);
 		return r == DIRECTORY_E_FULL ? HUB_E_FULL : r;
@@ -187,7 +194,7 @@ static int membership_join(struct hub *h, struct conn *c, const char *name, size
 	if (c->n_members >= h->env.config->max_channels_per_client)
 		return HUB_E_TOO_MANY;
 	if (!ch) {
-		r = channel_open(h, name, n, &ch);
+		r = channel_open(h, c, name, n, &ch);
 		if (r)
 			return r;
 	}
@@ -218,7 +225,7 @@ int hub_rejoin(struct hub *h, struct conn *c, bool is_path, const struct hub_log
 		return HUB_E_MEMBER;
 	/* The first one back brings the log; like those that follow it is put back in it below. */
 	if (!ch) {
-		r = channel_open(h, e->name, e->name_len, &ch);
+		r = channel_open(h, c, e->name, e->name_len, &ch);
 		if (r)
 			return r;
 		r = channel_load(ch, log->from, log->frame, log->n);

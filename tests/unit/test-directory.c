@@ -5,6 +5,7 @@
 #include <sched.h>
 #include <stdio.h>
 
+#include "base/ip.h"
 #include "test.h"
 
 static struct directory_entry *join(struct directory *d, const char *name, unsigned worker,
@@ -170,6 +171,43 @@ TEST(directory_names_differ_by_every_byte_and_by_length)
 	CHECK(pin(&d, name) == longer);
 	CHECK_EQ(atomic_load(&d.count), 2);
 	directory_fini(&d); /* frees the names of those that still exist */
+}
+
+/* One address leaves a fifth for others, each of these a fifth of that; what it had it may use. */
+TEST(directory_keeps_room_for_newcomers)
+{
+	static const uint8_t greedy[IP_BYTES] = {1}, other[IP_BYTES] = {2};
+	struct directory d = {0};
+	struct directory_entry *e[101], *again;
+	uint64_t from;
+	char name[8];
+	unsigned n = 0;
+
+	CHECK_EQ(directory_init(&d, 100), 0);
+	for (; n < 101; n++) {
+		size_t len = (size_t)snprintf(name, sizeof(name), "%u", n);
+
+		if (directory_join_for(&d, greedy, name, len, 0, &e[n], &from))
+			break;
+	}
+	CHECK_EQ(n, 80);
+	/* It exists: nothing has to be made. */
+	CHECK_EQ(directory_join_for(&d, greedy, "0", 1, 1, &again, &from), 0);
+	CHECK_EQ(directory_join_for(&d, other, "new", 3, 0, &e[n], &from), 0);
+	directory_leave(&d, e[n], 0);
+	/* One that goes is one that it may make anew. */
+	directory_leave(&d, e[1], 0);
+	CHECK_EQ(directory_join_for(&d, greedy, "1", 1, 0, &e[1], &from), 0);
+	CHECK_EQ(directory_join_for(&d, greedy, "more", 4, 0, &e[n], &from), DIRECTORY_E_FULL);
+	/* Who comes from nowhere has no share to keep to. */
+	CHECK_EQ(directory_join(&d, "more", 4, 0, &e[n], &from), 0);
+	directory_leave(&d, e[n], 0);
+	directory_leave(&d, again, 1);
+	while (n-- > 0)
+		directory_leave(&d, e[n], 0);
+	for (unsigned i = 0; i < DIRECTORY_MAKERS; i++)
+		CHECK_EQ(d.made[i], 0);
+	directory_fini(&d);
 }
 
 /* More channels than hash buckets have room for without chains, taken out in another order. */
