@@ -80,6 +80,7 @@ void member_unpin(struct member *m)
 {
 	if (!m->is_lagging)
 		return;
+	m->next = member_next(m);
 	slot_of(m->channel, m->next)->pins--;
 	m->is_lagging = false;
 	m->conn->n_lagging--;
@@ -150,7 +151,7 @@ uint64_t channel_last_own(const struct member *m)
 {
 	const struct channel *ch = m->channel;
 
-	for (uint64_t seq = ch->high; member_has_own(m) && seq > m->next; seq--) {
+	for (uint64_t seq = ch->high; member_has_own(m) && seq > member_next(m); seq--) {
 		const struct frame *f = slot_of(ch, seq - 1)->frame;
 
 		if (f && f->sender == m->conn->serial)
@@ -233,7 +234,7 @@ static void member_check_own(const struct channel *ch, const struct member *m)
 	uint64_t bytes = 0;
 	uint32_t messages = 0;
 
-	for (uint64_t seq = m->next; seq < ch->high; seq++) {
+	for (uint64_t seq = member_next(m); seq < ch->high; seq++) {
 		const struct frame *f = slot_of(ch, seq)->frame;
 
 		if (!f || f->flags & FRAME_NOTICE || f->sender != m->conn->serial)
@@ -260,7 +261,7 @@ void channel_check(const struct channel *ch)
 
 		/* Only who lags may be behind what was flushed, and its next message is here. */
 		WB_ASSERT(m->channel == ch && m->index == i);
-		WB_ASSERT(!m->is_lagging || (m->next >= ch->from && m->next < ch->end));
+		WB_ASSERT(!m->is_lagging || member_next(m) < ch->end);
 		WB_ASSERT(m->is_lagging || m->next >= ch->flushed);
 		lagging += m->is_lagging;
 		if (m->next < ch->high)

@@ -26,7 +26,8 @@
  * the directory, and publishers are held back until it has gone down to half.
  *
  * Notices are not counted against anybody; when more than message_queue_size of
- * them wait in a log, the older ones are shed and leave empty slots.
+ * them wait in a log, the older ones are shed and leave empty slots; so do all of a worker that
+ * wait for who lags, when they take more than a sixteenth of log_memory.
  */
 
 #include <sys/uio.h>
@@ -73,7 +74,9 @@ struct WB_OWNER(worker) channel_batch {
 struct WB_OWNER(worker) channel_env {
 	struct conn_env *conn;
 	struct frame_maker *maker;
-	unsigned worker;    /* whose they are */
+	unsigned worker;        /* whose they are */
+	uint64_t notice_bytes;  /* of all notices in their logs */
+	uint64_t backlog_bytes; /* of all that no round has taken */
 	bool has_caught_up; /* one that was behind isn't any more; whoever looks at it clears it */
 	struct list grown;  /* small channels that have something to flush, by grown_node */
 	struct list grown_large; /* the others, and those that need more than a share */
@@ -166,6 +169,9 @@ void channel_hold(struct member *m);
 
 /* … until all that wait for the channel go on. */
 void channel_release(struct channel *ch);
+
+/* Drops all notices that only wait for those that lag. */
+void channel_shed_all_notices(struct channel *ch);
 
 /* Ends a membership, which @at in its connection's memberships points to; @m is all-zero again. */
 void channel_leave(struct member *m, struct member **at);

@@ -28,9 +28,9 @@ static void member_waiting(const struct member *m, uint64_t *ret_bytes, uint64_t
 		return;
 	/* What no round has brought to it yet waits for the server, not for this member. */
 	to = m->index < ch->cursor ? ch->round_to : ch->flushed;
-	if (m->next >= to)
+	if (member_next(m) >= to)
 		return;
-	slot = slot_of(ch, m->next);
+	slot = slot_of(ch, member_next(m));
 	log_before(ch, to, ret_bytes, &messages);
 	*ret_bytes -= slot->bytes_before;
 	*ret_messages = (uint32_t)(messages - slot->messages_before);
@@ -208,7 +208,7 @@ static struct member *oldest_lagging(struct conn *c)
 
 		if (!m->is_lagging)
 			continue;
-		f = slot_of(m->channel, m->next)->frame;
+		f = slot_of(m->channel, member_next(m))->frame;
 		if (!f)
 			return m; /* a notice that was shed: free to pass */
 		if (f->received_ns < when) {
@@ -223,7 +223,7 @@ static struct member *oldest_lagging(struct conn *c)
 static bool member_skip_one(struct member *m, size_t *ret_len)
 {
 	struct channel *ch = m->channel;
-	const struct frame *f = slot_of(ch, m->next)->frame;
+	const struct frame *f = slot_of(ch, member_next(m))->frame;
 	bool counts = f && !(f->flags & FRAME_NOTICE) && f->sender != m->conn->serial;
 
 	if (counts)

@@ -82,39 +82,69 @@ static void ring_shrink(struct channel *ch)
 
 /* ------------------------------------------------------------------------ log */
 
+/* What a message takes in memory, about; its variants come on top. */
+static uint64_t frame_weight(const struct frame *f)
+{
+	return sizeof(*f) + f->body.len;
+}
+
+static void log_note_notice(struct channel *ch, const struct frame *f)
+{
+	ch->n_notices++;
+	ch->env->notice_bytes += frame_weight(f);
+}
+
 static void slot_release(struct channel *ch, struct channel_slot *slot)
 {
-	if (slot->frame && slot->frame->flags & FRAME_NOTICE)
+	if (slot->frame && slot->frame->flags & FRAME_NOTICE) {
 		ch->n_notices--;
+		ch->env->notice_bytes -= frame_weight(slot->frame);
+	}
 	slot->frame = frame_unref(slot->frame);
+}
+
+/*
+ * Whether nobody needs a message. Where a notice was shed there is nothing to need: whoever is
+ * pinned there has the next one before it (its @next is read as the start of the log then), or
+ * those that read nothing would keep the places of all the notices that come.
+ */
+static bool slot_pass_pins(struct channel *ch, uint64_t seq)
+{
+	struct channel_slot *slot = slot_of(ch, seq);
+
+	if (!slot->pins)
+		return true;
+	if (slot->frame || seq + 1 >= ch->end)
+		return false;
+	slot_of(ch, seq + 1)->pins += slot->pins;
+	slot->pins = 0;
+	return true;
 }
 
 void channel_trim(struct channel *ch)
 {
+	uint64_t before = ch->from;
+
 	/*
 	 * What isn't flushed yet the round still needs, and the first pin is that of the member
 	 * that lags most: what lies before both has been sent to everyone.
 	 */
-	if (ch->from >= ch->flushed || slot_of(ch, ch->from)->pins)
-		return;
-	while (ch->from < ch->flushed && !slot_of(ch, ch->from)->pins) {
+	while (ch->from < ch->flushed && slot_pass_pins(ch, ch->from)) {
 		slot_release(ch, slot_of(ch, ch->from));
 		ch->from++;
 	}
-	ring_shrink(ch);
+	if (ch->from > before)
+		ring_shrink(ch);
 }
 
-/* Members that are caught up have had them; it is for those that lag. */
-void channel_shed_notices(struct channel *ch)
+/* Members that are caught up have had them; it is for those that lag. The oldest go. */
+static void log_shed_notices(struct channel *ch, uint64_t keep)
 {
-	uint64_t limit = ch->env->conn->config->message_queue_size;
 	uint64_t shed = 0;
 
-	if (ch->n_notices <= limit)
-		return;
 	/* From where the last time ended, so that a log with a long lag is not walked each time. */
 	for (ch->shed_to = MAX(ch->shed_to, ch->from);
-	     ch->shed_to < ch->flushed && ch->n_notices > limit / 2; ch->shed_to++) {
+	     ch->shed_to < ch->flushed && ch->n_notices > keep; ch->shed_to++) {
 		struct channel_slot *slot = slot_of(ch, ch->shed_to);
 
 		if (!slot->frame || !(slot->frame->flags & FRAME_NOTICE))
@@ -125,19 +155,35 @@ void channel_shed_notices(struct channel *ch)
 	METRIC_ADD(ch->env->conn->metrics, notices_skipped, shed);
 }
 
-/* -------------------------------------------------------------------- backlog */
-
-/* What a message takes while it waits for its round, about. */
-static uint64_t backlog_weight(const struct frame *f)
+void channel_shed_notices(struct channel *ch)
 {
-	return sizeof(*f) + f->body.len;
+	uint64_t limit = ch->env->conn->config->message_queue_size;
+
+	if (ch->n_notices > limit)
+		log_shed_notices(ch, limit / 2);
 }
+
+void channel_shed_all_notices(struct channel *ch)
+{
+	if (ch->n_notices == 0)
+		return;
+	log_shed_notices(ch, 0);
+	channel_trim(ch);
+}
+
+/* -------------------------------------------------------------------- backlog */
 
 /* Whether what no round has taken is past a part of the bound. */
 static bool backlog_is_past(const struct channel *ch, unsigned part)
 {
-	uint64_t bytes = ch->env->conn->config->log_memory / CHANNEL_BACKLOG_SHARE;
+	uint64_t memory = ch->env->conn->config->log_memory;
+	uint64_t bytes = memory / CHANNEL_BACKLOG_SHARE;
 
+	/* Where little is left, who has a backlog gets a smaller part before others have to go. */
+	if (ch->backlog_bytes > bytes / CHANNEL_BACKLOG_SHARE &&
+	    atomic_load_explicit(ch->env->conn->frame_account, memory_order_relaxed) >
+		    memory / 4 * 3)
+		bytes /= CHANNEL_BACKLOG_SHARE;
 	return ch->high - ch->flushed > CHANNEL_BACKLOG_MESSAGES / part ||
 	       ch->backlog_bytes > bytes / part;
 }
@@ -151,15 +197,20 @@ static void channel_set_behind(struct channel *ch, bool is_behind)
 
 static void backlog_add(struct channel *ch, const struct frame *f)
 {
-	ch->backlog_bytes += backlog_weight(f);
+	ch->backlog_bytes += frame_weight(f);
+	ch->env->backlog_bytes += frame_weight(f);
 	if (!ch->is_behind && WB_UNLIKELY(backlog_is_past(ch, 1)))
 		channel_set_behind(ch, true);
 }
 
 void channel_flushed_to(struct channel *ch, uint64_t to)
 {
+	uint64_t bytes = 0;
+
 	for (; ch->flushed < to; ch->flushed++)
-		ch->backlog_bytes -= backlog_weight(slot_of(ch, ch->flushed)->frame);
+		bytes += frame_weight(slot_of(ch, ch->flushed)->frame);
+	ch->backlog_bytes -= bytes;
+	ch->env->backlog_bytes -= bytes;
 	/* At half, so that publishers aren't held and let go for each message. */
 	if (WB_UNLIKELY(ch->is_behind) && !backlog_is_past(ch, 2))
 		channel_set_behind(ch, false);
@@ -209,7 +260,8 @@ int channel_append(struct channel *ch, struct frame *f)
 			return -ENOMEM;
 	}
 	slot_of(ch, f->seq)->frame = frame_ref(f);
-	ch->n_notices += (f->flags & FRAME_NOTICE) != 0;
+	if (f->flags & FRAME_NOTICE)
+		log_note_notice(ch, f);
 	ch->high = MAX(ch->high, f->seq + 1);
 	backlog_add(ch, f);
 	log_extend(ch);
@@ -236,7 +288,8 @@ int channel_load(struct channel *ch, uint64_t from, struct frame **frame, size_t
 		};
 		if (!f)
 			ch->whole_from = from + i + 1;
-		ch->n_notices += f && f->flags & FRAME_NOTICE;
+		if (f && f->flags & FRAME_NOTICE)
+			log_note_notice(ch, f);
 		if (f && !(f->flags & FRAME_NOTICE)) {
 			ch->bytes += f->body.len;
 			ch->messages++;
@@ -254,6 +307,7 @@ void channel_drop_log(struct channel *ch)
 		*slot_of(ch, ch->from) = (struct channel_slot){0};
 	}
 	ring_drop(ch);
+	ch->env->backlog_bytes -= ch->backlog_bytes;
 	ch->backlog_bytes = 0;
 	/* Nobody here waits for it any more; a bit that stays would hold publishers for ever. */
 	if (ch->is_behind)

@@ -16,6 +16,12 @@ static inline struct channel_slot *slot_of(const struct channel *ch, uint64_t se
 	return &ch->slots[seq & ch->mask];
 }
 
+/* Number of the next message for a member: the log may begin behind where it was pinned. */
+static inline uint64_t member_next(const struct member *m)
+{
+	return MAX(m->next, m->channel->from);
+}
+
 /* -------------------------------------------------------------------- channel_log.c */
 
 /* Drops what no round and no lagging member needs any more. */

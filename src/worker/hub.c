@@ -319,6 +319,20 @@ static void count_variants(struct hub *h)
 	maker->deflate_in = maker->deflate_out = maker->failures = 0;
 }
 
+/*
+ * Notices are for those that read: the share of log_memory that they may have, in the logs of all
+ * workers, is so small that nobody else ever has to give way to them.
+ */
+static void shed_notices(struct hub *h)
+{
+	uint64_t share = h->env.config->log_memory / CHANNEL_BACKLOG_SHARE / h->shared->n_hubs;
+
+	if (h->channels.notice_bytes <= share)
+		return;
+	HUB_FOREACH_CHANNEL (ch, h)
+		channel_shed_all_notices(ch);
+}
+
 void hub_work(struct hub *h)
 {
 	/* What clients say and what others post goes into the logs first … */
@@ -341,6 +355,7 @@ void hub_work(struct hub *h)
 		hub_release_held(h);
 	count_variants(h);
 	/* Last, since sending has freed what it could: who is still behind now really lags. */
-	slow_consumer_enforce_memory(&h->env, &h->shared->lags, h->index);
+	shed_notices(h);
+	slow_consumer_enforce_memory(&h->channels, &h->shared->lags);
 	hub_notices_begin_turn(h);
 }

@@ -160,22 +160,30 @@ static void take_memory_back(struct conn *c, uint64_t bytes)
 	conn_abort(c);
 }
 
-void slow_consumer_enforce_memory(struct conn_env *env, struct slow_consumer_lags *lags,
-				  unsigned worker)
+static bool is_past_memory(const struct channel_env *channels)
 {
-	_Atomic uint64_t *mine = &lags->worst_bytes[worker];
+	const struct conn_env *env = channels->conn;
+	uint64_t bytes = atomic_load_explicit(env->frame_account, memory_order_relaxed);
+
+	return bytes > env->config->log_memory &&
+	       remainder_of(bytes, channels->backlog_bytes) > env->config->log_memory;
+}
+
+void slow_consumer_enforce_memory(const struct channel_env *channels,
+				  struct slow_consumer_lags *lags)
+{
+	_Atomic uint64_t *mine = &lags->worst_bytes[channels->worker];
 	uint64_t bytes = 0;
 
 	for (int i = 0; i < ACTIONS_PER_TURN; i++) {
 		struct conn *c;
 
-		if (atomic_load_explicit(env->frame_account, memory_order_relaxed) <=
-		    env->config->log_memory)
+		if (!is_past_memory(channels))
 			break;
 		/* Said before it is compared, so that the others can compare with it, too. */
-		c = worst_of(env, &bytes);
+		c = worst_of(channels->conn, &bytes);
 		atomic_store_explicit(mine, bytes, memory_order_relaxed);
-		if (!c || !is_worst_anywhere(lags, worker, bytes))
+		if (!c || !is_worst_anywhere(lags, channels->worker, bytes))
 			return;
 		take_memory_back(c, bytes);
 	}

@@ -15,6 +15,7 @@
  * is past a limit, the client is disconnected in either case.
  */
 
+#include "channel/channel.h"
 #include "channel/directory.h"
 #include "conn/conn.h"
 
@@ -28,10 +29,11 @@ void slow_consumer_check(struct conn *c);
 
 /**
  * slow_consumer_enforce_memory() - while all frames exceed log_memory, those that lag most give way
- * @env:    of the worker whose index is @worker
+ * @channels: of the worker
  *
+ * What its channels have not been flushed of is nobody's lag: those who publish it wait for that.
  * A worker acts only on a lag that is at least half of the worst of any worker, a few times a
  * turn.
  */
-void slow_consumer_enforce_memory(struct conn_env *env, struct slow_consumer_lags *lags,
-				  unsigned worker);
+void slow_consumer_enforce_memory(const struct channel_env *channels,
+				  struct slow_consumer_lags *lags);

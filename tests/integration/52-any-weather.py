@@ -88,6 +88,34 @@ def test_lists_are_throttled_like_frames():
         assert d.metric("websocket_throttles_total") >= 2
 
 
+# Memory that somebody else fills
+
+
+@seconds(120)
+def test_who_pins_notices_pays_for_them():
+    """They fill log_memory; one for whom a single message waits has nothing to do with it."""
+    names = [f"pin/{i}" for i in range(60)]
+    with Daemon(log_memory="1M", worker_threads=1, tcp_notsent_lowat="4K",
+                max_incoming_frames_per_second=10000) as d:
+        pinner = RawClient(d, "/pin", rcvbuf=4096)
+        pinner.send(control(SUBSCRIBE, channels=names))
+        good = RawClient(d, "/good", rcvbuf=4096)
+        publisher = RawClient(d, "/good")
+        large = data(os.urandom(400000))
+        publisher.send(large)
+        fence(publisher)
+        churner = RawClient(d, "/churn")
+        ask(churner, control(SUBSCRIBE, channels=names))
+        for _ in range(250):
+            ask(churner, control(UNSUBSCRIBE, channels=names))
+            ask(churner, control(SUBSCRIBE, channels=names))
+        while (m := good.recv()).type != BINARY_DATA:
+            pass
+        assert m.binary.data == large.binary.data
+        for c in (pinner, good, publisher, churner):
+            c.close()
+
+
 # Tables that all share
 
 
