@@ -94,9 +94,9 @@ struct clients_query {
 	struct server *server;
 	struct admin_request *req;
 	struct client_list list;
-	uint64_t total;
 	unsigned at;
 	int result; /* of client_list_append() */
+	char channel[ADMIN_CHANNEL_MAX + 1], user[ADMIN_USER_MAX + 1];
 };
 
 static void clients_run(struct worker *w, struct worker_task *t)
@@ -104,8 +104,6 @@ static void clients_run(struct worker *w, struct worker_task *t)
 	struct clients_query *q = CONTAINER_OF(t, struct clients_query, task);
 
 	q->result = client_list_append(&w->hub, &q->list);
-	if (q->result != CLIENT_LIST_E_MORE)
-		q->total += client_list_count(&w->hub);
 	worker_task_answer(w, t);
 }
 
@@ -123,7 +121,7 @@ static void clients_done(struct worker_task *t)
 	if (q->result < 0)
 		admin_reply(q->req, 500, NULL, "out of memory\n");
 	else
-		admin_reply_clients(q->req, &q->list.out, q->list.listed, q->total);
+		admin_reply_clients(q->req, &q->list.out, q->list.listed, q->list.total);
 	buf_fini(&q->list.out);
 	free(q);
 }
@@ -132,9 +130,9 @@ static void answer_clients(void *ctx, struct admin_request *req)
 {
 	struct server *s = ctx;
 	struct clients_query *q;
-	uint64_t offset, limit;
+	struct admin_page page;
 
-	if (!admin_read_page(req, &offset, &limit))
+	if (!admin_read_page(req, &page))
 		return;
 	/* It goes on its way with the request; whoever is asked last answers and frees both. */
 	q = calloc(1, sizeof(*q));
@@ -145,8 +143,12 @@ static void answer_clients(void *ctx, struct admin_request *req)
 	q->task = (struct worker_task){.run = clients_run, .done = clients_done};
 	q->server = s;
 	q->req = req;
-	q->list.offset = offset;
-	q->list.limit = limit;
+	q->list.offset = page.offset;
+	q->list.limit = page.limit;
+	if (page.channel)
+		q->list.channel = strcpy(q->channel, page.channel);
+	if (page.user)
+		q->list.user = strcpy(q->user, page.user);
 	worker_post(s->pool->workers[0], &q->task);
 }
 

@@ -34,9 +34,17 @@ struct buf;
 #define ADMIN_CLIENTS_DEFAULT 100 /* of one answer to /clients, when limit is not given */
 #define ADMIN_CLIENTS_MAX 1000    /* a higher limit counts as this */
 #define ADMIN_CHANNEL_MAX MSG_CHANNEL_MAX
+#define ADMIN_USER_MAX 128
 #define ADMIN_SMALL_BODY 4096 /* what may come with a request that wants no body */
 
 enum admin_listener { ADMIN_METRICS, ADMIN_CONTROL };
+
+/* Which clients are to be listed. */
+struct WB_VALUE admin_page {
+	uint64_t offset, limit; /* of those; at most ADMIN_CLIENTS_MAX of them */
+	const char *channel;    /* only its members; at most ADMIN_CHANNEL_MAX bytes; NULL: all */
+	const char *user;       /* only who is called so; at most ADMIN_USER_MAX bytes; NULL: all */
+};
 
 /* What is to be published. */
 struct WB_VALUE admin_publication {
@@ -131,9 +139,8 @@ void admin_set_max_body(struct admin *a, size_t max_body);
  * Thread:  main.
  */
 
-/* Clients from @ret_offset on, at most @ret_limit, which is ADMIN_CLIENTS_MAX at most. */
-bool admin_read_page(struct admin_request *req, uint64_t *ret_offset, uint64_t *ret_limit)
-	WB_NODISCARD;
+/* The texts are borrowed until the function that answers returns. */
+bool admin_read_page(struct admin_request *req, struct admin_page *ret) WB_NODISCARD;
 
 /* Borrowed until the function that answers returns. */
 bool admin_read_publication(struct admin_request *req, struct admin_publication *ret) WB_NODISCARD;

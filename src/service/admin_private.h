@@ -54,9 +54,9 @@ struct WB_OWNER(main) admin_request {
 	struct MHD_Connection *connection;
 	const struct admin_route *route;
 	struct buf body;
-	size_t max_body;        /* of this request */
-	size_t discarded;       /* bytes that came past it */
-	uint64_t offset, limit; /* of /clients */
+	size_t max_body;  /* of this request */
+	size_t discarded; /* bytes that came past it */
+	uint64_t offset;  /* of /clients */
 	struct MHD_Response *response;
 	unsigned status;
 	bool is_too_big;

@@ -7,6 +7,8 @@
 
 #include "base/text.h"
 
+#define ADMIN_BAD_CHANNEL "channel is at most 255 bytes of UTF-8 without NUL\n"
+
 static const char *request_argument(struct admin_request *req, const char *name)
 {
 	return MHD_lookup_connection_value(req->connection, MHD_GET_ARGUMENT_KIND, name);
@@ -18,23 +20,44 @@ static bool request_refuse(struct admin_request *req, unsigned status, const cha
 	return false;
 }
 
-bool admin_read_page(struct admin_request *req, uint64_t *ret_offset, uint64_t *ret_limit)
+/*
+ * A text without NUL of at most @max bytes of UTF-8; @ret NULL: it isn't there. False: it is
+ * none.
+ */
+static bool request_parse_text(struct admin_request *req, const char *name, size_t max,
+			       const char **ret)
+{
+	const char *text = NULL;
+	size_t n = 0;
+
+	*ret = NULL;
+	if (MHD_lookup_connection_value_n(req->connection, MHD_GET_ARGUMENT_KIND, name,
+					  strlen(name), &text, &n) != MHD_YES)
+		return true;
+	/* A name alone, without "=", is an empty text; a NUL in one shows in the length. */
+	*ret = text ? text : "";
+	return !text || (n <= max && n == strlen(text) && utf8_valid(text, n));
+}
+
+bool admin_read_page(struct admin_request *req, struct admin_page *ret)
 {
 	const char *offset = request_argument(req, "offset");
 	const char *limit = request_argument(req, "limit");
+	struct admin_page p = {.limit = ADMIN_CLIENTS_DEFAULT};
 
-	req->offset = 0;
-	req->limit = ADMIN_CLIENTS_DEFAULT;
-	if ((offset && text_parse_count(offset, &req->offset) < 0) ||
-	    (limit && text_parse_count(limit, &req->limit) < 0) || req->limit == 0)
+	if ((offset && text_parse_count(offset, &p.offset) < 0) ||
+	    (limit && text_parse_count(limit, &p.limit) < 0) || p.limit == 0)
 		return request_refuse(req, MHD_HTTP_BAD_REQUEST,
 				      "offset is a number from 0 on, limit one from 1 on\n");
-	/*
-	 * The request keeps both: admin_reply_clients() says from them where the next page begins.
-	 */
-	req->limit = MIN(req->limit, (uint64_t)ADMIN_CLIENTS_MAX);
-	*ret_offset = req->offset;
-	*ret_limit = req->limit;
+	if (!request_parse_text(req, "channel", ADMIN_CHANNEL_MAX, &p.channel))
+		return request_refuse(req, MHD_HTTP_BAD_REQUEST, ADMIN_BAD_CHANNEL);
+	if (!request_parse_text(req, "user", ADMIN_USER_MAX, &p.user))
+		return request_refuse(req, MHD_HTTP_BAD_REQUEST,
+				      "user is at most 128 bytes of UTF-8 without NUL\n");
+	/* The request keeps it: admin_reply_clients() says from it where the next page begins. */
+	req->offset = p.offset;
+	p.limit = MIN(p.limit, (uint64_t)ADMIN_CLIENTS_MAX);
+	*ret = p;
 	return true;
 }
 
@@ -71,34 +94,19 @@ static unsigned request_parse_type(struct admin_request *req, bool *ret_is_text)
 	return MHD_HTTP_UNSUPPORTED_MEDIA_TYPE;
 }
 
-/* The channel of the query, or NULL when it is none. A NUL in it shows in the length. */
-static const char *request_parse_channel(struct admin_request *req)
-{
-	const char *channel = NULL;
-	size_t n = 0;
-
-	if (MHD_lookup_connection_value_n(req->connection, MHD_GET_ARGUMENT_KIND, "channel",
-					  strlen("channel"), &channel, &n) != MHD_YES ||
-	    !channel)
-		return "";
-	if (n > ADMIN_CHANNEL_MAX || n != strlen(channel) || !utf8_valid(channel, n))
-		return NULL;
-	return channel;
-}
-
 bool admin_read_publication(struct admin_request *req, struct admin_publication *ret)
 {
-	/* The type first: it says how the body, and so what is wrong with it, is to be read. */
-	struct admin_publication p = {
-		.channel = request_parse_channel(req), .body = req->body.data, .n = req->body.len};
+	struct admin_publication p = {.body = req->body.data, .n = req->body.len};
 
+	/* The type first: it says how the body, and so what is wrong with it, is to be read. */
 	if (request_parse_type(req, &p.is_text) != 0)
 		return request_refuse(
 			req, MHD_HTTP_UNSUPPORTED_MEDIA_TYPE,
 			"Content-Type has to be text/plain or application/x-protobuf\n");
+	if (!request_parse_text(req, "channel", ADMIN_CHANNEL_MAX, &p.channel))
+		return request_refuse(req, MHD_HTTP_BAD_REQUEST, ADMIN_BAD_CHANNEL);
 	if (!p.channel)
-		return request_refuse(req, MHD_HTTP_BAD_REQUEST,
-				      "channel is at most 255 bytes of UTF-8 without NUL\n");
+		p.channel = ""; /* the lobby */
 	/* Others get it as chat, which a client may refuse whole when it is not UTF-8. */
 	if (p.is_text && !utf8_valid(p.body, p.n))
 		return request_refuse(req, MHD_HTTP_BAD_REQUEST, "the text is not valid UTF-8\n");

@@ -9,8 +9,10 @@
 /* clang-format off */
 #define OPTION(...) OPTION_ROW(struct control_call, __VA_ARGS__)
 static const struct option_row no_options[] = {};
-static const struct option_row json_options[] = {
+static const struct option_row client_options[] = {
 	OPTION(0, "json", FLAG, is_json, 0, 0, NULL, NULL, NULL),
+	OPTION('c', "channel", TEXT, channel, 0, 0, "CHANNEL", "[-c|--channel CHANNEL]", NULL),
+	OPTION(0, "user", TEXT, user, 0, 0, "USER", NULL, NULL),
 };
 static const struct option_row channel_options[] = {
 	OPTION('c', "channel", TEXT, channel, 0, 0, "CHANNEL", "[-c|--channel CHANNEL]", NULL),

@@ -63,16 +63,34 @@ static void print_clients(const struct control_call *c, const struct control_pag
 	}
 }
 
+static int page_query(const struct control_call *c, uint64_t offset, struct buf *query)
+{
+	int r = buf_printf(query, "?offset=%" PRIu64 "&limit=" PAGE, offset);
+
+	if (r == 0 && c->channel)
+		r = buf_printf(query, "&channel=");
+	if (r == 0 && c->channel)
+		r = control_http_encode(query, c->channel);
+	if (r == 0 && c->user)
+		r = buf_printf(query, "&user=");
+	if (r == 0 && c->user)
+		r = control_http_encode(query, c->user);
+	return r;
+}
+
 /* One page, printed; @next becomes the offset of the one after it, or 0. */
 static int print_page(struct control_call *c, uint64_t *next, uint64_t *total)
 {
 	struct control_answer a = {0};
 	struct control_page page = {0};
-	char query[64];
-	int r;
+	struct buf query = {0};
+	int r = page_query(c, *next, &query);
 
-	snprintf(query, sizeof(query), "?offset=%" PRIu64 "&limit=" PAGE, *next);
-	r = control_ask(c, c->command->route, query, NULL, 0, &a);
+	if (r < 0)
+		r = control_fail(c, "%s", strerror(-r));
+	else
+		r = control_ask(c, c->command->route, (const char *)query.data, NULL, 0, &a);
+	buf_fini(&query);
 	if (r == 0 && a.status != 200)
 		r = control_fail_answer(c, &a);
 	/* A page that leads back would have us ask for ever. */

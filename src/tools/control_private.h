@@ -30,6 +30,7 @@ struct WB_OWNER(main) control_call {
 	struct config_source source;
 	const char *operand; /* NULL: none was given */
 	const char *channel; /* NULL: none was given */
+	const char *user;    /* likewise */
 	bool is_json;
 	int timeout_ms;
 	char *socket_path; /* the call's */

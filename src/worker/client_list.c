@@ -78,6 +78,20 @@ static int list_one(struct buf *out, const struct conn *c)
 	return r ? r : buf_printf(out, "}");
 }
 
+static bool list_is_filtered(const struct client_list *l)
+{
+	return l->channel || l->user;
+}
+
+static bool list_wants(const struct client_list *l, struct hub *h, struct conn *c)
+{
+	char user[CONN_USER_MAX];
+
+	if (l->channel && !hub_membership(h, c, l->channel, strlen(l->channel)))
+		return false;
+	return !l->user || strcmp(l->user, conn_format_user(user, c)) == 0;
+}
+
 static void list_begin(struct client_list *l, struct hub *h)
 {
 	l->place.at = h->env.all.next;
@@ -85,8 +99,11 @@ static void list_begin(struct client_list *l, struct hub *h)
 	l->is_begun = true;
 }
 
-static int list_end(struct client_list *l, int r)
+static int list_end(struct client_list *l, const struct hub *h, int r)
 {
+	/* Without a filter they need not be walked through to be counted. */
+	if (!list_is_filtered(l))
+		l->total += client_list_count(h);
 	list_del(&l->place.node);
 	l->is_begun = false;
 	return r;
@@ -99,21 +116,26 @@ int client_list_append(struct hub *h, struct client_list *l)
 
 	if (!l->is_begun)
 		list_begin(l, h);
-	for (unsigned i = 0; l->limit > 0 && l->place.at != &h->env.all && !r; i++) {
-		const struct conn *c = CONTAINER_OF(l->place.at, struct conn, node);
+	for (unsigned i = 0; l->place.at != &h->env.all && !r; i++) {
+		struct conn *c = CONTAINER_OF(l->place.at, struct conn, node);
 
+		if (l->limit == 0 && !list_is_filtered(l))
+			break;
 		if (i == VISITS_AT_ONCE || l->out.len >= end)
 			return CLIENT_LIST_E_MORE;
 		l->place.at = l->place.at->next;
-		if (c->state != CONN_OPEN)
+		if (c->state != CONN_OPEN || !list_wants(l, h, c))
 			continue;
+		l->total += list_is_filtered(l);
 		if (l->offset > 0) {
 			l->offset--;
 			continue;
 		}
+		if (l->limit == 0)
+			continue;
 		r = list_one(&l->out, c);
 		l->listed++;
 		l->limit = l->out.len < CLIENT_LIST_BYTES ? l->limit - 1 : 0;
 	}
-	return list_end(l, r);
+	return list_end(l, h, r);
 }

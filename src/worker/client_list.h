@@ -13,13 +13,16 @@
 
 enum client_list_result { CLIENT_LIST_E_MORE = 1 };
 
-/* What is to be listed, and how far it has got. All zero but for @offset and @limit. */
+/* What is to be listed, and how far it has got. All zero but for what is asked for. */
 struct WB_OWNER(worker) client_list {
 	struct conn_walker place; /* while it is begun on a worker */
 	bool is_begun;
-	uint64_t offset; /* open connections to pass over; counted down by those passed */
-	uint64_t limit;  /* most to append; counted down, and 0 also when it has enough bytes */
+	const char *channel; /* only its members; NULL: all */
+	const char *user;    /* only who is called so; NULL: all */
+	uint64_t offset;     /* of those, to pass over; counted down by those passed */
+	uint64_t limit;      /* most to append; counted down, and 0 also when it has enough bytes */
 	uint64_t listed;
+	uint64_t total; /* that there are, once this worker is done */
 	struct buf out; /* JSON objects, separated by commas; the holder's to free */
 };
 

@@ -87,8 +87,14 @@ static void answer_clients(void *ctx, struct admin_request *req)
 {
 	struct fake *f = ctx;
 
-	if (!admin_read_page(req, &f->offset, &f->limit))
+	struct admin_page page;
+
+	if (!admin_read_page(req, &page))
 		return;
+	f->offset = page.offset;
+	f->limit = page.limit;
+	snprintf(f->channel, sizeof(f->channel), "%s", page.channel ? page.channel : "none");
+	snprintf(f->id, sizeof(f->id), "%s", page.user ? page.user : "none");
 	f->calls++;
 	if (f->answers_at_once)
 		fake_answer_clients(f, req);
@@ -411,6 +417,28 @@ TEST(admin_wrong_method_names_the_right_one)
 		free(a);
 	}
 	expect(f, "GET /nothing HTTP/1.1", 404, NULL);
+	CHECK_EQ(f->calls, 0);
+	fake_free(f);
+}
+
+TEST(admin_clients_may_be_those_of_a_channel_or_a_user)
+{
+	struct fake *f = fake_new();
+	char text[400];
+
+	expect(f, "GET /clients HTTP/1.1", 200, NULL);
+	CHECK_STR(f->channel, "none");
+	CHECK_STR(f->id, "none");
+	expect(f, "GET /clients?channel=a%20b&user=me HTTP/1.1", 200, NULL);
+	CHECK_STR(f->channel, "a b");
+	CHECK_STR(f->id, "me");
+	expect(f, "GET /clients?channel= HTTP/1.1", 200, NULL);
+	CHECK_STR(f->channel, "");
+	f->calls = 0;
+	expect(f, "GET /clients?channel=%ff HTTP/1.1", 400, NULL);
+	expect(f, "GET /clients?user=a%00b HTTP/1.1", 400, NULL);
+	snprintf(text, sizeof(text), "GET /clients?user=%0129d HTTP/1.1", 0);
+	expect(f, text, 400, NULL);
 	CHECK_EQ(f->calls, 0);
 	fake_free(f);
 }

@@ -352,6 +352,41 @@ TEST(client_list_has_pages_and_finds)
 	rig_free(r);
 }
 
+TEST(client_list_shows_those_that_are_asked_for)
+{
+	struct rig *r = rig_new(1, "");
+	struct guest *g[4] = {guest_open(r, 0, "/a"), guest_open(r, 0, "/b"),
+			      guest_open(r, 0, "/a"), guest_open(r, 0, "/")};
+	struct hub *h = &r->w[0]->hub;
+	struct client_list l = {.limit = 1, .channel = "a"}, user = {.limit = 9};
+	char id[37], name[CONN_USER_MAX];
+
+	CHECK_EQ(client_list_append(h, &l), 0);
+	CHECK_EQ(l.listed, 1);
+	CHECK_EQ(l.total, 2);
+	uuid4_format(id, g[0]->conn->id);
+	CHECK(strstr((char *)l.out.data, id) != NULL);
+	buf_fini(&l.out);
+	l = (struct client_list){.limit = 9, .channel = ""};
+	CHECK_EQ(client_list_append(h, &l), 0);
+	CHECK_EQ(l.total, 1);
+	buf_fini(&l.out);
+	l = (struct client_list){.limit = 9};
+	CHECK_EQ(client_list_append(h, &l), 0);
+	CHECK_EQ(l.total, 4);
+	buf_fini(&l.out);
+	user.user = conn_format_user(name, g[1]->conn);
+	CHECK_EQ(client_list_append(h, &user), 0);
+	CHECK(user.total >= 1 && user.listed == user.total);
+	uuid4_format(id, g[1]->conn->id);
+	CHECK(strstr((char *)user.out.data, id) != NULL);
+	buf_fini(&user.out);
+	user = (struct client_list){.limit = 9, .user = "nobody"};
+	CHECK_EQ(client_list_append(h, &user), 0);
+	CHECK_EQ(user.total, 0);
+	rig_free(r);
+}
+
 /* What is long comes in pieces, between which clients may go, also the one that is next. */
 TEST(client_list_comes_in_pieces)
 {
