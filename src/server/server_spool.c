@@ -6,8 +6,8 @@
  * Nobody who sends files needs more than this; who begins them for their number, or leaves them
  * lying, meets it. An address may be that of a proxy or of a whole office.
  */
-#define CLIENT_FILES 20   /* begun in a second */
-#define ADDRESS_FILES 100 /* likewise */
+#define CLIENT_FILES 100  /* begun in a second */
+#define ADDRESS_FILES 250 /* likewise */
 #define ADDRESS_OPEN 64   /* at a time; a quarter of all */
 
 void server_spool_configure(struct server *s, const struct config *config)
