@@ -99,6 +99,7 @@ struct WB_OWNER(worker) worker {
 	struct slab conns;
 	struct worker_pool *pool;
 	struct worker_tasks inbox; /* shared: tasks for this worker */
+	_Atomic uint32_t load;     /* shared: connections that are here, or on their way here */
 	struct worker_listener listeners[WORKER_MAX_LISTENERS];
 	unsigned n_listeners;
 	struct wheel_timer tick;         /* once a second: gauges, lines left out */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "io/log.h"
@@ -32,6 +33,7 @@ void worker_conn_dead(struct conn *c)
 {
 	struct worker *w = CONTAINER_OF(c->env, struct worker, hub.env);
 
+	atomic_fetch_sub_explicit(&w->load, 1, memory_order_relaxed);
 	count_out(w, &c->peer, c->refusal != CONN_ADMITTED);
 	slab_put(&w->conns, c);
 }
@@ -97,6 +99,7 @@ struct conn *worker_accept_conn(struct worker *w, const struct transport *transp
 		report_unanswered(w, refusal);
 		return NULL;
 	}
+	atomic_fetch_add_explicit(&w->load, 1, memory_order_relaxed);
 	c->transport = *transport;
 	conn_init(c, &w->hub.env, peer, (uint64_t)w->hub.index << SERIAL_BITS | ++w->next_serial,
 		  refusal);
@@ -115,10 +118,12 @@ struct conn *worker_restore_conn(struct worker *w, const struct transport *trans
 		return NULL;
 	/* Its state is filled in by the caller, from the record that was left of it. */
 	c = slab_get(&w->conns);
-	if (c)
-		c->transport = *transport;
-	else
+	if (!c) {
 		count_out(w, peer, was_refused);
+		return NULL;
+	}
+	atomic_fetch_add_explicit(&w->load, 1, memory_order_relaxed);
+	c->transport = *transport;
 	return c;
 }
 
@@ -196,6 +201,73 @@ static void accept_socket(struct worker *w, int fd, const struct sock_peer *peer
 	}
 }
 
+/* ------------------------------------------------ a listener that several workers share */
+
+/* Accepted by one worker, and on its way to another. */
+struct passed_socket {
+	struct worker_task task;
+	struct sock_peer peer;
+	int fd;
+};
+
+static void take_passed_socket(struct worker *w, struct worker_task *t)
+{
+	struct passed_socket *s = CONTAINER_OF(t, struct passed_socket, task);
+
+	/* Behind the end of the loop nobody would serve it: as if it had waited in the kernel. */
+	if (w->phase == WORKER_ENDED)
+		fd_closep(&s->fd);
+	else
+		accept_socket(w, s->fd, &s->peer, false);
+	atomic_fetch_sub_explicit(&w->load, 1, memory_order_relaxed);
+	free(s);
+}
+
+static uint32_t load_of(const struct worker *w)
+{
+	return atomic_load_explicit(&w->load, memory_order_relaxed);
+}
+
+/* Itself, unless another one has fewer connections. */
+static struct worker *least_loaded(struct worker *w)
+{
+	struct worker *least = w;
+
+	for (unsigned i = 0; i < w->pool->n; i++)
+		if (load_of(w->pool->workers[i]) < load_of(least))
+			least = w->pool->workers[i];
+	return least;
+}
+
+/*
+ * The kernel wakes the same worker again and again, as long as it is the first that sleeps. Before
+ * a worker answers that it stands still or has stopped reading, what it passed on is in the inbox
+ * of the other, ahead of all that main posts then: so none is forgotten.
+ */
+static void accept_shared_socket(struct worker *w, int fd, const struct sock_peer *peer)
+{
+	struct worker *to = least_loaded(w);
+	struct passed_socket *s = to == w ? NULL : calloc(1, sizeof(*s));
+
+	if (!s) {
+		accept_socket(w, fd, peer, false);
+		return;
+	}
+	*s = (struct passed_socket){.task.run = take_passed_socket, .peer = *peer, .fd = fd};
+	/* Counted already on its way: more may be accepted before it arrives. */
+	atomic_fetch_add_explicit(&to->load, 1, memory_order_relaxed);
+	worker_post(to, &s->task);
+}
+
+/* @fd is taken over. */
+static void accept_for(struct worker_listener *l, int fd, const struct sock_peer *peer)
+{
+	if (l->kind == LISTENER_UNIX || l->kind == LISTENER_ACTIVATED)
+		accept_shared_socket(l->worker, fd, peer);
+	else
+		accept_socket(l->worker, fd, peer, l->kind == LISTENER_TLS);
+}
+
 void worker_drain_listener(struct worker *w, int fd, enum worker_listener_kind kind)
 {
 	struct sock_peer peer;
@@ -265,7 +337,7 @@ static void accept_ready(struct reactor_source *s, uint32_t events)
 		if (r == -EAGAIN)
 			return;
 		if (r == 0) {
-			accept_socket(l->worker, fd, &peer, l->kind == LISTENER_TLS);
+			accept_for(l, fd, &peer);
 			continue;
 		}
 		if (r == -EMFILE || r == -ENFILE || r == -ENOBUFS || r == -ENOMEM) {

@@ -223,3 +223,29 @@ def test_dribbled_handshake_does_not_win_time():
                 except ConnectionError:
                     ended = True
             assert ended and 0.49 <= time.monotonic() - began < 0.5 + 1.5 * SLOW
+
+
+def unix_connection(path):
+    s = socket.socket(socket.AF_UNIX)
+    s.settimeout(DEADLINE)
+    s.connect(str(path))
+    s.sendall(request("/spread"))
+    assert s.recv(100).startswith(b"HTTP/1.1 101")
+    return s
+
+
+def test_connections_of_one_listening_socket_spread_over_the_workers():
+    with tempfile.TemporaryDirectory() as folder, \
+            Daemon(listen_unix=f"{folder}/ws.sock", worker_threads=4) as d:
+        connections = [unix_connection(f"{folder}/ws.sock") for _ in range(80)]
+        counts = [d.metric("websocket_worker_connections", worker=i) for i in range(4)]
+        assert sum(counts) == 80 and max(counts) <= 22, counts
+        # Who comes goes where the others have left.
+        for s in connections[::4] + connections[1::4]:
+            s.close()
+        wait_until(lambda: d.metric("websocket_active_connections") == 40, "they are gone")
+        connections += [unix_connection(f"{folder}/ws.sock") for _ in range(40)]
+        counts = [d.metric("websocket_worker_connections", worker=i) for i in range(4)]
+        assert sum(counts) == 80 and max(counts) <= 22, counts
+        for s in connections:
+            s.close()
