@@ -37,11 +37,11 @@
 #include "containers/table.h"
 #include "wire/frame_variant.h"
 
-#define CHANNEL_BATCH_FRAMES 256            /* of one round */
-#define CHANNEL_BATCH_BYTES (1024 * 1024)   /* of one round, but at least one message */
-#define CHANNEL_COPY_BYTES (64 * 1024)      /* a batch up to this size is laid out in one piece */
-#define CHANNEL_CATCH_UP_BYTES (256 * 1024) /* that one lagging connection is sent in a turn */
-#define CHANNEL_BYTES_PER_MEMBER 4096       /* (de)compressed count as much of a turn as one send */
+#define CHANNEL_BATCH_FRAMES 256           /* of one round */
+#define CHANNEL_BATCH_BYTES (1024 * 1024)  /* of one round, but at least one message */
+#define CHANNEL_COPY_BYTES (64 * 1024)     /* a batch up to this size is laid out in one piece */
+#define CHANNEL_CATCH_UP_BYTES (64 * 1024) /* that one lagging connection is sent in a turn */
+#define CHANNEL_BYTES_PER_MEMBER 4096      /* (de)compressed count as much of a turn as one send */
 #define CHANNEL_SMALL_MEMBERS 64      /* up to so many, a channel doesn't wait for large ones */
 #define CHANNEL_BACKLOG_MESSAGES 8192 /* that no round has taken: then it is behind … */
 #define CHANNEL_BACKLOG_SHARE 16      /* … or where they take this part of log_memory */

@@ -3,7 +3,9 @@
 
 #include "conn/conn_private.h"
 
-#define BATCH 64 /* frames that one send gathers from the private queue */
+#define BATCH 64                 /* frames that one send gathers from the private queue */
+#define SEND_BYTES (64 * 1024)   /* that one send has of a long message */
+#define SHARE_BYTES (256 * 1024) /* of a connection's own that go out in one turn */
 
 /* ----------------------------------------------------------------- where the kernel is full */
 
@@ -62,24 +64,26 @@ static void conn_count_sent(struct conn *c, const struct frame *f)
 
 /* ------------------------------------------------------------------------ one send at a time */
 
-/* The message in transit, up to @end. */
-static void conn_send_transit(struct conn *c, size_t end)
+/* The message in transit, up to @end. Returns what the kernel took. */
+static size_t conn_send_transit(struct conn *c, size_t end)
 {
 	struct conn_output *out = c->out;
 	const struct frame_bytes *b = out->transit_bytes;
+	/* A long one goes in pieces, between which the clock of the turn is looked at. */
 	const struct iovec iov = {(void *)(uintptr_t)(b->bytes + out->transit_at),
-				  end - out->transit_at};
+				  MIN(end - out->transit_at, (size_t)SEND_BYTES)};
 	size_t sent = conn_send_iov(c, &iov, 1, iov.iov_len);
 
 	/* If the send failed, all of the output went with the connection, @out too. */
 	if (c->state == CONN_DEAD)
-		return;
+		return 0;
 	out->transit_at += sent;
 	if (out->transit_at < b->len)
-		return;
+		return sent;
 	conn_count_sent(c, out->transit);
 	out->transit = frame_unref(out->transit);
 	out->transit_bytes = NULL;
+	return sent;
 }
 
 /* What was sent leaves the queue. A message of which a part is out becomes the one in transit. */
@@ -115,56 +119,64 @@ static bool is_urgent(const struct frame *f)
 }
 
 /* The queue's head, many frames at once; @urgent_only: between fragments of what is in transit. */
-static void conn_send_queue(struct conn *c, bool urgent_only)
+static size_t conn_send_queue(struct conn *c, bool urgent_only)
 {
 	struct iovec iov[BATCH];
 	size_t bytes = 0, at = c->out->head_sent;
 	int n = 0;
 
-	for (struct frame *f = c->out->queue; f && n < BATCH; f = f->next) {
+	for (struct frame *f = c->out->queue; f && n < BATCH && bytes < SEND_BYTES; f = f->next) {
+		size_t len = f->body.len - at;
+
 		if (urgent_only && !is_urgent(f))
 			break;
-		iov[n++] = (struct iovec){f->body.bytes + at, f->body.len - at};
-		bytes += f->body.len - at;
+		/* A control frame goes whole, since no other may go between its bytes. */
+		if (WB_UNLIKELY(len > SEND_BYTES - bytes) && !conn_is_control(f))
+			len = SEND_BYTES - bytes;
+		iov[n++] = (struct iovec){f->body.bytes + at, len};
+		bytes += len;
 		at = 0;
 	}
-	conn_advance_queue(c, conn_send_iov(c, iov, n, bytes));
+	bytes = conn_send_iov(c, iov, n, bytes);
+	conn_advance_queue(c, bytes);
+	return bytes;
 }
 
 /* One send of what is private or in transit. */
-static void conn_send_some(struct conn *c)
+static size_t conn_send_some(struct conn *c)
 {
 	const struct conn_output *out = c->out;
 	const struct frame_bytes *b = out->transit_bytes;
 
-	if (!out->transit) {
-		conn_send_queue(c, false);
-		return;
-	}
-	if (!out->queue || !is_urgent(out->queue)) {
-		conn_send_transit(c, b->len);
-		return;
-	}
+	if (!out->transit)
+		return conn_send_queue(c, false);
+	if (!out->queue || !is_urgent(out->queue))
+		return conn_send_transit(c, b->len);
 	/*
 	 * A pong doesn't wait for the end of a long message, but may only go where one of its
 	 * fragments ends (RFC 6455 section 5.4): the message goes on to that place first. A pong
 	 * that is partly out stands at such a place already, and goes on at once.
 	 */
 	if (out->head_sent > 0 || frame_bytes_is_boundary(b, out->transit_at))
-		conn_send_queue(c, true);
-	else
-		conn_send_transit(c, MIN(b->len, (out->transit_at / b->piece + 1) * b->piece));
+		return conn_send_queue(c, true);
+	return conn_send_transit(c, MIN(b->len, (out->transit_at / b->piece + 1) * b->piece));
 }
 
 /* ------------------------------------------------------------------------ a turn's sending */
 
-/* All that is private or in transit, as far as the kernel takes it. */
+/* What is private or in transit: its share of a turn, as far as the kernel takes it. */
 static void conn_send_private(struct conn *c)
 {
-	while (c->state != CONN_DEAD && c->can_write && !conn_is_drained(c))
-		conn_send_some(c);
+	uint64_t sent = 0;
+
+	while (c->state != CONN_DEAD && c->can_write && !conn_is_drained(c) && sent < SHARE_BYTES)
+		sent += conn_send_some(c);
+	if (c->state == CONN_DEAD)
+		return;
 	if (conn_is_drained(c))
 		conn_give_output(c);
+	else if (c->can_write)
+		conn_want_write(c);
 }
 
 /* The last word is out. With the peer's Close here too, or after a refusal, this side ends. */

@@ -228,11 +228,17 @@ bool hub_deliver_posts(struct hub *h)
 
 static void write_out(struct hub *h)
 {
+	struct conn_env *env = &h->env;
 	struct list now;
 
-	take_list(&now, &h->env.to_write);
-	for (struct list *node; (node = list_pop(&now));)
-		conn_flush(CONTAINER_OF(node, struct conn, write_node));
+	if (list_is_empty(&env->to_write))
+		return;
+	turn_begin_phase(&env->turn, TURN_ANSWER_NS);
+	take_list(&now, &env->to_write);
+	do
+		conn_flush(CONTAINER_OF(list_pop(&now), struct conn, write_node));
+	while (!turn_is_over(&env->turn) && !list_is_empty(&now));
+	put_back_list(&now, &env->to_write);
 }
 
 /* True when nothing is left to flush. */
@@ -341,7 +347,8 @@ void hub_work(struct hub *h)
 	(void)hub_take_posts(h);
 	end_congestion(h);
 	/* Those of this turn that were more than its share wait behind those of turns before. */
-	hub_notices_send(h, false);
+	if (!list_is_empty(&h->notices.turns))
+		hub_notices_send(h, false);
 	/*
 	 * … then everything that the turn gathered goes out at once. Answers first: who has one
 	 * waiting is not caught up, and a round would have to pass it over.

@@ -231,3 +231,59 @@ TEST(conn_whose_bytes_wait_their_turn_is_not_silent)
 	CHECK_EQ(g->conn->last_sign_ns, r->now_ns);
 	rig_free(r);
 }
+
+/* A long answer goes in shares, between those of others. */
+TEST(conn_sends_a_share_of_its_own_in_a_turn)
+{
+	struct rig *r = rig_new(1, FREE "echo_path = /echo\nmax_send_buffer = 4M\n");
+	struct guest *g = guest_open(r, 0, "/echo");
+	const size_t n = 2 << 20;
+	uint8_t *p = calloc(1, n);
+	struct guest_frame f;
+	uint64_t before;
+
+	guest_set_room(g, 0);
+	guest_send(g, true, WS_BINARY, p, n);
+	rig_settle(r);
+	before = g->sent;
+	guest_set_room(g, ROOM_FOR_ALL);
+	for (unsigned turns = 1; turns <= 4; turns++) {
+		rig_turn(r);
+		CHECK(g->sent - before > 0);
+		CHECK(g->sent - before <= turns * 256 * 1024);
+	}
+	rig_settle(r);
+	CHECK(guest_next_message(g, &f) && f.n == n);
+	free(p);
+	rig_free(r);
+}
+
+TEST(conn_that_a_turn_had_no_time_to_send_to_comes_first_in_the_next)
+{
+	struct rig *r = rig_new(1, FREE "echo_path = /echo\n");
+	struct guest *g[100];
+	unsigned sent = 0, turns = 0;
+
+	for (unsigned i = 0; i < ARRAY_LEN(g); i++) {
+		g[i] = guest_open(r, 0, "/echo");
+		guest_set_room(g[i], 0);
+		guest_send(g[i], true, WS_BINARY, "answer", 6);
+	}
+	rig_settle(r);
+	for (unsigned i = 0; i < ARRAY_LEN(g); i++)
+		guest_set_room(g[i], ROOM_FOR_ALL);
+	clock_creep_for_test(TURN_ANSWER_NS);
+	while (sent < ARRAY_LEN(g)) {
+		unsigned before = sent;
+		struct guest_frame f;
+
+		rig_turn(r);
+		turns++;
+		/* In their order, two steps of sends at most. */
+		while (sent < ARRAY_LEN(g) && guest_next_message(g[sent], &f))
+			sent++;
+		CHECK(sent > before && sent - before <= 2 * TURN_STEP / TURN_SEND);
+	}
+	CHECK(turns >= 3);
+	rig_free(r);
+}
