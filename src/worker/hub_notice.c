@@ -169,11 +169,11 @@ static void publish_notice(struct hub *h, struct directory_entry *e, Websocket__
 	hub_publish(h, e, f, about);
 }
 
-/* Notices of one channel cost each member a send, however many they are, and their bytes. */
+/* Notices of one channel cost each member a send, however many they are, and all their bytes. */
 static void charge_notices(struct hub *h, const struct directory_entry *e, uint32_t n)
 {
 	uint32_t members = atomic_load_explicit(&e->members, memory_order_relaxed);
-	uint32_t cost = members + members * n / 16;
+	uint32_t cost = 1 + members + (members + 4) * n / 16;
 
 	h->notices.left -= MIN(cost, h->notices.left);
 }

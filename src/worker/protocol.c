@@ -73,6 +73,7 @@ void protocol_left(struct conn *c)
 	/* The line names the channel, and so comes before the memberships end. */
 	snprintf(text, sizeof(text), "disconnected with %u", c->close_code);
 	log_connection(c, EV_DISCONNECTED, text);
+	turn_charge(&c->env->turn, (size_t)c->n_members * TURN_FRAME);
 	while (c->members)
 		hub_leave(hub_of(c), c->members, true);
 	transfer_drop(&hub_of(c)->transfers, c);
