@@ -339,6 +339,14 @@ static void shed_notices(struct hub *h)
 		channel_shed_all_notices(ch);
 }
 
+/* Frames take more than log_memory, or did when this worker looked last, and the others know. */
+static bool is_memory_at_stake(struct hub *h)
+{
+	return atomic_load_explicit(&h->shared->frame_bytes, memory_order_relaxed) >
+		       h->env.config->log_memory ||
+	       atomic_load_explicit(&h->shared->lags.worst_bytes[h->index], memory_order_relaxed);
+}
+
 void hub_work(struct hub *h)
 {
 	/* What clients say and what others post goes into the logs first … */
@@ -363,6 +371,7 @@ void hub_work(struct hub *h)
 	count_variants(h);
 	/* Last, since sending has freed what it could: who is still behind now really lags. */
 	shed_notices(h);
-	slow_consumer_enforce_memory(&h->channels, &h->shared->lags);
+	if (WB_UNLIKELY(is_memory_at_stake(h)))
+		slow_consumer_enforce_memory(&h->channels, &h->shared->lags);
 	hub_notices_begin_turn(h);
 }
