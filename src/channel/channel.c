@@ -73,6 +73,7 @@ int channel_join(struct channel *ch, struct member *m, struct conn *c)
 	c->members = m;
 	c->n_members++;
 	atomic_fetch_add_explicit(&ch->entry->members, 1, memory_order_relaxed);
+	directory_add_reader(ch->entry, c->caps, c->deflate_window);
 	return 0;
 }
 
@@ -224,6 +225,7 @@ void channel_leave(struct member *m, struct member **at)
 	*at = m->sibling;
 	m->conn->n_members--;
 	atomic_fetch_sub_explicit(&ch->entry->members, 1, memory_order_relaxed);
+	directory_drop_reader(ch->entry, m->conn->caps, m->conn->deflate_window);
 	*m = (struct member){0};
 	channel_trim(ch);
 }

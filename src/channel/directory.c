@@ -245,3 +245,65 @@ void directory_unpin(struct directory *d, struct directory_entry *e)
 	entry_drop_if_unheld(d, e);
 	pthread_mutex_unlock(&d->mutex);
 }
+
+/* ------------------------------------------------------------------------- readers */
+
+/* Adds @more to each count that such a member is in; what wraps is less. */
+static void count_reader(struct directory_readers *r, unsigned caps, enum deflate_window window,
+			 uint32_t more)
+{
+	for (unsigned i = 0; i < DIRECTORY_N_CODECS; i++)
+		if (!msg_caps_read(caps, (enum zip_kind)(i + 1)))
+			atomic_fetch_add_explicit(&r->unable[i][window], more,
+						  memory_order_relaxed);
+	if (msg_caps_read(caps, ZIP_PREFERRED))
+		atomic_fetch_add_explicit(&r->packed, more, memory_order_relaxed);
+	if (window != DEFLATE_NONE)
+		atomic_fetch_add_explicit(&r->window[window - 1], more, memory_order_relaxed);
+}
+
+void directory_add_reader(struct directory_entry *e, unsigned caps, enum deflate_window window)
+{
+	count_reader(&e->readers, caps, window, 1);
+}
+
+void directory_drop_reader(struct directory_entry *e, unsigned caps, enum deflate_window window)
+{
+	count_reader(&e->readers, caps, window, (uint32_t)-1);
+}
+
+/* Whether anybody is counted there but one, where @is_one is. */
+static bool has_others(const _Atomic uint32_t *count, bool is_one)
+{
+	return atomic_load_explicit(count, memory_order_relaxed) > is_one;
+}
+
+static unsigned deflated_bit(enum deflate_window window)
+{
+	return 1u << (FRAME_VARIANT_DEFLATED + window - 1);
+}
+
+unsigned directory_variants(struct directory_entry *e, const struct frame *f,
+			    const struct directory_reader *except)
+{
+	bool is_packed = f->flags & FRAME_IS_PACKED, can_pack = f->flags & FRAME_CAN_PACK;
+	enum zip_kind kind = is_packed ? (enum zip_kind)f->packed_with : ZIP_PREFERRED;
+	bool is_able = except && msg_caps_read(except->caps, kind);
+	/* Who reads the codec takes the message packed; what others take is deflated, perhaps. */
+	const _Atomic uint32_t *others = is_packed || can_pack ? e->readers.unable[kind - 1] : NULL;
+	unsigned set = 0;
+
+	if (can_pack && has_others(&e->readers.packed, is_able))
+		set |= 1u << FRAME_VARIANT_PACKED;
+	for (enum deflate_window w = DEFLATE_NONE; w < DEFLATE_N_WINDOWS; w++) {
+		bool is_it = except && except->window == w;
+		bool has_any = others ? has_others(&others[w], is_it && !is_able)
+				      : w && has_others(&e->readers.window[w - 1], is_it);
+
+		if (has_any && is_packed)
+			set |= 1u << FRAME_VARIANT_UNPACKED;
+		if (has_any && w && f->flags & FRAME_CAN_DEFLATE)
+			set |= deflated_bit(w);
+	}
+	return set;
+}

@@ -30,6 +30,7 @@
 
 #include "base/base.h"
 #include "containers/siphash.h"
+#include "wire/frame_variant.h"
 #include "wire/msg.h"
 
 #define DIRECTORY_MAX_WORKERS 64
@@ -42,7 +43,22 @@ enum directory_result {
 	DIRECTORY_E_EXISTS,   /* one of that name */
 };
 
-/* One cache line, so that busy channels don't disturb their neighbours. */
+#define DIRECTORY_N_CODECS (ZIP_N_KINDS - 1)
+
+/*
+ * How many members of a channel, in all workers, read what: publishers look at it for messages
+ * that vary. A cache line of its own, since members come and go.
+ */
+struct WB_SHARED directory_readers {
+	/* That can't read a codec, by its number - 1 and what they negotiated of deflate. */
+	alignas(64) _Atomic uint32_t unable[DIRECTORY_N_CODECS][DEFLATE_N_WINDOWS];
+	_Atomic uint32_t packed;                        /* that read ZIP_PREFERRED */
+	_Atomic uint32_t window[DEFLATE_N_WINDOWS - 1]; /* that negotiated it */
+};
+
+static_assert(sizeof(struct directory_readers) == 64, "one cache line");
+
+/* One cache line and that of the readers, so that busy channels don't disturb their neighbours. */
 struct WB_SHARED directory_entry {
 	alignas(64) _Atomic uint64_t seq; /* number of the next message */
 	_Atomic uint64_t workers;         /* bit i: worker i has members */
@@ -54,6 +70,7 @@ struct WB_SHARED directory_entry {
 	uint32_t pins;       /* under the mutex: holders beside the workers */
 	uint8_t name_len;    /* as generation */
 	char *name;          /* as generation; NUL-terminated */
+	struct directory_readers readers;
 };
 
 struct WB_SHARED directory {
@@ -167,6 +184,31 @@ static inline void directory_set_full(struct directory_entry *e, unsigned worker
 	else
 		atomic_fetch_and_explicit(&e->full, ~(1ULL << worker), memory_order_release);
 }
+
+/* One member more, or less, that reads so; @caps are MSG_CAP_ bits. Thread: any. */
+WB_ANY_THREAD void directory_add_reader(struct directory_entry *e, unsigned caps,
+					enum deflate_window window);
+WB_ANY_THREAD void directory_drop_reader(struct directory_entry *e, unsigned caps,
+					 enum deflate_window window);
+
+/* What one member reads. */
+struct WB_VALUE directory_reader {
+	unsigned caps;
+	enum deflate_window window;
+};
+
+/**
+ * directory_variants() - the variants of a message that members of a channel would take
+ * @e:      held by the caller
+ * @except: the member that gets none, who sends it; NULL: all get it
+ *
+ * Of members that come, go or change meanwhile nothing is promised.
+ *
+ * Return:  a set: bit i is enum frame_variant i.
+ * Thread:  any.
+ */
+WB_ANY_THREAD unsigned directory_variants(struct directory_entry *e, const struct frame *f,
+					  const struct directory_reader *except);
 
 /* Number that the next message will have. Thread: any. */
 static inline uint64_t directory_next_seq(struct directory_entry *e)

@@ -31,7 +31,7 @@ void conn_resume(struct conn *c, enum conn_pause why)
 		return;
 	c->pauses &= (uint16_t)~why;
 	/* What pauses the whole worker is looked at when it comes to be read. */
-	if (!c->pauses && c->state != CONN_DEAD && conn_has_input(c))
+	if (!(c->pauses & ~CONN_PAUSE_WORK) && c->state != CONN_DEAD && conn_has_input(c))
 		conn_want_read(c);
 }
 

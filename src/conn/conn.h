@@ -125,6 +125,14 @@ struct WB_OWNER(worker) conn_names {
 };
 
 /* Partial input: what an incomplete frame or message needs, and bytes that wait their turn. */
+/*
+ * What ops->work() has made so far of a message that takes more than one share of a turn. It is
+ * the first member of what the callee keeps.
+ */
+struct WB_OWNER(worker) conn_work {
+	size_t bytes; /* of memory that it holds */
+};
+
 struct WB_OWNER(worker) conn_input {
 	struct list node; /* in env->partial_inputs */
 	struct conn *conn;
@@ -137,9 +145,12 @@ struct WB_OWNER(worker) conn_input {
 	size_t accounted;           /* bytes counted in env->reassembly_bytes */
 	uint64_t started_ns;        /* when the message began; 0: none is incomplete */
 	uint32_t utf8;              /* state of the text so far */
-	struct inflater *inflater;  /* @message is whole and being inflated, over several turns */
+	struct inflater *inflater;  /* @message is whole and being inflated, or was */
+	struct conn_work *work;     /* what was made of a message under work, or NULL */
 	uint8_t opcode;             /* of the message; 0: none */
 	bool is_deflated;           /* the message is */
+	bool is_inflated;           /* all of it lies in @inflater */
+	bool is_under_work;         /* it is whole, and ops->message() left it to ops->work() */
 	uint8_t control_len;
 	uint8_t control[125]; /* payload of a control frame so far */
 };
@@ -231,8 +242,19 @@ struct WB_FROZEN conn_ops {
 	enum conn_refusal (*move)(struct conn *c, const struct sock_peer *peer);
 	/* The answer to the handshake is queued, the connection open. */
 	void (*opened)(struct conn *c);
-	/* A whole message; text is valid UTF-8. @p is the callee's to change, until it returns. */
-	void (*message)(struct conn *c, uint8_t opcode, uint8_t *p, size_t n);
+	/*
+	 * A whole message; text is valid UTF-8. @p is the callee's to change, until it returns.
+	 * True: it is done with; false: nothing came of it yet, it is for work(). Nothing else of
+	 * this client is read before that is done.
+	 */
+	bool (*message)(struct conn *c, uint8_t opcode, uint8_t *p, size_t n);
+	/*
+	 * Goes on with such a message, for a share of this turn; the same bytes at the same place
+	 * each time. @w is what the callee keeps of it, NULL at first. True: it is done with.
+	 */
+	bool (*work)(struct conn *c, struct conn_work **w, uint8_t opcode, uint8_t *p, size_t n);
+	/* Nothing more comes of it: the connection has ended, or it is done with. NULL is fine. */
+	void (*free_work)(struct conn_env *env, struct conn_work *w);
 	/* conn_can_send_now(), and memberships lag: sends what they lag behind. */
 	void (*catch_up)(struct conn *c);
 	/* Looks at the send limits; called when it is past them for the grace, too. */
@@ -273,7 +295,7 @@ struct WB_OWNER(worker) conn_env {
 	struct conn_output *outputs[CONN_OUTPUTS];
 	size_t n_outputs;
 	struct inflater *inflater; /* idle, or NULL */
-	size_t zip_left;           /* bytes that may still go through zlib for this client now */
+	size_t work_left;          /* bytes that this client may still have worked on, see below */
 	uint16_t pauses;           /* of enum conn_pause: why nobody is read */
 	bool is_restoring;         /* those of the process before come back one by one */
 };
@@ -362,6 +384,23 @@ static inline bool conn_env_is_paused(const struct conn_env *env, enum conn_paus
 static inline bool conn_is_paused(const struct conn *c)
 {
 	return (c->pauses | c->env->pauses) != 0;
+}
+
+/*
+ * Work on a message beside reading it (compression, checks, copies) is bounded twice: by the
+ * client's share of the turn's time, and by bytes, which no clock can make more of.
+ */
+static inline bool conn_may_work(const struct conn_env *env)
+{
+	return env->work_left > 0 && !turn_client_is_over(&env->turn);
+}
+
+/* A step of it is done, after which the clock is looked at. */
+static inline void conn_charge_work(struct conn_env *env, size_t bytes)
+{
+	env->work_left -= MIN(bytes, env->work_left);
+	METRIC_ADD(env->metrics, work_bytes, bytes);
+	turn_look(&env->turn);
 }
 
 /* It will be flushed at the end of this turn. */

@@ -6,6 +6,7 @@
 #include "io/tls.h"
 
 #define END_AGAIN_NS (2 * NS_PER_S) /* to end its side, for whose time the process stood still */
+#define WORK_PER_TURN (256 * 1024)  /* bytes of one connection, worked on beside reading them */
 
 /* ------------------------------------------------------------------------------ deadlines */
 
@@ -253,14 +254,14 @@ static void conn_receive(struct conn *c)
 }
 
 /*
- * Goes on with what came earlier, in its order: the message that is being inflated, then
+ * Goes on with what came earlier, in its order: the message that is under work, then
  * what was parked behind it. True when nothing is left of it, and new bytes may be read.
  */
 static bool conn_read_on(struct conn *c)
 {
 	if (conn_must_wait(c))
 		return false;
-	if (!conn_inflate_on(c))
+	if (!conn_work_on(c))
 		return false;
 	/* The message may have filled its own queue, or a ring that takes no more. */
 	if (conn_must_wait(c))
@@ -274,6 +275,7 @@ void conn_read(struct conn *c)
 {
 	list_del(&c->read_node);
 	turn_begin_client(&c->env->turn);
+	c->env->work_left = WORK_PER_TURN;
 	if (c->state == CONN_DEAD || !conn_read_on(c))
 		return;
 	if (!c->can_read)

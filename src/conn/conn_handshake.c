@@ -307,11 +307,12 @@ static void conn_upgrade(struct conn *c, const struct http_request *request)
 		conn_refuse_request(c, status, request);
 		return;
 	}
-	if (!conn_may_enter(c, request, &u))
-		return;
 	if (!c->env->config->permessage_deflate)
 		window = DEFLATE_NONE;
+	/* Before it is a member of anything: its channel counts what members can read. */
 	c->deflate_window = window;
+	if (!conn_may_enter(c, request, &u))
+		return;
 	n = upgrade_format_ok(answer, sizeof(answer), &u, window ? extension : NULL);
 	/* The answer is the first of the queue: what opened() sends stands behind it. */
 	conn_send_raw(c, answer, n);

@@ -4,7 +4,6 @@
 #define PROGRESS_BYTES 1024          /* after so many a message has gone on */
 #define STILL_LOOKS 32               /* at connections, for the one whose message stands still */
 #define BARREN_UNITS (TURN_STEP / 8) /* of a turn's work, for a record without data */
-#define ZIP_PER_TURN (256 * 1024)    /* bytes into and out of zlib, of one connection */
 
 /* -------------------------------------------------------------- what is kept between reads */
 
@@ -169,9 +168,9 @@ static bool conn_may_take_frame(struct conn *c)
 		return false;
 	}
 	/* The message before has to be delivered first. */
-	if (conn_is_inflating(c))
+	if (conn_is_working(c))
 		return false;
-	if (turn_client_is_over(&c->env->turn) || c->env->zip_left == 0) {
+	if (!conn_may_work(c->env)) {
 		conn_want_read(c);
 		return false;
 	}
@@ -188,7 +187,7 @@ static bool conn_may_feed(struct conn *c, const struct ws_decoder *d)
 
 bool conn_must_wait(struct conn *c)
 {
-	if (c->state != CONN_OPEN || !conn_is_paused(c))
+	if (c->state != CONN_OPEN || !((c->pauses & ~CONN_PAUSE_WORK) | c->env->pauses))
 		return false;
 	/*
 	 * What pauses all of a worker wakes those that wait for its end; reasons of its own wake a
@@ -266,7 +265,6 @@ void conn_feed(struct conn *c, uint8_t *p, size_t n)
 {
 	size_t used = 0;
 
-	c->env->zip_left = ZIP_PER_TURN;
 	METRIC_ADD(c->env->metrics, bytes_received, n);
 	/* What came earlier goes first, so these wait behind it. */
 	if (!conn_has_parked(c))
@@ -278,14 +276,13 @@ void conn_feed(struct conn *c, uint8_t *p, size_t n)
 	(void)conn_must_wait(c);
 }
 
-bool conn_inflate_on(struct conn *c)
+bool conn_work_on(struct conn *c)
 {
-	if (!conn_is_inflating(c))
+	if (!conn_is_working(c))
 		return true;
-	c->env->zip_left = ZIP_PER_TURN;
-	conn_inflate(c);
+	conn_work(c);
 	conn_keep_partial(c);
-	return !conn_is_inflating(c);
+	return !conn_is_working(c);
 }
 
 bool conn_feed_parked(struct conn *c)
@@ -295,7 +292,6 @@ bool conn_feed_parked(struct conn *c)
 
 	if (!conn_has_parked(c))
 		return true;
-	c->env->zip_left = ZIP_PER_TURN;
 	/* Taken out while it is processed: a close meanwhile frees what the connection holds. */
 	parked = c->input->parked;
 	at = c->input->parked_at;

@@ -107,6 +107,8 @@ static size_t input_bytes(const struct conn_input *in)
 		bytes += DECODER_BYTES;
 	if (in->inflater)
 		bytes += INFLATER_BYTES + inflater_output(in->inflater)->cap;
+	if (in->work)
+		bytes += in->work->bytes;
 	return bytes;
 }
 
@@ -137,6 +139,9 @@ void conn_drop_input(struct conn *c)
 		conn_give_decoder(c->env, in->decoder);
 	if (in->inflater)
 		conn_give_inflater(c->env, in->inflater);
+	if (in->work)
+		c->env->ops->free_work(c->env, in->work);
+	c->pauses &= (uint16_t)~CONN_PAUSE_WORK;
 	buf_fini(&in->message);
 	buf_fini(&in->parked);
 	free(in);

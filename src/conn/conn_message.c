@@ -6,7 +6,8 @@
 #include "conn/conn_private.h"
 #include "wire/frame_variant.h"
 
-#define SMALL_FRAME (64 * 1024) /* one of many, perhaps */
+#define SMALL_FRAME (64 * 1024)  /* one of many, perhaps */
+#define WORK_STEP ((size_t)4096) /* bytes into and out of zlib between two looks at the clock */
 
 /* --------------------------------------------------------------------- ends with a reason */
 
@@ -45,7 +46,7 @@ static struct frame *conn_new_deflated_echo(struct conn *c, uint8_t opcode, cons
 
 	if (!c->deflate_window || !frame_can_deflate(env->maker, n))
 		return NULL;
-	env->zip_left -= MIN(n, env->zip_left);
+	conn_charge_work(env, n);
 	return frame_new_deflated(opcode, p, n, c->deflate_window, env->maker, env->frame_account);
 }
 
@@ -59,18 +60,90 @@ static void conn_echo(struct conn *c, uint8_t opcode, const uint8_t *p, size_t n
 		conn_send_copy(c, opcode, p, n);
 }
 
-/* @p may be the read buffer itself: it is the receiver's until it returns, and no longer. */
-static void conn_deliver(struct conn *c, uint8_t opcode, uint8_t *p, size_t n)
+/*
+ * @p may be the read buffer itself: it is the receiver's until it returns, and no longer. False:
+ * the message is for conn_deliver_on() from here on.
+ */
+static bool conn_deliver(struct conn *c, uint8_t opcode, uint8_t *p, size_t n)
 {
 	METRIC_INC(c->env->metrics, messages_received);
 	if (opcode == WS_TEXT)
 		METRIC_INC(c->env->metrics, text_messages);
 	else
 		METRIC_INC(c->env->metrics, binary_messages);
-	if (c->is_echo)
-		conn_echo(c, opcode, p, n);
-	else
-		c->env->ops->message(c, opcode, p, n);
+	if (!c->is_echo)
+		return c->env->ops->message(c, opcode, p, n);
+	conn_echo(c, opcode, p, n);
+	return true;
+}
+
+/* The message that was put together has been dealt with. */
+static void conn_end_message(struct conn *c, struct conn_input *in)
+{
+	if (c->input != in)
+		return; /* it is closed, and all that was held is gone */
+	buf_fini(&in->message);
+	in->opcode = 0;
+	in->utf8 = UTF8_ACCEPT;
+	in->started_ns = 0;
+	in->is_inflated = in->is_under_work = false;
+	c->pauses &= (uint16_t)~CONN_PAUSE_WORK;
+}
+
+/* The rest has to wait for the next turn. */
+static void conn_work_later(struct conn *c)
+{
+	conn_pause(c, CONN_PAUSE_WORK);
+	conn_want_read(c);
+}
+
+/* A message whose bytes will be others soon is kept, since it isn't done with. */
+static struct conn_input *conn_keep_message(struct conn *c, uint8_t opcode, const uint8_t *p,
+					    size_t n)
+{
+	struct conn_input *in = conn_input_of(c);
+
+	if (!in || buf_append(&in->message, p, n, BUF_NO_LIMIT)) {
+		conn_close_no_memory(c);
+		return NULL;
+	}
+	in->opcode = opcode;
+	return in;
+}
+
+/* It lies whole in @in, and is not done with. */
+static void conn_begin_work(struct conn *c, struct conn_input *in)
+{
+	in->is_under_work = true;
+	conn_work_later(c);
+}
+
+/* One share of work on a message that ops->message() has left to it. */
+static void conn_deliver_on(struct conn *c, struct conn_input *in)
+{
+	/* All of it is in our hands: a close meanwhile must not free it under us. */
+	struct inflater *z = TAKE_PTR(in->inflater);
+	struct conn_work *w = TAKE_PTR(in->work);
+	struct buf message = in->message;
+	struct buf *from = z ? inflater_output(z) : &message;
+	bool is_done = true;
+
+	in->message = (struct buf){0};
+	if (c->state == CONN_OPEN)
+		is_done = c->env->ops->work(c, &w, in->opcode, from->data, from->len);
+	if (!is_done && c->input == in) {
+		in->message = message;
+		in->inflater = z;
+		in->work = w;
+		conn_work_later(c);
+		return;
+	}
+	if (w)
+		c->env->ops->free_work(c->env, w);
+	buf_fini(&message);
+	if (z)
+		conn_give_inflater(c->env, z);
+	conn_end_message(c, in);
 }
 
 static bool conn_check_text(struct conn *c, bool is_utf8)
@@ -82,8 +155,8 @@ static bool conn_check_text(struct conn *c, bool is_utf8)
 
 /* ----------------------------------------------------------------------- deflated messages */
 
-/* What inflating came to: the message is delivered, or the connection closed for it. */
-static void conn_end_inflating(struct conn *c, uint8_t opcode, size_t n, struct inflater *z,
+/* What inflating came to. False: the message was delivered, and isn't done with. */
+static bool conn_end_inflating(struct conn *c, uint8_t opcode, size_t n, struct inflater *z,
 			       int result)
 {
 	struct buf *out = inflater_output(z);
@@ -98,63 +171,94 @@ static void conn_end_inflating(struct conn *c, uint8_t opcode, size_t n, struct 
 		conn_close_violation(c, WS_CODE_INVALID_DATA, "compressed message is not valid");
 	else if (result)
 		conn_close_no_memory(c);
-	else if (opcode != WS_TEXT || conn_check_text(c, utf8_valid(out->data, out->len)))
-		conn_deliver(c, opcode, out->data, out->len);
-}
-
-/* One budget of inflating; false when more is to come, and @z is then the connection's. */
-static bool conn_inflate_some(struct conn *c, uint8_t opcode, const uint8_t *p, size_t n,
-			      struct inflater *z)
-{
-	struct conn_env *env = c->env;
-	int r = inflater_run(z, p, n, env->config->max_message_size, &env->zip_left);
-
-	if (r == INFLATE_MORE)
-		return false;
-	/* The message lies in the inflater: that goes back once the message was delivered. */
-	conn_end_inflating(c, opcode, n, z, r);
-	conn_give_inflater(env, z);
+	else if (opcode != WS_TEXT || conn_check_text(c, inflater_is_text(z)))
+		return conn_deliver(c, opcode, out->data, out->len);
 	return true;
 }
 
-/* The message that was put together has been dealt with. */
-static void conn_end_message(struct conn *c, struct conn_input *in)
+/* Steps of inflating while there is a share for it. Return: as inflater_run(). */
+static int conn_inflate_steps(struct conn_env *env, uint8_t opcode, const uint8_t *p, size_t n,
+			      struct inflater *z)
 {
-	if (c->input != in)
-		return; /* it is closed, and all that was held is gone */
-	buf_fini(&in->message);
-	in->opcode = 0;
-	in->utf8 = UTF8_ACCEPT;
-	in->started_ns = 0;
+	int r = INFLATE_MORE;
+
+	while (r == INFLATE_MORE && conn_may_work(env)) {
+		size_t budget = WORK_STEP;
+
+		r = inflater_run(z, p, n, env->config->max_message_size, &budget);
+		/* A text is looked at as it comes, so that nothing is left to do for all of it. */
+		if (opcode == WS_TEXT && r != INFLATE_MORE && r != 0)
+			break;
+		if (opcode == WS_TEXT)
+			inflater_look_at_text(z);
+		conn_charge_work(env, WORK_STEP - budget);
+	}
+	return r;
 }
 
-/* The rest has to wait for the next turn. */
-static void conn_inflate_later(struct conn *c, struct inflater *z)
+enum inflated {
+	INFLATED_NOT_ALL, /* the share is over */
+	INFLATED_KEPT,    /* delivered, and under work: it lies in the inflater */
+	INFLATED_DONE,    /* the inflater has gone back */
+};
+
+static enum inflated conn_inflate_some(struct conn *c, uint8_t opcode, const uint8_t *p, size_t n,
+				       struct inflater *z)
+{
+	struct conn_env *env = c->env;
+	int r = conn_inflate_steps(env, opcode, p, n, z);
+
+	if (r == INFLATE_MORE)
+		return INFLATED_NOT_ALL;
+	/* The message lies in the inflater: that goes back once the message is done with. */
+	if (!conn_end_inflating(c, opcode, n, z, r) && c->state == CONN_OPEN)
+		return INFLATED_KEPT;
+	conn_give_inflater(env, z);
+	return INFLATED_DONE;
+}
+
+/* Not done with: @z is the connection's. */
+static void conn_keep_inflater(struct conn *c, struct inflater *z, enum inflated how)
 {
 	c->input->inflater = z;
-	conn_want_read(c);
+	c->input->is_inflated = c->input->is_under_work = how == INFLATED_KEPT;
+	conn_work_later(c);
 }
 
-void conn_inflate(struct conn *c)
+static void conn_inflate(struct conn *c, struct conn_input *in)
 {
-	struct conn_input *in = c->input;
 	/* It is in our hands: a close meanwhile must not give it back under us. */
 	struct inflater *z = TAKE_PTR(in->inflater);
+	enum inflated how = INFLATED_DONE;
 
 	if (c->state != CONN_OPEN)
 		conn_give_inflater(c->env, z);
-	else if (conn_inflate_some(c, in->opcode, in->message.data, in->message.len, z))
+	else
+		how = conn_inflate_some(c, in->opcode, in->message.data, in->message.len, z);
+	if (how == INFLATED_DONE)
 		conn_end_message(c, in);
 	else
-		conn_inflate_later(c, z);
+		conn_keep_inflater(c, z, how);
 }
 
-void conn_restart_inflating(struct conn *c)
+void conn_work(struct conn *c)
 {
-	struct inflater *z = conn_take_inflater(c->env);
+	struct conn_input *in = c->input;
 
-	if (z)
-		conn_inflate_later(c, z);
+	if (in->inflater && !in->is_inflated)
+		conn_inflate(c, in);
+	else
+		conn_deliver_on(c, in);
+}
+
+void conn_restart_work(struct conn *c)
+{
+	struct conn_input *in = c->input;
+
+	if (in->is_deflated)
+		in->inflater = conn_take_inflater(c->env);
+	if (in->inflater || !in->is_deflated)
+		conn_work_later(c);
 	else
 		conn_close_no_memory(c);
 }
@@ -164,19 +268,23 @@ static void conn_inflate_whole(struct conn *c, const struct ws_piece *w)
 {
 	struct inflater *z = conn_take_inflater(c->env);
 	struct conn_input *in;
+	enum inflated how;
 
-	if (z && conn_inflate_some(c, w->opcode, w->data, w->len, z))
-		return;
-	/* It goes on next turn, when the read buffer has other bytes: those are kept here. */
-	in = z ? conn_input_of(c) : NULL;
-	if (!in || buf_append(&in->message, w->data, w->len, BUF_NO_LIMIT)) {
-		inflater_free(z);
+	if (!z) {
 		conn_close_no_memory(c);
 		return;
 	}
-	in->opcode = w->opcode;
+	how = conn_inflate_some(c, w->opcode, w->data, w->len, z);
+	if (how == INFLATED_DONE)
+		return;
+	/* It goes on next turn, when the read buffer has other bytes: those are kept here. */
+	in = conn_keep_message(c, w->opcode, w->data, w->len);
+	if (!in) {
+		inflater_free(z);
+		return;
+	}
 	in->is_deflated = true;
-	conn_inflate_later(c, z);
+	conn_keep_inflater(c, z, how);
 }
 
 /* A deflated message that was put together. */
@@ -184,7 +292,7 @@ static void conn_inflate_parts(struct conn *c, struct conn_input *in)
 {
 	in->inflater = conn_take_inflater(c->env);
 	if (in->inflater)
-		conn_inflate(c);
+		conn_inflate(c, in);
 	else
 		conn_close_no_memory(c);
 }
@@ -194,12 +302,21 @@ static void conn_inflate_parts(struct conn *c, struct conn_input *in)
 /* A message that lies in one piece in the read buffer: nothing is copied. */
 static void conn_take_whole(struct conn *c, const struct ws_piece *w)
 {
+	struct conn_input *in;
+
 	if (c->input)
 		c->input->started_ns = 0; /* its head had come alone */
-	if (w->rsv & WS_RSV1)
+	if (w->rsv & WS_RSV1) {
 		conn_inflate_whole(c, w);
-	else if (w->opcode != WS_TEXT || conn_check_text(c, utf8_valid(w->data, w->len)))
-		conn_deliver(c, w->opcode, w->data, w->len);
+		return;
+	}
+	if (w->opcode == WS_TEXT && !conn_check_text(c, utf8_valid(w->data, w->len)))
+		return;
+	if (conn_deliver(c, w->opcode, w->data, w->len))
+		return;
+	in = conn_keep_message(c, w->opcode, w->data, w->len);
+	if (in)
+		conn_begin_work(c, in);
 }
 
 /*
@@ -262,8 +379,10 @@ static void conn_take_part(struct conn *c, const struct ws_piece *w)
 		conn_inflate_parts(c, in);
 		return;
 	}
-	conn_deliver(c, in->opcode, in->message.data, in->message.len);
-	conn_end_message(c, in);
+	if (conn_deliver(c, in->opcode, in->message.data, in->message.len))
+		conn_end_message(c, in);
+	else
+		conn_begin_work(c, in);
 }
 
 static void conn_take_data(struct conn *c, const struct ws_piece *w)

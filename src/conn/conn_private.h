@@ -48,10 +48,10 @@ static inline bool conn_is_drained(const struct conn *c)
 	return !c->out->transit && !c->out->queue;
 }
 
-/* A message of it takes several turns to inflate: what came behind it waits. */
-static inline bool conn_is_inflating(const struct conn *c)
+/* A message of it takes several turns: what came behind it waits. */
+static inline bool conn_is_working(const struct conn *c)
 {
-	return c->input && c->input->inflater;
+	return c->input && (c->input->inflater || c->input->is_under_work);
 }
 
 /* Bytes were read that could not be processed then. */
@@ -60,10 +60,10 @@ static inline bool conn_has_parked(const struct conn *c)
 	return c->input && c->input->parked_at < c->input->parked.len;
 }
 
-/* Something waits to be processed: a message to inflate, parked bytes, or what the kernel has. */
+/* Something waits to be processed: a message under work, parked bytes, or what the kernel has. */
 static inline bool conn_has_input(const struct conn *c)
 {
-	return c->can_read || conn_is_inflating(c) || conn_has_parked(c);
+	return c->can_read || conn_is_working(c) || conn_has_parked(c);
 }
 
 static inline bool conn_is_control(const struct frame *f)
@@ -153,11 +153,11 @@ void conn_close_violation(struct conn *c, uint16_t code, const char *reason);
 /* A piece of a frame: judged, put together with others, delivered when it is whole. */
 void conn_take_piece(struct conn *c, const struct ws_piece *w);
 
-/* Goes on inflating, one budget, and delivers the message when all of it is out. */
-void conn_inflate(struct conn *c);
+/* Goes on with the message under work, for a share of the turn. */
+void conn_work(struct conn *c);
 
-/* Inflates the message that was put together, from its start. */
-void conn_restart_inflating(struct conn *c);
+/* Begins anew with one that another process had under work: it is whole in c->input. */
+void conn_restart_work(struct conn *c);
 
 /* ------------------------------------------------------------------------- conn_handshake */
 
@@ -184,8 +184,8 @@ bool conn_must_wait(struct conn *c);
 /* What it has read had @n records without data, which count as frames and as work. */
 void conn_take_barren(struct conn *c, unsigned n);
 
-/* Goes on with what is being inflated; true when nothing is. */
-bool conn_inflate_on(struct conn *c);
+/* Goes on with what is under work; true when nothing is. */
+bool conn_work_on(struct conn *c);
 
 /* Goes on with parked bytes; true when none are left. */
 bool conn_feed_parked(struct conn *c);

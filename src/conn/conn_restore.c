@@ -31,6 +31,7 @@ void conn_save_input(const struct conn *c, Record__Input *out, uint8_t head[WS_M
 	out->opcode = in->opcode;
 	out->is_deflated = in->is_deflated;
 	out->is_inflating = in->inflater != NULL;
+	out->is_under_work = in->is_under_work && !in->inflater;
 	out->control = (ProtobufCBinaryData){in->control_len, in->control};
 }
 
@@ -80,6 +81,8 @@ static bool is_message_sound(const struct conn *c, const Record__Input *from)
 		return false;
 	if (from->is_inflating && (!from->is_deflated || from->head.len > 0))
 		return false;
+	if (from->is_under_work && (from->is_deflated || from->head.len > 0 || !from->opcode))
+		return false;
 	return from->opcode || from->message.len == 0;
 }
 
@@ -111,9 +114,10 @@ int conn_restore_input(struct conn *c, const Record__Input *from)
 	/* The state of a text is not in the record, since it follows from its bytes. */
 	if (in->opcode == WS_TEXT && !in->is_deflated)
 		in->utf8 = utf8_feed(UTF8_ACCEPT, in->message.data, in->message.len);
-	/* Inflating starts anew: what came out of it so far was not delivered, and is not saved. */
-	if (from->is_inflating)
-		conn_restart_inflating(c);
+	/* Work starts anew: what had come of it so far was not delivered, and is not saved. */
+	in->is_under_work = from->is_under_work;
+	if (from->is_inflating || from->is_under_work)
+		conn_restart_work(c);
 	conn_keep_partial(c);
 	if (conn_has_input(c))
 		conn_want_read(c);

@@ -100,6 +100,7 @@ COUNTER(unpack_out_bytes, "websocket_compression_output_bytes_total", "operation
 COUNTER(deflate_out_bytes, "websocket_compression_output_bytes_total", "operation=\"deflate\"", "Bytes that came out of compression or decompression.")
 COUNTER(inflate_out_bytes, "websocket_compression_output_bytes_total", "operation=\"inflate\"", "Bytes that came out of compression or decompression.")
 COUNTER(compression_errors, "websocket_compression_errors_total", "", "Payloads that could not be unpacked or were too large unpacked.")
+COUNTER(work_bytes, "websocket_message_work_bytes_total", "", "Work on messages beside reading them, done in shares of loop turns: bytes that were compressed, decompressed, checked or copied, by what they cost.")
 COUNTER(handovers, "websocket_handovers_total", "", "Times that a new process took over from the one before.")
 COUNTER(handover_kept, "websocket_handover_connections_total", "result=\"kept\"", "Connections at a restart, by what became of them: they went on, were told to come back since TLS cannot travel, or were lost.")
 COUNTER(handover_tls, "websocket_handover_connections_total", "result=\"tls\"", "Connections at a restart, by what became of them: they went on, were told to come back since TLS cannot travel, or were lost.")

@@ -7,6 +7,8 @@
 #include <string.h>
 #include <zlib.h>
 
+#include "base/text.h"
+
 #define MEM_LEVEL 8             /* zlib's default: 128 KiB of hash tables */
 #define INPUT_STEP (2 * 1024)   /* most bytes given to inflate() at once */
 #define OUTPUT_STEP (16 * 1024) /* most bytes taken from it at once */
@@ -314,6 +316,8 @@ struct WB_OWNER(user) inflater {
 	struct buf out;
 	size_t at;       /* bytes that zlib has taken, of the payload and the tail behind it */
 	size_t came;     /* bytes that came out of the payload, once all of it went in */
+	size_t looked;   /* bytes of @out that inflater_look_at_text() has seen … */
+	uint32_t utf8;   /* … and the state that they led to */
 	bool is_drained; /* @came is known: the tail may follow */
 	bool is_at_end;  /* of a stream: another begins with the next byte */
 };
@@ -341,11 +345,24 @@ struct inflater *inflater_free(struct inflater *z)
 void inflater_reset(struct inflater *z)
 {
 	(void)inflateReset(&z->zs); /* likewise */
-	z->at = z->came = 0;
+	z->at = z->came = z->looked = 0;
+	z->utf8 = UTF8_ACCEPT;
 	z->is_drained = z->is_at_end = false;
 	z->out.len = 0;
 	if (z->out.cap > KEEP_OUTPUT)
 		buf_fini(&z->out);
+}
+
+void inflater_look_at_text(struct inflater *z)
+{
+	if (z->looked < z->out.len)
+		z->utf8 = utf8_feed(z->utf8, z->out.data + z->looked, z->out.len - z->looked);
+	z->looked = z->out.len;
+}
+
+bool inflater_is_text(const struct inflater *z)
+{
+	return z->looked == z->out.len && z->utf8 == UTF8_ACCEPT;
 }
 
 struct buf *inflater_output(struct inflater *z)
@@ -364,7 +381,7 @@ static void set_input(struct inflater *z, const uint8_t *p, size_t n)
 }
 
 /* Room for what comes out next; one byte past @limit, to tell reaching it from passing it. */
-static int set_output(struct inflater *z, size_t limit)
+static int set_output(struct inflater *z, size_t limit, size_t budget)
 {
 	size_t left = limit + 1 - z->out.len, room;
 
@@ -373,24 +390,26 @@ static int set_output(struct inflater *z, size_t limit)
 		return -ENOMEM;
 	room = MIN(z->out.cap - z->out.len, left);
 	z->zs.next_out = z->out.data + z->out.len;
+	room = MIN(room, budget);
 	z->zs.avail_out = (uInt)MIN(room, (size_t)OUTPUT_STEP);
 	return 0;
 }
 
 /* One call of zlib. Return: 0 | -ENOMEM | INFLATE_E_CORRUPT | INFLATE_E_TOO_BIG. */
-static int inflate_step(struct inflater *z, const uint8_t *p, size_t n, size_t limit, size_t *cost)
+static int inflate_step(struct inflater *z, const uint8_t *p, size_t n, size_t limit,
+			size_t *budget)
 {
+	size_t cost = 0;
 	uInt in, out;
 	int r;
 
-	if (set_output(z, limit))
+	if (set_output(z, limit, *budget))
 		return -ENOMEM;
 	set_input(z, p, n);
-	*cost = 0;
 	if (z->is_at_end) {
 		(void)inflateReset(&z->zs); /* cannot fail for a stream that was set up */
 		z->is_at_end = false;
-		*cost = RESET_COST;
+		cost = RESET_COST;
 	}
 	in = z->zs.avail_in;
 	out = z->zs.avail_out;
@@ -404,7 +423,8 @@ static int inflate_step(struct inflater *z, const uint8_t *p, size_t n, size_t l
 	z->is_at_end = r == Z_STREAM_END;
 	z->at += in;
 	z->out.len += out;
-	*cost += in + out;
+	cost += in + out;
+	*budget -= MIN(cost, *budget);
 	if (z->at == n && !z->is_drained && z->zs.avail_out > 0) {
 		z->is_drained = true;
 		z->came = z->out.len;
@@ -424,7 +444,6 @@ static bool is_whole(const struct inflater *z)
 
 int inflater_run(struct inflater *z, const uint8_t *p, size_t n, size_t limit, size_t *budget)
 {
-	size_t cost;
 	int r;
 
 	if (n == 0)
@@ -434,10 +453,9 @@ int inflater_run(struct inflater *z, const uint8_t *p, size_t n, size_t limit, s
 			return INFLATE_MORE;
 		if (z->is_at_end && z->at == n)
 			return 0; /* the tail is none of a stream that has ended */
-		r = inflate_step(z, p, n, limit, &cost);
+		r = inflate_step(z, p, n, limit, budget);
 		if (r)
 			return r;
-		*budget -= MIN(cost, *budget);
 	}
 	return is_whole(z) ? 0 : INFLATE_E_CORRUPT;
 }

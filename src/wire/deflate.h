@@ -138,12 +138,19 @@ void inflater_reset(struct inflater *z);
  *
  * Return:  0 done, see inflater_output() | INFLATE_MORE | INFLATE_E_CORRUPT |
  *          INFLATE_E_TOO_BIG | -ENOMEM; but for INFLATE_MORE, inflater_reset() comes next.
- * Cost:    memory grows by doubling as bytes come out, up to @limit. A call with a budget of 1
- *          takes one step, 2 KiB in and 16 KiB out at most.
+ * Cost:    memory grows by doubling as bytes come out, up to @limit. A step is
+ *          2 KiB in, and out 16 KiB or what is left of the budget.
  * Source:  RFC 7692 section 7.2.2.
  */
 int inflater_run(struct inflater *z, const uint8_t *p, size_t n, size_t limit, size_t *budget)
 	WB_NODISCARD;
+
+/*
+ * Looks at what came out since it did so last: whether it is UTF-8. inflater_is_text() tells
+ * whether all of what has been looked at is a whole text.
+ */
+void inflater_look_at_text(struct inflater *z);
+bool inflater_is_text(const struct inflater *z);
 
 /* What came out so far; the caller may change its bytes until the next call for @z. */
 struct buf *inflater_output(struct inflater *z);

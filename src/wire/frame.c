@@ -224,6 +224,29 @@ const struct frame_bytes *frame_set_variant(struct frame *f, size_t variant, con
 	return frame_publish_variant(f, variant, b);
 }
 
+size_t frame_charged(const struct frame *f)
+{
+	size_t bytes = sizeof(*f) + f->body.len + f->room;
+
+	for (size_t i = 0; i < FRAME_N_VARIANTS; i++) {
+		const struct frame_bytes *b =
+			atomic_load_explicit(&f->variant[i], memory_order_relaxed);
+
+		if (variant_is_own(f, i, b))
+			bytes += sizeof(*b) + b->len;
+	}
+	return bytes;
+}
+
+void frame_move_account(struct frame *f, _Atomic size_t *account)
+{
+	size_t bytes = frame_charged(f);
+
+	frame_discharge(f, bytes);
+	f->account = account;
+	frame_charge(f, bytes);
+}
+
 struct frame *frame_unref(struct frame *f)
 {
 	/* Release: this thread's reads come first. Acquire: pairs with those of all others. */

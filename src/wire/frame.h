@@ -161,6 +161,10 @@ void frame_copy_payload(const struct frame *f, uint8_t *out);
 struct frame *frame_from_msg(const struct msg_builder *b, size_t max_frame, _Atomic size_t *account)
 	WB_NODISCARD;
 
+/* Bytes that it is charged with; and from now on another account is, before it is published. */
+size_t frame_charged(const struct frame *f);
+void frame_move_account(struct frame *f, _Atomic size_t *account);
+
 /* One more reference. Thread: any that holds one. */
 static inline struct frame *frame_ref(struct frame *f)
 {

@@ -1,16 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 #include "wire/frame_variant.h"
 
+#include <errno.h>
 #include <string.h>
 
 #include "containers/mem.h"
 #include "wire/ws.h"
 
 #define KEEP_BUFFER ((size_t)1024 * 1024) /* of the maker's buffers, between messages */
-
-/* Makes a variant: bytes by malloc(), others that do as well, or frame_unreadable. */
-typedef const struct frame_bytes *variant_make_fn(struct frame *f, size_t variant,
-						  struct frame_maker *m);
+#define COPY_STEP ((size_t)64 * 1024)     /* bytes that are copied at once … */
+#define COPIED_PER_WORK 4                 /* … of which so many count as one that is worked on */
 
 /* The payload of @b in one piece; NULL without memory. Lives until the next use of @m->copy. */
 static const uint8_t *maker_whole_payload(struct frame_maker *m, const struct frame_bytes *b)
@@ -46,83 +45,13 @@ static Websocket__WebSocketMessage *maker_decode(struct frame_maker *m, struct f
 	return msg;
 }
 
-/* Encodes @b in pieces of the size that holds for this worker now. NULL without memory. */
-static struct frame_bytes *maker_encode(const struct frame_maker *m, uint8_t opcode,
-					const struct msg_builder *b)
+/* Gives back what one large message made grow. */
+static void maker_trim(struct frame_maker *m)
 {
-	size_t size = msg_size(b);
-	struct frame_bytes *out = malloc(sizeof(*out) + frame_bytes_size(size, m->max_frame));
-	uint8_t *whole;
-
-	if (!out)
-		return NULL;
-	frame_bytes_lay_out(out, 0, opcode, size, m->max_frame);
-	if (frame_bytes_whole(out)) {
-		msg_pack(b, frame_bytes_whole(out));
-		return out;
-	}
-	/* protobuf-c writes to one place alone; what it wrote is then cut. */
-	whole = malloc(size);
-	if (!whole) {
-		free(out);
-		return NULL;
-	}
-	msg_pack(b, whole);
-	frame_bytes_write(out, 0, whole, size);
-	free(whole);
-	return out;
-}
-
-/* Without memory, or where packing doesn't make it smaller, the original does as well. */
-static const struct frame_bytes *variant_make_packed(struct frame *f, size_t variant,
-						     struct frame_maker *m)
-{
-	Websocket__WebSocketMessage *msg = maker_decode(m, f);
-	struct frame_bytes *out;
-	struct msg_builder b;
-
-	(void)variant;
-	if (!msg)
-		return &f->body;
-	/* Below what the message has now, or not at all. */
-	m->scratch.len = 0;
-	if (zip_pack(m->zip, (int)m->level, msg->binary->data.data, msg->binary->data.len,
-		     &m->scratch))
-		return &f->body;
-	msg_init_repack(&b, msg, m->scratch.data, m->scratch.len,
-			(Websocket__CompressionType)ZIP_PREFERRED);
-	out = maker_encode(m, f->opcode, &b);
-	if (!out)
-		return &f->body;
-	m->pack_in += msg->binary->data.len;
-	m->pack_out += m->scratch.len;
-	return out;
-}
-
-/* Here nothing else does: who cannot read the codec gets the data unpacked, or not at all. */
-static const struct frame_bytes *variant_make_unpacked(struct frame *f, size_t variant,
-						       struct frame_maker *m)
-{
-	Websocket__WebSocketMessage *msg = maker_decode(m, f);
-	struct frame_bytes *out = NULL;
-	struct msg_builder b;
-
-	(void)variant;
-	/* Bounded like what a client sends: no small message may become a large one here. */
-	m->scratch.len = 0;
-	if (msg && zip_unpack(m->zip, (enum zip_kind)f->packed_with, msg->binary->data.data,
-			      msg->binary->data.len, m->max_message, &m->scratch) == 0) {
-		msg_init_repack(&b, msg, m->scratch.data, m->scratch.len,
-				WEBSOCKET__COMPRESSION_TYPE__NONE);
-		out = maker_encode(m, f->opcode, &b);
-	}
-	if (!out) {
-		m->failures++;
-		return &frame_unreadable;
-	}
-	m->unpack_in += msg->binary->data.len;
-	m->unpack_out += m->scratch.len;
-	return out;
+	if (m->scratch.cap > KEEP_BUFFER)
+		buf_fini(&m->scratch);
+	if (m->copy.cap > KEEP_BUFFER)
+		buf_fini(&m->copy);
 }
 
 /* Deflates into @m->scratch. False: that would not make it smaller, or can't be done. */
@@ -135,57 +64,6 @@ static bool maker_deflate(struct frame_maker *m, const uint8_t *p, size_t n,
 	m->deflate_in += n;
 	m->deflate_out += m->scratch.len;
 	return true;
-}
-
-static const struct frame_bytes *variant_make_deflated(struct frame *f, size_t variant,
-						       struct frame_maker *m)
-{
-	enum deflate_window window = (enum deflate_window)(variant - FRAME_VARIANT_DEFLATED + 1);
-	const struct frame_bytes *base = &f->body;
-	struct frame_bytes *out;
-	const uint8_t *p;
-	size_t n;
-
-	/* The message, or what frame_variant_for() had unpacked before. */
-	if (f->flags & FRAME_IS_PACKED)
-		base = atomic_load_explicit(&f->variant[FRAME_VARIANT_UNPACKED],
-					    memory_order_acquire);
-	n = frame_bytes_payload_len(base);
-	if (!frame_can_deflate(m, n))
-		return base;
-	p = maker_whole_payload(m, base);
-	if (!p || !maker_deflate(m, p, n, window))
-		return base;
-	out = malloc(sizeof(*out) + frame_bytes_size(m->scratch.len, m->max_frame));
-	if (!out)
-		return base;
-	frame_bytes_lay_out(out, WS_RSV1, f->opcode, m->scratch.len, m->max_frame);
-	frame_bytes_write(out, 0, m->scratch.data, m->scratch.len);
-	return out;
-}
-
-/* Gives back what one large message made grow. */
-static void maker_trim(struct frame_maker *m)
-{
-	if (m->scratch.cap > KEEP_BUFFER)
-		buf_fini(&m->scratch);
-	if (m->copy.cap > KEEP_BUFFER)
-		buf_fini(&m->copy);
-}
-
-/* The variant in a slot, made by @make if nobody has done so yet. */
-static const struct frame_bytes *variant_find(struct frame *f, size_t variant,
-					      struct frame_maker *m, variant_make_fn *make)
-{
-	/* Pairs with frame_publish_variant(), on whichever worker met the first such receiver. */
-	const struct frame_bytes *b =
-		atomic_load_explicit(&f->variant[variant], memory_order_acquire);
-
-	if (b)
-		return b;
-	b = make(f, variant, m);
-	maker_trim(m);
-	return frame_publish_variant(f, variant, b);
 }
 
 struct frame *frame_new_deflated(uint8_t opcode, const void *p, size_t n,
@@ -202,24 +80,338 @@ struct frame *frame_new_deflated(uint8_t opcode, const void *p, size_t n,
 	return f;
 }
 
+/* ---------------------------------------------------------------------- being made */
+
+void frame_forms_init(struct frame_forms *w, struct frame *f,
+		      const Websocket__WebSocketMessage *msg, const char *channel,
+		      unsigned variants, struct frame_maker *m)
+{
+	*w = (struct frame_forms){
+		.f = f, .maker = m, .msg = msg, .channel = channel, .left = variants};
+	/* Nearly always there is only one at work, and nothing is allocated for its output. */
+	if (variants)
+		w->out = m->scratch;
+	if (variants)
+		m->scratch = (struct buf){0};
+	w->out.len = 0;
+}
+
+/* The variant is made, or isn't going to be: what it needed goes, but for the memory of @out. */
+static void forms_end_variant(struct frame_forms *w)
+{
+	zip_unpacking_fini(&w->unpacking);
+	zip_packing_fini(&w->packing);
+	deflating_fini(&w->deflating);
+	w->maker->n_packings -= w->is_packing;
+	free(w->bytes);
+	w->bytes = NULL;
+	w->out.len = w->head.len = w->checked = w->at = 0;
+	w->crc = 0;
+	w->is_begun = w->is_packing = w->is_made = false;
+}
+
+void frame_forms_fini(struct frame_forms *w)
+{
+	if (!w->maker)
+		return;
+	forms_end_variant(w);
+	buf_fini(&w->head);
+	if (!w->maker->scratch.data && w->out.cap <= KEEP_BUFFER)
+		w->maker->scratch = w->out;
+	else
+		buf_fini(&w->out);
+	*w = (struct frame_forms){0};
+}
+
+size_t frame_forms_bytes(const struct frame_forms *w)
+{
+	return w->out.cap + w->head.cap + (w->bytes ? w->bytes->len : 0);
+}
+
+/* Whether one more may be packed, over several turns where need be. */
+static bool forms_begin_packing(struct frame_forms *w)
+{
+	if (w->maker->n_packings >= FRAME_PACKINGS_MAX)
+		return false;
+	w->maker->n_packings++;
+	w->is_packing = true;
+	return true;
+}
+
+/* The checksum runs along with what comes out. */
+static void forms_check_more(struct frame_forms *w)
+{
+	/* What fails leaves nothing to check. */
+	if (!w->msg->binary->checksum[0] || w->checked >= w->out.len)
+		return;
+	w->crc = msg_crc32_on(w->crc, w->out.data + w->checked, w->out.len - w->checked);
+	w->checked = w->out.len;
+}
+
+static int forms_unpack(struct frame_forms *w, size_t *budget)
+{
+	const ProtobufCBinaryData *data = &w->msg->binary->data;
+	size_t before, limit = frame_unpack_limit(w->maker, data->len);
+	int r;
+
+	if (!w->is_begun)
+		zip_unpacking_init(&w->unpacking, w->maker->zip, w->f->packed_with, &w->out);
+	w->is_begun = true;
+	before = *budget;
+	r = zip_unpacking_run(&w->unpacking, data->data, data->len, limit, budget);
+	w->unpacked += before - *budget;
+	w->worked += before - *budget;
+	forms_check_more(w);
+	if (r == 0) {
+		w->maker->unpack_in += data->len;
+		w->maker->unpack_out += w->out.len;
+		return 0;
+	}
+	if (r == ZIP_MORE)
+		return FRAME_FORMS_MORE;
+	w->maker->failures++;
+	if (r < 0)
+		return r;
+	return r == ZIP_E_TOO_BIG ? FRAME_FORMS_E_TOO_BIG : FRAME_FORMS_E_CORRUPT;
+}
+
+static int forms_pack(struct frame_forms *w, size_t *budget)
+{
+	const ProtobufCBinaryData *data = &w->msg->binary->data;
+	size_t at;
+	int r;
+
+	if (!w->is_begun) {
+		if (!forms_begin_packing(w))
+			return ZIP_E_NOT_SMALLER;
+		zip_packing_init(&w->packing, w->maker->zip, (int)w->maker->level, &w->out);
+	}
+	w->is_begun = true;
+	at = w->packing.at;
+	r = zip_packing_run(&w->packing, data->data, data->len, budget);
+	w->worked += w->packing.at - at;
+	forms_check_more(w);
+	if (r == 0) {
+		w->maker->pack_in += data->len;
+		w->maker->pack_out += w->out.len;
+	}
+	return r;
+}
+
+/* What there is to deflate: the message, or what was unpacked of it before. */
+static const struct frame_bytes *forms_base(const struct frame_forms *w)
+{
+	const struct frame_bytes *unpacked =
+		atomic_load_explicit(&w->f->variant[FRAME_VARIANT_UNPACKED], memory_order_relaxed);
+
+	return w->f->flags & FRAME_IS_PACKED && unpacked ? unpacked : &w->f->body;
+}
+
+static int forms_deflate(struct frame_forms *w, enum deflate_window window, size_t *budget)
+{
+	const struct frame_bytes *base = forms_base(w);
+	size_t n = frame_bytes_payload_len(base);
+	const uint8_t *p = frame_bytes_whole(base);
+	size_t at;
+	int r;
+
+	if (!w->is_begun) {
+		if (!frame_can_deflate(w->maker, n) || !forms_begin_packing(w))
+			return DEFLATE_E_NOT_SMALLER;
+		deflating_init(&w->deflating, &w->maker->deflater, window, (int)w->maker->level,
+			       &w->out);
+	}
+	w->is_begun = true;
+	/* One that is cut is put together for each share: it has deflate_to bytes at most. */
+	if (!p)
+		p = maker_whole_payload(w->maker, base);
+	if (!p)
+		return -ENOMEM;
+	at = w->deflating.at;
+	r = deflating_run(&w->deflating, p, n, budget);
+	w->worked += w->deflating.at - at;
+	if (r == 0) {
+		w->maker->deflate_in += n;
+		w->maker->deflate_out += w->out.len;
+	}
+	return r;
+}
+
+/* What the libraries' modules say, each with numbers of its own, in those of this one. */
+static int forms_outcome(int r, int more)
+{
+	if (r == more)
+		return FRAME_FORMS_MORE;
+	return r > 0 ? FRAME_FORMS_E_NOT_SMALLER : r;
+}
+
+/* The lowest variant that is left is made by its codec. Return: 0 | FRAME_FORMS_ | -ENOMEM. */
+static int forms_run_codec(struct frame_forms *w, unsigned variant, size_t *budget)
+{
+	enum deflate_window window;
+
+	switch (variant) {
+	case FRAME_VARIANT_PACKED:
+		return forms_outcome(forms_pack(w, budget), ZIP_MORE);
+	case FRAME_VARIANT_UNPACKED:
+		return forms_unpack(w, budget);
+	default:
+		window = (enum deflate_window)(variant - FRAME_VARIANT_DEFLATED + 1);
+		return forms_outcome(forms_deflate(w, window, budget), DEFLATE_MORE);
+	}
+}
+
+/* Memory for the variant, and all of it but what the codec made. Return: 0 | -ENOMEM. */
+static int forms_lay_out(struct frame_forms *w, unsigned variant)
+{
+	bool is_deflated = variant >= FRAME_VARIANT_DEFLATED;
+	Websocket__CompressionType compression = variant == FRAME_VARIANT_PACKED
+							 ? (Websocket__CompressionType)ZIP_PREFERRED
+							 : WEBSOCKET__COMPRESSION_TYPE__NONE;
+	size_t n;
+
+	if (!is_deflated &&
+	    msg_pack_repacked(w->msg, w->channel, w->out.len, w->crc, compression, &w->head))
+		return -ENOMEM;
+	n = w->head.len + w->out.len;
+	w->bytes = malloc(sizeof(*w->bytes) + frame_bytes_size(n, w->maker->max_frame));
+	if (!w->bytes)
+		return -ENOMEM;
+	frame_bytes_lay_out(w->bytes, is_deflated ? WS_RSV1 : 0, w->f->opcode, n,
+			    w->maker->max_frame);
+	frame_bytes_write(w->bytes, 0, w->head.data, w->head.len);
+	return 0;
+}
+
+/* What the codec made is copied to where it belongs. Return: 0 | FRAME_FORMS_MORE. */
+static int forms_copy(struct frame_forms *w, size_t *budget)
+{
+	while (w->at < w->out.len) {
+		size_t n = MIN(w->out.len - w->at, COPY_STEP);
+
+		if (*budget == 0)
+			return FRAME_FORMS_MORE;
+		frame_bytes_write(w->bytes, w->head.len + w->at, w->out.data + w->at, n);
+		w->at += n;
+		w->worked += n / COPIED_PER_WORK;
+		*budget -= MIN(n / COPIED_PER_WORK, *budget);
+	}
+	return 0;
+}
+
+static int forms_run_variant(struct frame_forms *w, unsigned variant, size_t *budget)
+{
+	int r = 0;
+
+	if (!w->is_made)
+		r = forms_run_codec(w, variant, budget);
+	if (r == 0 && !w->bytes)
+		r = forms_lay_out(w, variant);
+	if (r)
+		return r;
+	w->is_made = true;
+	/* The message may name what the data is packed with, where it had nothing to name. */
+	if (variant == FRAME_VARIANT_PACKED && w->bytes->len >= w->f->body.len)
+		return FRAME_FORMS_E_NOT_SMALLER;
+	r = forms_copy(w, budget);
+	if (r == 0)
+		(void)frame_publish_variant(w->f, variant, TAKE_PTR(w->bytes));
+	return r;
+}
+
+int frame_forms_run(struct frame_forms *w, size_t *budget)
+{
+	while (w->left) {
+		unsigned variant = (unsigned)__builtin_ctz(w->left);
+		int r = forms_run_variant(w, variant, budget);
+
+		if (r == FRAME_FORMS_MORE)
+			return r;
+		forms_end_variant(w);
+		w->left &= w->left - 1;
+		/* Of all others the body does as well. */
+		if (r && variant == FRAME_VARIANT_UNPACKED)
+			return r;
+	}
+	return 0;
+}
+
+/* ------------------------------------------------------------------------ choosing */
+
+/* Stands for the body in the place of a variant. */
+#define NO_VARIANT FRAME_N_VARIANTS
+
+/* The variants that a receiver would take: the first that is there. */
+struct choice {
+	unsigned first;  /* PACKED, UNPACKED or NO_VARIANT */
+	unsigned second; /* DEFLATED of what the first is, or NO_VARIANT */
+};
+
+static struct choice choice_for(const struct frame *f, unsigned caps, enum deflate_window window)
+{
+	struct choice c = {NO_VARIANT, NO_VARIANT};
+
+	/* What is compressed already is not deflated on top of that. */
+	if (f->flags & FRAME_CAN_PACK && msg_caps_read(caps, ZIP_PREFERRED)) {
+		c.first = FRAME_VARIANT_PACKED;
+		return c;
+	}
+	if (f->flags & FRAME_IS_PACKED) {
+		if (msg_caps_read(caps, (enum zip_kind)f->packed_with))
+			return c;
+		c.first = FRAME_VARIANT_UNPACKED;
+	}
+	if (window != DEFLATE_NONE && f->flags & FRAME_CAN_DEFLATE)
+		c.second = (unsigned)FRAME_VARIANT_DEFLATED + window - 1;
+	return c;
+}
+
+/* Pairs with frame_publish_variant(), on whichever worker made it. */
+static const struct frame_bytes *variant_in_slot(const struct frame *f, unsigned variant)
+{
+	return variant == NO_VARIANT
+		       ? NULL
+		       : atomic_load_explicit(&f->variant[variant], memory_order_acquire);
+}
+
+/* Somebody needs it who was not there, or read otherwise, when the message was published. */
+static const struct frame_bytes *variant_unpack_late(struct frame *f, struct frame_maker *m)
+{
+	const Websocket__WebSocketMessage *msg = maker_decode(m, f);
+	size_t budget = SIZE_MAX; /* that is never used up */
+	struct frame_forms w;
+	int r = -ENOMEM;
+
+	if (msg) {
+		frame_forms_init(&w, f, msg, NULL, 1u << FRAME_VARIANT_UNPACKED, m);
+		r = frame_forms_run(&w, &budget);
+		frame_forms_fini(&w);
+	} else {
+		m->failures++;
+	}
+	maker_trim(m);
+	/* Nobody tries again. */
+	if (r)
+		return frame_publish_variant(f, FRAME_VARIANT_UNPACKED, &frame_unreadable);
+	return variant_in_slot(f, FRAME_VARIANT_UNPACKED);
+}
+
 const struct frame_bytes *frame_variant_for(struct frame *f, unsigned caps,
 					    enum deflate_window window, struct frame_maker *m)
 {
-	const struct frame_bytes *b = &f->body;
+	struct choice c = choice_for(f, caps, window);
+	const struct frame_bytes *b = variant_in_slot(f, c.first);
 
-	/* What is compressed already is not deflated on top of that. */
-	if (f->flags & FRAME_CAN_PACK && msg_caps_read(caps, ZIP_PREFERRED))
-		return variant_find(f, FRAME_VARIANT_PACKED, m, variant_make_packed);
-	if (f->flags & FRAME_IS_PACKED) {
-		if (msg_caps_read(caps, (enum zip_kind)f->packed_with))
-			return b;
-		b = variant_find(f, FRAME_VARIANT_UNPACKED, m, variant_make_unpacked);
+	if (c.first == FRAME_VARIANT_UNPACKED) {
+		if (!b)
+			b = variant_unpack_late(f, m);
 		if (b == &frame_unreadable)
 			return NULL;
 	}
-	/* Behind the unpacking, whose result it takes. */
-	if (window != DEFLATE_NONE && f->flags & FRAME_CAN_DEFLATE)
-		b = variant_find(f, (size_t)FRAME_VARIANT_DEFLATED + window - 1, m,
-				 variant_make_deflated);
-	return b;
+	if (c.second != NO_VARIANT) {
+		const struct frame_bytes *deflated = variant_in_slot(f, c.second);
+
+		return deflated ? deflated : b ? b : &f->body;
+	}
+	return b ? b : &f->body;
 }

@@ -27,6 +27,7 @@
 #include "wire/msg_caps.h"
 
 struct arena;
+struct buf;
 
 /* Longest request_id that an answer repeats [bytes]; a longer one is left out. A UUID has 16. */
 #define MSG_REQUEST_ID_MAX 64
@@ -117,6 +118,9 @@ WB_ANY_THREAD uint16_t msg_result_close_code(enum msg_result result);
 /* CRC-32 (IEEE, as in zlib). */
 WB_ANY_THREAD uint32_t msg_crc32(const void *p, size_t n);
 
+/* The same of bytes behind those of which @crc is the checksum; 0 where there are none. */
+WB_ANY_THREAD uint32_t msg_crc32_on(uint32_t crc, const void *p, size_t n);
+
 /* Compares as a number: leading zeros may be missing, case does not matter. Not hex: false. */
 WB_ANY_THREAD bool msg_checksum_matches(const char *hex, uint32_t crc);
 
@@ -183,6 +187,22 @@ void msg_set_reconnect_after_ms(struct msg_builder *b, uint32_t ms);
 
 /* Chat messages only. */
 void msg_set_mentions(struct msg_builder *b, char **mentions, size_t n);
+
+/**
+ * msg_pack_repacked() - a BINARY_DATA with other data, but for the data itself
+ * @m:    a BINARY_DATA message
+ * @channel: that it is to name; NULL: what it names itself
+ * @n:    bytes of the data, which follow right behind @out; protobuf lets a field stand last
+ * @crc:  their checksum, for a message that has one
+ * @out:  appended to
+ *
+ * As msg_init_repack(), for data that is to be copied in steps.
+ *
+ * Return: 0 | -ENOMEM.
+ */
+int msg_pack_repacked(const Websocket__WebSocketMessage *m, const char *channel, size_t n,
+		      uint32_t crc, Websocket__CompressionType compression, struct buf *out)
+	WB_NODISCARD;
 
 /* Serialized size [bytes], and the serialized message: exactly msg_size() bytes; returns them. */
 size_t msg_size(const struct msg_builder *b);

@@ -2,10 +2,12 @@
 /* Checksums and the building of messages; reading them is in msg.c. */
 #include "wire/msg.h"
 
+#include <errno.h>
 #include <libdeflate.h>
 #include <string.h>
 
 #include "base/text.h"
+#include "containers/buf.h"
 
 /* ----------------------------------------------------------------------- checksums */
 
@@ -13,6 +15,11 @@ uint32_t msg_crc32(const void *p, size_t n)
 {
 	/* To libdeflate a NULL means "begin anew", whatever the length is. */
 	return n ? libdeflate_crc32(0, p, n) : 0;
+}
+
+uint32_t msg_crc32_on(uint32_t crc, const void *p, size_t n)
+{
+	return n ? libdeflate_crc32(crc, p, n) : crc;
 }
 
 bool msg_checksum_matches(const char *hex, uint32_t crc)
@@ -69,9 +76,8 @@ static void builder_put_data(Websocket__BinaryData *b, const void *data, size_t 
 }
 
 /* Of the data as it is sent, packed or not; eight digits, the highest first. */
-static void builder_put_checksum(struct msg_builder *b)
+static void builder_put_crc(struct msg_builder *b, uint32_t crc)
 {
-	uint32_t crc = msg_crc32(b->binary.data.data, b->binary.data.len);
 	const uint8_t bytes[4] = {
 		(uint8_t)(crc >> 24),
 		(uint8_t)(crc >> 16),
@@ -81,6 +87,11 @@ static void builder_put_checksum(struct msg_builder *b)
 
 	hex_encode(b->checksum, bytes, sizeof(bytes));
 	b->binary.checksum = b->checksum;
+}
+
+static void builder_put_checksum(struct msg_builder *b)
+{
+	builder_put_crc(b, msg_crc32(b->binary.data.data, b->binary.data.len));
 }
 
 /* The init functions of protobuf-c set every member, so a builder needs no clearing before. */
@@ -161,6 +172,60 @@ void msg_init_stamp(struct msg_builder *b, const Websocket__WebSocketMessage *m,
 	b->chat = *m->chat;
 	b->m.chat = &b->chat;
 	b->chat.user_id = text_borrow(user_id);
+}
+
+/* Seven bits a byte, the lowest first; the highest bit says that more follow. Return: bytes. */
+static size_t varint_write(uint8_t *out, uint64_t value)
+{
+	size_t n = 0;
+
+	for (; value > 0x7f; value >>= 7)
+		out[n++] = (uint8_t)(value | 0x80);
+	out[n++] = (uint8_t)value;
+	return n;
+}
+
+/* Tag and length of a length-delimited field. */
+static size_t field_head_write(uint8_t *out, unsigned id, uint64_t len)
+{
+	size_t n = varint_write(out, id << 3 | PROTOBUF_C_WIRE_TYPE_LENGTH_PREFIXED);
+
+	return n + varint_write(out + n, len);
+}
+
+int msg_pack_repacked(const Websocket__WebSocketMessage *m, const char *channel, size_t n,
+		      uint32_t crc, Websocket__CompressionType compression, struct buf *out)
+{
+	Websocket__WebSocketMessage envelope = *m;
+	uint8_t payload_head[16], data_head[16];
+	size_t payload_head_len, data_head_len, binary_len, envelope_len;
+	struct msg_builder b;
+
+	msg_init_repack(&b, m, NULL, 0, compression);
+	if (m->binary->checksum[0])
+		builder_put_crc(&b, crc);
+	envelope.payload_case = WEBSOCKET__WEB_SOCKET_MESSAGE__PAYLOAD__NOT_SET;
+	if (channel) {
+		envelope.has_channel_case = WEBSOCKET__WEB_SOCKET_MESSAGE__HAS_CHANNEL_CHANNEL;
+		envelope.channel = text_borrow(channel);
+	}
+	binary_len = websocket__binary_data__get_packed_size(&b.binary);
+	envelope_len = websocket__web_socket_message__get_packed_size(&envelope);
+	data_head_len = n ? field_head_write(data_head, 1, n) : 0;
+	payload_head_len =
+		field_head_write(payload_head, WEBSOCKET__WEB_SOCKET_MESSAGE__PAYLOAD_BINARY,
+				 binary_len + data_head_len + n);
+	if (buf_reserve(out, envelope_len + payload_head_len + binary_len + data_head_len,
+			BUF_NO_LIMIT))
+		return -ENOMEM;
+	out->len += websocket__web_socket_message__pack(&envelope, out->data + out->len);
+	memcpy(out->data + out->len, payload_head, payload_head_len);
+	out->len += payload_head_len;
+	out->len += websocket__binary_data__pack(&b.binary, out->data + out->len);
+	if (data_head_len)
+		memcpy(out->data + out->len, data_head, data_head_len);
+	out->len += data_head_len;
+	return 0;
 }
 
 /* --------------------------------------------------------------------------- members */

@@ -378,7 +378,8 @@ void zip_unpacking_fini(struct zip_unpacking *u)
 	*u = (struct zip_unpacking){0};
 }
 
-/* Room for at least a byte. One past @limit is made, to tell reaching it from passing it. */
+/* Room for s->out_bytes, or what there is; for a byte at least. One past @limit is made, to tell
+ * reaching it from passing it. */
 static int unpacking_make_room(struct zip_unpacking *u, size_t limit, struct step *s)
 {
 	struct buf *out = u->out;
@@ -392,7 +393,7 @@ static int unpacking_make_room(struct zip_unpacking *u, size_t limit, struct ste
 		return -ENOMEM;
 	s->out = out->data + out->len;
 	left = MIN(left, out->cap - out->len);
-	s->out_bytes = MIN(left, OUTPUT_STEP);
+	s->out_bytes = MIN(left, s->out_bytes);
 	return 0;
 }
 
@@ -400,7 +401,11 @@ static int unpacking_make_room(struct zip_unpacking *u, size_t limit, struct ste
 static int unpacking_step(struct zip_unpacking *u, const uint8_t *p, size_t n, size_t limit,
 			  size_t *budget)
 {
-	struct step s = {.in = p + u->at, .in_bytes = MIN(n - u->at, INPUT_STEP)};
+	struct step s = {
+		.in = p + u->at,
+		.in_bytes = MIN(n - u->at, INPUT_STEP),
+		.out_bytes = MIN(*budget, OUTPUT_STEP),
+	};
 	bool was_whole = u->is_whole;
 	size_t used = s.in_bytes, came;
 	int r = unpacking_make_room(u, limit, &s);

@@ -148,8 +148,8 @@ void zip_unpacking_init(struct zip_unpacking *u, struct zip *z, unsigned kind, s
  * @budget: bytes that may still go in or come out; counted down
  *
  * Return: as zip_unpack(), | ZIP_MORE; only after ZIP_MORE it may be called again.
- * Cost:   as zip_unpack(). A call with a budget of 1 takes one step: 2 KiB in and 16 KiB out at
- *         most, and what a codec makes of it (a block: of zstd 128 KiB, of lz4 4 MiB).
+ * Cost:   as zip_unpack(). A step is 2 KiB in, and out 16 KiB or what is left of the budget,
+ *         and what a codec makes of it (a block: of zstd 128 KiB, of lz4 4 MiB).
  */
 int zip_unpacking_run(struct zip_unpacking *u, const void *p, size_t n, size_t limit,
 		      size_t *budget) WB_NODISCARD;

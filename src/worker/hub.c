@@ -43,6 +43,7 @@ void hub_configure(struct hub *h)
 	h->maker.level = (unsigned)config->compression_level;
 	h->maker.max_frame = config->max_frame_size;
 	h->maker.max_message = config->max_message_size;
+	h->maker.unpack_to = config->compression_max_size;
 	h->maker.deflate_from = config->compression_threshold;
 	h->maker.deflate_to = config->compression_max_size;
 	arena_fini(&h->arena);

@@ -85,6 +85,7 @@ struct WB_SHARED hub {
 	struct conn_env env; /* the worker's, like all that is not tagged */
 	struct channel_env channels;
 	struct frame_maker maker;
+	_Atomic size_t unpublished_bytes; /* frames under work: on the accounts of their senders */
 	struct zip zip;
 	struct arena arena;       /* of the message being decoded */
 	struct arena maker_arena; /* of the variant being made */

@@ -11,6 +11,9 @@
 #include "wire/ws.h"
 #include "worker/protocol_private.h"
 
+#define AT_ONCE_BYTES ((size_t)64 * 1024) /* longer messages are for protocol_work() */
+#define ARENA_FIRST_BYTES ((size_t)4096)
+
 /* ------------------------------------------------------------- coming and going */
 
 static void log_connection(struct conn *c, enum log_event_id event, const char *text)
@@ -103,62 +106,79 @@ static struct member *route_message(struct conn *c, const message *m)
 	return through && may_publish(c, m) ? through : NULL;
 }
 
-static void take_chat(struct conn *c, const message *m, const uint8_t *p, size_t n)
+/* Each of these returns false where the message takes more than a share of a turn. */
+
+static bool take_chat(struct conn *c, struct publication *pub, const message *m, const uint8_t *p,
+		      size_t n)
 {
 	struct member *through = route_message(c, m);
 	enum msg_result r = msg_check_chat(m);
+	enum publication_result done;
 
 	if (!through)
-		return;
+		return true;
 	/* Nobody may speak as the server does. */
 	if (r != MSG_OK) {
 		protocol_refuse_result(c, m, 403, r);
-		return;
+		return true;
 	}
-	if (protocol_publish_message(c, m, through, p, n) && c->caps & MSG_CAP_ACK)
+	done = protocol_publish_run(c, pub, m, through, p, n);
+	if (done == PUBLICATION_DONE && c->caps & MSG_CAP_ACK)
 		protocol_send_ack(c, m);
+	return done != PUBLICATION_MORE;
 }
 
-static void take_binary(struct conn *c, const message *m, const uint8_t *p, size_t n)
+static bool take_binary(struct conn *c, struct publication *pub, const message *m, const uint8_t *p,
+			size_t n)
 {
 	struct member *through = route_message(c, m);
 	bool is_spooled = transfers_are_on(&hub_of(c)->transfers);
-	enum msg_result r;
+	enum publication_result done;
 
 	if (!through)
-		return;
-	/* The checksum costs a walk through all bytes, so it comes behind what costs nothing. */
-	r = msg_check_binary(m);
-	if (r != MSG_OK) {
-		protocol_refuse_result(c, m, 422, r);
-		return;
-	}
+		return true;
 	/* Others get it at once, whatever becomes of the file. */
-	if (!protocol_publish_message(c, m, through, p, n) || c->state != CONN_OPEN)
-		return;
+	done = protocol_publish_run(c, pub, m, through, p, n);
+	if (done == PUBLICATION_MORE)
+		return false;
+	if (done == PUBLICATION_REFUSED || c->state != CONN_OPEN)
+		return true;
 	if (is_spooled)
 		transfer_take_chunk(&hub_of(c)->transfers, c, m);
 	if (c->state != CONN_OPEN)
-		return;
+		return true;
 	/* The last chunk of a file is acknowledged once the file is there. */
 	if (c->caps & MSG_CAP_ACK && !(is_spooled && m->binary->is_last))
 		protocol_send_ack(c, m);
+	return true;
 }
 
-static void take_text(struct conn *c, const uint8_t *p, size_t n)
+static bool take_text(struct conn *c, struct publication *pub, const uint8_t *p, size_t n)
 {
 	struct member *through;
 
 	if (c->env->config->text_messages != TEXT_RELAY) {
 		conn_log(c, LOG_DEBUG, EV_CLIENT_MESSAGE, NULL, "sent a text message; noted");
-		return;
+		return true;
 	}
 	through = route_message(c, NULL);
-	if (through)
-		(void)protocol_publish_text(c, through, p, n); /* it says so itself */
+	/* Where it is refused, that says so itself. */
+	return !through || protocol_publish_run(c, pub, NULL, through, p, n) != PUBLICATION_MORE;
 }
 
 /* ---------------------------------------------------------------------- control */
+
+/* Publishers to its channels are to know what it reads from now on. */
+static void change_caps(struct conn *c, unsigned caps)
+{
+	unsigned before = c->caps;
+
+	c->caps = (uint8_t)(caps & MSG_CAPS_ALL);
+	for (struct member *m = c->caps == before ? NULL : c->members; m; m = m->sibling) {
+		directory_add_reader(m->channel->entry, c->caps, c->deflate_window);
+		directory_drop_reader(m->channel->entry, before, c->deflate_window);
+	}
+}
 
 static void take_connect(struct conn *c, const message *m)
 {
@@ -171,8 +191,7 @@ static void take_connect(struct conn *c, const message *m)
 	}
 	conn_set_session_id(c, control->session_id);
 	/* What both know is in force; the answer is the first that may make use of it. */
-	c->caps = (uint8_t)(msg_caps_parse(control->capabilities, control->n_capabilities) &
-			    MSG_CAPS_ALL);
+	change_caps(c, msg_caps_parse(control->capabilities, control->n_capabilities));
 	protocol_send_capabilities(c, m);
 }
 
@@ -199,38 +218,114 @@ static void take_control(struct conn *c, const message *m)
 	}
 }
 
-void protocol_message(struct conn *c, uint8_t opcode, uint8_t *p, size_t n)
-{
-	struct hub *h = hub_of(c);
-	message *m = NULL;
-	enum msg_result r;
+/* ---------------------------------------------------------------- all that comes */
 
-	if (opcode == WS_TEXT) {
-		take_text(c, p, n);
-		return;
-	}
-	/* The message before is done with: all of it was copied where it is needed longer. */
-	arena_reset(&h->arena);
-	r = msg_decode_bounded(&h->arena, p, n, protocol_max_list(c), &m);
-	if (r == MSG_LONG_LIST) {
-		protocol_refuse_for_limit(c, m, 429, "max_channels_per_client");
-		return;
-	}
-	if (r != MSG_OK) {
-		protocol_refuse_result(c, m, r == MSG_TOO_BIG ? 413 : 400, r);
-		return;
-	}
+static bool take_message(struct conn *c, struct publication *pub, const message *m,
+			 const uint8_t *p, size_t n)
+{
 	switch (m->type) {
 	case WEBSOCKET__MESSAGE_TYPE__CHAT_MESSAGE:
-		take_chat(c, m, p, n);
-		break;
+		return take_chat(c, pub, m, p, n);
 	case WEBSOCKET__MESSAGE_TYPE__BINARY_DATA:
-		take_binary(c, m, p, n);
-		break;
+		return take_binary(c, pub, m, p, n);
 	case WEBSOCKET__MESSAGE_TYPE__CONTROL:
 		take_control(c, m);
-		break;
+		return true;
 	default:
-		break; /* HEARTBEAT: the frame itself was the sign of life */
+		return true; /* HEARTBEAT: the frame itself was the sign of life */
 	}
+}
+
+/* NULL when the message was refused. */
+static const message *decode_message(struct conn *c, struct arena *a, const uint8_t *p, size_t n)
+{
+	message *m = NULL;
+	enum msg_result r = msg_decode_bounded(a, p, n, protocol_max_list(c), &m);
+
+	if (r == MSG_OK)
+		return m;
+	if (r == MSG_LONG_LIST)
+		protocol_refuse_for_limit(c, m, 429, "max_channels_per_client");
+	else
+		protocol_refuse_result(c, m, r == MSG_TOO_BIG ? 413 : 400, r);
+	return NULL;
+}
+
+bool protocol_message(struct conn *c, uint8_t opcode, uint8_t *p, size_t n)
+{
+	struct hub *h = hub_of(c);
+	struct publication pub = {0};
+	const message *m;
+	bool is_done;
+
+	if (n > AT_ONCE_BYTES)
+		return false;
+	if (opcode == WS_TEXT) {
+		is_done = take_text(c, &pub, p, n);
+	} else {
+		/*
+		 * The message before is done with: all of it was copied where it is needed longer.
+		 */
+		arena_reset(&h->arena);
+		m = decode_message(c, &h->arena, p, n);
+		is_done = !m || take_message(c, &pub, m, p, n);
+	}
+	/* What is not done within a share begins anew: its bytes are somewhere else then. */
+	publication_fini(&pub);
+	return is_done;
+}
+
+/* ---------------------------------------------------------------- over several turns */
+
+struct WB_OWNER(worker) work {
+	struct conn_work base; /* first */
+	struct publication pub;
+	struct arena arena; /* of what was decoded */
+	const message *m;   /* NULL: a text */
+};
+
+void protocol_free_work(struct conn_env *env, struct conn_work *base)
+{
+	struct work *w = CONTAINER_OF(base, struct work, base);
+
+	(void)env;
+	if (!base)
+		return;
+	publication_fini(&w->pub);
+	arena_fini(&w->arena);
+	free(w);
+}
+
+/* NULL: the message came to its end, or the connection. */
+static struct work *work_new(struct conn *c, uint8_t opcode, const uint8_t *p, size_t n)
+{
+	struct work *w = calloc(1, sizeof(*w));
+
+	if (!w) {
+		protocol_refuse(c, NULL, 503, "out of memory");
+		return NULL;
+	}
+	/* As in hub_configure(): its structs and strings take more room than its bytes. */
+	arena_init(&w->arena, ARENA_FIRST_BYTES, 2 * c->env->config->max_message_size + 64 * 1024);
+	if (opcode == WS_TEXT)
+		return w;
+	w->m = decode_message(c, &w->arena, p, n);
+	if (w->m)
+		return w;
+	protocol_free_work(c->env, &w->base);
+	return NULL;
+}
+
+bool protocol_work(struct conn *c, struct conn_work **base, uint8_t opcode, uint8_t *p, size_t n)
+{
+	struct work *w = *base ? CONTAINER_OF(*base, struct work, base) : work_new(c, opcode, p, n);
+	bool is_done;
+
+	if (!w)
+		return true;
+	*base = &w->base;
+	is_done = opcode == WS_TEXT ? take_text(c, &w->pub, p, n)
+				    : take_message(c, &w->pub, w->m, p, n);
+	w->base.bytes = sizeof(*w) + w->arena.held_bytes + publication_bytes(&w->pub);
+	return is_done;
 }

@@ -22,8 +22,14 @@ enum conn_refusal protocol_admit(struct conn *c, const struct upgrade *u);
 /* conn_ops.opened: welcome, configuration, notice to the others. */
 void protocol_opened(struct conn *c);
 
-/* conn_ops.message. */
-void protocol_message(struct conn *c, uint8_t opcode, uint8_t *p, size_t n);
+/* conn_ops.message: what is small, and can be published within a share of a turn. */
+bool protocol_message(struct conn *c, uint8_t opcode, uint8_t *p, size_t n);
+
+/* conn_ops.work: all others. */
+bool protocol_work(struct conn *c, struct conn_work **w, uint8_t opcode, uint8_t *p, size_t n);
+
+/* conn_ops.free_work. */
+void protocol_free_work(struct conn_env *env, struct conn_work *w);
 
 /* conn_ops.left: leaves everything. */
 void protocol_left(struct conn *c);

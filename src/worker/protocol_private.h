@@ -9,6 +9,7 @@
  */
 
 #include "conn/conn.h"
+#include "wire/frame_variant.h"
 #include "wire/msg.h"
 
 typedef Websocket__WebSocketMessage message;
@@ -39,14 +40,42 @@ void protocol_refuse_for_limit(struct conn *c, const message *m, uint32_t code,
 
 /* --------------------------------------------------------------- protocol_publish.c */
 
-/*
- * Publish what a client sent through its membership; false when that was refused for want of
- * memory. A message goes as it came, except that its channel's name is added, and the user id
- * of who has to be somebody is put in.
+/* A message on its way into a channel. All-zero to begin with. */
+struct WB_OWNER(worker) publication {
+	struct frame *f;          /* what will be published */
+	struct frame_forms forms; /* what others need instead */
+	const uint8_t *p;         /* the message, borrowed … */
+	size_t n;
+	size_t copied; /* … and so much of it is in @f */
+	size_t more;   /* bytes that follow it there: the channel's name */
+	size_t checked;
+	uint32_t crc; /* of the first @checked bytes of its data */
+	bool is_complete;
+};
+
+enum publication_result {
+	PUBLICATION_DONE,    /* it is published */
+	PUBLICATION_MORE,    /* the share is used up: go on in a later turn */
+	PUBLICATION_REFUSED, /* and the client was told */
+};
+
+/**
+ * protocol_publish_run() - publish what a client sent through its membership, or go on with it
+ * @m:       NULL: a text
+ * @p:       the bytes that @m was decoded from; the same in each call
+ *
+ * A message goes as it came, except that its channel's name is added, and the user id of who has
+ * to be somebody is put in. Before that its checksum is looked at, and what members need
+ * unpacked, packed or deflated is made. All of it is the client's work, and it is charged for
+ * what was unpacked. After PUBLICATION_MORE nobody has seen anything of it.
  */
-bool protocol_publish_message(struct conn *c, const message *m, struct member *through,
-			      const uint8_t *p, size_t n);
-bool protocol_publish_text(struct conn *c, struct member *through, const uint8_t *p, size_t n);
+enum publication_result protocol_publish_run(struct conn *c, struct publication *pub,
+					     const message *m, struct member *through,
+					     const uint8_t *p, size_t n);
+
+/* In any state; bytes that it holds. */
+void publication_fini(struct publication *pub);
+size_t publication_bytes(const struct publication *pub);
 
 /* -------------------------------------------------------------- protocol_channels.c */
 

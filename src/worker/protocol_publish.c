@@ -8,6 +8,15 @@
 #include "worker/protocol.h"
 #include "worker/protocol_private.h"
 
+/* Between two looks at the clock, and how many of these bytes count as one that is worked on. */
+#define CHECK_STEP ((size_t)256 * 1024)
+#define CHECKED_PER_WORK 16
+#define COPY_STEP ((size_t)256 * 1024)
+#define COPIED_PER_WORK 4
+#define FORMS_STEP ((size_t)4096)
+
+#define UNPACKED_PER_FRAME (16 * 1024) /* for others: so many bytes cost the sender a frame */
+
 static_assert(MSG_SUFFIX_MAX == DIRECTORY_NAME_MAX + 4, "any channel's name, its tag and length");
 
 /* -------------------------------------------------------------------- what varies */
@@ -40,23 +49,22 @@ static void set_variants(struct frame *f, const struct hub *h, const message *m)
 		f->flags |= FRAME_CAN_DEFLATE;
 }
 
-/* The bytes as they came, with the channel's name where it has to be added. */
-static struct frame *frame_as_it_came(struct hub *h, const message *m, const char *channel,
-				      const uint8_t *p, size_t n)
+/* Room for the bytes as they came, and the channel's name where it has to be added behind them. */
+static struct frame *frame_for(struct hub *h, const message *m, const char *channel, size_t n,
+			       size_t *ret_more)
 {
 	uint8_t suffix[MSG_SUFFIX_MAX];
 	size_t more = 0;
 	struct frame *f;
 
-	/* The lobby has no name, so there is nothing to add. */
-	if (!message_names_channel(m) && channel[0])
+	/* The lobby has no name, and a text no room for one. */
+	if (m && !message_names_channel(m) && channel[0])
 		more = msg_channel_suffix(suffix, sizeof(suffix), channel, strlen(channel));
-	f = frame_new(WS_BINARY, n + more, h->env.config->max_frame_size, h->env.frame_account);
-	if (!f)
-		return NULL;
-	frame_write(f, 0, p, n);
-	frame_write(f, n, suffix, more);
-	set_variants(f, h, m);
+	f = frame_new(m ? WS_BINARY : WS_TEXT, n + more, h->env.config->max_frame_size,
+		      &h->unpublished_bytes);
+	if (f)
+		frame_write(f, n, suffix, more);
+	*ret_more = more;
 	return f;
 }
 
@@ -65,58 +73,172 @@ static struct frame *frame_stamped(struct hub *h, const message *m, const char *
 				   const char *user_id)
 {
 	struct msg_builder b;
-	struct frame *f;
 
 	msg_init_stamp(&b, m, user_id);
 	if (!message_names_channel(m) && channel[0])
 		msg_set_channel(&b, channel);
-	f = frame_from_msg(&b, h->env.config->max_frame_size, h->env.frame_account);
-	if (f)
-		set_variants(f, h, m);
-	return f;
+	return frame_from_msg(&b, h->env.config->max_frame_size, &h->unpublished_bytes);
 }
 
 /* ------------------------------------------------------------------------ of clients */
 
 static bool needs_stamp(const struct conn *c, const message *m)
 {
-	return m->type == WEBSOCKET__MESSAGE_TYPE__CHAT_MESSAGE && c->grant &&
+	return m && m->type == WEBSOCKET__MESSAGE_TYPE__CHAT_MESSAGE && c->grant &&
 	       strcmp(m->chat->user_id, c->grant->user_id) != 0;
 }
 
-/* @f: NULL when there was no memory; @m: NULL for text. */
-static bool publish_through(struct conn *c, const message *m, struct member *through,
-			    struct frame *f)
+void publication_fini(struct publication *pub)
 {
-	if (!f) {
-		protocol_refuse(c, m, 503, "out of memory");
-		return false;
+	frame_forms_fini(&pub->forms);
+	frame_unref(pub->f);
+	*pub = (struct publication){0};
+}
+
+size_t publication_bytes(const struct publication *pub)
+{
+	return frame_forms_bytes(&pub->forms) + (pub->f ? frame_charged(pub->f) : 0);
+}
+
+/* The checksum of the data as carried. False: there is more to be looked at. */
+static bool check_on(struct conn_env *env, struct publication *pub, const message *m)
+{
+	const Websocket__BinaryData *b = m->binary;
+
+	while (b->checksum[0] && pub->checked < b->data.len) {
+		size_t n = MIN(b->data.len - pub->checked, CHECK_STEP);
+
+		if (!conn_may_work(env))
+			return false;
+		pub->crc = msg_crc32_on(pub->crc, b->data.data + pub->checked, n);
+		pub->checked += n;
+		if (n == CHECK_STEP)
+			conn_charge_work(env, n / CHECKED_PER_WORK);
 	}
-	hub_publish(hub_of(c), through->channel->entry, f, through);
 	return true;
 }
 
-bool protocol_publish_message(struct conn *c, const message *m, struct member *through,
-			      const uint8_t *p, size_t n)
+/* The message is copied to where it is sent from. False: there is more of it. */
+static bool copy_on(struct conn_env *env, struct publication *pub)
 {
-	const char *channel = through->channel->entry->name;
-	struct hub *h = hub_of(c);
+	while (pub->copied < pub->n) {
+		size_t n = MIN(pub->n - pub->copied, COPY_STEP);
 
-	return publish_through(c, m, through,
-			       needs_stamp(c, m) ? frame_stamped(h, m, channel, c->grant->user_id)
-						 : frame_as_it_came(h, m, channel, p, n));
+		if (!conn_may_work(env))
+			return false;
+		frame_write(pub->f, pub->copied, pub->p + pub->copied, n);
+		pub->copied += n;
+		if (n == COPY_STEP)
+			conn_charge_work(env, n / COPIED_PER_WORK);
+	}
+	return true;
 }
 
-bool protocol_publish_text(struct conn *c, struct member *through, const uint8_t *p, size_t n)
+/* The frame itself. False: there is no memory for it. */
+static bool publication_begin_frame(struct conn *c, struct publication *pub, const message *m,
+				    const char *channel, const uint8_t *p, size_t n)
 {
-	struct frame *f =
-		frame_new(WS_TEXT, n, c->env->config->max_frame_size, c->env->frame_account);
+	struct hub *h = hub_of(c);
 
-	if (f) {
-		frame_write(f, 0, p, n);
-		set_variants(f, hub_of(c), NULL);
+	pub->p = p;
+	pub->n = n;
+	if (needs_stamp(c, m)) {
+		pub->f = frame_stamped(h, m, channel, c->grant->user_id);
+		pub->copied = n;
+	} else {
+		pub->f = frame_for(h, m, channel, n, &pub->more);
 	}
-	return publish_through(c, NULL, through, f);
+	return pub->f != NULL;
+}
+
+/* What members can't take as it is, or better otherwise; the sender gets nothing of it. */
+static void publication_begin_forms(struct hub *h, struct publication *pub, const message *m,
+				    struct directory_entry *e,
+				    const struct directory_reader *except)
+{
+	unsigned variants;
+
+	set_variants(pub->f, h, m);
+	if (!frame_varies(pub->f))
+		return;
+	variants = directory_variants(e, pub->f, except);
+	if (variants)
+		frame_forms_init(&pub->forms, pub->f, m, pub->more ? e->name : NULL, variants,
+				 &h->maker);
+}
+
+/* What members need is made. Return: 0 | FRAME_FORMS_ | -ENOMEM. */
+static int forms_on(struct conn *c, struct publication *pub)
+{
+	int r = pub->forms.left ? FRAME_FORMS_MORE : 0;
+
+	while (r == FRAME_FORMS_MORE && conn_may_work(c->env)) {
+		uint64_t before = pub->forms.worked;
+		size_t budget = FORMS_STEP;
+
+		r = frame_forms_run(&pub->forms, &budget);
+		conn_charge_work(c->env, (size_t)(pub->forms.worked - before));
+	}
+	/* Also for what came to nothing: it was as much work. */
+	if (r != FRAME_FORMS_MORE)
+		conn_charge_frames(c, (size_t)(pub->forms.unpacked / UNPACKED_PER_FRAME));
+	return r;
+}
+
+static void refuse_forms(struct conn *c, const message *m, int r)
+{
+	const struct config *config = c->env->config;
+	size_t limit = frame_unpack_limit(&hub_of(c)->maker, m->binary->data.len);
+
+	if (r == FRAME_FORMS_E_TOO_BIG)
+		protocol_refuse_for_limit(c, m, 422,
+					  limit == config->max_message_size
+						  ? "max_message_size"
+						  : "compression_max_size");
+	else if (r == FRAME_FORMS_E_CORRUPT)
+		protocol_refuse(c, m, 422, "the compressed data cannot be unpacked");
+	else
+		protocol_refuse(c, m, 503, "out of memory");
+}
+
+enum publication_result protocol_publish_run(struct conn *c, struct publication *pub,
+					     const message *m, struct member *through,
+					     const uint8_t *p, size_t n)
+{
+	const struct directory_reader self = {c->caps, c->deflate_window};
+	struct directory_entry *e = through->channel->entry;
+	bool is_binary = m && m->type == WEBSOCKET__MESSAGE_TYPE__BINARY_DATA;
+	int r;
+
+	if (!pub->f) {
+		if (is_binary && !check_on(c->env, pub, m))
+			return PUBLICATION_MORE;
+		if (is_binary && m->binary->checksum[0] &&
+		    !msg_checksum_matches(m->binary->checksum, pub->crc)) {
+			protocol_refuse_result(c, m, 422, MSG_BAD_CHECKSUM);
+			return PUBLICATION_REFUSED;
+		}
+		if (!publication_begin_frame(c, pub, m, e->name, p, n)) {
+			protocol_refuse(c, m, 503, "out of memory");
+			return PUBLICATION_REFUSED;
+		}
+	}
+	if (!copy_on(c->env, pub))
+		return PUBLICATION_MORE;
+	if (!pub->is_complete)
+		publication_begin_forms(hub_of(c), pub, m, e, &self);
+	pub->is_complete = true;
+	r = forms_on(c, pub);
+	if (r == FRAME_FORMS_MORE)
+		return PUBLICATION_MORE;
+	if (r) {
+		refuse_forms(c, m, r);
+		return PUBLICATION_REFUSED;
+	}
+	/* log_memory is for what waits to be sent: until here it was the sender's own. */
+	frame_move_account(pub->f, c->env->frame_account);
+	hub_publish(hub_of(c), e, TAKE_PTR(pub->f), through);
+	return PUBLICATION_DONE;
 }
 
 /* ------------------------------------------------------------- of the administrator */
@@ -155,6 +277,35 @@ static const char *message_flaw(const message *m, const char *channel)
 	return NULL;
 }
 
+/* A message of the administrator's as a frame, with what members need instead of it. */
+static struct frame *frame_of_admin(struct hub *h, const char *channel, const message *m,
+				    const uint8_t *p, size_t n, const char **ret_flaw)
+{
+	struct directory_entry *e = directory_pin(&h->shared->directory, channel, strlen(channel));
+	struct publication pub = {0};
+	size_t budget = SIZE_MAX; /* that is never used up: it is one task, whoever waits */
+	int r = 0;
+
+	*ret_flaw = NULL;
+	pub.f = frame_for(h, m, channel, n, &pub.more);
+	if (pub.f) {
+		frame_write(pub.f, 0, p, n);
+		if (e)
+			publication_begin_forms(h, &pub, m, e, NULL);
+		r = frame_forms_run(&pub.forms, &budget);
+	}
+	if (e)
+		directory_unpin(&h->shared->directory, e);
+	if (r == FRAME_FORMS_E_CORRUPT || r == FRAME_FORMS_E_TOO_BIG)
+		*ret_flaw = "members need the data unpacked, and it cannot be";
+	if (r)
+		pub.f = frame_unref(pub.f);
+	frame_forms_fini(&pub.forms);
+	if (pub.f)
+		frame_move_account(pub.f, h->env.frame_account);
+	return pub.f;
+}
+
 struct protocol_published protocol_publish(struct hub *h, const char *channel, bool is_text,
 					   const uint8_t *p, size_t n)
 {
@@ -178,7 +329,9 @@ struct protocol_published protocol_publish(struct hub *h, const char *channel, b
 		done.reason = result == MSG_OK ? message_flaw(m, channel) : msg_result_text(result);
 		if (done.reason)
 			return done;
-		f = frame_as_it_came(h, m, channel, p, n);
+		f = frame_of_admin(h, channel, m, p, n, &done.reason);
+		if (done.reason)
+			return done;
 	}
 	if (!f)
 		return (struct protocol_published){.status = 503, .reason = "out of memory"};

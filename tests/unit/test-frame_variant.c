@@ -30,6 +30,7 @@ static void rig_init(struct rig *r, size_t max_frame, size_t max_message)
 				.level = 3,
 				.max_frame = max_frame,
 				.max_message = max_message,
+				.unpack_to = max_message,
 				.deflate_from = 1000,
 				.deflate_to = 100000}};
 	zip_init(&r->zip);
@@ -153,6 +154,51 @@ static void check_variant(const struct frame_bytes *b, enum zip_kind kind, const
 	free(payload);
 }
 
+/* Makes what such a receiver would take, in steps of @step; the result of the last one. */
+static int make_forms(struct frame *f, unsigned caps, enum deflate_window window,
+		      struct frame_maker *m, size_t step)
+{
+	size_t n = frame_payload_len(f);
+	uint8_t *payload = malloc(n + 1);
+	Websocket__WebSocketMessage *msg = NULL;
+	struct frame_forms w;
+	struct arena arena;
+	unsigned variants = 0;
+	int r;
+
+	if (f->flags & FRAME_CAN_PACK && caps & MSG_CAP_ZSTD)
+		variants |= 1u << FRAME_VARIANT_PACKED;
+	else if (!(f->flags & FRAME_IS_PACKED && msg_caps_read(caps, f->packed_with)))
+		variants = (f->flags & FRAME_IS_PACKED ? 1u << FRAME_VARIANT_UNPACKED : 0) |
+			   (window && f->flags & FRAME_CAN_DEFLATE
+				    ? 1u << (FRAME_VARIANT_DEFLATED + window - 1)
+				    : 0);
+	arena_init(&arena, 4096, 65536);
+	frame_copy_payload(f, payload);
+	if (f->opcode == WS_BINARY)
+		CHECK_EQ(msg_decode(&arena, payload, n, &msg), MSG_OK);
+	frame_forms_init(&w, f, msg, NULL, variants, m);
+	do {
+		size_t budget = step;
+
+		r = frame_forms_run(&w, &budget);
+		CHECK(frame_forms_bytes(&w) <= 40 * (n + m->max_message));
+	} while (r == FRAME_FORMS_MORE);
+	frame_forms_fini(&w);
+	CHECK_EQ(m->n_packings, 0);
+	arena_fini(&arena);
+	free(payload);
+	return r;
+}
+
+/* What is made for a receiver before a message is published, and then sent to it. */
+static const struct frame_bytes *made_for(struct frame *f, unsigned caps,
+					  enum deflate_window window, struct frame_maker *m)
+{
+	(void)make_forms(f, caps, window, m, 1000);
+	return frame_variant_for(f, caps, window, m);
+}
+
 TEST(frame_that_does_not_vary_is_the_same_for_all)
 {
 	struct frame *f;
@@ -185,7 +231,7 @@ TEST(frame_is_packed_once_and_only_for_those_who_read_zstd)
 		for (unsigned caps = 0; caps <= MSG_CAPS_ALL; caps++)
 			if (!(caps & MSG_CAP_ZSTD))
 				CHECK(frame_variant_for(f, caps, DEFLATE_NONE, NULL) == &f->body);
-		packed = frame_variant_for(f, MSG_CAP_ZSTD, DEFLATE_NONE, &r.m);
+		packed = made_for(f, MSG_CAP_ZSTD, DEFLATE_NONE, &r.m);
 		CHECK(packed != NULL && packed != &f->body);
 		CHECK(packed->len < f->body.len * 3 / 4);
 		CHECK_EQ(atomic_load(&account), charged + sizeof(*packed) + packed->len);
@@ -211,7 +257,7 @@ TEST(frame_that_does_not_shrink_stays_and_is_not_tried_again)
 	fill_noise(data, sizeof(data));
 	f = binary(data, sizeof(data), ZIP_NONE, SIZE_MAX);
 	rig_init(&r, SIZE_MAX, sizeof(data));
-	CHECK(frame_variant_for(f, MSG_CAP_ZSTD, DEFLATE_NONE, &r.m) == &f->body);
+	CHECK(made_for(f, MSG_CAP_ZSTD, DEFLATE_NONE, &r.m) == &f->body);
 	CHECK(frame_variant_for(f, MSG_CAP_ZSTD, DEFLATE_NONE, NULL) == &f->body);
 	CHECK_EQ(r.m.pack_in + r.m.pack_out + r.m.failures, 0);
 	f = frame_unref(f);
@@ -234,7 +280,7 @@ TEST(frame_is_packed_only_when_the_whole_gets_smaller)
 		memset(data, 'x', sizeof(data));
 		fill_noise(data, noise);
 		f = binary(data, sizeof(data), ZIP_NONE, SIZE_MAX);
-		b = frame_variant_for(f, MSG_CAP_ZSTD, DEFLATE_NONE, &r.m);
+		b = made_for(f, MSG_CAP_ZSTD, DEFLATE_NONE, &r.m);
 		CHECK(b == &f->body || b->len < f->body.len);
 		kept += b == &f->body;
 		packed += b != &f->body;
@@ -259,7 +305,7 @@ TEST(frame_is_unpacked_once_for_those_who_cannot_read_it)
 		struct rig r;
 
 		rig_init(&r, cut, sizeof(data));
-		plain = frame_variant_for(f, MSG_CAPS_ALL & ~(1u << kind), DEFLATE_NONE, &r.m);
+		plain = made_for(f, MSG_CAPS_ALL & ~(1u << kind), DEFLATE_NONE, &r.m);
 		CHECK(plain != NULL && plain != &f->body);
 		for (unsigned caps = 0; caps <= MSG_CAPS_ALL; caps++)
 			CHECK(frame_variant_for(f, caps, DEFLATE_NONE, NULL) ==
@@ -281,7 +327,7 @@ TEST(frame_of_empty_data_is_unpacked_to_empty_data)
 	struct rig r;
 
 	rig_init(&r, SIZE_MAX, 100);
-	CHECK(frame_variant_for(f, 0, DEFLATE_NONE, &r.m) != NULL);
+	CHECK(made_for(f, 0, DEFLATE_NONE, &r.m) != NULL);
 	check_variant(frame_variant_for(f, 0, DEFLATE_NONE, NULL), ZIP_NONE, "", 0);
 	f = frame_unref(f);
 	CHECK_EQ(atomic_load(&account), 0);
@@ -299,8 +345,10 @@ TEST(frame_that_is_broken_goes_only_to_those_who_would_unpack_it_themselves)
 		struct rig r;
 
 		rig_init(&r, SIZE_MAX, sizeof(data));
+		CHECK_EQ(make_forms(f, MSG_CAPS_ALL & ~bit, DEFLATE_NONE, &r.m, 1000),
+			 FRAME_FORMS_E_CORRUPT);
 		CHECK(frame_variant_for(f, MSG_CAPS_ALL & ~bit, DEFLATE_NONE, &r.m) == NULL);
-		CHECK_EQ(r.m.failures, 1);
+		CHECK_EQ(r.m.failures, 2);
 		for (unsigned caps = 0; caps <= MSG_CAPS_ALL; caps++)
 			CHECK(frame_variant_for(f, caps, DEFLATE_NONE, NULL) ==
 			      (caps & bit ? &f->body : NULL));
@@ -323,9 +371,12 @@ TEST(frame_is_unpacked_up_to_the_limit_and_not_past_it)
 			struct rig r;
 
 			rig_init(&r, 4000, limits[i]);
+			/* When it is published, and late. */
+			CHECK_EQ(make_forms(f, 0, DEFLATE_NONE, &r.m, 1000),
+				 limits[i] >= sizeof(data) ? 0 : FRAME_FORMS_E_TOO_BIG);
 			CHECK_EQ(frame_variant_for(f, 0, DEFLATE_NONE, &r.m) != NULL,
 				 limits[i] >= sizeof(data));
-			CHECK_EQ(r.m.failures, limits[i] < sizeof(data));
+			CHECK_EQ(r.m.failures, limits[i] < sizeof(data) ? 2 : 0);
 			f = frame_unref(f);
 			CHECK_EQ(atomic_load(&account), 0);
 			rig_fini(&r);
@@ -364,7 +415,7 @@ TEST(frame_maker_gives_back_what_a_large_message_made_grow)
 	fill(data, n);
 	rig_init(&r, 1 << 20, n);
 	f = packed_binary(ZIP_ZSTD, data, n, 1 << 20);
-	CHECK(frame_variant_for(f, 0, DEFLATE_NONE, &r.m) != NULL);
+	CHECK(made_for(f, 0, DEFLATE_NONE, &r.m) != NULL);
 	CHECK(buf_cap(&r.m.scratch) <= 1 << 20);
 	CHECK(buf_cap(&r.m.copy) <= 1 << 20);
 	f = frame_unref(f);
@@ -421,7 +472,7 @@ TEST(frame_is_deflated_once_for_each_window)
 		rig_init(&r, max_frames[i], 0);
 		CHECK(frame_variant_for(f, MSG_CAPS_ALL, DEFLATE_NONE, NULL) == &f->body);
 		for (enum deflate_window w = DEFLATE_512; w < DEFLATE_N_WINDOWS; w++) {
-			const struct frame_bytes *b = frame_variant_for(f, 0, w, &r.m);
+			const struct frame_bytes *b = made_for(f, 0, w, &r.m);
 
 			CHECK(b != &f->body && b->len < f->body.len);
 			check_deflated(b, bits[w], data, sizeof(data));
@@ -447,7 +498,7 @@ TEST(frame_goes_as_it_is_when_deflating_is_not_worth_it)
 	fill(text, sizeof(text));
 	f = text_of(noise, sizeof(noise), 1 << 20);
 	for (int again = 0; again < 2; again++)
-		CHECK(frame_variant_for(f, 0, DEFLATE_32K, again ? NULL : &r.m) == &f->body);
+		CHECK(frame_variant_for(f, 0, DEFLATE_32K, &r.m) == &f->body);
 	frame_unref(f);
 	f = frame_new(WS_TEXT, sizeof(text), 1 << 20, &account);
 	frame_write(f, 0, text, sizeof(text));
@@ -474,10 +525,9 @@ TEST(frame_is_compressed_one_way_only)
 	fill(data, sizeof(data));
 	f = binary(data, sizeof(data), ZIP_NONE, 1 << 20);
 	f->flags |= FRAME_CAN_DEFLATE;
-	check_variant(frame_variant_for(f, MSG_CAP_ZSTD, DEFLATE_32K, &r.m), ZIP_ZSTD, data,
-		      sizeof(data));
+	check_variant(made_for(f, MSG_CAP_ZSTD, DEFLATE_32K, &r.m), ZIP_ZSTD, data, sizeof(data));
 	n = read_payload(&f->body, payload, sizeof(payload));
-	check_deflated(frame_variant_for(f, MSG_CAP_GZIP, DEFLATE_32K, &r.m), 15, payload, n);
+	check_deflated(made_for(f, MSG_CAP_GZIP, DEFLATE_32K, &r.m), 15, payload, n);
 	frame_unref(f);
 	for (size_t i = 0; i < ARRAY_LEN(packed_kinds); i++) {
 		unsigned bit = 1u << packed_kinds[i];
@@ -485,7 +535,7 @@ TEST(frame_is_compressed_one_way_only)
 		f = packed_binary(packed_kinds[i], data, sizeof(data), 1 << 20);
 		f->flags |= FRAME_CAN_DEFLATE;
 		CHECK(frame_variant_for(f, bit, DEFLATE_32K, NULL) == &f->body);
-		b = frame_variant_for(f, 0, DEFLATE_4K, &r.m);
+		b = made_for(f, 0, DEFLATE_4K, &r.m);
 		plain = frame_variant_for(f, 0, DEFLATE_NONE, NULL);
 		check_variant(plain, ZIP_NONE, data, sizeof(data));
 		n = read_payload(plain, payload, sizeof(payload));
@@ -496,7 +546,7 @@ TEST(frame_is_compressed_one_way_only)
 	f = packed_binary(ZIP_GZIP, data, sizeof(data), 1 << 20);
 	f->flags |= FRAME_CAN_DEFLATE;
 	r.m.deflate_to = 5000;
-	b = frame_variant_for(f, 0, DEFLATE_32K, &r.m);
+	b = made_for(f, 0, DEFLATE_32K, &r.m);
 	CHECK(b == frame_variant_for(f, 0, DEFLATE_NONE, NULL) && b != &f->body);
 	frame_unref(f);
 	/* One that can't be unpacked serves nobody else. */
@@ -625,4 +675,53 @@ TEST(frame_variant_is_one_for_all_threads_that_race_for_it)
 	for (size_t i = 0; i < RACES; i++)
 		frames[i] = text_of(noise, sizeof(noise), 700);
 	run_race(frames, MSG_CAP_ACK, DEFLATE_32K, sizeof(data));
+}
+
+/* 64 times what it was, or unpack_to if that is more, and never past max_message. */
+TEST(frame_unpack_limit_follows_what_was_sent)
+{
+	const struct frame_maker m = {.max_message = 1000000, .unpack_to = 10000};
+
+	CHECK_EQ(frame_unpack_limit(&m, 0), 10000);
+	CHECK_EQ(frame_unpack_limit(&m, 156), 10000);
+	CHECK_EQ(frame_unpack_limit(&m, 157), 157 * 64);
+	CHECK_EQ(frame_unpack_limit(&m, 15625), 1000000);
+	CHECK_EQ(frame_unpack_limit(&m, 15626), 1000000);
+	CHECK_EQ(frame_unpack_limit(&m, SIZE_MAX), 1000000);
+}
+
+/* So many are packed at a time as have contexts; what only saves bytes is left out then. */
+TEST(frame_forms_leave_out_what_would_need_one_context_more)
+{
+	struct frame_forms w[FRAME_PACKINGS_MAX + 1];
+	struct frame *f[FRAME_PACKINGS_MAX + 1];
+	uint8_t data[60000];
+	struct rig r;
+
+	rig_init(&r, 1 << 20, 1 << 20);
+	fill(data, sizeof(data));
+	for (size_t i = 0; i < ARRAY_LEN(f); i++) {
+		size_t budget = 1;
+
+		f[i] = text_of(data, sizeof(data), 1 << 20);
+		frame_forms_init(&w[i], f[i], NULL, NULL, 1u << FRAME_VARIANT_DEFLATED, &r.m);
+		CHECK_EQ(frame_forms_run(&w[i], &budget),
+			 i < FRAME_PACKINGS_MAX ? FRAME_FORMS_MORE : 0);
+	}
+	frame_forms_fini(&w[0]);
+	CHECK_EQ(r.m.n_packings, FRAME_PACKINGS_MAX - 1);
+	for (size_t i = 1; i < ARRAY_LEN(f); i++) {
+		size_t budget = SIZE_MAX;
+
+		CHECK_EQ(frame_forms_run(&w[i], &budget), 0);
+		frame_forms_fini(&w[i]);
+	}
+	CHECK_EQ(r.m.n_packings, 0);
+	for (size_t i = 0; i < ARRAY_LEN(f); i++) {
+		CHECK_EQ(frame_variant_for(f[i], 0, DEFLATE_512, NULL) != &f[i]->body,
+			 i > 0 && i < FRAME_PACKINGS_MAX);
+		frame_unref(f[i]);
+	}
+	CHECK_EQ(atomic_load(&account), 0);
+	rig_fini(&r);
 }
