@@ -50,10 +50,20 @@ static struct frame *conn_new_deflated_echo(struct conn *c, uint8_t opcode, cons
 	return frame_new_deflated(opcode, p, n, c->deflate_window, env->maker, env->frame_account);
 }
 
+static void conn_count_message(struct conn *c, uint8_t opcode)
+{
+	METRIC_INC(c->env->metrics, messages_received);
+	if (opcode == WS_TEXT)
+		METRIC_INC(c->env->metrics, text_messages);
+	else
+		METRIC_INC(c->env->metrics, binary_messages);
+}
+
 static void conn_echo(struct conn *c, uint8_t opcode, const uint8_t *p, size_t n)
 {
 	struct frame *f = conn_new_deflated_echo(c, opcode, p, n);
 
+	conn_count_message(c, opcode);
 	if (f)
 		conn_send(c, f);
 	else
@@ -66,15 +76,12 @@ static void conn_echo(struct conn *c, uint8_t opcode, const uint8_t *p, size_t n
  */
 static bool conn_deliver(struct conn *c, uint8_t opcode, uint8_t *p, size_t n)
 {
-	METRIC_INC(c->env->metrics, messages_received);
-	if (opcode == WS_TEXT)
-		METRIC_INC(c->env->metrics, text_messages);
-	else
-		METRIC_INC(c->env->metrics, binary_messages);
-	if (!c->is_echo)
-		return c->env->ops->message(c, opcode, p, n);
-	conn_echo(c, opcode, p, n);
-	return true;
+	if (c->is_echo) {
+		conn_echo(c, opcode, p, n);
+		return true;
+	}
+	conn_count_message(c, opcode);
+	return c->env->ops->message(c, opcode, p, n);
 }
 
 /* The message that was put together has been dealt with. */
@@ -299,24 +306,28 @@ static void conn_inflate_parts(struct conn *c, struct conn_input *in)
 
 /* ------------------------------------------------------------------------ putting together */
 
+/* It isn't done with, and the read buffer will have other bytes. */
+static void conn_keep_for_work(struct conn *c, const struct ws_piece *w)
+{
+	struct conn_input *in = conn_keep_message(c, w->opcode, w->data, w->len);
+
+	if (in)
+		conn_begin_work(c, in);
+}
+
 /* A message that lies in one piece in the read buffer: nothing is copied. */
 static void conn_take_whole(struct conn *c, const struct ws_piece *w)
 {
-	struct conn_input *in;
-
 	if (c->input)
 		c->input->started_ns = 0; /* its head had come alone */
-	if (w->rsv & WS_RSV1) {
+	if (w->rsv & WS_RSV1)
 		conn_inflate_whole(c, w);
+	else if (w->opcode == WS_TEXT && !conn_check_text(c, utf8_valid(w->data, w->len)))
 		return;
-	}
-	if (w->opcode == WS_TEXT && !conn_check_text(c, utf8_valid(w->data, w->len)))
-		return;
-	if (conn_deliver(c, w->opcode, w->data, w->len))
-		return;
-	in = conn_keep_message(c, w->opcode, w->data, w->len);
-	if (in)
-		conn_begin_work(c, in);
+	else if (c->is_echo)
+		conn_echo(c, w->opcode, w->data, w->len);
+	else if (!conn_deliver(c, w->opcode, w->data, w->len))
+		conn_keep_for_work(c, w);
 }
 
 /*

@@ -11,7 +11,7 @@
 #include "wire/ws.h"
 #include "worker/protocol_private.h"
 
-#define AT_ONCE_BYTES ((size_t)64 * 1024) /* longer messages are for protocol_work() */
+#define AT_ONCE_BYTES ((size_t)128 * 1024) /* longer messages are for protocol_work() */
 #define ARENA_FIRST_BYTES ((size_t)4096)
 
 /* ------------------------------------------------------------- coming and going */
