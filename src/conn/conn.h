@@ -85,12 +85,11 @@ enum conn_pause {
 	CONN_PAUSE_SPOOL = 1 << 1,     /* a chunk of it waits for room in the spool's queue */
 	CONN_PAUSE_QUEUE = 1 << 2,     /* its private queue is half full */
 	CONN_PAUSE_CHANNEL = 1 << 3,   /* it published to a channel whose backlog is at its bound */
-	CONN_PAUSE_WORK = 1 << 4,   /* a message of it is under work, in its own share of turns */
-	CONN_PAUSE_MEMORY = 1 << 5, /* it fills log_memory beyond its share */
+	CONN_PAUSE_WORK = 1 << 4, /* a message of it is under work, in its own share of turns */
 	/* Of all of a worker: in conn_env. */
-	CONN_PAUSE_CONGESTED = 1 << 6,      /* a ring and its outbox are full: nobody may publish */
-	CONN_PAUSE_STANDING_STILL = 1 << 7, /* for a while, so that all of it can be handed over */
-	CONN_PAUSE_STOPPING = 1 << 8,       /* for good */
+	CONN_PAUSE_CONGESTED = 1 << 5,      /* a ring and its outbox are full: nobody may publish */
+	CONN_PAUSE_STANDING_STILL = 1 << 6, /* for a while, so that all of it can be handed over */
+	CONN_PAUSE_STOPPING = 1 << 7,       /* for good */
 };
 
 /* What comes of a refusal. */

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: MIT */
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -25,8 +26,8 @@ static void conn_close_too_big(struct conn *c, const char *setting, uint64_t byt
 	char text[160];
 
 	snprintf(text, sizeof(text),
-		 "sent %llu bytes, %s is smaller; closing with " WS_CODE_TEXT(TOO_BIG),
-		 (unsigned long long)bytes, setting);
+		 "sent %" PRIu64 " bytes, %s is smaller; closing with " WS_CODE_TEXT(TOO_BIG),
+		 bytes, setting);
 	conn_log(c, LOG_NOTICE, EV_LIMIT_EXCEEDED, setting, text);
 	conn_close(c, WS_CODE_TOO_BIG, setting);
 }

@@ -3,6 +3,7 @@
 
 #include "io/log.h"
 #include "service/systemd.h"
+#include <inttypes.h>
 
 void watchdog_init(struct watchdog *w, struct worker_pool *p)
 {
@@ -44,8 +45,8 @@ static bool check_answers(const struct watchdog *w, uint64_t now_ns)
 		if (watchdog_is_stalled(w, i, now_ns))
 			log_event_limited(LOG_WARNING, EV_WORKER_STALLED,
 					  LOG_FIELDS(LOG_NUM("WORKER_INDEX", i)),
-					  "worker %u has not answered for %llu s", i,
-					  (unsigned long long)((now_ns - p->sent_ns) / NS_PER_S));
+					  "worker %u has not answered for %" PRIu64 " s", i,
+					  (now_ns - p->sent_ns) / NS_PER_S);
 	}
 	return all;
 }
