@@ -23,10 +23,10 @@ done
 folder=/var/tmp/wsbind-pristine.$$
 root=$folder/root child=
 mkdir -m 755 "$folder" || exit 1
-finish() {
-	[ -z "$child" ] || kill -KILL "$child" 2>/dev/null # all that runs in the root goes with it
-	wait
-	rm -rf --one-file-system "$folder"
+finish() { # all that runs in the root goes with the child; the tee of a part has this shell's end
+	[ -z "$child" ] || { kill -KILL "$child" && wait "$child"; } 2>/dev/null
+	rm -rf --one-file-system "$folder" 2>/dev/null ||
+		{ sleep 1 && rm -rf --one-file-system "$folder"; } # the last were still writing
 }
 trap finish EXIT
 trap 'exit 129' HUP
