@@ -1,7 +1,14 @@
 # SPDX-License-Identifier: MIT
 """Nobody's flood is anybody else's drop: work, memory and time that others would pay for."""
 
+from codecs_of_others import gzip_pack, lz4_pack, zstd_pack
 from harness import *
+from pki import Folder
+from tlspeer import TlsPeer
+
+MIB = 1 << 20
+CHUNK = 16 << 10
+ELSEWHERE = "127.0.0.2"
 
 
 def fence(client, payload=b"through"):
@@ -29,6 +36,76 @@ def ask(client, message):
 def expect_error(m, code, setting=""):
     assert m.control.type == ERROR and m.control.code == code, describe(m)
     assert setting in m.control.reason, describe(m)
+
+
+# What can't be unpacked, for those that need it unpacked
+
+
+BROKEN = [(GZIP, gzip_pack(b"words " * 1000)[:-5]), (ZSTD, b"no zstd frame" * 10),
+          (LZ4, lz4_pack(b"words " * 1000)[:-20])]
+
+
+async def test_what_cannot_be_unpacked_is_refused_to_its_sender():
+    with Daemon() as d:
+        sender = await Client.connect(d, "/room", capabilities=["ack"])
+        plain = await Client.connect(d, "/room")
+        for kind, payload in BROKEN:
+            m = await sender.ask(data(payload, compression=kind))
+            expect_error(m, 422)
+            await plain.expect_chat(await sender.send_chat())
+        assert d.metric("websocket_message_errors_total") == len(BROKEN)
+        assert d.metric("websocket_closes_total") == 0
+        await close_all(sender, plain)
+
+
+async def test_what_nobody_needs_unpacked_goes_as_it_is():
+    with Daemon() as d:
+        sender = await Client.connect(d, "/room", capabilities=["ack"])
+        reader = await Client.connect(d, "/room", capabilities=["gzip", "zstd", "lz4"])
+        for kind, payload in BROKEN:
+            m = await sender.ask(data(payload, compression=kind))
+            assert m.control.type == ACKNOWLEDGE, describe(m)
+            await reader.expect_binary(payload, compression=kind)
+        await close_all(sender, reader)
+
+
+async def test_a_member_on_another_worker_needs_it_unpacked():
+    with Daemon() as d:
+        groups = await spread(d, "/room")
+        sender, plain = groups[0][0], groups[1][0]
+        expect_error(await sender.ask(data(BROKEN[0][1], compression=GZIP)), 422)
+        await plain.expect_chat(await sender.send_chat())
+        await close_all(groups)
+
+
+async def test_unpacked_for_others_only_up_to_a_bound():
+    with Daemon(compression_max_size="64K") as d:
+        sender = await Client.connect(d, "/room", capabilities=["ack"])
+        plain = await Client.connect(d, "/room")
+        noise = os.urandom(2 * CHUNK)
+        for payload in (bytes(65536), 3 * noise):  # the last is below 64 times its packed size
+            await sender.send_binary(zstd_pack(payload), compression=ZSTD)
+            await plain.expect_binary(payload)
+        for pack, kind in ((zstd_pack, ZSTD), (gzip_pack, GZIP), (lz4_pack, LZ4)):
+            bomb = pack(bytes(4 * MIB))
+            if 64 * len(bomb) < 4 * MIB:
+                expect_error(await sender.ask(data(bomb, compression=kind)), 422)
+        await plain.expect_chat(await sender.send_chat())
+        await close_all(sender, plain)
+
+
+async def test_bombs_close_no_member():
+    with Daemon(log_memory="32M", notice_limit=0) as d:
+        members = [await Client.connect(d, "/room") for _ in range(10)]
+        sender = await Client.connect(d, "/room", capabilities=["ack"])
+        bomb = zstd_pack(bytes(16 * MIB))
+        for _ in range(10):
+            await sender.send(data(bomb, compression=ZSTD))
+        last = await sender.send_chat()
+        for c in members:
+            await c.expect_chat(last)
+        assert d.metric("websocket_closes_total") == 0
+        await close_all(members, sender)
 
 
 # Lists
@@ -88,6 +165,105 @@ def test_lists_are_throttled_like_frames():
         assert d.metric("websocket_throttles_total") >= 2
 
 
+# Partly received messages
+
+
+def test_who_stands_still_longest_is_ended_for_reassembly_memory():
+    with Daemon(reassembly_memory="1M", worker_threads=1, notice_limit=0) as d:
+        with RawClient(d) as still, RawClient(d) as active:
+            still.send(frame(BINARY, bytes(300000), fin=False))
+            fence(still)
+            for i in range(9):
+                active.send(frame(CONTINUATION if i else BINARY, bytes(100000), fin=False))
+                fence(active)
+            still.expect_close(1013)
+            fence(active)
+
+
+# Time that the process did not see
+
+
+def stand_still(d, seconds, meanwhile):
+    d.suspend()
+    meanwhile()
+    time.sleep(seconds)  # this is what is tested
+    d.signal(signal.SIGCONT)
+
+
+SHORT = {"ping_interval": "300ms", "pong_timeout": "300ms", "heartbeat_timeout": "1s",
+         "handshake_timeout": "1s", "notice_limit": 0}
+
+
+def test_who_spoke_while_the_process_stood_still_is_there():
+    with Daemon(**SHORT) as d:
+        clients = [RawClient(d, f"/{i}") for i in range(50)]
+
+        def speak():
+            for i, c in enumerate(clients):
+                c.send(frame(PING, b"%d" % i))
+
+        stand_still(d, 1.5, speak)
+        for i, c in enumerate(clients):
+            while (f := c.recv_frame()).opcode == PING:
+                c.send(frame(PONG, f.payload))
+            assert (f.opcode, f.payload) == (PONG, b"%d" % i), f
+        assert d.metric("websocket_closes_total", code="4001") == 0
+        for c in clients:
+            c.close()
+
+
+def test_silent_clients_are_pinged_before_they_are_ended_for_a_standstill():
+    with Daemon(**SHORT) as d:
+        clients = [RawClient(d, f"/{i}") for i in range(50)]
+        stand_still(d, 1.5, lambda: None)
+        for c in clients:
+            f = c.expect_frame(PING)
+            c.send(frame(PONG, f.payload))
+        for c in clients:
+            fence(c)
+        assert d.metric("websocket_closes_total", code="4001") == 0
+        for c in clients:
+            c.close()
+
+
+def test_handshakes_go_on_after_a_standstill():
+    with Daemon(**SHORT) as d:
+        accepted = [socket.create_connection((d.host, d.port)) for _ in range(20)]
+        with RawClient(d) as c:  # the loops have turned since
+            fence(c)
+
+        def ask_for_it():
+            for s in accepted:
+                s.sendall(request("/"))
+
+        stand_still(d, 1.5, ask_for_it)
+        for s in accepted:
+            s.settimeout(DEADLINE)
+            assert s.recv(4096).startswith(b"HTTP/1.1 101 "), "it was dropped"
+            s.close()
+        assert d.metric("websocket_handshakes_refused_total", reason="timeout") == 0
+
+
+def test_messages_are_delivered_after_a_standstill():
+    with Daemon(**SHORT) as d:
+        with RawClient(d, "/room") as sender, RawClient(d, "/room") as reader:
+            def speak():
+                for i in range(20):
+                    sender.send(chat(f"{i}"))
+                reader.send(frame(PONG))
+
+            stand_still(d, 1.5, speak)
+            got = []
+            while len(got) < 20:
+                f = reader.recv_frame()
+                if f.opcode == BINARY:
+                    got.append(Message.FromString(f.payload).chat.content)
+                else:
+                    assert f.opcode == PING, f
+                    reader.send(frame(PONG, f.payload))
+            assert got == [f"{i}" for i in range(20)]
+
+
 # Memory that somebody else fills
 
 
@@ -142,3 +318,120 @@ def test_half_requests_do_not_block_the_metrics_port():
         assert d.get("/healthz").status == 200
         for s in halves:
             s.close()
+
+
+def test_connections_of_one_socket_are_spread():
+    folder = tempfile.mkdtemp(prefix="wsbind-test-")
+    path = Path(folder) / "clients.sock"
+    try:
+        with Daemon(worker_threads=4, listen_unix=path) as d:
+            clients = []
+            for n in range(1, 41):
+                s = socket.socket(socket.AF_UNIX)
+                s.settimeout(DEADLINE)
+                s.connect(str(path))
+                s.sendall(request("/"))
+                assert s.recv(12) == b"HTTP/1.1 101"
+                clients.append(s)
+                counts = [d.metric("websocket_worker_connections", worker=i) for i in range(4)]
+                assert max(counts) - min(counts) <= 1, f"of {n} connections: {counts}"
+            for s in clients:
+                s.close()
+    finally:
+        shutil.rmtree(folder)
+
+
+# Files
+
+
+def spooling(**settings):
+    d = Daemon(**settings)
+    d.spool = d.folder / "spool"
+    d.spool.mkdir()
+    d.settings["spool_dir"] = d.spool
+    return d
+
+
+def send_file(c, content, compression=NONE, size=CHUNK):
+    """Returns the answer to its last chunk, or the first that comes."""
+    request_id = new_id()
+    for at in range(0, len(content), size):
+        c.send(data(content[at:at + size], sequence=at // size, is_last=at + size >= len(content),
+                    compression=compression, request_id=request_id))
+    return answer(c, request_id)
+
+
+def kept(d):
+    return [p for p in d.spool.rglob("*") if not p.is_dir()]
+
+
+def test_spool_max_file_size_counts_what_is_unpacked():
+    with spooling(spool_max_file_size="1M") as d, RawClient(d) as c:
+        expect_error(send_file(c, os.urandom(MIB + CHUNK)), 422, "spool_max_file_size")
+        fence(c)
+        assert not kept(d)
+        chunk = zstd_pack(bytes(200000))
+        for i in range(6):
+            c.send(data(chunk, compression=ZSTD, sequence=i, is_last=i == 5, request_id=b"r" * 16))
+        expect_error(answer(c, b"r" * 16), 422, "spool_max_file_size")
+        fence(c)
+        assert not kept(d)
+        assert send_file(c, os.urandom(MIB)).control.type == ACKNOWLEDGE
+
+
+def test_spool_max_size_counts_all_files():
+    with spooling(spool_max_size="1M") as d, RawClient(d) as c:
+        for _ in range(2):
+            assert send_file(c, os.urandom(400000)).control.type == ACKNOWLEDGE
+        m = send_file(c, os.urandom(400000))
+        assert m.control.type == ERROR and m.control.code in (422, 503), describe(m)
+        assert "spool_max_size" in m.control.reason, describe(m)
+        fence(c)
+        assert len(kept(d)) == 2
+
+
+def test_spool_min_free_leaves_room_on_the_disk():
+    with spooling(spool_min_free="99%") as d, RawClient(d) as c:
+        m = send_file(c, b"a few words")
+        assert m.control.type == ERROR and m.control.code in (422, 503), describe(m)
+        assert "spool_min_free" in m.control.reason, describe(m)
+        fence(c)
+        assert not kept(d)
+
+
+@seconds(120)
+def test_transfers_that_only_begin_lock_nobody_out():
+    with spooling(notice_limit=0) as d:
+        begun = [RawClient(d, f"/{i}") for i in range(300)]
+        for c in begun:
+            c.send(data(b"begun", is_last=False))
+            fence(c)
+        with RawClient(d, "/files", source=ELSEWHERE) as c:
+            m = send_file(c, os.urandom(10 * CHUNK))
+            assert m.control.type == ACKNOWLEDGE, describe(m)
+        for c in begun:
+            c.close()
+
+
+# A hand-over
+
+
+def test_a_hand_over_is_refused_before_anybody_has_to_go():
+    with Folder() as f:
+        certificate, key = f.certificate("server")
+        with Daemon(tls_port=0, tls_certificate=certificate, tls_key=key) as d:
+            with RawClient(d) as plain:
+                peers = [TlsPeer(d, "/") for _ in range(5)]
+                limit = resource.prlimit(d.process.pid, resource.RLIMIT_NOFILE)
+                used = {int(fd) for fd in os.listdir(f"/proc/{d.process.pid}/fd")}
+                free = [fd for fd in range(len(used) + 2) if fd not in used]
+                # One for a look at the configuration, one for the state, none for connections.
+                resource.prlimit(d.process.pid, resource.RLIMIT_NOFILE, (free[1] + 1, limit[1]))
+                d.signal(signal.SIGUSR2)
+                d.wait_log("going on as before")
+                resource.prlimit(d.process.pid, resource.RLIMIT_NOFILE, limit)
+                fence(plain)
+                assert d.metric("websocket_handover_connections_total", result="tls") == 0
+                assert d.metric("websocket_active_connections") == 6
+                for p in peers:
+                    p.__exit__()
