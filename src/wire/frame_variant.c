@@ -163,8 +163,8 @@ static int forms_unpack(struct frame_forms *w, size_t *budget)
 	w->worked += before - *budget;
 	forms_check_more(w);
 	if (r == 0) {
-		w->maker->unpack_in += data->len;
-		w->maker->unpack_out += w->out.len;
+		w->unpack_in = data->len;
+		w->unpack_out = w->out.len;
 		return 0;
 	}
 	if (r == ZIP_MORE)
@@ -192,8 +192,8 @@ static int forms_pack(struct frame_forms *w, size_t *budget)
 	w->worked += w->packing.at - at;
 	forms_check_more(w);
 	if (r == 0) {
-		w->maker->pack_in += data->len;
-		w->maker->pack_out += w->out.len;
+		w->pack_in = data->len;
+		w->pack_out = w->out.len;
 	}
 	return r;
 }
@@ -231,8 +231,8 @@ static int forms_deflate(struct frame_forms *w, enum deflate_window window, size
 	r = deflating_run(&w->deflating, p, n, budget);
 	w->worked += w->deflating.at - at;
 	if (r == 0) {
-		w->maker->deflate_in += n;
-		w->maker->deflate_out += w->out.len;
+		w->deflate_in += n;
+		w->deflate_out += w->out.len;
 	}
 	return r;
 }
@@ -319,8 +319,22 @@ static int forms_run_variant(struct frame_forms *w, unsigned variant, size_t *bu
 	return r;
 }
 
+static void forms_count(const struct frame_forms *w)
+{
+	struct frame_maker *m = w->maker;
+
+	m->pack_in += w->pack_in;
+	m->pack_out += w->pack_out;
+	m->unpack_in += w->unpack_in;
+	m->unpack_out += w->unpack_out;
+	m->deflate_in += w->deflate_in;
+	m->deflate_out += w->deflate_out;
+}
+
 int frame_forms_run(struct frame_forms *w, size_t *budget)
 {
+	bool is_begun = w->left != 0;
+
 	while (w->left) {
 		unsigned variant = (unsigned)__builtin_ctz(w->left);
 		int r = forms_run_variant(w, variant, budget);
@@ -333,6 +347,8 @@ int frame_forms_run(struct frame_forms *w, size_t *budget)
 		if (r && variant == FRAME_VARIANT_UNPACKED)
 			return r;
 	}
+	if (is_begun)
+		forms_count(w);
 	return 0;
 }
 

@@ -130,6 +130,8 @@ struct WB_OWNER(worker) frame_forms {
 	size_t at;                 /* … so many bytes of @out so far */
 	uint64_t unpacked;         /* bytes of unpacking, whatever came of it … */
 	uint64_t worked;           /* … and of all that was done, copies counting less */
+	/* For the maker's totals once all are made: what begins anew is not counted twice. */
+	uint64_t pack_in, pack_out, unpack_in, unpack_out, deflate_in, deflate_out;
 };
 
 /*
