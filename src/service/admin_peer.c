@@ -14,6 +14,7 @@ struct admin_peer {
 	struct admin_side *side;
 	uint64_t since_ns; /* when it came, or had its last answer */
 	int fd;
+	bool is_ending;
 };
 
 static void peer_wait_for(struct admin_peer *p)
@@ -29,8 +30,10 @@ void admin_peer_notify(void *cls, struct MHD_Connection *connection, void **cont
 	struct admin_peer *p = *context;
 
 	if (code == MHD_CONNECTION_NOTIFY_CLOSED) {
-		if (p)
+		if (p) {
 			list_del(&p->node);
+			p->side->n_ending -= p->is_ending;
+		}
 		free(p);
 		*context = NULL;
 		return;
@@ -64,11 +67,16 @@ void admin_peer_set_waiting(struct MHD_Connection *connection, bool is_waiting)
 static void peer_end(struct admin_peer *p)
 {
 	list_del(&p->node);
+	p->is_ending = true;
+	p->side->n_ending++;
 	(void)shutdown(p->fd, SHUT_RDWR);
 }
 
 bool admin_peers_end_first(struct admin_side *side)
 {
+	/* One makes room for one: until it is closed, whoever just came would be the next. */
+	if (side->n_ending > 0)
+		return true;
 	if (list_is_empty(&side->peers))
 		return false;
 	peer_end(CONTAINER_OF(list_first(&side->peers), struct admin_peer, node));

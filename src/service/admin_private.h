@@ -24,6 +24,7 @@ struct WB_OWNER(main) admin_side {
 	struct MHD_Daemon *daemon; /* NULL: not there */
 	int listen_fd;
 	struct list peers; /* whose request is due for longest first */
+	unsigned n_ending; /* peers that were ended, and that libmicrohttpd has not closed yet */
 	bool is_control;
 	bool is_listening; /* in epoll; not while no more connections can be taken */
 };
@@ -89,7 +90,10 @@ void admin_peer_notify(void *cls, struct MHD_Connection *connection, void **cont
 /* It waits for an answer, so nothing is due from it; or it gets it, and may ask for more. */
 void admin_peer_set_waiting(struct MHD_Connection *connection, bool is_waiting);
 
-/* Ends the one whose request is due for longest; false: all there are wait for answers. */
+/*
+ * Ends the one whose request is due for longest, unless one that was ended has still to be closed;
+ * false: all there are wait for answers.
+ */
 bool admin_peers_end_first(struct admin_side *side);
 
 /* Ends those whose request took longer than ADMIN_REQUEST_S. */
