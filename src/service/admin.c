@@ -16,6 +16,16 @@
 
 #define ACCEPT_PAUSE_MS 100
 
+/*
+ * All of it is the main thread's. Where libmicrohttpd is not told, from 0.9.77 on, it counts a
+ * connection that is handed to it only at its next run, and refuses those that are too many then.
+ */
+#if MHD_VERSION >= 0x00097707
+#define ONE_THREAD_ALONE MHD_USE_NO_THREAD_SAFETY
+#else
+#define ONE_THREAD_ALONE 0
+#endif
+
 static int admin_watch(struct admin *a, int fd)
 {
 	struct epoll_event event = {.events = EPOLLIN};
@@ -85,11 +95,12 @@ static int side_start(struct admin *a, struct admin_side *side, int fd)
 	side->listen_fd = fd;
 	list_init(&side->peers);
 	side->daemon = MHD_start_daemon(
-		MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET | MHD_ALLOW_SUSPEND_RESUME, 0, NULL, NULL,
-		admin_http_handle, side, MHD_OPTION_CONNECTION_LIMIT, ADMIN_MAX_CONNECTIONS,
-		MHD_OPTION_CONNECTION_TIMEOUT, ADMIN_IDLE_S, MHD_OPTION_NOTIFY_COMPLETED,
-		admin_http_completed, side, MHD_OPTION_NOTIFY_CONNECTION, admin_peer_notify, side,
-		MHD_OPTION_END);
+		MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET | MHD_ALLOW_SUSPEND_RESUME |
+			ONE_THREAD_ALONE,
+		0, NULL, NULL, admin_http_handle, side, MHD_OPTION_CONNECTION_LIMIT,
+		ADMIN_MAX_CONNECTIONS, MHD_OPTION_CONNECTION_TIMEOUT, ADMIN_IDLE_S,
+		MHD_OPTION_NOTIFY_COMPLETED, admin_http_completed, side,
+		MHD_OPTION_NOTIFY_CONNECTION, admin_peer_notify, side, MHD_OPTION_END);
 	if (!side->daemon)
 		return -ENOMEM;
 	/*

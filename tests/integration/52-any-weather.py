@@ -392,6 +392,9 @@ def test_spool_max_size_counts_all_files():
 
 def test_spool_min_free_leaves_room_on_the_disk():
     with spooling(spool_min_free="99%") as d, RawClient(d) as c:
+        disk = os.statvfs(d.spool)
+        if disk.f_bavail > 0.98 * disk.f_blocks:
+            raise Skip("nearly all of the disk is free")
         m = send_file(c, b"a few words")
         assert m.control.type == ERROR and m.control.code in (422, 503), describe(m)
         assert "spool_min_free" in m.control.reason, describe(m)
