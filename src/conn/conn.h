@@ -281,8 +281,8 @@ struct WB_OWNER(worker) conn_env {
 	struct list all; /* every connection that is not dead */
 	size_t n_all;
 	struct list walkers;        /* of conn_walker: who goes through @all over several turns */
-	struct list to_read;        /* those that are read next, in the order in which they came */
-	struct list to_read_next;   /* those that had their share of this turn: behind them */
+	struct list to_read;        /* that an event brought, in the order in which they came */
+	struct list to_read_next;   /* that had a share of a turn, or were paused: behind those */
 	struct list to_open;        /* the same in their opening handshake, which come after both */
 	struct list to_write;       /* those that are flushed at the end of this turn */
 	struct list stalled;        /* those that wait for the end of @pauses, by read_node */

@@ -127,21 +127,34 @@ static void put_back_list(struct list *mine, struct list *to)
 	list_splice_tail(to, mine);
 }
 
-static void read_on(struct hub *h)
+/* Whom this list holds is read, while the phase has time. */
+static void read_list(struct conn_env *env, struct list *from)
 {
-	struct conn_env *env = &h->env;
 	struct list now;
 
-	list_splice_tail(&env->to_read, &env->to_read_next);
-	if (list_is_empty(&env->to_read))
+	if (list_is_empty(from))
 		return;
-	turn_look(&env->turn); /* what timers did was charged to nobody */
-	take_list(&now, &env->to_read);
-	/* One at least: the events of every turn may use up its time. */
+	take_list(&now, from);
+	/* One at least, whatever came before: the events of every turn may use up its time. */
 	do
 		conn_read(CONTAINER_OF(list_pop(&now), struct conn, read_node));
 	while (!turn_is_over(&env->turn) && !list_is_empty(&now));
-	put_back_list(&now, &env->to_read);
+	put_back_list(&now, from);
+}
+
+/*
+ * First those that an event brought, then those that had their share in a turn before, or were
+ * paused: who says little never stands in line behind hundreds that may go on all at once.
+ */
+static void read_on(struct hub *h)
+{
+	struct conn_env *env = &h->env;
+
+	if (list_is_empty(&env->to_read) && list_is_empty(&env->to_read_next))
+		return;
+	turn_look(&env->turn); /* what timers did was charged to nobody */
+	read_list(env, &env->to_read);
+	read_list(env, &env->to_read_next);
 }
 
 /* However many come at once: those that are there don't wait for them. */
