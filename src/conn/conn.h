@@ -221,6 +221,7 @@ struct WB_OWNER(worker) conn {
 	bool can_write : 1;
 	bool has_hup : 1;   /* the peer ended its side: there is an end to be read up to */
 	bool is_deaf : 1;   /* what comes is read and dropped */
+	bool is_busy : 1;   /* lately it used up a share of a turn, or its frames of a second */
 	bool got_close : 1; /* the peer's Close came, or isn't waited for */
 	bool was_open : 1;
 	bool awaits_proxy : 1; /* the PROXY header comes first */
@@ -282,7 +283,7 @@ struct WB_OWNER(worker) conn_env {
 	size_t n_all;
 	struct list walkers;        /* of conn_walker: who goes through @all over several turns */
 	struct list to_read;        /* that an event brought, in the order in which they came */
-	struct list to_read_next;   /* that had a share of a turn, or were paused: behind those */
+	struct list to_read_next;   /* that are busy, or were paused: they come behind those */
 	struct list to_open;        /* the same in their opening handshake, which come after both */
 	struct list to_write;       /* those that are flushed at the end of this turn */
 	struct list stalled;        /* those that wait for the end of @pauses, by read_node */

@@ -271,14 +271,10 @@ static bool conn_read_on(struct conn *c)
 	return c->state != CONN_DEAD && !conn_must_wait(c);
 }
 
-void conn_read(struct conn *c)
+/* What came earlier, then what is there now. */
+static void conn_read_all(struct conn *c)
 {
-	list_del(&c->read_node);
-	turn_begin_client(&c->env->turn);
-	c->env->work_left = WORK_PER_TURN;
-	if (c->state == CONN_DEAD || !conn_read_on(c))
-		return;
-	if (!c->can_read)
+	if (!conn_read_on(c) || !c->can_read)
 		return;
 	if (turn_client_is_over(&c->env->turn)) {
 		conn_want_read(c);
@@ -287,6 +283,21 @@ void conn_read(struct conn *c)
 	if (c->awaits_proxy && !conn_take_proxy(c))
 		return;
 	conn_receive(c);
+}
+
+void conn_read(struct conn *c)
+{
+	struct turn *turn = &c->env->turn;
+
+	list_del(&c->read_node);
+	if (c->state == CONN_DEAD)
+		return;
+	turn_begin_client(turn, c->is_busy ? TURN_CLIENT_NS : TURN_FIRST_NS);
+	c->env->work_left = WORK_PER_TURN;
+	conn_read_all(c);
+	/* From here on it stands behind those that say little. */
+	if (turn_client_is_over(turn))
+		c->is_busy = true;
 }
 
 /* --------------------------------------------------------------------------------- events */
@@ -311,10 +322,12 @@ static void conn_read_in_turn(struct conn *c)
 	struct conn_env *env = c->env;
 	bool is_opening = c->state == CONN_HANDSHAKE;
 
-	if (!is_opening && list_is_empty(&env->to_read) && !turn_is_over(&env->turn))
+	if (is_opening || c->is_busy)
+		conn_want_read(c);
+	else if (list_is_empty(&env->to_read) && !turn_is_over(&env->turn))
 		conn_read(c);
 	else if (list_is_empty(&c->read_node))
-		list_add_tail(is_opening ? &env->to_open : &env->to_read, &c->read_node);
+		list_add_tail(&env->to_read, &c->read_node);
 }
 
 void conn_event(struct reactor_source *s, uint32_t events)

@@ -116,6 +116,7 @@ static void conn_throttle(struct conn *c)
 	uint64_t now = c->env->reactor->now_ns;
 
 	METRIC_INC(c->env->metrics, throttles);
+	c->is_busy = true;
 	if (c->env->config->rate_limit_action == RATE_CLOSE) {
 		conn_log(c, LOG_NOTICE, EV_THROTTLED, "max_incoming_frames_per_second",
 			 "sends more than max_incoming_frames_per_second; "
@@ -138,6 +139,8 @@ static bool conn_is_past_rate(struct conn *c)
 	if (conn_rate_second_is_over(c, now)) {
 		uint64_t paid = conn_rate_age_ms(c, now) / 1000 * limit;
 
+		/* Who uses half of what it may is not one that says little; others are again. */
+		c->is_busy = limit && c->rate_frames > limit / 2;
 		/* What one message cost may be more than a second has room for. */
 		c->rate_second_ms = (uint32_t)(now / NS_PER_MS);
 		c->rate_frames -= limit ? (uint32_t)MIN(paid, c->rate_frames) : c->rate_frames;

@@ -24,6 +24,7 @@
 #define TURN_ANSWER_NS (1 * NS_PER_MS) /* what waits for one client alone, and who lags */
 #define TURN_SEND_NS (2 * NS_PER_MS)
 #define TURN_CLIENT_NS (500 * NS_PER_US)
+#define TURN_FIRST_NS (100 * NS_PER_US) /* the same of one that has used little lately */
 
 /* Units of work: one is about what a byte costs that is read, checked and put into a frame. */
 #define TURN_STEP 4096U         /* the clock is looked at */
@@ -53,10 +54,10 @@ static inline void turn_begin_phase(struct turn *t, uint64_t ns)
 	t->is_over = false;
 }
 
-/* The next client, in any phase. Cost: no look at the clock. */
-static inline void turn_begin_client(struct turn *t)
+/* The next client, in any phase, and its share. Cost: no look at the clock. */
+static inline void turn_begin_client(struct turn *t, uint64_t ns)
 {
-	t->client_end_ns = t->seen_ns + TURN_CLIENT_NS;
+	t->client_end_ns = t->seen_ns + ns;
 	t->is_client_over = false;
 }
 

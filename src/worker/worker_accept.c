@@ -330,7 +330,8 @@ static void accept_ready(struct reactor_source *s, uint32_t events)
 	/*
 	 * What is left after its share is reported again in the next turn: listeners have no edges.
 	 */
-	for (turn_begin_client(turn); !turn_client_is_over(turn); turn_charge(turn, ACCEPT_UNITS)) {
+	for (turn_begin_client(turn, TURN_CLIENT_NS); !turn_client_is_over(turn);
+	     turn_charge(turn, ACCEPT_UNITS)) {
 		r = sock_accept(l->fd, &fd, &peer);
 		if (r == 0 || r == -EAGAIN)
 			accept_works(l->worker);

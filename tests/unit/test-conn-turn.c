@@ -108,6 +108,40 @@ TEST(conn_with_an_event_is_read_before_those_that_were_throttled)
 	rig_free(r);
 }
 
+/*
+ * Who has used up its share stays behind the others for a second, also where all it had was read:
+ * each thing that it sends is an event of its own.
+ */
+TEST(conn_that_used_its_share_stands_behind_for_a_second)
+{
+	struct rig *r = rig_new(1, "max_incoming_frames_per_second = 100000\n");
+	struct guest *flood = guest_open(r, 0, "/a"), *good = guest_open(r, 0, "/b");
+	const unsigned n = 2 * TURN_STEP / TURN_FRAME;
+
+	rig_pass(r, NS_PER_S);
+	clock_creep_for_test(TURN_FIRST_NS);
+	begin_events(r);
+	write_pings(flood, n);
+	rig_settle(r);
+	CHECK_EQ(count_pongs(flood), n);
+	begin_events(r);
+	write_pings(flood, 1);
+	write_pings(good, 1);
+	/* The first is not read with its event, the second is. */
+	CHECK_EQ(RIG_SUM(r, frames_received), n + 1);
+	rig_settle(r);
+	CHECK_EQ(count_pongs(good), 1);
+	CHECK_EQ(count_pongs(flood), 1);
+	/* A second with little in it makes it one of the others again. */
+	rig_pass(r, 2 * NS_PER_S);
+	write_pings(flood, 1);
+	rig_settle(r);
+	begin_events(r);
+	write_pings(flood, 1);
+	CHECK_EQ(RIG_SUM(r, frames_received), n + 4);
+	rig_free(r);
+}
+
 /* The order in which clients were read, by the notes that they took in a channel. */
 static void expect_order(struct guest *reader, const unsigned *order, unsigned n)
 {

@@ -463,12 +463,13 @@ TEST(conn_takes_a_share_of_frames_a_turn)
 
 	for (int i = 0; i < 2000; i++)
 		guest_encode(&all, true, WS_PONG, "", 0);
-	clock_creep_for_test(TURN_CLIENT_NS / 25);
+	clock_creep_for_test(TURN_CLIENT_NS / 40);
 	guest_write(g, all.data, all.len);
-	CHECK(RIG_SUM(r, frames_received) >= 256 && RIG_SUM(r, frames_received) < 1000);
+	CHECK(RIG_SUM(r, frames_received) >= 64 && RIG_SUM(r, frames_received) < 200);
 	CHECK(RIG_SUM(r, reassembly_bytes) >= all.len / 2);
+	/* The first share is small; from then on it is one of the busy ones. */
 	rig_turn(r);
-	CHECK(RIG_SUM(r, frames_received) < 2000);
+	CHECK(RIG_SUM(r, frames_received) >= 640 && RIG_SUM(r, frames_received) < 1000);
 	rig_settle(r);
 	CHECK_EQ(RIG_SUM(r, frames_received), 2000);
 	CHECK_EQ(g->conn->input, NULL);

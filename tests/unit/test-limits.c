@@ -570,6 +570,7 @@ TEST(limits_count_records_without_data_as_frames)
 			CHECK(!conn_is_paused(g->conn));
 			g->barren = 55;
 			guest_write(g, begun + 2 * second + i, 1);
+			rig_turn(r); /* who was throttled before is not read as its event comes */
 		}
 		CHECK_EQ(g->conn->pauses, CONN_PAUSE_THROTTLED);
 		CHECK_EQ(RIG_SUM(r, throttles), second + 1);
@@ -580,6 +581,7 @@ TEST(limits_count_records_without_data_as_frames)
 	/* Also with nothing else. */
 	g->barren = 101;
 	conn_event(&g->conn->source, EPOLLIN);
+	rig_turn(r);
 	CHECK_EQ(g->conn->pauses, CONN_PAUSE_THROTTLED);
 	rig_free(r);
 }

@@ -323,6 +323,7 @@ static void check_close_before_goodbye(unsigned how)
 		CHECK(g->is_closed);
 	else
 		guest_end(g); /* it had nothing to wait for either */
+	rig_settle(r);
 	CHECK(g->is_closed && !g->was_reset);
 	CHECK_EQ(r->now_ns, start);
 	CHECK_EQ(r->w[0]->hub.env.n_all, 0);

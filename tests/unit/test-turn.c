@@ -12,7 +12,7 @@ static struct turn begun(void)
 
 	clock_set_for_test(START_NS);
 	turn_begin(&t, START_NS);
-	turn_begin_client(&t);
+	turn_begin_client(&t, TURN_CLIENT_NS);
 	return t;
 }
 
@@ -58,7 +58,7 @@ TEST(turn_gives_each_client_its_share)
 	CHECK(turn_client_is_over(&t) && !turn_is_over(&t));
 
 	/* The share of the next one counts from here. */
-	turn_begin_client(&t);
+	turn_begin_client(&t, TURN_CLIENT_NS);
 	CHECK(!turn_client_is_over(&t));
 	clock_set_for_test(START_NS + 2 * TURN_CLIENT_NS - 1);
 	turn_look(&t);
@@ -75,13 +75,13 @@ TEST(turn_ends_for_new_clients_while_one_has_its_share)
 
 	clock_set_for_test(START_NS + TURN_READ_NS - 1);
 	turn_look(&t);
-	turn_begin_client(&t);
+	turn_begin_client(&t, TURN_CLIENT_NS);
 	clock_set_for_test(START_NS + TURN_READ_NS);
 	turn_look(&t);
 	CHECK(turn_is_over(&t) && !turn_client_is_over(&t));
 
 	/* It stays over, until the next turn. */
-	turn_begin_client(&t);
+	turn_begin_client(&t, TURN_CLIENT_NS);
 	CHECK(turn_is_over(&t));
 	turn_begin(&t, START_NS + TURN_READ_NS);
 	CHECK(!turn_is_over(&t));
