@@ -243,6 +243,9 @@ bool conn_step(struct conn *c, enum conn_trigger on)
 	 */
 	if (from == CONN_OPEN || (to == CONN_DEAD && c->members))
 		env->ops->left(c);
+	/* Hundreds may end at once: to leave and to be told so is half a step each. */
+	if (from == CONN_OPEN)
+		turn_charge(&c->env->turn, TURN_STEP / 2);
 	conn_enter(c, from, to);
 	return true;
 }

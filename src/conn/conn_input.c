@@ -3,6 +3,7 @@
 
 #define PROGRESS_BYTES 1024          /* after so many a message has gone on */
 #define STILL_LOOKS 32               /* at connections, for the one whose message stands still */
+#define PARKED_BYTES_PER 16          /* that are read and kept cost one unit of a turn's work */
 #define BARREN_UNITS (TURN_STEP / 8) /* of a turn's work, for a record without data */
 
 /* -------------------------------------------------------------- what is kept between reads */
@@ -106,6 +107,8 @@ static void conn_park(struct conn *c, const uint8_t *p, size_t n)
 
 	if (!in || buf_append(&in->parked, p, n, BUF_NO_LIMIT))
 		conn_close(c, WS_CODE_INTERNAL_ERROR, NULL);
+	/* Hundreds that are paused may fill a read buffer each. */
+	turn_charge(&c->env->turn, n / PARKED_BYTES_PER);
 }
 
 /* ------------------------------------------------------------------ whether it may go on */
