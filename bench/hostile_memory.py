@@ -17,14 +17,21 @@ from hostile_payloads import (HEARTBEAT, MAX_FRAME, MIB, chat, data, subscribe, 
 
 FLOOD = frame(chat(b"x" * 256))
 SECONDS = 8
+HICCUP = 0.2  # seconds; at 15,000 messages a second a whole one is past four times a limit
 
 
 class Flood:
-    """80 publishers with 1,000 frames a second each, and 1,500 who read as fast as it comes."""
+    """
+    80 publishers with 1,000 frames a second each, and 1,500 who read as fast as it comes. They
+    come first on the processor that they share with the publishers, and perhaps with a worker:
+    who doesn't keep up is to be the daemon.
+    """
 
     def __init__(self, g, path="/flood"):
         self.stack = contextlib.ExitStack()
         self.readers = Crowd(g.daemon, 1500, path, rcvbuf=1 << 16)
+        if os.geteuid() == 0:
+            os.setpriority(os.PRIO_PROCESS, self.readers.process.pid, -15)
         self.publishers = Crowd(g.daemon, 80, path, publishers=80, rate=1000, each=FLOOD)
         self.n = self.readers.n + self.publishers.n
 
@@ -55,7 +62,7 @@ def codes(closed):
 def backlog(workers):
     """
     80 publishers at the default 1,000 frames a second, 1,500 who read, log_memory = 16M. Readers
-    stop once for a second, which is a fifth of slow_consumer_grace.
+    stop once for a fifth of a second: past a limit, not past four times it.
     """
     with Ground(workers, log_memory="16M", notice_limit=0) as g:
         with Flood(g) as flood:
@@ -64,7 +71,7 @@ def backlog(workers):
             with g.attack():
                 flood.publishers.tell("send")
                 time.sleep(12)
-                flood.readers.hiccup(1)
+                flood.readers.hiccup(HICCUP)
                 time.sleep(2)
                 flood.publishers.tell("pause")
                 published = g.daemon.metric("websocket_messages_received_total") - published

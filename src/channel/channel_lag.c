@@ -157,6 +157,8 @@ bool member_send_range(struct member *m, uint64_t to, size_t *budget)
 		member_pass(m, seq);
 		return true;
 	}
+	/* Before it is sent: the connection may be gone then. */
+	turn_charge_send(&m->conn->env->turn, bytes);
 	return member_take_result(m, seq, bytes, (unsigned)n,
 				  transport_send(&m->conn->transport, iov, n));
 }
@@ -183,14 +185,18 @@ static bool member_catch_up(struct member *m, size_t *budget)
 
 void channel_catch_up(struct conn *c)
 {
+	const struct turn *turn = &c->env->turn;
 	size_t budget = CHANNEL_CATCH_UP_BYTES;
 
-	/* In turn: a channel with much to say doesn't keep the others of this client waiting. */
-	while (c->n_lagging > 0 && budget > 0) {
+	/*
+	 * In turn: a channel with much to say doesn't keep the others of this client waiting. One
+	 * send at least, since those whose turn has come are taken out of the line.
+	 */
+	do {
 		for (struct member *m = c->members; m && budget > 0; m = m->sibling)
 			if (m->is_lagging && !member_catch_up(m, &budget))
 				return;
-	}
+	} while (c->n_lagging > 0 && budget > 0 && !turn_is_over(turn));
 	if (c->n_lagging > 0)
 		conn_want_write(c);
 }
