@@ -45,6 +45,8 @@
 #define CHANNEL_SMALL_MEMBERS 64      /* up to so many, a channel doesn't wait for large ones */
 #define CHANNEL_BACKLOG_MESSAGES 8192 /* that no round has taken: then it is behind … */
 #define CHANNEL_BACKLOG_SHARE 16      /* … or where they take this part of log_memory */
+#define CHANNEL_OWING_MAX 4           /* channels of a worker that are held for members it owes */
+#define CHANNEL_OWING_TURNS 16        /* so long, since it was last seen */
 #define CHANNEL_RING_SLOTS 64         /* smallest ring, the one that is pooled */
 
 struct WB_OWNER(worker) channel_slot {
@@ -77,6 +79,10 @@ struct WB_OWNER(worker) channel_env {
 	unsigned worker;        /* whose they are */
 	uint64_t notice_bytes;  /* of all notices in their logs */
 	uint64_t backlog_bytes; /* of all that no round has taken */
+	/* Channels whose members wait for this worker; NULL: none. And when they were seen to. */
+	struct channel *owing[CHANNEL_OWING_MAX];
+	uint64_t owing_turn[CHANNEL_OWING_MAX];
+	unsigned n_owing;
 	bool has_caught_up; /* one that was behind isn't any more; whoever looks at it clears it */
 	struct list grown;  /* small channels that have something to flush, by grown_node */
 	struct list grown_large; /* the others, and those that need more than a share */
@@ -109,6 +115,7 @@ struct WB_OWNER(worker) channel {
 	uint64_t backlog_bytes;     /* memory of all from flushed up to high */
 	uint32_t n_held;            /* members that wait for all workers to catch up */
 	bool is_behind;   /* its backlog came to its bound: the bit in the entry's `full` */
+	bool is_owing;    /* members that read on wait for this worker: the same bit */
 	bool is_flushing; /* it stays, even without members */
 	bool is_lost;     /* a message could not be kept: the members here must go */
 	struct list grown_node;
@@ -202,6 +209,19 @@ bool channel_flush(struct channel *ch, unsigned *budget, unsigned share);
 
 /* Sends CHANNEL_CATCH_UP_BYTES of what a connection's memberships lag behind; it can send now. */
 void channel_catch_up(struct conn *c);
+
+/**
+ * channel_owe() - note that a connection which reads on waits for this worker
+ * @c:  is_owed; of those that a turn had no time for, the one that waits longest
+ *
+ * Where more than half of its limits wait, the channels that it lags in are behind as
+ * if it were the worker's backlog: who publishes is not read, or the server's lateness would
+ * become the member's.
+ */
+void channel_owe(const struct conn *c);
+
+/* Ends that for channels where it was not seen for some turns; @all: in this turn nobody waits. */
+void channel_end_owing(struct channel_env *env, bool all);
 
 /*
  * What waits for a connection: its private queue and what rounds have passed that its

@@ -197,8 +197,22 @@ void channel_catch_up(struct conn *c)
 			if (m->is_lagging && !member_catch_up(m, &budget))
 				return;
 	} while (c->n_lagging > 0 && budget > 0 && !turn_is_over(turn));
-	if (c->n_lagging > 0)
+	c->is_owed = c->n_lagging > 0;
+	if (c->is_owed)
 		conn_want_write(c);
+}
+
+void channel_owe(const struct conn *c)
+{
+	const struct config *config = c->env->config;
+	uint64_t bytes, messages;
+
+	channel_backlog(c, &bytes, &messages);
+	if (bytes <= config->max_send_buffer / 2 && messages <= config->message_queue_size / 2)
+		return;
+	for (struct member *m = c->members; m; m = m->sibling)
+		if (m->is_lagging)
+			channel_set_owing(m->channel);
 }
 
 /* ----------------------------------------------------------------------- skipping */

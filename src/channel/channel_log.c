@@ -188,11 +188,19 @@ static bool backlog_is_past(const struct channel *ch, unsigned part)
 	       ch->backlog_bytes > bytes / part;
 }
 
+/* Of the two reasons that publishers are held for one has come, or gone. */
+static void channel_tell_full(struct channel *ch)
+{
+	bool is_full = ch->is_behind || ch->is_owing;
+
+	directory_set_full(ch->entry, ch->env->worker, is_full);
+	ch->env->has_caught_up |= !is_full;
+}
+
 static void channel_set_behind(struct channel *ch, bool is_behind)
 {
 	ch->is_behind = is_behind;
-	directory_set_full(ch->entry, ch->env->worker, is_behind);
-	ch->env->has_caught_up |= !is_behind;
+	channel_tell_full(ch);
 }
 
 static void backlog_add(struct channel *ch, const struct frame *f)
@@ -201,6 +209,51 @@ static void backlog_add(struct channel *ch, const struct frame *f)
 	ch->env->backlog_bytes += frame_weight(f);
 	if (!ch->is_behind && WB_UNLIKELY(backlog_is_past(ch, 1)))
 		channel_set_behind(ch, true);
+}
+
+static void channel_stop_owing(struct channel_env *env, unsigned i)
+{
+	struct channel *ch = env->owing[i];
+
+	env->owing[i] = NULL;
+	env->n_owing--;
+	ch->is_owing = false;
+	channel_tell_full(ch);
+}
+
+void channel_set_owing(struct channel *ch)
+{
+	struct channel_env *env = ch->env;
+	unsigned place = 0;
+
+	/* Its own place, else a free one, else that of the one that was seen first. */
+	for (unsigned i = 0; i < CHANNEL_OWING_MAX; i++) {
+		if (env->owing[i] == ch) {
+			place = i;
+			break;
+		}
+		if (env->owing[place] &&
+		    (!env->owing[i] || env->owing_turn[i] < env->owing_turn[place]))
+			place = i;
+	}
+	if (env->owing[place] && env->owing[place] != ch)
+		channel_stop_owing(env, place);
+	env->owing[place] = ch;
+	env->owing_turn[place] = env->conn->reactor->turns;
+	if (ch->is_owing)
+		return;
+	env->n_owing++;
+	ch->is_owing = true;
+	channel_tell_full(ch);
+}
+
+void channel_end_owing(struct channel_env *env, bool all)
+{
+	uint64_t now = env->conn->reactor->turns;
+
+	for (unsigned i = 0; i < CHANNEL_OWING_MAX; i++)
+		if (env->owing[i] && (all || now - env->owing_turn[i] > CHANNEL_OWING_TURNS))
+			channel_stop_owing(env, i);
 }
 
 void channel_flushed_to(struct channel *ch, uint64_t to)
@@ -310,6 +363,9 @@ void channel_drop_log(struct channel *ch)
 	ch->env->backlog_bytes -= ch->backlog_bytes;
 	ch->backlog_bytes = 0;
 	/* Nobody here waits for it any more; a bit that stays would hold publishers for ever. */
+	for (unsigned i = 0; ch->is_owing && i < CHANNEL_OWING_MAX; i++)
+		if (ch->env->owing[i] == ch)
+			channel_stop_owing(ch->env, i);
 	if (ch->is_behind)
 		channel_set_behind(ch, false);
 }

@@ -30,6 +30,9 @@ void channel_trim(struct channel *ch);
 /* When more notices wait than messages may wait for a client, the older half goes. */
 void channel_shed_notices(struct channel *ch);
 
+/* A member that reads on waits for this worker: its publishers are held for some turns. */
+void channel_set_owing(struct channel *ch);
+
 /* Messages up to @to are flushed: they are no backlog any more. */
 void channel_flushed_to(struct channel *ch, uint64_t to);
 

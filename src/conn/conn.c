@@ -29,7 +29,7 @@ void conn_resume(struct conn *c, enum conn_pause why)
 {
 	if (!(c->pauses & why))
 		return;
-	c->pauses &= (uint16_t)~why;
+	c->pauses &= (uint8_t)~why;
 	/* What pauses the whole worker is looked at when it comes to be read. */
 	if (!(c->pauses & ~CONN_PAUSE_WORK) && c->state != CONN_DEAD && conn_has_input(c))
 		conn_want_read(c);
@@ -45,7 +45,8 @@ void conn_env_resume(struct conn_env *env, enum conn_pause why)
 void conn_want_write(struct conn *c)
 {
 	if (list_is_empty(&c->write_node))
-		list_add_tail(&c->env->to_write, &c->write_node);
+		list_add_tail(c->n_lagging ? &c->env->to_catch_up : &c->env->to_write,
+			      &c->write_node);
 }
 
 void conn_note_unsent(struct conn *c)

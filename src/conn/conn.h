@@ -205,7 +205,8 @@ struct WB_OWNER(worker) conn {
 	uint64_t over_ns;        /* since when it is past its send limits; 0: it isn't */
 	uint32_t rate_second_ms; /* start of the second in which frames are counted; wraps */
 	uint32_t rate_frames;
-	uint16_t pauses;     /* of enum conn_pause: why it is not read */
+	uint8_t pauses;      /* of enum conn_pause: why it is not read */
+	bool is_owed : 1;    /* it lags, took all that it was sent last, and waits for more */
 	uint16_t close_code; /* that the connection ended with */
 	uint16_t n_members;
 	uint16_t n_lagging;
@@ -286,6 +287,7 @@ struct WB_OWNER(worker) conn_env {
 	struct list to_read_next;   /* that are busy, or were paused: they come behind those */
 	struct list to_open;        /* the same in their opening handshake, which come after both */
 	struct list to_write;       /* those that are flushed at the end of this turn */
+	struct list to_catch_up;    /* the same that lag in channels, which come after them */
 	struct list stalled;        /* those that wait for the end of @pauses, by read_node */
 	struct list unsent;         /* those for which something waits: private, or in a log */
 	struct list partial_inputs; /* of conn_input; what stood still longest comes first */

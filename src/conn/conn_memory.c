@@ -18,6 +18,7 @@ int conn_env_init(struct conn_env *env)
 	list_init(&env->to_read_next);
 	list_init(&env->to_open);
 	list_init(&env->to_write);
+	list_init(&env->to_catch_up);
 	list_init(&env->stalled);
 	list_init(&env->unsent);
 	list_init(&env->partial_inputs);
@@ -141,7 +142,7 @@ void conn_drop_input(struct conn *c)
 		conn_give_inflater(c->env, in->inflater);
 	if (in->work)
 		c->env->ops->free_work(c->env, in->work);
-	c->pauses &= (uint16_t)~CONN_PAUSE_WORK;
+	c->pauses &= (uint8_t)~CONN_PAUSE_WORK;
 	buf_fini(&in->message);
 	buf_fini(&in->parked);
 	free(in);

@@ -95,7 +95,7 @@ static void conn_end_message(struct conn *c, struct conn_input *in)
 	in->utf8 = UTF8_ACCEPT;
 	in->started_ns = 0;
 	in->is_inflated = in->is_under_work = false;
-	c->pauses &= (uint16_t)~CONN_PAUSE_WORK;
+	c->pauses &= (uint8_t)~CONN_PAUSE_WORK;
 }
 
 /* The rest has to wait for the next turn. */

@@ -27,6 +27,7 @@ bool conn_transit(struct conn *c, struct frame *f, const struct frame_bytes *b, 
 
 void conn_blocked(struct conn *c, ssize_t result)
 {
+	c->is_owed = false; /* what waits from here on waits for it */
 	if (result >= 0 || result == -EAGAIN) {
 		c->can_write = false;
 		return;

@@ -93,7 +93,7 @@ static bool is_held_back(const struct hub *h)
 bool hub_has_output(struct hub *h)
 {
 	return !ring_is_empty(&h->inbox) || !list_is_empty(&h->env.to_write) ||
-	       (has_grown(h) && !is_held_back(h));
+	       !list_is_empty(&h->env.to_catch_up) || (has_grown(h) && !is_held_back(h));
 }
 
 bool hub_has_line(const struct hub *h)
@@ -240,19 +240,45 @@ bool hub_deliver_posts(struct hub *h)
 	return had_any;
 }
 
-static void write_out(struct hub *h)
+/*
+ * Whom this list holds is flushed, while the phase has time; one at least. Return: the first that
+ * had no turn, or NULL.
+ */
+static const struct conn *write_list(struct conn_env *env, struct list *from)
 {
-	struct conn_env *env = &h->env;
+	const struct conn *left = NULL;
 	struct list now;
 
-	if (list_is_empty(&env->to_write))
-		return;
-	turn_begin_phase(&env->turn, TURN_ANSWER_NS);
-	take_list(&now, &env->to_write);
+	take_list(&now, from);
 	do
 		conn_flush(CONTAINER_OF(list_pop(&now), struct conn, write_node));
 	while (!turn_is_over(&env->turn) && !list_is_empty(&now));
-	put_back_list(&now, &env->to_write);
+	if (!list_is_empty(&now))
+		left = CONTAINER_OF(list_first(&now), struct conn, write_node);
+	put_back_list(&now, from);
+	return left;
+}
+
+/*
+ * Who waits for one answer doesn't stand in line behind hundreds that have much to catch up. Of
+ * those, who waits in vain for a turn waits for this worker, if it reads on.
+ */
+static void write_out(struct hub *h)
+{
+	struct conn_env *env = &h->env;
+	const struct conn *left = NULL;
+
+	if (!list_is_empty(&env->to_write) || !list_is_empty(&env->to_catch_up)) {
+		turn_begin_phase(&env->turn, TURN_ANSWER_NS);
+		if (!list_is_empty(&env->to_write))
+			(void)write_list(env, &env->to_write);
+		if (!list_is_empty(&env->to_catch_up))
+			left = write_list(env, &env->to_catch_up);
+	}
+	if (left && left->is_owed && left->state == CONN_OPEN)
+		channel_owe(left);
+	if (WB_UNLIKELY(h->channels.n_owing > 0))
+		channel_end_owing(&h->channels, !left);
 }
 
 /* True when nothing is left to flush. */

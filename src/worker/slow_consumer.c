@@ -92,7 +92,7 @@ void slow_consumer_check(struct conn *c)
 	if (c->state != CONN_OPEN)
 		return;
 	channel_backlog(c, &bytes, &messages);
-	if (!is_past(config, bytes, messages, 1)) {
+	if (c->is_owed || !is_past(config, bytes, messages, 1)) {
 		c->over_ns = 0;
 		return;
 	}

@@ -306,6 +306,41 @@ TEST(conn_whose_bytes_wait_their_turn_is_not_silent)
 	rig_free(r);
 }
 
+/* Hundreds that catch up with what a channel had for them, and one that waits for its pong. */
+TEST(conn_gets_its_answer_before_those_that_catch_up)
+{
+	struct rig *r = rig_new(1, FREE "notice_limit = 0\n");
+	struct guest *sender = guest_open(r, 0, "/room"), *good = guest_open(r, 0, "/b"), *g[50];
+	uint64_t before = 0, sent = 0;
+	char text[4001];
+
+	memset(text, 'x', sizeof(text) - 1);
+	text[sizeof(text) - 1] = '\0';
+	for (unsigned i = 0; i < ARRAY_LEN(g); i++) {
+		g[i] = guest_open(r, 0, "/room");
+		guest_set_room(g[i], 0);
+	}
+	for (unsigned i = 0; i < 100; i++)
+		guest_chat(sender, text, NULL);
+	rig_settle(r);
+	for (unsigned i = 0; i < ARRAY_LEN(g); i++) {
+		before += g[i]->sent;
+		guest_set_room(g[i], ROOM_FOR_ALL);
+	}
+	clock_creep_for_test(TURN_ANSWER_NS);
+	for (unsigned turns = 0; turns < 3; turns++) {
+		write_pings(good, 1);
+		rig_turn(r);
+		CHECK_EQ(count_pongs(good), 1);
+	}
+	/* Of the others a few were served: each sending counts in the turn's time. */
+	for (unsigned i = 0; i < ARRAY_LEN(g); i++)
+		sent += g[i]->sent;
+	CHECK(sent - before > 0);
+	CHECK(sent - before <= 3 * 10 * (CHANNEL_CATCH_UP_BYTES + sizeof(text)));
+	rig_free(r);
+}
+
 /* A long answer goes in shares, between those of others. */
 TEST(conn_sends_a_share_of_its_own_in_a_turn)
 {

@@ -80,6 +80,88 @@ TEST(hub_backlog_of_bytes_is_a_part_of_log_memory)
 	rig_free(r);
 }
 
+#define LATE 20
+
+/*
+ * Members that could not be sent to for a moment, and then take all that they are sent, wait for
+ * the worker: that is not their fault, and publishing would make it worse.
+ */
+TEST(hub_holds_publishers_while_members_that_read_on_wait_for_it)
+{
+	struct rig *r = rig_new(1, FREE "message_queue_size = 100\nslow_consumer_grace = 5s\n");
+	struct guest *sender = guest_open(r, 0, "/room"), *g[LATE];
+	char text[1001];
+
+	memset(text, 'x', sizeof(text) - 1);
+	text[sizeof(text) - 1] = '\0';
+	for (unsigned i = 0; i < LATE; i++) {
+		g[i] = guest_open(r, 0, "/room");
+		guest_set_room(g[i], 0);
+	}
+	for (unsigned i = 0; i < 300; i++)
+		guest_chat(sender, text, NULL);
+	rig_settle(r);
+	CHECK_EQ(full(r, 0, "room"), 0);
+	for (unsigned i = 0; i < LATE; i++)
+		guest_set_room(g[i], ROOM_FOR_ALL);
+	/* A few sends use up what a turn has for them, and all are to be sent more. */
+	clock_creep_for_test(TURN_ANSWER_NS);
+	rig_turn(r);
+	CHECK_EQ(full(r, 0, "room"), 0);
+	for (unsigned turns = 0; !full(r, 0, "room"); turns++) {
+		rig_turn(r);
+		CHECK(turns < LATE);
+	}
+	guest_chat(sender, text, NULL);
+	rig_turn(r);
+	CHECK_EQ(RIG_SUM(r, channel_pauses), 1);
+	/* Past the grace, while some are past their limits. */
+	for (unsigned i = 0; i < 3; i++)
+		rig_pass(r, 3 * NS_PER_S);
+	CHECK(hub_has_work(&r->w[0]->hub));
+	rig_settle(r);
+	CHECK_EQ(full(r, 0, "room"), 0);
+	CHECK(!is_held(sender));
+	CHECK_EQ(RIG_SUM(r, slow_disconnects), 0);
+	for (unsigned i = 0; i < LATE; i++)
+		CHECK_EQ(guest_drop(g[i]), 301);
+	rig_free(r);
+}
+
+/* Who takes a little now and then is not one of them: the others go on. */
+TEST(hub_does_not_hold_publishers_for_members_that_read_slowly)
+{
+	struct rig *r = rig_new(1, FREE "message_queue_size = 100\nslow_consumer_grace = 5s\n");
+	struct guest *sender = guest_open(r, 0, "/room"), *g[LATE];
+	char text[1001];
+
+	memset(text, 'x', sizeof(text) - 1);
+	text[sizeof(text) - 1] = '\0';
+	for (unsigned i = 0; i < LATE; i++) {
+		g[i] = guest_open(r, 0, "/room");
+		guest_set_room(g[i], 0);
+	}
+	for (unsigned i = 0; i < 300; i++)
+		guest_chat(sender, text, NULL);
+	rig_settle(r);
+	/* At first it is more than a share, so that each would be sent more. */
+	for (unsigned i = 0; i < LATE; i++)
+		guest_set_room(g[i], CHANNEL_CATCH_UP_BYTES + 3000);
+	rig_settle(r);
+	clock_creep_for_test(TURN_ANSWER_NS);
+	for (unsigned turns = 0; turns < 60; turns++) {
+		for (unsigned i = 0; i < LATE; i++)
+			guest_set_room(g[i], 1500);
+		guest_chat(sender, text, NULL);
+		rig_turn(r);
+		CHECK_EQ(full(r, 0, "room"), 0);
+	}
+	for (unsigned i = 0; i < 12; i++)
+		rig_pass(r, NS_PER_S / 2);
+	CHECK_EQ(RIG_SUM(r, slow_disconnects), LATE);
+	rig_free(r);
+}
+
 /* A sender on worker 0 is held since worker 1, with many members, is behind. */
 struct scene {
 	struct rig *r;
