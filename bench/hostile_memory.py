@@ -17,7 +17,7 @@ from hostile_payloads import (HEARTBEAT, MAX_FRAME, MIB, chat, data, subscribe, 
 
 FLOOD = frame(chat(b"x" * 256))
 SECONDS = 8
-HICCUP = 0.2  # seconds; at 15,000 messages a second a whole one is past four times a limit
+HICCUP = 0.05  # seconds; for longer, what is published meanwhile is past four times a limit
 
 
 class Flood:
@@ -62,7 +62,7 @@ def codes(closed):
 def backlog(workers):
     """
     80 publishers at the default 1,000 frames a second, 1,500 who read, log_memory = 16M. Readers
-    stop once for a fifth of a second: past a limit, not past four times it.
+    stop now and then for 50 ms: what waits for them then is past a limit, not past four times it.
     """
     with Ground(workers, log_memory="16M", notice_limit=0) as g:
         with Flood(g) as flood:
@@ -70,9 +70,10 @@ def backlog(workers):
             published = g.daemon.metric("websocket_messages_received_total")
             with g.attack():
                 flood.publishers.tell("send")
-                time.sleep(12)
-                flood.readers.hiccup(HICCUP)
-                time.sleep(2)
+                time.sleep(10)
+                for _ in range(4):
+                    flood.readers.hiccup(HICCUP)
+                    time.sleep(1)
                 flood.publishers.tell("pause")
                 published = g.daemon.metric("websocket_messages_received_total") - published
                 time.sleep(3)
