@@ -17,11 +17,12 @@ void channel_init(struct channel *ch, struct channel_env *env, struct directory_
 	ch->from = ch->flushed = ch->round_to = ch->end = ch->high = from;
 	list_init(&ch->grown_node);
 	list_init(&ch->held_node);
+	list_init(&ch->late_acks);
 }
 
 void channel_fini(struct channel *ch)
 {
-	WB_ASSERT(ch->n_members == 0);
+	WB_ASSERT(ch->n_members == 0 && list_is_empty(&ch->late_acks));
 	channel_drop_log(ch);
 	list_del(&ch->grown_node);
 	list_del(&ch->held_node);
@@ -55,6 +56,21 @@ static int members_grow(struct channel *ch)
 	return 0;
 }
 
+/* One more of its members is slow, or one less. */
+static void channel_count_slow(struct channel *ch, bool is_slow)
+{
+	bool had_any = ch->n_slow > 0;
+
+	if (is_slow)
+		ch->n_slow++;
+	else
+		ch->n_slow--;
+	if (had_any == (ch->n_slow > 0))
+		return;
+	directory_set_lagging(ch->entry, ch->env->worker, !had_any);
+	ch->env->has_caught_up |= had_any;
+}
+
 int channel_join(struct channel *ch, struct member *m, struct conn *c)
 {
 	if (ch->n_members == ch->cap_members && members_grow(ch))
@@ -74,7 +90,16 @@ int channel_join(struct channel *ch, struct member *m, struct conn *c)
 	c->n_members++;
 	atomic_fetch_add_explicit(&ch->entry->members, 1, memory_order_relaxed);
 	directory_add_reader(ch->entry, c->caps, c->deflate_window);
+	if (c->is_slow)
+		channel_count_slow(ch, true);
 	return 0;
+}
+
+void channel_set_slow(struct conn *c, bool is_slow)
+{
+	c->is_slow = is_slow;
+	for (struct member *m = c->members; m; m = m->sibling)
+		channel_count_slow(m->channel, is_slow);
 }
 
 void member_unpin(struct member *m)
@@ -212,6 +237,8 @@ void channel_leave(struct member *m, struct member **at)
 	WB_ASSERT(*at == m);
 	member_unpin(m);
 	member_release(m);
+	if (m->conn->is_slow)
+		channel_count_slow(ch, false);
 	/*
 	 * Those that the round has passed stay before the cursor, the others behind it. So a hole
 	 * before the cursor is filled with the last member before it, and what that one leaves

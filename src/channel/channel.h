@@ -114,12 +114,14 @@ struct WB_OWNER(worker) channel {
 	uint64_t shed_to;           /* notices before it are shed */
 	uint64_t backlog_bytes;     /* memory of all from flushed up to high */
 	uint32_t n_held;            /* members that wait for all workers to catch up */
+	uint32_t n_slow;            /* members that are slow: the bit in the entry's `lagging` */
 	bool is_behind;   /* its backlog came to its bound: the bit in the entry's `full` */
 	bool is_owing;    /* members that read on wait for this worker: the same bit */
 	bool is_flushing; /* it stays, even without members */
 	bool is_lost;     /* a message could not be kept: the members here must go */
 	struct list grown_node;
-	struct list held_node;       /* in the hub, while n_held > 0 */
+	struct list held_node;       /* in the hub, while members or acknowledgements wait */
+	struct list late_acks;       /* of worker/acks: those that wait for slow members */
 	struct table_node name_node; /* in the hub's channels */
 };
 
@@ -210,6 +212,15 @@ bool channel_flush(struct channel *ch, unsigned *budget, unsigned share);
 /* Sends CHANNEL_CATCH_UP_BYTES of what a connection's memberships lag behind; it can send now. */
 void channel_catch_up(struct conn *c);
 
+/* What a member meets here that reads too slowly. */
+static inline enum config_slow_consumer channel_slow_policy(const struct channel *ch)
+{
+	return ch->env->conn->config->slow_consumer;
+}
+
+/* A connection has become slow, or isn't any more: all its channels count that. O(memberships). */
+void channel_set_slow(struct conn *c, bool is_slow);
+
 /**
  * channel_owe() - note that a connection which reads on waits for this worker
  * @c:  is_owed; of those that a turn had no time for, the one that waits longest
@@ -229,11 +240,14 @@ void channel_end_owing(struct channel_env *env, bool all);
  */
 void channel_backlog(const struct conn *c, uint64_t *ret_bytes, uint64_t *ret_messages);
 
+/* The same without what may be skipped. */
+void channel_backlog_kept(const struct conn *c, uint64_t *ret_bytes, uint64_t *ret_messages);
+
 /* The same with its own messages, which it won't get, but which are kept for it, too. */
 void channel_backlog_bound(const struct conn *c, uint64_t *ret_bytes, uint64_t *ret_messages);
 
 /**
- * channel_skip() - drop a connection's oldest waiting messages
+ * channel_skip() - drop a connection's oldest waiting messages, in channels that skip
  * @bytes, @messages: until no more than this wait in its channels
  *
  * Return: messages that it will not get.

@@ -47,6 +47,13 @@ static void member_backlog(const struct member *m, uint64_t *ret_bytes, uint64_t
 	*ret_messages -= MIN((uint64_t)m->own_messages, *ret_messages);
 }
 
+static void member_backlog_kept(const struct member *m, uint64_t *ret_bytes, uint64_t *ret_messages)
+{
+	*ret_bytes = *ret_messages = 0;
+	if (channel_slow_policy(m->channel) != SLOW_SKIP)
+		member_backlog(m, ret_bytes, ret_messages);
+}
+
 /* Adds up @waiting of all memberships, behind what is private. */
 static void conn_add_up(const struct conn *c,
 			void (*waiting)(const struct member *, uint64_t *, uint64_t *),
@@ -66,6 +73,11 @@ static void conn_add_up(const struct conn *c,
 void channel_backlog_bound(const struct conn *c, uint64_t *ret_bytes, uint64_t *ret_messages)
 {
 	conn_add_up(c, member_waiting, ret_bytes, ret_messages);
+}
+
+void channel_backlog_kept(const struct conn *c, uint64_t *ret_bytes, uint64_t *ret_messages)
+{
+	conn_add_up(c, member_backlog_kept, ret_bytes, ret_messages);
 }
 
 void channel_backlog(const struct conn *c, uint64_t *ret_bytes, uint64_t *ret_messages)
@@ -226,7 +238,7 @@ static struct member *oldest_lagging(struct conn *c)
 	for (struct member *m = c->members; m; m = m->sibling) {
 		const struct frame *f;
 
-		if (!m->is_lagging)
+		if (!m->is_lagging || channel_slow_policy(m->channel) != SLOW_SKIP)
 			continue;
 		f = slot_of(m->channel, member_next(m))->frame;
 		if (!f)

@@ -162,7 +162,7 @@ static void entry_drop_if_unheld(struct directory *d, struct directory_entry *e)
 	d->free = e->slot + 1;
 	/* The next channel in this slot begins at 0. Who held this one has let go of it. */
 	atomic_store_explicit(&e->seq, 0, memory_order_relaxed);
-	WB_ASSERT(atomic_load_explicit(&e->full, memory_order_relaxed) == 0);
+	WB_ASSERT(directory_full(e) == 0 && directory_lagging(e) == 0);
 	atomic_fetch_sub_explicit(&d->count, 1, memory_order_relaxed);
 }
 

@@ -63,6 +63,7 @@ struct WB_SHARED directory_entry {
 	alignas(64) _Atomic uint64_t seq; /* number of the next message */
 	_Atomic uint64_t workers;         /* bit i: worker i has members */
 	_Atomic uint64_t full;            /* bit i: the backlog of worker i is at its bound */
+	_Atomic uint64_t lagging;         /* bit i: a member there has much waiting */
 	_Atomic uint32_t members;         /* in all workers */
 	uint32_t slot WB_FROZEN;
 	uint32_t generation; /* written under the mutex while nobody holds the entry */
@@ -176,13 +177,30 @@ static inline uint64_t directory_full(const struct directory_entry *e)
 	return atomic_load_explicit(&e->full, memory_order_acquire);
 }
 
+/* Workers with a member for which acknowledgements wait. Thread: any. */
+static inline uint64_t directory_lagging(const struct directory_entry *e)
+{
+	return atomic_load_explicit(&e->lagging, memory_order_acquire);
+}
+
+static inline void directory_set_bit(_Atomic uint64_t *set, unsigned worker, bool is_set)
+{
+	if (is_set)
+		atomic_fetch_or_explicit(set, 1ULL << worker, memory_order_release);
+	else
+		atomic_fetch_and_explicit(set, ~(1ULL << worker), memory_order_release);
+}
+
 /* A worker with members is behind with it, or has caught up. */
 static inline void directory_set_full(struct directory_entry *e, unsigned worker, bool is_full)
 {
-	if (is_full)
-		atomic_fetch_or_explicit(&e->full, 1ULL << worker, memory_order_release);
-	else
-		atomic_fetch_and_explicit(&e->full, ~(1ULL << worker), memory_order_release);
+	directory_set_bit(&e->full, worker, is_full);
+}
+
+/* It has a member with much waiting, or has none any more. */
+static inline void directory_set_lagging(struct directory_entry *e, unsigned worker, bool lags)
+{
+	directory_set_bit(&e->lagging, worker, lags);
 }
 
 /* One member more, or less, that reads so; @caps are MSG_CAP_ bits. Thread: any. */

@@ -86,10 +86,11 @@ enum conn_pause {
 	CONN_PAUSE_QUEUE = 1 << 2,     /* its private queue is half full */
 	CONN_PAUSE_CHANNEL = 1 << 3,   /* it published to a channel whose backlog is at its bound */
 	CONN_PAUSE_WORK = 1 << 4, /* a message of it is under work, in its own share of turns */
+	CONN_PAUSE_ACKS = 1 << 5, /* many acknowledgements for it wait for others */
 	/* Of all of a worker: in conn_env. */
-	CONN_PAUSE_CONGESTED = 1 << 5,      /* a ring and its outbox are full: nobody may publish */
-	CONN_PAUSE_STANDING_STILL = 1 << 6, /* for a while, so that all of it can be handed over */
-	CONN_PAUSE_STOPPING = 1 << 7,       /* for good */
+	CONN_PAUSE_CONGESTED = 1 << 6,      /* a ring and its outbox are full: nobody may publish */
+	CONN_PAUSE_STANDING_STILL = 1 << 7, /* for a while, so that all of it can be handed over */
+	CONN_PAUSE_STOPPING = 1 << 8,       /* for good */
 };
 
 /* What comes of a refusal. */
@@ -205,9 +206,11 @@ struct WB_OWNER(worker) conn {
 	uint64_t over_ns;        /* since when it is past its send limits; 0: it isn't */
 	uint32_t rate_second_ms; /* start of the second in which frames are counted; wraps */
 	uint32_t rate_frames;
-	uint8_t pauses;      /* of enum conn_pause: why it is not read */
-	bool is_owed : 1;    /* it lags, took all that it was sent last, and waits for more */
-	uint16_t close_code; /* that the connection ended with */
+	uint8_t pauses;   /* of enum conn_pause: why it is not read */
+	bool is_owed : 1; /* it lags, took all that it was sent last, and waits for more */
+	bool is_slow : 1; /* more than half of its send limits waits, and nothing may be skipped */
+	bool has_late_acks : 1; /* some acknowledgements for it wait: worker/acks */
+	uint16_t close_code;    /* that the connection ended with */
 	uint16_t n_members;
 	uint16_t n_lagging;
 	struct sock_peer peer;
@@ -260,6 +263,8 @@ struct WB_FROZEN conn_ops {
 	void (*catch_up)(struct conn *c);
 	/* Looks at the send limits; called when it is past them for the grace, too. */
 	void (*check_limits)(struct conn *c);
+	/* It has late acks: sends those whose time is over. Return: when to look again. */
+	uint64_t (*check_acks)(struct conn *c, uint64_t now);
 	/* Name of its path's channel for log lines, or NULL; only for one that was let in. */
 	const char *(*path_channel)(const struct conn *c);
 	/* It is not open any more: leaves all channels. Once, if admit() let it in. */

@@ -116,6 +116,11 @@ static uint64_t conn_check_send_limits(struct conn *c, uint64_t now)
 	return UINT64_MAX;
 }
 
+static uint64_t conn_check_acks(struct conn *c, uint64_t now)
+{
+	return c->has_late_acks ? c->env->ops->check_acks(c, now) : UINT64_MAX;
+}
+
 static void conn_expire_handshake(struct conn *c, uint64_t now)
 {
 	/* What it has for its last sign until it is open is when it was accepted. */
@@ -153,7 +158,7 @@ static void conn_timer_due(struct wheel_timer *t)
 {
 	static uint64_t (*const check[])(struct conn *, uint64_t) = {
 		conn_check_heartbeat, conn_check_grant,       conn_check_message,
-		conn_check_rate,      conn_check_send_limits,
+		conn_check_rate,      conn_check_send_limits, conn_check_acks,
 	};
 	struct conn *c = CONTAINER_OF(t, struct conn, timer);
 	uint64_t now = c->env->reactor->now_ns, next = UINT64_MAX;

@@ -193,12 +193,12 @@ static bool conn_may_be_slow(const struct conn *c)
 	const struct config *config = c->env->config;
 	const struct conn_output *out = c->out;
 
-	if (c->over_ns)
+	if (c->over_ns || c->is_slow)
 		return true; /* or it isn't any more */
 	if (out->queue && c->n_lagging > 0)
 		return true;
-	return out->queue_bytes > config->max_send_buffer ||
-	       out->queue_count > config->message_queue_size;
+	return out->queue_bytes > config->max_send_buffer / 2 ||
+	       out->queue_count > config->message_queue_size / 2;
 }
 
 void conn_flush(struct conn *c)

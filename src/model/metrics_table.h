@@ -106,6 +106,8 @@ COUNTER(handover_kept, "websocket_handover_connections_total", "result=\"kept\""
 COUNTER(handover_tls, "websocket_handover_connections_total", "result=\"tls\"", "Connections at a restart, by what became of them: they went on, were told to come back since TLS cannot travel, or were lost.")
 COUNTER(handover_lost, "websocket_handover_connections_total", "result=\"lost\"", "Connections at a restart, by what became of them: they went on, were told to come back since TLS cannot travel, or were lost.")
 COUNTER(acks_sent, "websocket_acknowledgements_sent_total", "", "ACKNOWLEDGE messages sent.")
+COUNTER(acks_late, "websocket_acknowledgements_delayed_total", "", "ACKNOWLEDGE messages that waited for a member with much to catch up.")
+GAUGE(acks_waiting, "websocket_acknowledgements_waiting", "", "ACKNOWLEDGE messages that wait for such a member now.")
 COUNTER(errors_sent, "websocket_errors_sent_total", "", "ERROR messages sent.")
 COUNTER(spool_files, "websocket_spool_files_total", "", "Transfers written to spool_dir completely.")
 COUNTER(spool_bytes, "websocket_spool_bytes_total", "", "Bytes written to spool_dir.")

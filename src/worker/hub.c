@@ -20,7 +20,8 @@ int hub_init(struct hub *h, struct hub_shared *shared, unsigned index)
 	list_init(&h->held);
 	table_init(&h->by_name);
 	table_init(&h->memberships);
-	transfers_init(&h->transfers, &shared->transfers, index, h->env.metrics);
+	acks_init(&h->acks);
+	transfers_init(&h->transfers, &shared->transfers, &h->acks, index, h->env.metrics);
 	h->channels.conn = &h->env;
 	h->channels.worker = index;
 	h->channels.maker = h->env.maker = &h->maker;
@@ -65,6 +66,7 @@ void hub_fini(struct hub *h)
 	for (size_t i = 0; i < ARRAY_LEN(h->outbox.post); i++)
 		h->outbox.post[i] = frame_unref(h->outbox.post[i]);
 	hub_notices_fini(h);
+	acks_fini(&h->acks);
 	hub_channels_fini(h);
 	channel_env_fini(&h->channels);
 	conn_env_fini(&h->env);
@@ -103,8 +105,8 @@ bool hub_has_line(const struct hub *h)
 
 bool hub_has_work(struct hub *h)
 {
-	return hub_has_output(h) || hub_has_line(h) || !list_is_empty(&h->env.to_read_next) ||
-	       hub_outbox_may_go(h) ||
+	return hub_has_output(h) || hub_has_line(h) || h->is_releasing ||
+	       !list_is_empty(&h->env.to_read_next) || hub_outbox_may_go(h) ||
 	       (h->notices.pending.n > 0 && !conn_env_is_paused(&h->env, CONN_PAUSE_CONGESTED));
 }
 
@@ -229,8 +231,12 @@ static bool close_lost_channels(struct hub *h)
 
 bool hub_deliver_posts(struct hub *h)
 {
-	bool had_any = hub_take_posts(h) || conn_env_is_paused(&h->env, CONN_PAUSE_CONGESTED) ||
-		       h->notices.pending.n > 0;
+	bool had_any;
+
+	/* They were published, and nobody is waited for any more. */
+	acks_release_all(&h->acks);
+	had_any = hub_take_posts(h) || conn_env_is_paused(&h->env, CONN_PAUSE_CONGESTED) ||
+		  h->notices.pending.n > 0;
 
 	end_congestion(h);
 	/* They may be too much once more. */
@@ -407,7 +413,7 @@ void hub_work(struct hub *h)
 	if (h->channels.has_caught_up)
 		hub_wake_held(h);
 	if (!list_is_empty(&h->held))
-		hub_release_held(h);
+		h->is_releasing = !hub_release_held(h);
 	count_variants(h);
 	/* Last, since sending has freed what it could: who is still behind now really lags. */
 	shed_notices(h);

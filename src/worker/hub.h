@@ -33,6 +33,7 @@
 #include "containers/ring.h"
 #include "containers/table.h"
 #include "wire/frame_variant.h"
+#include "worker/acks.h"
 #include "worker/admission.h"
 #include "worker/connection_log.h"
 #include "worker/slow_consumer.h"
@@ -95,7 +96,9 @@ struct WB_SHARED hub {
 	struct channel **by_slot WB_FROZEN; /* of the directory; entries are the worker's */
 	struct hub_outbox outbox;
 	struct hub_notices notices;
-	struct list held; /* channels that members wait for, by held_node */
+	struct list held;  /* channels that members or acknowledgements wait for, by held_node */
+	bool is_releasing; /* it had no time for all acknowledgements that wait for nobody now */
+	struct acks acks;
 	struct transfers transfers;
 	struct connection_log log;
 	uint64_t flush_at_ns; /* when what flush_delay holds back is due; 0: nothing */
@@ -199,6 +202,17 @@ void hub_publish(struct hub *h, struct directory_entry *e, struct frame *f, stru
  */
 int hub_publish_by_name(struct hub *h, const char *name, size_t n, struct frame *f,
 			uint32_t *ret_members) WB_NODISCARD;
+
+/**
+ * hub_acknowledge() - ACKNOWLEDGE of what a client has published, at once or later
+ * @through:  the membership that it went through
+ * @is_chunk: BINARY_DATA, whose acknowledgement waits for members that are slow
+ */
+void hub_acknowledge(struct hub *h, struct member *through, const void *id, size_t n,
+		     bool is_chunk);
+
+/* conn_ops.check_acks: those that have waited long enough. */
+uint64_t hub_check_acks(struct conn *c, uint64_t now);
 
 /* Tells the other members of a channel that @m's client came: CONNECT. */
 void hub_notice_joined(struct hub *h, struct member *m);

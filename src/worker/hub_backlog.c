@@ -2,14 +2,20 @@
 #include "worker/hub_private.h"
 
 /*
- * Back-pressure of a channel. A worker whose backlog of it is at its bound says so in the
- * directory's entry; whoever publishes then isn't read until no worker says so any more.
+ * Back-pressure of a channel, in two degrees. A worker whose backlog of it is at its bound says so
+ * in the directory's entry; whoever publishes then isn't read until no worker says so any more. A
+ * worker with a member that is slow says that, too; chunks are then acknowledged later.
  */
+
+/* Until no worker is in the way any more: each turn looks. */
+static void hub_wait_for(struct hub *h, struct channel *ch)
+{
+	if (list_is_empty(&ch->held_node))
+		list_add_tail(&h->held, &ch->held_node);
+}
 
 void hub_hold(struct hub *h, struct member *m)
 {
-	struct channel *ch = m->channel;
-
 	if (m->is_held)
 		return;
 	METRIC_INC(h->env.metrics, channel_pauses);
@@ -17,8 +23,24 @@ void hub_hold(struct hub *h, struct member *m)
 		m->conn, LOG_INFO, EV_CHANNEL_BEHIND, "log_memory",
 		"publishes faster than its channel can be sent; not read until that has caught up");
 	channel_hold(m);
-	if (list_is_empty(&ch->held_node))
-		list_add_tail(&h->held, &ch->held_node);
+	hub_wait_for(h, m->channel);
+}
+
+void hub_acknowledge(struct hub *h, struct member *through, const void *id, size_t n, bool is_chunk)
+{
+	bool waits = is_chunk && directory_lagging(through->channel->entry);
+
+	if (!waits && !(through->conn->has_late_acks && acks_has(&h->acks, through))) {
+		acks_send(through->conn, id, n);
+		return;
+	}
+	hub_wait_for(h, through->channel);
+	acks_wait(&h->acks, through, id, n);
+}
+
+uint64_t hub_check_acks(struct conn *c, uint64_t now)
+{
+	return acks_release_due(&hub_of(c)->acks, c, now);
 }
 
 /*
@@ -35,29 +57,52 @@ static void mark_held(struct hub *h, uint64_t workers)
 	}
 }
 
-/* Whether no worker is behind with a channel; else each that is wakes this hub. */
-static bool has_caught_up(struct hub *h, const struct directory_entry *e)
+/* Whether a set of an entry is empty; else each worker that is in it wakes this hub. */
+static bool hub_sees_none(struct hub *h, const struct directory_entry *e,
+			  uint64_t (*read_set)(const struct directory_entry *))
 {
-	uint64_t marked = 0, full;
+	uint64_t marked = 0, set;
 
-	/* One that fell behind after the others were marked has to be marked as well. */
-	while ((full = directory_full(e)) & ~marked) {
-		mark_held(h, full & ~marked);
-		marked |= full;
+	/* One that came into it after the others were marked has to be marked as well. */
+	while ((set = read_set(e)) & ~marked) {
+		mark_held(h, set & ~marked);
+		marked |= set;
 	}
-	return full == 0;
+	return set == 0;
 }
 
-void hub_release_held(struct hub *h)
+/* One channel of them. False: the turn had no time for all of it. */
+static bool hub_release_channel(struct hub *h, struct channel *ch)
 {
-	LIST_FOREACH_SAFE (node, next, &h->held) {
-		struct channel *ch = CONTAINER_OF(node, struct channel, held_node);
+	bool is_all = true;
 
-		if (!has_caught_up(h, ch->entry))
-			continue;
-		list_del(&ch->held_node);
+	if (ch->n_held > 0 && hub_sees_none(h, ch->entry, directory_full))
 		channel_release(ch);
+	if (list_is_empty(&ch->late_acks) || !hub_sees_none(h, ch->entry, directory_lagging))
+		return true;
+	ch->is_flushing = true; /* keeps it, even if its last member ends by that */
+	is_all = acks_release_channel(&h->acks, ch);
+	ch->is_flushing = false;
+	return is_all;
+}
+
+bool hub_release_held(struct hub *h)
+{
+	bool is_all = true;
+	struct list now;
+
+	/* A client that ends meanwhile may take other channels out of the list. */
+	list_init(&now);
+	list_splice_tail(&now, &h->held);
+	while (!list_is_empty(&now)) {
+		struct channel *ch = CONTAINER_OF(list_pop(&now), struct channel, held_node);
+
+		is_all &= hub_release_channel(h, ch);
+		if (ch->n_held > 0 || !list_is_empty(&ch->late_acks))
+			hub_wait_for(h, ch);
+		hub_close_channel_if_empty(h, ch);
 	}
+	return is_all;
 }
 
 void hub_wake_held(struct hub *h)

@@ -169,6 +169,9 @@ void hub_end_membership(struct hub *h, struct member *m)
 	struct conn *c = m->conn;
 	struct member *before = own ? own->before : NULL, *next = m->sibling;
 
+	/* Of one that is open they were sent before: nothing closes it here. */
+	if (c->has_late_acks)
+		acks_release_member(&h->acks, m);
 	/* That of the path ends once in a connection's life, and is its first or its last. */
 	if (!own && c->members != m)
 		for (before = c->members; before->sibling != m;)

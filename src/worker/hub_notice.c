@@ -255,7 +255,15 @@ void hub_leave(struct hub *h, struct member *m, bool tell)
 {
 	struct channel *ch = m->channel;
 	struct conn *c = m->conn;
+	uint8_t state = c->state;
 
+	/*
+	 * What was said through it is acknowledged first, and for want of memory that may end it.
+	 */
+	if (c->has_late_acks)
+		acks_release_member(&h->acks, m);
+	if (c->state != state)
+		return;
 	/*
 	 * It came, and nobody was told yet: then it was never here. In any case before it leaves,
 	 * since the notice points to the membership.

@@ -31,8 +31,11 @@ void hub_close_channel_if_empty(struct hub *h, struct channel *ch);
 /* It published to a channel that a worker is behind with: it isn't read for a while. */
 void hub_hold(struct hub *h, struct member *m);
 
-/* Goes on with those whose channel has caught up on all workers. */
-void hub_release_held(struct hub *h);
+/*
+ * Goes on with those whose channel has caught up on all workers, and sends what waited for members
+ * that are slow no more. False: the turn had no time for all of it.
+ */
+bool hub_release_held(struct hub *h);
 
 /* It has caught up with a channel: wakes the hubs that wait for that. */
 void hub_wake_held(struct hub *h);

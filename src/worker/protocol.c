@@ -106,6 +106,13 @@ static struct member *route_message(struct conn *c, const message *m)
 	return through && may_publish(c, m) ? through : NULL;
 }
 
+/* It was published through this membership. */
+static void acknowledge_message(struct member *through, const message *m, bool is_chunk)
+{
+	hub_acknowledge(hub_of(through->conn), through, m->request_id.data, m->request_id.len,
+			is_chunk);
+}
+
 /* Each of these returns false where the message takes more than a share of a turn. */
 
 static bool take_chat(struct conn *c, struct publication *pub, const message *m, const uint8_t *p,
@@ -124,7 +131,7 @@ static bool take_chat(struct conn *c, struct publication *pub, const message *m,
 	}
 	done = protocol_publish_run(c, pub, m, through, p, n);
 	if (done == PUBLICATION_DONE && c->caps & MSG_CAP_ACK)
-		protocol_send_ack(c, m);
+		acknowledge_message(through, m, false);
 	return done != PUBLICATION_MORE;
 }
 
@@ -149,7 +156,7 @@ static bool take_binary(struct conn *c, struct publication *pub, const message *
 		return true;
 	/* The last chunk of a file is acknowledged once the file is there. */
 	if (c->caps & MSG_CAP_ACK && !(is_spooled && m->binary->is_last))
-		protocol_send_ack(c, m);
+		acknowledge_message(through, m, true);
 	return true;
 }
 

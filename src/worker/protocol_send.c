@@ -70,12 +70,7 @@ void protocol_send_config(struct conn *c, const char *id)
 
 void protocol_send_ack(struct conn *c, const message *request)
 {
-	struct msg_builder b;
-
-	msg_init_control(&b, WEBSOCKET__CONTROL_TYPE__ACKNOWLEDGE);
-	msg_set_request_of(&b, request);
-	METRIC_INC(c->env->metrics, acks_sent);
-	conn_send_msg(c, &b);
+	acks_send(c, request->request_id.data, request->request_id.len);
 }
 
 void protocol_send_capabilities(struct conn *c, const message *request)
@@ -149,6 +144,7 @@ void protocol_say_goodbye(struct conn *c)
 	uint32_t random = 0;
 	char id[37];
 
+	acks_release_conn(&hub_of(c)->acks, c);
 	/* An echo connection understands WebSocket only: the Close says it all. */
 	if (!c->is_echo) {
 		sd_id128_t bits;

@@ -73,14 +73,29 @@ static void bring_down(struct conn *c, uint64_t bytes, uint64_t messages, const 
 	const struct config *config = c->env->config;
 	uint64_t had_bytes, had_messages;
 
-	/* The private queue is never skipped: where it alone is too much, skipping doesn't help. */
-	if (config->slow_consumer == SLOW_SKIP &&
-	    !is_past(config, c->out->queue_bytes, c->out->queue_count, 1) &&
+	/*
+	 * The private queue is never skipped: where it alone is too much, skipping doesn't help.
+	 * Of channels those give up something whose policy that is.
+	 */
+	if (!is_past(config, c->out->queue_bytes, c->out->queue_count, 1) &&
 	    skip_oldest(c, bytes, messages, setting))
 		return;
 	channel_backlog(c, &had_bytes, &had_messages);
 	log_slow(c, had_bytes, had_messages, setting, "closing with " WS_CODE_TEXT(TRY_AGAIN));
 	end_slow_consumer(c);
+}
+
+/* More than half of its limits waits that it has to get: acknowledgements wait for it. */
+static void judge_slow(struct conn *c)
+{
+	const struct config *config = c->env->config;
+	uint64_t bytes, messages;
+	bool is_slow;
+
+	channel_backlog_kept(c, &bytes, &messages);
+	is_slow = bytes > config->max_send_buffer / 2 || messages > config->message_queue_size / 2;
+	if (is_slow != c->is_slow)
+		channel_set_slow(c, is_slow);
 }
 
 void slow_consumer_check(struct conn *c)
@@ -91,7 +106,9 @@ void slow_consumer_check(struct conn *c)
 
 	if (c->state != CONN_OPEN)
 		return;
+	judge_slow(c);
 	channel_backlog(c, &bytes, &messages);
+	/* Who takes all that it is sent, and waits for more, does not read too slowly. */
 	if (c->is_owed || !is_past(config, bytes, messages, 1)) {
 		c->over_ns = 0;
 		return;

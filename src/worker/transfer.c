@@ -31,9 +31,10 @@ struct waiting_chunk {
 	struct spool_chunk chunk;
 };
 
-void transfers_init(struct transfers *ts, struct transfer_shared *shared, unsigned worker,
-		    struct metrics *metrics)
+void transfers_init(struct transfers *ts, struct transfer_shared *shared, struct acks *acks,
+		    unsigned worker, struct metrics *metrics)
 {
+	ts->acks = acks;
 	ts->shared = shared;
 	ts->worker = worker;
 	ts->metrics = metrics;
@@ -223,25 +224,18 @@ static void count_refusal(struct transfers *ts, enum spool_refusal refusal)
 	}
 }
 
-/* ACKNOWLEDGE with the request of the last chunk, or ERROR with that of the one that broke it. */
-static void send_answer(struct conn *c, const struct spool_result *result)
+/* ERROR with the request of the chunk that broke it, which was kept with the transfer. */
+static void send_error(struct conn *c, const struct spool_result *result)
 {
-	bool is_done = result->error == 0;
 	struct msg_builder b;
 
-	msg_init_control(&b, is_done ? WEBSOCKET__CONTROL_TYPE__ACKNOWLEDGE
-				     : WEBSOCKET__CONTROL_TYPE__ERROR);
-	/* The message that it answers is long gone, so its request was kept with the transfer. */
+	msg_init_control(&b, WEBSOCKET__CONTROL_TYPE__ERROR);
 	msg_set_request_id(&b, result->request_id, result->request_id_len);
-	if (is_done) {
-		METRIC_INC(c->env->metrics, acks_sent);
-	} else {
-		METRIC_INC(c->env->metrics, errors_sent);
-		msg_set_code(&b, result->is_transient ? 503 : 422);
-		msg_set_reason(&b, result->reason);
-		if (result->is_transient)
-			msg_set_reconnect_after_ms(&b, COME_BACK_MS);
-	}
+	msg_set_code(&b, result->is_transient ? 503 : 422);
+	msg_set_reason(&b, result->reason);
+	if (result->is_transient)
+		msg_set_reconnect_after_ms(&b, COME_BACK_MS);
+	METRIC_INC(c->env->metrics, errors_sent);
 	conn_send_msg(c, &b);
 }
 
@@ -266,7 +260,11 @@ void transfer_answer(struct transfers *ts, const struct spool_result *result)
 		 is_done ? result->name : result->reason);
 	conn_log(t->conn, is_done ? LOG_INFO : LOG_NOTICE, is_done ? EV_SPOOLED : EV_SPOOL_FAILED,
 		 refusal_setting[result->refusal], text);
-	send_answer(t->conn, result);
+	/* The last chunk's comes behind those of the others. */
+	if (is_done)
+		acks_send_behind(ts->acks, t->conn, result->request_id, result->request_id_len);
+	else
+		send_error(t->conn, result);
 }
 
 void transfers_close_all(struct transfers *ts)

@@ -13,6 +13,7 @@
 #include "channel/directory.h"
 #include "conn/conn.h"
 #include "spool/spool.h"
+#include "worker/acks.h"
 
 static_assert(SPOOL_MAX_WORKERS == DIRECTORY_MAX_WORKERS, "a worker may have transfers");
 
@@ -31,13 +32,14 @@ struct WB_OWNER(worker) transfers {
 	struct transfer_shared *shared WB_FROZEN;
 	struct metrics *metrics;
 	struct transfer *by_serial; /* uthash, by the serials of the connections */
+	struct acks *acks;          /* the worker's */
 	struct list waiting;        /* chunks for which the spool had no room, oldest first */
 	unsigned worker WB_FROZEN;
 };
 
 /* @ts: all-zero; entered into @shared. Before any worker starts. */
-void transfers_init(struct transfers *ts, struct transfer_shared *shared, unsigned worker,
-		    struct metrics *metrics);
+void transfers_init(struct transfers *ts, struct transfer_shared *shared, struct acks *acks,
+		    unsigned worker, struct metrics *metrics);
 
 /* Whether what clients send goes to files. */
 static inline bool transfers_are_on(const struct transfers *ts)

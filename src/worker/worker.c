@@ -31,6 +31,7 @@ static const struct conn_ops conn_ops = {
 	.free_work = protocol_free_work,
 	.catch_up = channel_catch_up,
 	.check_limits = slow_consumer_check,
+	.check_acks = hub_check_acks,
 	.path_channel = protocol_path_channel,
 	.left = protocol_left,
 	.dead = worker_conn_dead,
