@@ -5,8 +5,8 @@
  * Sending a file: chunks of 16 KiB, each with a request_id that ends in its number,
  * and not more of them on their way than CLIENT_WINDOW.
  *
- * What moves the window is the server's ACKNOWLEDGE of a chunk, so a file goes at the pace of
- * the server. Done is the file only with the ACKNOWLEDGE of the last chunk, which a server that
+ * What moves the window is the server's ACKNOWLEDGE of a chunk, which waits for members that
+ * read slowly: so a file goes at the pace of the slowest that reads on. Done is the file only with the ACKNOWLEDGE of the last chunk, which a server that
  * spools sends once the file stands under its name.
  */
 
