@@ -5,8 +5,9 @@
  * held hub marks itself with each that is full, and looks once more; one that has caught up clears
  * its bit, takes the marks and wakes who left them. What is shown: who has seen a bit publishes
  * nothing until all were clear at once, all messages are sent, and nobody stays held for ever: that
- * would be an invalid end state. (That sleep and wake-up themselves don't miss each other is in
- * wake.pml.)
+ * would be an invalid end state. Acknowledgements that wait for slow members are the same with the
+ * set `lagging`; they share the marks, so one that the other reason took is a wake-up too many. (That
+ * sleep and wake-up themselves don't miss each other is in wake.pml.)
  */
 
 #define HUBS 2
@@ -87,7 +88,7 @@ inline flush()
 	fi
 }
 
-/* has_caught_up(): each that is full gets the mark, and then is looked at once more. */
+/* hub_sees_none(): each that is full gets the mark, and then is looked at once more. */
 inline release()
 {
 	if
