@@ -18,6 +18,8 @@ void channel_init(struct channel *ch, struct channel_env *env, struct directory_
 	list_init(&ch->grown_node);
 	list_init(&ch->held_node);
 	list_init(&ch->late_acks);
+	/* As if it had been silent until now. */
+	ch->window.tick = (uint32_t)(env->conn->reactor->now_ns >> 20);
 }
 
 void channel_fini(struct channel *ch)

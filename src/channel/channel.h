@@ -62,6 +62,22 @@ struct WB_OWNER(worker) channel_pool {
 	unsigned n;
 };
 
+/*
+ * How much comes through a channel. A window of about a second is closed by the message that comes
+ * behind it: no timer, and nothing for a channel in which nothing happens.
+ */
+struct WB_OWNER(worker) channel_window {
+	uint32_t tick;     /* when it began [2^20 ns]; wraps */
+	uint32_t messages; /* of the channel, at that time; wraps */
+	uint64_t bytes;
+	uint32_t last_messages; /* a second, in the window before */
+	uint64_t last_bytes;
+};
+
+struct WB_VALUE channel_rate {
+	uint64_t messages, bytes; /* a second */
+};
+
 /* The messages of a round for all members that have the same key of variants. */
 struct WB_OWNER(worker) channel_batch {
 	uint64_t serial; /* channel_env.batch_serial when it was gathered */
@@ -113,8 +129,9 @@ struct WB_OWNER(worker) channel {
 	uint32_t n_notices;         /* kept in the log */
 	uint64_t shed_to;           /* notices before it are shed */
 	uint64_t backlog_bytes;     /* memory of all from flushed up to high */
-	uint32_t n_held;            /* members that wait for all workers to catch up */
-	uint32_t n_slow;            /* members that are slow: the bit in the entry's `lagging` */
+	struct channel_window window;
+	uint32_t n_held;  /* members that wait for all workers to catch up */
+	uint32_t n_slow;  /* members that are slow: the bit in the entry's `lagging` */
 	bool is_behind;   /* its backlog came to its bound: the bit in the entry's `full` */
 	bool is_owing;    /* members that read on wait for this worker: the same bit */
 	bool is_flushing; /* it stays, even without members */
@@ -220,6 +237,9 @@ static inline enum config_slow_consumer channel_slow_policy(const struct channel
 
 /* A connection has become slow, or isn't any more: all its channels count that. O(memberships). */
 void channel_set_slow(struct conn *c, bool is_slow);
+
+/* What comes through a channel now: of the last whole second, or less where it fell silent. */
+struct channel_rate channel_rate(const struct channel *ch);
 
 /**
  * channel_owe() - note that a connection which reads on waits for this worker

@@ -276,9 +276,51 @@ void channel_flushed_back(struct channel *ch, uint64_t to)
 	ch->round_to = ch->flushed;
 }
 
+#define WINDOW_TICKS 954 /* of 2^20 ns: a second */
+
+static uint32_t window_now(const struct channel *ch)
+{
+	return (uint32_t)(ch->env->conn->reactor->now_ns >> 20);
+}
+
+static struct channel_rate window_rate(const struct channel *ch, uint32_t ticks)
+{
+	return (struct channel_rate){
+		.messages = (uint64_t)(ch->messages - ch->window.messages) * WINDOW_TICKS / ticks,
+		.bytes = (ch->bytes - ch->window.bytes) * WINDOW_TICKS / ticks,
+	};
+}
+
+/* The window is over: before what comes now is counted. */
+static void window_close(struct channel *ch, uint32_t now)
+{
+	struct channel_rate last = window_rate(ch, now - ch->window.tick);
+
+	ch->window = (struct channel_window){
+		.tick = now,
+		.messages = ch->messages,
+		.bytes = ch->bytes,
+		.last_messages = (uint32_t)MIN(last.messages, (uint64_t)UINT32_MAX),
+		.last_bytes = last.bytes,
+	};
+}
+
+struct channel_rate channel_rate(const struct channel *ch)
+{
+	uint32_t ticks = window_now(ch) - ch->window.tick;
+
+	if (ticks < WINDOW_TICKS)
+		return (struct channel_rate){ch->window.last_messages, ch->window.last_bytes};
+	return window_rate(ch, ticks);
+}
+
 /* Counts what came without a gap; one message may be what many were waiting for. */
 static void log_extend(struct channel *ch)
 {
+	uint32_t now = window_now(ch);
+
+	if (WB_UNLIKELY(now - ch->window.tick >= WINDOW_TICKS))
+		window_close(ch, now);
 	while (ch->end < ch->high && slot_of(ch, ch->end)->frame) {
 		struct channel_slot *slot = slot_of(ch, ch->end);
 

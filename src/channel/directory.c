@@ -238,6 +238,31 @@ void directory_pin_entry(struct directory *d, struct directory_entry *e)
 	pthread_mutex_unlock(&d->mutex);
 }
 
+uint32_t directory_n_slots(struct directory *d)
+{
+	uint32_t n;
+
+	pthread_mutex_lock(&d->mutex);
+	n = d->fresh;
+	pthread_mutex_unlock(&d->mutex);
+	return n;
+}
+
+int directory_name(struct directory *d, uint32_t slot, uint32_t generation,
+		   char ret[DIRECTORY_NAME_MAX + 1])
+{
+	const struct directory_entry *e = &d->entries[slot];
+	int r = -ENOENT;
+
+	pthread_mutex_lock(&d->mutex);
+	if (e->name && e->generation == generation) {
+		memcpy(ret, e->name, (size_t)e->name_len + 1);
+		r = e->name_len;
+	}
+	pthread_mutex_unlock(&d->mutex);
+	return r;
+}
+
 void directory_unpin(struct directory *d, struct directory_entry *e)
 {
 	pthread_mutex_lock(&d->mutex);

@@ -139,6 +139,16 @@ WB_ANY_THREAD void directory_leave(struct directory *d, struct directory_entry *
 WB_ANY_THREAD struct directory_entry *directory_pin(struct directory *d, const char *name,
 						    size_t n);
 
+/* Slots from here on were never used: entries are at 0 up to it. It grows. Thread: any. */
+WB_ANY_THREAD uint32_t directory_n_slots(struct directory *d);
+
+/*
+ * The name of the channel in a slot, if it still is the one of that @generation. Return: its
+ * length | -ENOENT. Thread: any.
+ */
+WB_ANY_THREAD int directory_name(struct directory *d, uint32_t slot, uint32_t generation,
+				 char ret[DIRECTORY_NAME_MAX + 1]) WB_NODISCARD;
+
 /* The same with an entry that somebody holds. Thread: any. */
 WB_ANY_THREAD void directory_pin_entry(struct directory *d, struct directory_entry *e);
 WB_ANY_THREAD void directory_unpin(struct directory *d, struct directory_entry *e);

@@ -6,8 +6,9 @@
  * and not more of them on their way than CLIENT_WINDOW.
  *
  * What moves the window is the server's ACKNOWLEDGE of a chunk, which waits for members that
- * read slowly: so a file goes at the pace of the slowest that reads on. Done is the file only with the ACKNOWLEDGE of the last chunk, which a server that
- * spools sends once the file stands under its name.
+ * read slowly: so a file goes at the pace of the slowest that reads on. Done is the file only with
+ * the ACKNOWLEDGE of the last chunk, which a server that spools sends once the file stands under
+ * its name.
  */
 
 #include "base/base.h"

@@ -114,25 +114,49 @@ static void clients_done(struct worker_task *t)
 	/* One worker after the other, so that its offset and limit run on over all of them. */
 	if (q->result == 0)
 		q->at++;
+	/* In an order they are walked through once more. */
+	if (q->result == 0 && q->at == q->server->pool->n && q->list.order && !q->list.picks) {
+		q->result = client_list_pick(&q->list);
+		q->at = 0;
+	}
 	if (q->result >= 0 && q->at < q->server->pool->n) {
 		worker_post(q->server->pool->workers[q->at], t);
 		return;
 	}
+	if (q->result == 0 && q->list.picks)
+		q->result = client_list_arrange(&q->list);
 	if (q->result < 0)
 		admin_reply(q->req, 500, NULL, "out of memory\n");
 	else
-		admin_reply_clients(q->req, &q->list.out, q->list.listed, q->list.total);
-	buf_fini(&q->list.out);
+		admin_reply_list(q->req, "clients", &q->list.out, q->list.listed, q->list.total);
+	client_list_fini(&q->list);
 	free(q);
+}
+
+static bool read_client_order(struct admin_request *req, const char *name, enum client_order *ret)
+{
+	*ret = CLIENTS_IN_NO_ORDER;
+	for (unsigned i = 1; name && i < CLIENTS_N_ORDERS; i++) {
+		if (strcmp(name, client_order_name[i]) == 0) {
+			*ret = (enum client_order)i;
+			return true;
+		}
+	}
+	if (name)
+		admin_reply(req, 400, NULL,
+			    "sort is connected_at, last_heartbeat, queued_bytes or "
+			    "queued_messages\n");
+	return !name;
 }
 
 static void answer_clients(void *ctx, struct admin_request *req)
 {
 	struct server *s = ctx;
 	struct clients_query *q;
+	enum client_order order;
 	struct admin_page page;
 
-	if (!admin_read_page(req, &page))
+	if (!admin_read_page(req, &page) || !read_client_order(req, page.sort, &order))
 		return;
 	/* It goes on its way with the request; whoever is asked last answers and frees both. */
 	q = calloc(1, sizeof(*q));
@@ -143,6 +167,7 @@ static void answer_clients(void *ctx, struct admin_request *req)
 	q->task = (struct worker_task){.run = clients_run, .done = clients_done};
 	q->server = s;
 	q->req = req;
+	q->list.order = order;
 	q->list.offset = page.offset;
 	q->list.limit = page.limit;
 	if (page.channel)
@@ -150,6 +175,11 @@ static void answer_clients(void *ctx, struct admin_request *req)
 	if (page.user)
 		q->list.user = strcpy(q->user, page.user);
 	worker_post(s->pool->workers[0], &q->task);
+}
+
+static void answer_channels(void *ctx, struct admin_request *req)
+{
+	server_list_channels(ctx, req);
 }
 
 /* ---------------------------------------------------------------------- publish */

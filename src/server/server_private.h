@@ -11,6 +11,7 @@
  *   server_stop.c      the end, with a goodbye
  *   server_reload.c    a new configuration for those who are there
  *   server_handover.c  everything to the next process
+ *   server_channels.c  that of GET /channels
  *   server_admin.c     what the HTTP endpoints do
  *   server_start.c     from nothing to serving
  *   server.c           the loop, signals, and the order of all that
@@ -188,6 +189,11 @@ void server_terminate(struct server *s, const char *why);
 
 /* SIGUSR2: executes the program again, once it has found its configuration right. */
 void server_reexecute(struct server *s);
+
+/* ------------------------------------------------------------- server_channels.c */
+
+/* Answers the request, when all workers have said what they have. */
+void server_list_channels(struct server *s, struct admin_request *req);
 
 /* ---------------------------------------------------------------- server_admin.c */
 

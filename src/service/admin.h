@@ -3,7 +3,7 @@
 
 /*
  * HTTP for administrators, on the main thread: metrics and health on a TCP port,
- * and the same with clients, reload, publish and disconnect on a unix socket,
+ * and the same with clients, channels, reload, publish and disconnect on a unix socket,
  * whose file mode says who may.
  *
  * Which routes there are is in admin_table.h; what they do is in the functions that the
@@ -39,9 +39,10 @@ struct buf;
 
 enum admin_listener { ADMIN_METRICS, ADMIN_CONTROL };
 
-/* Which clients are to be listed. */
+/* Which clients or channels are to be listed. */
 struct WB_VALUE admin_page {
 	uint64_t offset, limit; /* of those; at most ADMIN_CLIENTS_MAX of them */
+	const char *sort;       /* the name of an order; NULL: none was asked for */
 	const char *channel;    /* only its members; at most ADMIN_CHANNEL_MAX bytes; NULL: all */
 	const char *user;       /* only who is called so; at most ADMIN_USER_MAX bytes; NULL: all */
 };
@@ -169,16 +170,17 @@ void admin_reply_metrics(struct admin_request *req, struct buf *text, int error)
 void admin_reply_state(struct admin_request *req, bool is_good, const char *reason);
 
 /**
- * admin_reply_clients() - answer /clients
+ * admin_reply_list() - answer /clients or /channels
+ * @name:    of the array
  * @objects: JSON objects, separated by commas, as the workers made them; taken
  * @listed:  how many they are
- * @total:   clients there are in all
+ * @total:   that there are in all
  *
  * {"clients":[…],"total":N,"next":…}; next is the offset to go on with, or null. What the
  * members of an object are wsbind(8) says; `wsbind clients` shows those that it has columns for.
  */
-void admin_reply_clients(struct admin_request *req, struct buf *objects, uint64_t listed,
-			 uint64_t total);
+void admin_reply_list(struct admin_request *req, const char *name, struct buf *objects,
+		      uint64_t listed, uint64_t total);
 
 /* Answers /publish: {"members":N}. */
 void admin_reply_members(struct admin_request *req, uint64_t members);

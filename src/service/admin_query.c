@@ -54,7 +54,8 @@ bool admin_read_page(struct admin_request *req, struct admin_page *ret)
 	if (!request_parse_text(req, "user", ADMIN_USER_MAX, &p.user))
 		return request_refuse(req, MHD_HTTP_BAD_REQUEST,
 				      "user is at most 128 bytes of UTF-8 without NUL\n");
-	/* The request keeps it: admin_reply_clients() says from it where the next page begins. */
+	p.sort = request_argument(req, "sort");
+	/* The request keeps it: admin_reply_list() says from it where the next page begins. */
 	req->offset = p.offset;
 	p.limit = MIN(p.limit, (uint64_t)ADMIN_CLIENTS_MAX);
 	*ret = p;

@@ -116,14 +116,14 @@ void admin_reply_state(struct admin_request *req, bool is_good, const char *reas
 }
 
 /* The pieces are put together here, so that workers need to know nothing of pages. */
-void admin_reply_clients(struct admin_request *req, struct buf *objects, uint64_t listed,
-			 uint64_t total)
+void admin_reply_list(struct admin_request *req, const char *name, struct buf *objects,
+		      uint64_t listed, uint64_t total)
 {
 	uint64_t next = req->offset + listed;
 	struct buf text = {0};
 	int r;
 
-	r = buf_printf(&text, "{\"clients\":[");
+	r = buf_printf(&text, "{\"%s\":[", name);
 	if (r == 0)
 		r = buf_append(&text, objects->data, objects->len, BUF_NO_LIMIT);
 	buf_fini(objects);

@@ -21,6 +21,7 @@ ROUTE(metrics,    GET,  "/metrics",    0)
 ROUTE(healthz,    GET,  "/healthz",    0)
 ROUTE(readyz,     GET,  "/readyz",     0)
 ROUTE(clients,    GET,  "/clients",    ADMIN_CONTROL_ONLY) /* ?offset=O&limit=L&channel=C&user=U */
+ROUTE(channels,   GET,  "/channels",   ADMIN_CONTROL_ONLY) /* ?offset=O&limit=L&sort=S */
 ROUTE(reload,     POST, "/reload",     ADMIN_CONTROL_ONLY)
 ROUTE(publish,    POST, "/publish",    ADMIN_CONTROL_ONLY | ADMIN_HAS_BODY) /* ?channel=C */
 ROUTE(disconnect, POST, "/disconnect", ADMIN_CONTROL_ONLY) /* ?id=ID */

@@ -13,6 +13,13 @@ static const struct option_row client_options[] = {
 	OPTION(0, "json", FLAG, is_json, 0, 0, NULL, NULL, NULL),
 	OPTION('c', "channel", TEXT, channel, 0, 0, "CHANNEL", "[-c|--channel CHANNEL]", NULL),
 	OPTION(0, "user", TEXT, user, 0, 0, "USER", NULL, NULL),
+	OPTION(0, "sort", TEXT, sort, 0, 0, "connected_at|last_heartbeat|queued_bytes|queued_messages", NULL, NULL),
+	OPTION(0, "limit", COUNT, limit, 1, UINT32_MAX, "N", NULL, NULL),
+};
+static const struct option_row channels_options[] = {
+	OPTION(0, "json", FLAG, is_json, 0, 0, NULL, NULL, NULL),
+	OPTION(0, "sort", TEXT, sort, 0, 0, "busiest|bytes|members|lagging", NULL, NULL),
+	OPTION(0, "limit", COUNT, limit, 1, UINT32_MAX, "N", NULL, NULL),
 };
 static const struct option_row channel_options[] = {
 	OPTION('c', "channel", TEXT, channel, 0, 0, "CHANNEL", "[-c|--channel CHANNEL]", NULL),

@@ -11,7 +11,7 @@
 #include "tools/control_print.h"
 #include "tools/json.h"
 
-#define PAGE "1000" /* clients that one request asks for */
+#define PAGE ((uint64_t)1000) /* clients or channels that one request asks for */
 #define PUBLISH_MAX ((size_t)256 << 20)
 
 /* ---------------------------------------------------------------------- status */
@@ -39,52 +39,64 @@ int control_run_status(struct control_call *c)
 	return r;
 }
 
-/* --------------------------------------------------------------------- clients */
+/* ------------------------------------------------------------ clients and channels */
 
 /* Not before an answer came: what fails at once prints nothing. */
-static void print_clients_head(const struct control_call *c)
+static void print_list_head(const struct control_call *c, enum control_list list)
 {
 	if (c->is_json)
-		fputs("{\"clients\":[", c->io->out);
+		fprintf(c->io->out, "{\"%s\":[", control_list_name[list]);
 	else
-		control_print_clients_head(c->io->out);
+		control_print_head(c->io->out, list);
 }
 
-static void print_clients(const struct control_call *c, const struct control_page *page,
-			  bool is_first)
+static void print_rows(const struct control_call *c, enum control_list list,
+		       const struct control_page *page, bool is_first)
 {
 	if (is_first)
-		print_clients_head(c);
+		print_list_head(c, list);
 	if (!c->is_json) {
-		control_print_clients(c->io->out, page, clock_wall_ms());
+		control_print_page(c->io->out, list, page, clock_wall_ms());
 	} else if (page->objects_n > 0) {
 		fputs(is_first ? "" : ",", c->io->out);
 		fwrite(page->objects, 1, page->objects_n, c->io->out);
 	}
 }
 
-static int page_query(const struct control_call *c, uint64_t offset, struct buf *query)
+static int query_add(struct buf *query, const char *name, const char *value)
 {
-	int r = buf_printf(query, "?offset=%" PRIu64 "&limit=" PAGE, offset);
+	int r = value ? buf_printf(query, "&%s=", name) : 0;
 
-	if (r == 0 && c->channel)
-		r = buf_printf(query, "&channel=");
-	if (r == 0 && c->channel)
-		r = control_http_encode(query, c->channel);
-	if (r == 0 && c->user)
-		r = buf_printf(query, "&user=");
-	if (r == 0 && c->user)
-		r = control_http_encode(query, c->user);
-	return r;
+	return r || !value ? r : control_http_encode(query, value);
 }
 
-/* One page, printed; @next becomes the offset of the one after it, or 0. */
-static int print_page(struct control_call *c, uint64_t *next, uint64_t *total)
+/* @shown: rows that were printed before. */
+static int page_query(const struct control_call *c, uint64_t offset, uint64_t shown,
+		      struct buf *query)
+{
+	uint64_t limit = c->limit ? MIN(c->limit - shown, PAGE) : PAGE;
+	int r = buf_printf(query, "?offset=%" PRIu64 "&limit=%" PRIu64, offset, limit);
+
+	if (r == 0)
+		r = query_add(query, "channel", c->channel);
+	if (r == 0)
+		r = query_add(query, "user", c->user);
+	return r ? r : query_add(query, "sort", c->sort);
+}
+
+/* How far a list was printed. */
+struct paging {
+	uint64_t next; /* offset of the page to come; 0: there is none */
+	uint64_t shown;
+	uint64_t total;
+};
+
+static int print_page(struct control_call *c, enum control_list list, struct paging *p)
 {
 	struct control_answer a = {0};
 	struct control_page page = {0};
 	struct buf query = {0};
-	int r = page_query(c, *next, &query);
+	int r = page_query(c, p->next, p->shown, &query);
 
 	if (r < 0)
 		r = control_fail(c, "%s", strerror(-r));
@@ -94,33 +106,44 @@ static int print_page(struct control_call *c, uint64_t *next, uint64_t *total)
 	if (r == 0 && a.status != 200)
 		r = control_fail_answer(c, &a);
 	/* A page that leads back would have us ask for ever. */
-	else if (r == 0 && (!control_page_read(control_answer_text(&a), a.body.len, &page) ||
-			    (page.has_next && page.next <= *next)))
+	else if (r == 0 && (!control_page_read(control_answer_text(&a), a.body.len, list, &page) ||
+			    (page.has_next && page.next <= p->next)))
 		r = control_fail_nonsense(c);
 	if (r == 0) {
-		print_clients(c, &page, *next == 0);
-		/* Clients left while we paged: nothing follows an empty page. */
-		*next = page.has_next && page.objects_n > 0 ? page.next : 0;
-		*total = page.total;
+		print_rows(c, list, &page, p->next == 0);
+		p->shown += page.n;
+		/* Some left while we paged: nothing follows an empty page. */
+		p->next = page.has_next && page.n > 0 ? page.next : 0;
+		p->total = page.total;
 	}
 	buf_fini(&a.body);
 	return r;
 }
 
-int control_run_clients(struct control_call *c)
+static int run_list(struct control_call *c, enum control_list list)
 {
-	uint64_t next = 0, total = 0;
+	struct paging p = {0};
 	int r;
 
 	/* Page by page, so that neither side has to hold a million clients in memory. */
 	do {
-		r = print_page(c, &next, &total);
-	} while (r == 0 && next > 0);
+		r = print_page(c, list, &p);
+	} while (r == 0 && p.next > 0 && (!c->limit || p.shown < c->limit));
 	if (r != 0)
 		return r;
 	if (c->is_json)
-		fprintf(c->io->out, "],\"total\":%" PRIu64 "}\n", total);
+		fprintf(c->io->out, "],\"total\":%" PRIu64 "}\n", p.total);
 	return control_finish(c);
+}
+
+int control_run_clients(struct control_call *c)
+{
+	return run_list(c, CONTROL_CLIENTS);
+}
+
+int control_run_channels(struct control_call *c)
+{
+	return run_list(c, CONTROL_CHANNELS);
 }
 
 /* ---------------------------------------------------------------------- reload */

@@ -131,7 +131,12 @@ void control_print_status(FILE *out, const char *metrics, const char *not_ready,
 	print_workers(out, metrics, (double)seconds);
 }
 
-bool control_page_read(const char *text, size_t n, struct control_page *ret)
+const char *const control_list_name[CONTROL_N_LISTS] = {
+	[CONTROL_CLIENTS] = "clients",
+	[CONTROL_CHANNELS] = "channels",
+};
+
+bool control_page_read(const char *text, size_t n, enum control_list list, struct control_page *ret)
 {
 	struct json j = json_open(text, n);
 	struct control_page page = {0};
@@ -142,9 +147,9 @@ bool control_page_read(const char *text, size_t n, struct control_page *ret)
 	if (!json_enter(&j, '{'))
 		return false;
 	while (json_next(&j, key, sizeof(key))) {
-		if (strcmp(key, "clients") == 0 && json_enter(&j, '[')) {
+		if (strcmp(key, control_list_name[list]) == 0 && json_enter(&j, '[')) {
 			page.objects = j.p;
-			while (json_next(&j, NULL, 0))
+			for (page.n = 0; json_next(&j, NULL, 0); page.n++)
 				json_skip(&j);
 			page.objects_n = (size_t)(j.p - page.objects) - 1;
 		} else if (strcmp(key, "total") == 0) {
@@ -164,36 +169,53 @@ bool control_page_read(const char *text, size_t n, struct control_page *ret)
 	return true;
 }
 
-/* ------------------------------------------------------------------- the clients */
+/* ------------------------------------------------------------------ lists as tables */
 
 enum column_kind {
 	COLUMN_TEXT,
+	COLUMN_NAME, /* of a channel */
 	COLUMN_LIST, /* of strings */
 	COLUMN_AGE,  /* Unix seconds */
 	COLUMN_SIZE, /* bytes */
 };
 
-/* The table of clients: a member of their JSON objects, and where and how it is shown. */
+#define COLUMNS_MAX 10
+
+/* A table: members of its JSON objects, and where and how each is shown. */
 static const struct column {
 	const char *key, *title;
 	int width; /* below 0: at the left */
 	enum column_kind kind;
 	const char *empty; /* what stands there instead of nothing */
-} columns[] = {
-	{"id", "ID", -36, COLUMN_TEXT, ""},
-	{"session_id", "SESSION", -36, COLUMN_TEXT, "-"},
-	{"address", "ADDRESS", -21, COLUMN_TEXT, ""},
-	{"user_id", "USER", -24, COLUMN_TEXT, ""},
-	{"connected_at", "CONNECTED", 9, COLUMN_AGE, ""},
-	{"last_heartbeat", "LAST SIGN", 9, COLUMN_AGE, ""},
-	{"queued_bytes", "QUEUED", 10, COLUMN_SIZE, "0 B"},
-	{"capabilities", "CAN", -12, COLUMN_LIST, "-"},
-	{"channels", "CHANNELS", 0, COLUMN_LIST, ""},
+} columns[CONTROL_N_LISTS][COLUMNS_MAX] = {
+	[CONTROL_CLIENTS] =
+		{
+			{"id", "ID", -36, COLUMN_TEXT, ""},
+			{"session_id", "SESSION", -36, COLUMN_TEXT, "-"},
+			{"address", "ADDRESS", -21, COLUMN_TEXT, ""},
+			{"user_id", "USER", -24, COLUMN_TEXT, ""},
+			{"connected_at", "CONNECTED", 9, COLUMN_AGE, ""},
+			{"last_heartbeat", "LAST SIGN", 9, COLUMN_AGE, ""},
+			{"queued_bytes", "QUEUED", 10, COLUMN_SIZE, "0 B"},
+			{"capabilities", "CAN", -12, COLUMN_LIST, "-"},
+			{"channels", "CHANNELS", 0, COLUMN_LIST, ""},
+		},
+	/* The name comes last: in 80 columns all of the rest is to be seen. */
+	[CONTROL_CHANNELS] =
+		{
+			{"members", "MEMBERS", 8, COLUMN_TEXT, ""},
+			{"lagging", "LAGGING", 8, COLUMN_TEXT, ""},
+			{"messages_in", "IN/S", 8, COLUMN_TEXT, ""},
+			{"bytes_in", "BYTES/S", 10, COLUMN_SIZE, ""},
+			{"messages_out", "OUT/S", 9, COLUMN_TEXT, ""},
+			{"bytes_out", "BYTES/S", 10, COLUMN_SIZE, ""},
+			{"name", "CHANNEL", 0, COLUMN_NAME, ""},
+		},
 };
 
-/* A client's line, escaped already. */
+/* A line of a table, escaped already. */
 struct row {
-	char cell[ARRAY_LEN(columns)][LIST_MAX];
+	char cell[COLUMNS_MAX][LIST_MAX];
 };
 
 static void cell_take_text(struct json *j, char out[LIST_MAX])
@@ -244,6 +266,11 @@ static void cell_take(struct json *j, enum column_kind kind, uint64_t now_wall_m
 	case COLUMN_TEXT:
 		cell_take_text(j, out);
 		break;
+	case COLUMN_NAME:
+		cell_take_text(j, out);
+		if (!out[0])
+			snprintf(out, LIST_MAX, "\"\""); /* the lobby, as in -c "" */
+		break;
 	case COLUMN_LIST:
 		cell_take_list(j, out);
 		break;
@@ -257,35 +284,39 @@ static void cell_take(struct json *j, enum column_kind kind, uint64_t now_wall_m
 }
 
 /* A member that no column shows, perhaps of a newer daemon, is passed over. */
-static void row_take(struct row *row, struct json *j, const char *key, uint64_t now_wall_ms)
+static void row_take(struct row *row, const struct column *table, struct json *j, const char *key,
+		     uint64_t now_wall_ms)
 {
-	for (size_t i = 0; i < ARRAY_LEN(columns); i++) {
-		if (strcmp(columns[i].key, key) == 0) {
-			cell_take(j, columns[i].kind, now_wall_ms, row->cell[i]);
+	for (size_t i = 0; i < COLUMNS_MAX && table[i].key; i++) {
+		if (strcmp(table[i].key, key) == 0) {
+			cell_take(j, table[i].kind, now_wall_ms, row->cell[i]);
 			return;
 		}
 	}
 	json_skip(j);
 }
 
-static void row_print(const struct row *row, FILE *out)
+static void row_print(const struct row *row, const struct column *table, FILE *out)
 {
-	for (size_t i = 0; i < ARRAY_LEN(columns); i++) {
-		const char *cell = row->cell[i][0] ? row->cell[i] : columns[i].empty;
+	for (size_t i = 0; i < COLUMNS_MAX && table[i].key; i++) {
+		const char *cell = row->cell[i][0] ? row->cell[i] : table[i].empty;
 
-		fprintf(out, "%s%*s", i > 0 ? " " : "", columns[i].width, cell);
+		fprintf(out, "%s%*s", i > 0 ? " " : "", table[i].width, cell);
 	}
 	fputc('\n', out);
 }
 
-void control_print_clients_head(FILE *out)
+void control_print_head(FILE *out, enum control_list list)
 {
-	for (size_t i = 0; i < ARRAY_LEN(columns); i++)
-		fprintf(out, "%s%*s", i > 0 ? " " : "", columns[i].width, columns[i].title);
+	const struct column *table = columns[list];
+
+	for (size_t i = 0; i < COLUMNS_MAX && table[i].key; i++)
+		fprintf(out, "%s%*s", i > 0 ? " " : "", table[i].width, table[i].title);
 	fputc('\n', out);
 }
 
-void control_print_clients(FILE *out, const struct control_page *page, uint64_t now_wall_ms)
+void control_print_page(FILE *out, enum control_list list, const struct control_page *page,
+			uint64_t now_wall_ms)
 {
 	struct json j = json_open(page->objects, page->objects_n + 1); /* with the bracket */
 	char key[32];
@@ -299,8 +330,8 @@ void control_print_clients(FILE *out, const struct control_page *page, uint64_t 
 		}
 		/* Printed when it is whole: the daemon's order of members is none of ours. */
 		while (json_next(&j, key, sizeof(key)))
-			row_take(&row, &j, key, now_wall_ms);
-		row_print(&row, out);
+			row_take(&row, columns[list], &j, key, now_wall_ms);
+		row_print(&row, columns[list], out);
 	}
 }
 

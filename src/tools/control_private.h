@@ -31,6 +31,8 @@ struct WB_OWNER(main) control_call {
 	const char *operand; /* NULL: none was given */
 	const char *channel; /* NULL: none was given */
 	const char *user;    /* likewise */
+	const char *sort;    /* likewise */
+	uint64_t limit;      /* most to be shown; 0: none was given */
 	bool is_json;
 	int timeout_ms;
 	char *socket_path; /* the call's */

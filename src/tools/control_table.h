@@ -21,6 +21,7 @@
 /* clang-format off */
 CONTROL(status,     "show how the daemon does",           NULL,     no_options,      metrics,    CONTROL_TIMEOUT_MS)
 CONTROL(clients,    "list the clients of the daemon",     NULL,     client_options,  clients,    CONTROL_TIMEOUT_MS)
+CONTROL(channels,   "list the channels, busiest first",   NULL,     channels_options, channels,  CONTROL_TIMEOUT_MS)
 CONTROL(reload,     "read the configuration again",       NULL,     no_options,      reload,     CONTROL_RELOAD_MS)
 CONTROL(publish,    "send a chat message to a channel",   "TEXT|-", channel_options, publish,    CONTROL_TIMEOUT_MS)
 CONTROL(disconnect, "close a client's connection",        "ID",     no_options,      disconnect, CONTROL_TIMEOUT_MS)

@@ -4,6 +4,9 @@
 /*
  * The clients of a worker for an administrator's eyes: listing them as JSON,
  * finding one by its id. A list is made in pieces, each in a turn of its own.
+ *
+ * One in an order takes two walks over all workers: the first notes what they are ordered by, the
+ * second shows those that were picked. Who has gone between the two is left out.
  */
 
 #include "containers/buf.h"
@@ -13,6 +16,30 @@
 
 enum client_list_result { CLIENT_LIST_E_MORE = 1 };
 
+enum client_order {
+	CLIENTS_IN_NO_ORDER, /* a page is found without looking at those behind it */
+	CLIENTS_BY_CONNECTED_AT,
+	CLIENTS_BY_LAST_HEARTBEAT, /* the one that is silent longest comes first */
+	CLIENTS_BY_QUEUED_BYTES,   /* the largest comes first */
+	CLIENTS_BY_QUEUED_MESSAGES,
+	CLIENTS_N_ORDERS,
+};
+
+/* By enum client_order: the member of the JSON object that it goes by; NULL: none. */
+extern const char *const client_order_name[CLIENTS_N_ORDERS];
+
+struct WB_VALUE client_key {
+	uint64_t weight; /* the highest comes first */
+	uint8_t id[16];
+};
+
+/* One that is shown: its place in the order, and its text in the list's. */
+struct WB_VALUE client_pick {
+	uint8_t id[16];
+	uint32_t rank;
+	size_t at, n;
+};
+
 /* What is to be listed, and how far it has got. All zero but for what is asked for. */
 struct WB_OWNER(worker) client_list {
 	struct conn_walker place; /* while it is begun on a worker */
@@ -21,6 +48,10 @@ struct WB_OWNER(worker) client_list {
 	const char *user;    /* only who is called so; NULL: all */
 	uint64_t offset;     /* of those, to pass over; counted down by those passed */
 	uint64_t limit;      /* most to append; counted down, and 0 also when it has enough bytes */
+	enum client_order order;
+	struct buf keys;           /* of struct client_key: of all, in the first walk of an order */
+	struct client_pick *picks; /* by id; NULL: it is the first walk, or the only one */
+	uint32_t n_picks;
 	uint64_t listed;
 	uint64_t total; /* that there are, once this worker is done */
 	struct buf out; /* JSON objects, separated by commas; the holder's to free */
@@ -37,6 +68,19 @@ struct WB_OWNER(worker) client_list {
  * Cost:     some 256 connections, or 16 KiB of text and one client.
  */
 int client_list_append(struct hub *h, struct client_list *l) WB_NODISCARD;
+
+/**
+ * client_list_pick() - after the first walk of an order: choose those of the page
+ *
+ * Return:  0: now comes the second walk | -ENOMEM.
+ * Thread:  any.
+ */
+int client_list_pick(struct client_list *l) WB_NODISCARD;
+
+/* After the second: what was found, in its order. Return: 0 | -ENOMEM. Thread: any. */
+int client_list_arrange(struct client_list *l) WB_NODISCARD;
+
+void client_list_fini(struct client_list *l);
 
 /* Open connections. Cost: O(1). */
 static inline uint64_t client_list_count(const struct hub *h)

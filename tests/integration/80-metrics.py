@@ -163,6 +163,109 @@ async def test_clients_come_in_pages():
         await close_all(clients)
 
 
+async def test_clients_come_in_an_order():
+    with Daemon(worker_threads=2) as d:
+        clients = [await Client.connect(d, "/room") for _ in range(25)]
+        for sort in ("connected_at", "last_heartbeat"):
+            whole = d.ask("GET", f"/clients?sort={sort}&limit=1000").json
+            values = [entry[sort] for entry in whole["clients"]]
+            assert values == sorted(values) and whole["total"] == 25, whole
+            # In pages it is the same order: nobody twice, nobody left out.
+            paged, offset = [], 0
+            while offset is not None:
+                page = d.ask("GET", f"/clients?sort={sort}&limit=7&offset={offset}").json
+                paged += [entry["id"] for entry in page["clients"]]
+                offset = page["next"]
+            assert sorted(paged) == sorted(c.id for c in clients)
+        page = d.ask("GET", "/clients?sort=queued_bytes&channel=nowhere").json
+        assert page == {"clients": [], "total": 0, "next": None}
+        answer = d.ask("GET", "/clients?sort=beauty")
+        assert answer.status == 400 and b"connected_at" in answer.body, answer
+        await close_all(clients)
+
+
+def test_who_waits_for_most_comes_first():
+    with Daemon(tcp_notsent_lowat="16K", max_send_buffer="8M", notice_limit=0) as d:
+        deaf = RawClient(d, "/room", rcvbuf=1 << 16)
+        sender = RawClient(d, "/room")
+        listed = []
+
+        def has_queue():
+            sender.send(data(bytes(64 << 10)))
+            listed[:] = d.ask("GET", "/clients?sort=queued_bytes").json["clients"]
+            return listed[0]["queued_bytes"] > 0
+
+        wait_until(has_queue, "something waits")
+        port = deaf.socket.getsockname()[1]
+        assert listed[0]["address"].endswith(f":{port}"), listed
+        assert [c["queued_bytes"] for c in listed[1:]] == [0], listed
+        deaf.close()
+        sender.close()
+
+
+# Channels
+
+
+async def test_channels_are_listed():
+    with Daemon(worker_threads=2) as d:
+        names = ["busy", "many", 'a"b\\c\té\x7f', ""]
+        clients = []
+        for name, n in zip(names, (2, 9, 3, 1)):
+            for _ in range(n):
+                c = await Client.connect(d, "/elsewhere")
+                if name:
+                    await c.subscribe(name)
+                clients.append(c)
+        page = d.ask("GET", "/channels?sort=members").json
+        found = {c["name"]: c["members"] for c in page["channels"]}
+        assert found == {"elsewhere": 15, "busy": 2, "many": 9, names[2]: 3}, found
+        assert page["total"] == 4 and page["next"] is None
+        assert [c["members"] for c in page["channels"]] == [15, 9, 3, 2]
+        assert page["channels"][0]["lagging"] == 0
+        one = d.ask("GET", "/channels?sort=members&offset=1&limit=2").json
+        assert [c["name"] for c in one["channels"]] == ["many", names[2]] and one["next"] == 3
+        # What goes through one in a second; the busiest comes first.
+        busy = clients[0]
+
+        async def is_busy():
+            for _ in range(20):
+                await busy.send_chat(channel="busy")
+            first = d.ask("GET", "/channels").json["channels"][0]
+            return first["name"] == "busy" and first["messages_in"] > 0 and \
+                first["messages_out"] == first["messages_in"] and first["bytes_in"] > 0
+
+        end = time.monotonic() + DEADLINE
+        while not await is_busy():
+            assert time.monotonic() < end
+            await asyncio.sleep(0.02)
+        answer = d.ask("GET", "/channels?sort=name")
+        assert answer.status == 400 and b"busiest" in answer.body, answer
+        await close_all(clients)
+        wait_until(lambda: d.ask("GET", "/channels").json["total"] == 0, "all channels are gone")
+
+
+@seconds(120)
+def test_very_many_channels_are_listed_in_pieces():
+    with Daemon(worker_threads=2, max_channels_per_client=10000,
+                max_incoming_frames_per_second=0) as d:
+        clients = [RawClient(d, "/") for _ in range(2)]
+        for i, c in enumerate(clients):
+            request = control(SUBSCRIBE, channels=[f"{i}/{k}" for k in range(9999)])
+            request.request_id = new_id()
+            c.send(request)
+            while (m := c.recv()).request_id != request.request_id:
+                pass
+            assert m.control.type == ACKNOWLEDGE, describe(m)
+        names, offset = set(), 0
+        while offset is not None:
+            page = d.ask("GET", f"/channels?limit=1000&offset={offset}").json
+            names |= {c["name"] for c in page["channels"]}
+            offset = page["next"]
+        assert len(names) == 2 * 9999 + 1 and page["total"] == len(names)
+        for c in clients:
+            c.close()
+
+
 async def test_channel_with_a_strange_name_is_valid_json():
     with Daemon() as d:
         name = 'a"b\\c\té\x7f'

@@ -93,6 +93,30 @@ async def test_clients(daemon):
         assert c.id in [entry["id"] for entry in listed["clients"]]
 
 
+async def test_channels(daemon):
+    async with await Client.connect(daemon, "/listed") as c:
+        await c.subscribe("evil\x1b[31m\nname")
+        text = said(tool("channels", "--config", daemon.config))
+        assert re.search(r"^ +MEMBERS .* CHANNEL$", text, re.M), text
+        assert re.search(r"^ +1 +0 .* listed$", text, re.M), text
+        assert "\x1b" not in text and "evil" in text, text
+        assert all(len(line) <= 80 for line in text.splitlines()), text
+        listed = json.loads(said(tool("channels", "--json", "--sort", "members", "--limit", "1",
+                                      "--config", daemon.config)))
+        assert len(listed["channels"]) == 1 and listed["total"] >= 2, listed
+        said(tool("channels", "--sort", "beauty", "--config", daemon.config), 1)
+
+
+async def test_clients_in_an_order(daemon):
+    clients = [await Client.connect(daemon, "/ordered") for _ in range(3)]
+    for limit in (1, 2, 3, 1000):
+        listed = json.loads(said(tool(
+            "clients", "--json", "--sort", "connected_at", "--limit", str(limit), "--channel",
+            "ordered", "--config", daemon.config)))
+        assert len(listed["clients"]) == min(limit, 3) and listed["total"] == 3, listed
+    await close_all(clients)
+
+
 async def test_publish(daemon):
     async with await Client.connect(daemon, "/told") as c:
         assert re.search(r"\b1\b", said(tool("publish", "-c", "told", "hello there", "--config",

@@ -25,7 +25,7 @@ offers() { # WORDS... : EXPECTED...: the last of WORDS is the one to complete
 	done
 }
 
-offers '' : server client benchmark check-config status clients reload publish disconnect --help
+offers '' : server client benchmark check-config status clients channels reload publish disconnect --help
 offers se : server
 [ "${#COMPREPLY[@]}" = 1 ] || { echo "se: ${COMPREPLY[*]}"; bad=1; }
 # shellcheck disable=SC2046
@@ -35,6 +35,8 @@ offers benchmark --m : --mode --message-size --metrics_port=
 offers benchmark --mode '' : fanout echo
 offers benchmark --mode f : fanout
 offers client --ca README : README.md
+offers channels --sort m : members
+offers clients --sort q : queued_bytes queued_messages
 offers client --token-file = README : README.md
 offers token --key README : README.md
 offers server --slow_consumer = '' : disconnect skip

@@ -77,10 +77,22 @@ static void fake_answer_clients(struct fake *f, struct admin_request *req)
 	struct buf objects = {0};
 
 	CHECK_EQ(buf_append(&objects, f->objects, strlen(f->objects), BUF_NO_LIMIT), 0);
-	admin_reply_clients(req, &objects,
-			    f->offset < f->total ? MIN(f->limit, f->total - f->offset) : 0,
-			    f->total);
+	admin_reply_list(req, "clients", &objects,
+			 f->offset < f->total ? MIN(f->limit, f->total - f->offset) : 0, f->total);
 	CHECK_EQ(objects.len, 0);
+}
+
+/* An array of its own name, with the order that was asked for in it. */
+static void answer_channels(void *ctx, struct admin_request *req)
+{
+	struct buf objects = {0};
+	struct admin_page page;
+
+	(void)ctx;
+	if (!admin_read_page(req, &page))
+		return;
+	CHECK_EQ(buf_printf(&objects, "\"%s\"", page.sort ? page.sort : "none"), 0);
+	admin_reply_list(req, "channels", &objects, 1, 1);
 }
 
 static void answer_clients(void *ctx, struct admin_request *req)
@@ -468,6 +480,10 @@ TEST(admin_clients_are_paged)
 	f->calls = 0;
 	expect(f, "GET /clients?limit=0 HTTP/1.1", 400, NULL);
 	expect(f, "GET /clients?limit=-1 HTTP/1.1", 400, NULL);
+	expect(f, "GET /channels?sort=members HTTP/1.1", 200,
+	       "{\"channels\":[\"members\"],\"total\":1,\"next\":null}\n");
+	expect(f, "GET /channels HTTP/1.1", 200,
+	       "{\"channels\":[\"none\"],\"total\":1,\"next\":null}\n");
 	expect(f, "GET /clients?offset=x HTTP/1.1", 400, NULL);
 	expect(f, "GET /clients?offset= HTTP/1.1", 400, NULL);
 	CHECK_EQ(f->calls, 0);

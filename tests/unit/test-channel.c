@@ -429,3 +429,31 @@ TEST(channel_sends_messages_larger_than_a_batch)
 	free(text);
 	rig_free(r);
 }
+
+/* A window of a second is closed by the message that comes behind it. */
+TEST(channel_rate_is_that_of_the_last_second)
+{
+	struct rig *r = rig_new(1, QUIET);
+	struct guest *a = guest_open(r, 0, "/room"), *b = guest_open(r, 0, "/room");
+	struct channel *ch = rig_channel(r, 0, "room");
+	struct channel_rate rate;
+
+	CHECK_EQ(channel_rate(ch).messages, 0);
+	for (unsigned i = 0; i < 30; i++) {
+		guest_chat(a, "0123456789", NULL);
+		rig_pass(r, NS_PER_S / 10);
+	}
+	rate = channel_rate(ch);
+	CHECK(rate.messages >= 9 && rate.messages <= 11);
+	CHECK(rate.bytes >= 9 * 18 && rate.bytes <= 11 * 40);
+	/* Silent since: fewer and fewer, without anything that would count. */
+	rig_pass(r, 10 * NS_PER_S);
+	CHECK(channel_rate(ch).messages <= 1);
+	rig_pass(r, 20 * NS_PER_S);
+	CHECK_EQ(channel_rate(ch).messages, 0);
+	guest_chat(a, "0123456789", NULL);
+	rig_settle(r);
+	CHECK_EQ(channel_rate(ch).messages, 0);
+	(void)b;
+	rig_free(r);
+}

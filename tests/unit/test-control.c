@@ -678,8 +678,8 @@ TEST(control_clients_long_lists_are_cut)
 	for (int i = 0; i < 1000; i++)
 		CHECK_EQ(buf_printf(&text, "%s\"room/%0255d\"", i ? "," : "", i), 0);
 	CHECK_EQ(buf_printf(&text, "]},7,[],{\"id\":\"next\",\"channels\":7}]}"), 0);
-	CHECK(control_page_read((const char *)text.data, text.len, &page));
-	control_print_clients(f, &page, 0);
+	CHECK(control_page_read((const char *)text.data, text.len, CONTROL_CLIENTS, &page));
+	control_print_page(f, CONTROL_CLIENTS, &page, 0);
 	fclose(f);
 	CHECK(n < 2000);
 	CHECK(strstr(out, " room/0000"));
@@ -719,7 +719,7 @@ TEST(control_broken_page_ends_the_walk)
 	FILE *nowhere = fopen("/dev/null", "w");
 
 	CHECK(nowhere);
-	CHECK(control_page_read(whole, strlen(whole), &page));
+	CHECK(control_page_read(whole, strlen(whole), CONTROL_CLIENTS, &page));
 	CHECK_EQ(page.total, 2);
 	CHECK(!page.has_next);
 	CHECK_EQ(page.objects_n, strlen("{\"id\":\"a\\u00e9\\n\",\"c\":[\"\",1,{}]},{}"));
@@ -728,7 +728,7 @@ TEST(control_broken_page_ends_the_walk)
 
 		CHECK(copy);
 		memcpy(copy, whole, n);
-		CHECK(!control_page_read(copy, n, &page));
+		CHECK(!control_page_read(copy, n, CONTROL_CLIENTS, &page));
 		free(copy);
 	}
 	for (int i = 0; i < 5000; i++) {
@@ -737,8 +737,8 @@ TEST(control_broken_page_ends_the_walk)
 		CHECK(copy);
 		copy[test_random(&random) % strlen(whole)] = (char)test_random(&random);
 		copy[test_random(&random) % strlen(whole)] = "{}[]\",:\\"[test_random(&random) % 8];
-		if (control_page_read(copy, strlen(whole), &page))
-			control_print_clients(nowhere, &page, 0);
+		if (control_page_read(copy, strlen(whole), CONTROL_CLIENTS, &page))
+			control_print_page(nowhere, CONTROL_CLIENTS, &page, 0);
 		free(copy);
 	}
 	fclose(nowhere);
