@@ -2,6 +2,7 @@
 """Acknowledgements at the pace of those that read: they wait, and none is lost."""
 
 import contextlib
+import tempfile
 import threading
 
 from harness import *
@@ -157,7 +158,8 @@ def test_a_hand_over_loses_no_acknowledgement():
 
 @seconds(120)
 def test_the_last_chunk_of_a_file_is_acknowledged_last():
-    with Daemon(slow_consumer_grace="60s", spool_dir="files", **TIGHT) as d:
+    with tempfile.TemporaryDirectory() as folder, \
+            Daemon(slow_consumer_grace="60s", spool_dir=folder, **TIGHT) as d:
         slow = RawClient(d, "/room", rcvbuf=RCVBUF)
         sender = sender_of_chunks(d)
         requests = []
