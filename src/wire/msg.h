@@ -39,7 +39,7 @@ struct buf;
 
 enum msg_result {
 	MSG_OK = 0,
-	MSG_NOT_A_MESSAGE, /* not protobuf, or fields of other types than they should have */
+	MSG_NOT_A_MESSAGE, /* not protobuf */
 	MSG_BAD_UTF8,      /* a string field is not UTF-8 */
 	MSG_BAD_TEXT,      /* a NUL in channel, channels, session_id, user_id or checksum */
 	MSG_LONG_LIST,     /* msg_decode_bounded() only: past its bound */
@@ -48,7 +48,8 @@ enum msg_result {
 	MSG_BAD_CHECKSUM,  /* msg_check_binary() only */
 	MSG_RESERVED_USER, /* msg_check_chat() only: user_id is "system" */
 	MSG_TOO_BIG,       /* the arena's limit is reached */
-	MSG_N_RESULTS
+	MSG_N_RESULTS,
+	MSG_UNFINISHED = MSG_N_RESULTS, /* msg_decoder_run() only: the budget is used up */
 };
 
 /* One message to send; `m.payload_case` says which of the union's members is in use. */
@@ -93,6 +94,50 @@ WB_ANY_THREAD enum msg_result msg_decode(struct arena *a, const uint8_t *p, size
 WB_ANY_THREAD enum msg_result msg_decode_bounded(struct arena *a, const uint8_t *p, size_t n,
 						 size_t max_list, Websocket__WebSocketMessage **ret)
 	WB_NODISCARD;
+
+#define MSG_DEPTH_MAX 2    /* messages inside each other, in message.proto */
+#define MSG_GROUPS_MAX 100 /* inside each other: the limit that protobuf has for messages */
+
+struct WB_VALUE msg_level {
+	ProtobufCMessage *m;
+	const uint8_t *p, *end; /* what is still to be read of it */
+};
+
+struct WB_VALUE msg_string {
+	char *to;
+	const uint8_t *from;
+	size_t left; /* 0: none is under way */
+	uint32_t utf8;
+	bool forbids_nul, has_nul;
+};
+
+/* The same over several steps. Nothing in it is for others. */
+struct WB_OWNER(holder) msg_decoder {
+	struct arena *arena;
+	Websocket__WebSocketMessage *m;
+	size_t max_list;
+	enum msg_result complaint; /* about the content so far, of what is well formed */
+	unsigned depth, n_groups;
+	struct msg_level level[MSG_DEPTH_MAX];
+	struct msg_string string;
+	const uint8_t *group_start;
+	uint32_t group[MSG_GROUPS_MAX]; /* their fields' numbers */
+};
+
+/* As msg_decode_bounded(), of bytes that stay where they are. Return: MSG_OK | MSG_TOO_BIG. */
+WB_ANY_THREAD enum msg_result msg_decoder_begin(struct msg_decoder *d, struct arena *a,
+						const uint8_t *p, size_t n, size_t max_list)
+	WB_NODISCARD;
+
+/**
+ * msg_decoder_run() - goes on with a message
+ * @budget: about as many bytes of it; counted down
+ *
+ * Return: as msg_decode_bounded() | MSG_UNFINISHED. After anything but MSG_UNFINISHED it has come
+ * to its end.
+ */
+WB_ANY_THREAD enum msg_result msg_decoder_run(struct msg_decoder *d, size_t *budget,
+					      Websocket__WebSocketMessage **ret) WB_NODISCARD;
 
 /**
  * msg_check_chat() - what a chat message from a client must meet beyond its form

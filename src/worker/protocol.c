@@ -13,6 +13,8 @@
 
 #define AT_ONCE_BYTES ((size_t)128 * 1024) /* longer messages are for protocol_work() */
 #define ARENA_FIRST_BYTES ((size_t)4096)
+#define DECODE_STEP ((size_t)64 * 1024) /* bytes between two looks at the clock … */
+#define DECODED_PER_WORK 8              /* … so many of which count as one that is worked on */
 
 /* ------------------------------------------------------------- coming and going */
 
@@ -243,26 +245,21 @@ static bool take_message(struct conn *c, struct publication *pub, const message 
 	}
 }
 
-/* NULL when the message was refused. */
-static const message *decode_message(struct conn *c, struct arena *a, const uint8_t *p, size_t n)
+/* Not a message that can be acted on: says so. */
+static void refuse_undecoded(struct conn *c, const message *m, enum msg_result r)
 {
-	message *m = NULL;
-	enum msg_result r = msg_decode_bounded(a, p, n, protocol_max_list(c), &m);
-
-	if (r == MSG_OK)
-		return m;
 	if (r == MSG_LONG_LIST)
 		protocol_refuse_for_limit(c, m, 429, "max_channels_per_client");
 	else
 		protocol_refuse_result(c, m, r == MSG_TOO_BIG ? 413 : 400, r);
-	return NULL;
 }
 
 bool protocol_message(struct conn *c, uint8_t opcode, uint8_t *p, size_t n)
 {
 	struct hub *h = hub_of(c);
 	struct publication pub = {0};
-	const message *m;
+	message *m = NULL;
+	enum msg_result r;
 	bool is_done;
 
 	if (n > AT_ONCE_BYTES)
@@ -274,8 +271,10 @@ bool protocol_message(struct conn *c, uint8_t opcode, uint8_t *p, size_t n)
 		 * The message before is done with: all of it was copied where it is needed longer.
 		 */
 		arena_reset(&h->arena);
-		m = decode_message(c, &h->arena, p, n);
-		is_done = !m || take_message(c, &pub, m, p, n);
+		r = msg_decode_bounded(&h->arena, p, n, protocol_max_list(c), &m);
+		if (r != MSG_OK)
+			refuse_undecoded(c, m, r);
+		is_done = r != MSG_OK || take_message(c, &pub, m, p, n);
 	}
 	/* What is not done within a share begins anew: its bytes are somewhere else then. */
 	publication_fini(&pub);
@@ -288,7 +287,8 @@ struct WB_OWNER(worker) work {
 	struct conn_work base; /* first */
 	struct publication pub;
 	struct arena arena; /* of what was decoded */
-	const message *m;   /* NULL: a text */
+	struct msg_decoder decoder;
+	message *m; /* once it is decoded; NULL: not yet, or a text */
 };
 
 void protocol_free_work(struct conn_env *env, struct conn_work *base)
@@ -303,7 +303,7 @@ void protocol_free_work(struct conn_env *env, struct conn_work *base)
 	free(w);
 }
 
-/* NULL: the message came to its end, or the connection. */
+/* NULL: there is no memory for it, which the client was told. */
 static struct work *work_new(struct conn *c, uint8_t opcode, const uint8_t *p, size_t n)
 {
 	struct work *w = calloc(1, sizeof(*w));
@@ -314,13 +314,47 @@ static struct work *work_new(struct conn *c, uint8_t opcode, const uint8_t *p, s
 	}
 	/* As in hub_configure(): its structs and strings take more room than its bytes. */
 	arena_init(&w->arena, ARENA_FIRST_BYTES, 2 * c->env->config->max_message_size + 64 * 1024);
-	if (opcode == WS_TEXT)
+	if (opcode == WS_TEXT ||
+	    msg_decoder_begin(&w->decoder, &w->arena, p, n, protocol_max_list(c)) == MSG_OK)
 		return w;
-	w->m = decode_message(c, &w->arena, p, n);
-	if (w->m)
-		return w;
+	protocol_refuse(c, NULL, 503, "out of memory");
 	protocol_free_work(c->env, &w->base);
 	return NULL;
+}
+
+/* The message is decoded. Return: as msg_decoder_run(). */
+static enum msg_result decode_on(struct conn *c, struct work *w, message **ret)
+{
+	enum msg_result r = MSG_UNFINISHED;
+
+	while (r == MSG_UNFINISHED && conn_may_work(c->env)) {
+		size_t budget = DECODE_STEP;
+
+		r = msg_decoder_run(&w->decoder, &budget, ret);
+		conn_charge_work(c->env, (DECODE_STEP - budget) / DECODED_PER_WORK);
+	}
+	return r;
+}
+
+/* True: the message is done with. */
+static bool work_on(struct conn *c, struct work *w, uint8_t opcode, const uint8_t *p, size_t n)
+{
+	message *m = NULL;
+	enum msg_result r;
+
+	if (opcode == WS_TEXT)
+		return take_text(c, &w->pub, p, n);
+	if (!w->m) {
+		r = decode_on(c, w, &m);
+		if (r == MSG_UNFINISHED)
+			return false;
+		if (r != MSG_OK) {
+			refuse_undecoded(c, m, r);
+			return true;
+		}
+		w->m = m;
+	}
+	return take_message(c, &w->pub, w->m, p, n);
 }
 
 bool protocol_work(struct conn *c, struct conn_work **base, uint8_t opcode, uint8_t *p, size_t n)
@@ -331,8 +365,7 @@ bool protocol_work(struct conn *c, struct conn_work **base, uint8_t opcode, uint
 	if (!w)
 		return true;
 	*base = &w->base;
-	is_done = opcode == WS_TEXT ? take_text(c, &w->pub, p, n)
-				    : take_message(c, &w->pub, w->m, p, n);
+	is_done = work_on(c, w, opcode, p, n);
 	w->base.bytes = sizeof(*w) + w->arena.held_bytes + publication_bytes(&w->pub);
 	return is_done;
 }

@@ -1,0 +1,489 @@
+/* SPDX-License-Identifier: MIT */
+#include <string.h>
+
+#include "base/text.h"
+#include "containers/mem.h"
+#include "wire/msg.h"
+
+/*
+ * A decoder guided by the descriptors that protoc-c generated, which stops wherever its budget is
+ * used up: between two fields, or in the middle of a long string. Where protobuf-c and the others
+ * differ it does what the others do: what it doesn't know, and a field that it knows with another
+ * wire type, are passed over and kept.
+ */
+
+#define FIRST_SLOTS 4  /* of a repeated field */
+#define FIELD_COST 16U /* of the budget, beside the bytes of a string */
+
+#define CHAT (&websocket__chat_message__descriptor)
+#define CONTROL (&websocket__control_message__descriptor)
+#define ENVELOPE (&websocket__web_socket_message__descriptor)
+
+/* protobuf's own numbers; protobuf-c has no names for those of groups. */
+enum { WIRE_GROUP_BEGINS = 3, WIRE_GROUP_ENDS = 4 };
+
+struct bytes {
+	const uint8_t *p;
+	const uint8_t *end;
+};
+
+/* One field as it stands on the wire; of a group its beginning, or its end. */
+struct field {
+	uint32_t id;
+	unsigned wire_type;
+	const uint8_t *start; /* behind the tag */
+	uint64_t number;      /* of a varint or of a fixed width */
+	struct bytes body;    /* of a length-delimited one */
+};
+
+/* -------------------------------------------------------------------------- the wire */
+
+static bool read_varint(struct bytes *in, uint64_t *ret)
+{
+	uint64_t value = 0;
+
+	for (unsigned shift = 0; shift < 70 && in->p < in->end; shift += 7) {
+		uint8_t byte = *in->p++;
+
+		/* The tenth byte has one bit left: others refuse more, protobuf-c drops it. */
+		if (shift == 63 && byte > 1)
+			return false;
+		value |= (uint64_t)(byte & 0x7f) << shift;
+		if (byte < 0x80) {
+			*ret = value;
+			return true;
+		}
+	}
+	return false;
+}
+
+/* Tags and lengths: padded with zeroes past five bytes, others refuse them. */
+static bool read_short_varint(struct bytes *in, uint64_t *ret)
+{
+	const uint8_t *start = in->p;
+
+	return read_varint(in, ret) && in->p - start <= 5;
+}
+
+static bool read_fixed(struct bytes *in, unsigned n, uint64_t *ret)
+{
+	*ret = 0;
+	if ((size_t)(in->end - in->p) < n)
+		return false;
+	/* The lowest byte comes first. */
+	for (unsigned i = 0; i < n; i++)
+		*ret |= (uint64_t)*in->p++ << (8 * i);
+	return true;
+}
+
+static bool read_field(struct bytes *in, struct field *ret)
+{
+	uint64_t tag, n;
+
+	if (!read_short_varint(in, &tag) || tag > UINT32_MAX || tag >> 3 == 0)
+		return false;
+	/* A tag is the field's number and the wire type, in three bits. */
+	ret->id = (uint32_t)(tag >> 3);
+	ret->wire_type = tag & 7;
+	ret->start = in->p;
+	switch (ret->wire_type) {
+	case PROTOBUF_C_WIRE_TYPE_VARINT:
+		return read_varint(in, &ret->number);
+	case PROTOBUF_C_WIRE_TYPE_64BIT:
+		return read_fixed(in, 8, &ret->number);
+	case PROTOBUF_C_WIRE_TYPE_32BIT:
+		return read_fixed(in, 4, &ret->number);
+	case PROTOBUF_C_WIRE_TYPE_LENGTH_PREFIXED:
+		if (!read_short_varint(in, &n) || n > (uint64_t)(in->end - in->p))
+			return false;
+		ret->body = (struct bytes){in->p, in->p + n};
+		in->p += n;
+		return true;
+	case WIRE_GROUP_BEGINS:
+	case WIRE_GROUP_ENDS:
+		return true;
+	default:
+		return false;
+	}
+}
+
+/* ------------------------------------------------------------------------ what is kept */
+
+/* Of several complaints the one counts that comes first in enum msg_result. */
+static void decoder_complain(struct msg_decoder *d, enum msg_result result)
+{
+	if (d->complaint == MSG_OK || result < d->complaint)
+		d->complaint = result;
+}
+
+/*
+ * Makes room for one more element behind @n. The generated structs have no capacity, so it
+ * follows from @n: powers of two from FIRST_SLOTS up.
+ */
+static bool array_grow(struct msg_decoder *d, void **array, size_t n, size_t element_bytes)
+{
+	size_t slots = n ? 2 * n : FIRST_SLOTS;
+	void *larger;
+
+	/* It is full at FIRST_SLOTS and at each power of two above. */
+	if (n && (n < FIRST_SLOTS || (n & (n - 1))))
+		return true;
+	larger = arena_alloc(d->arena, slots * element_bytes);
+	if (!larger)
+		return false;
+	if (n)
+		memcpy(larger, *array, n * element_bytes);
+	*array = larger;
+	return true;
+}
+
+/* Strings that the daemon compares or stores: what a NUL hides in one would deceive it. */
+static bool forbids_nul(const ProtobufCMessageDescriptor *desc, uint32_t id)
+{
+	if (desc == ENVELOPE)
+		return id == 16; /* channel */
+	if (desc == CONTROL)
+		return id == 2 || id == 18; /* session_id, channels */
+	return id == 2 || id == 16;         /* user_id; checksum, name */
+}
+
+/* Not protobuf-c's own constant, which in a oneof is left out when it is packed again. */
+static const char empty[1] = "";
+
+/* The next piece of a string is checked and copied. */
+static void string_on(struct msg_decoder *d, size_t *budget)
+{
+	struct msg_string *s = &d->string;
+	size_t n = MIN(s->left, *budget);
+
+	s->utf8 = utf8_feed(s->utf8, s->from, n);
+	s->has_nul |= s->forbids_nul && memchr(s->from, '\0', n);
+	memcpy(s->to, s->from, n);
+	s->to += n;
+	s->from += n;
+	s->left -= n;
+	*budget -= n;
+	if (s->left > 0)
+		return;
+	*s->to = '\0';
+	/* Reading goes on: the answer repeats the request_id, which may stand behind this. */
+	if (s->utf8 != UTF8_ACCEPT)
+		decoder_complain(d, MSG_BAD_UTF8);
+	else if (s->has_nul)
+		decoder_complain(d, MSG_BAD_TEXT);
+}
+
+/* It is there at once, though its bytes may come in a later step. */
+static enum msg_result put_string(struct msg_decoder *d, const ProtobufCMessageDescriptor *desc,
+				  const struct field *f, char **ret)
+{
+	size_t n = (size_t)(f->body.end - f->body.p);
+	char *text;
+
+	if (n == 0) {
+		*ret = (char *)(uintptr_t)empty;
+		return MSG_OK;
+	}
+	text = arena_alloc(d->arena, n + 1);
+	if (!text)
+		return MSG_TOO_BIG;
+	d->string = (struct msg_string){
+		.to = text,
+		.from = f->body.p,
+		.left = n,
+		.utf8 = UTF8_ACCEPT,
+		.forbids_nul = forbids_nul(desc, f->id),
+	};
+	*ret = text;
+	return MSG_OK;
+}
+
+/* Kept, so that what a later version sends is whole when it is packed again. */
+static enum msg_result put_unknown(struct msg_decoder *d, ProtobufCMessage *m, uint32_t id,
+				   unsigned wire_type, struct bytes data)
+{
+	void *array = m->unknown_fields;
+
+	if (!array_grow(d, &array, m->n_unknown_fields, sizeof(*m->unknown_fields)))
+		return MSG_TOO_BIG;
+	m->unknown_fields = array;
+	m->unknown_fields[m->n_unknown_fields++] = (ProtobufCMessageUnknownField){
+		.tag = id,
+		.wire_type = (ProtobufCWireType)wire_type,
+		.len = (size_t)(data.end - data.p),
+		.data = (uint8_t *)(uintptr_t)data.p,
+	};
+	return MSG_OK;
+}
+
+/* --------------------------------------------------------------------- what is known */
+
+/* Whether a field comes as its type does; else it is one that is not known. */
+static bool is_of_type(const ProtobufCFieldDescriptor *what, unsigned wire_type)
+{
+	switch (what->type) {
+	case PROTOBUF_C_TYPE_STRING:
+	case PROTOBUF_C_TYPE_BYTES:
+	case PROTOBUF_C_TYPE_MESSAGE:
+		return wire_type == PROTOBUF_C_WIRE_TYPE_LENGTH_PREFIXED;
+	case PROTOBUF_C_TYPE_FIXED64:
+		return wire_type == PROTOBUF_C_WIRE_TYPE_64BIT;
+	case PROTOBUF_C_TYPE_FIXED32:
+		return wire_type == PROTOBUF_C_WIRE_TYPE_32BIT;
+	case PROTOBUF_C_TYPE_ENUM:
+	case PROTOBUF_C_TYPE_INT32:
+	case PROTOBUF_C_TYPE_UINT32:
+	case PROTOBUF_C_TYPE_INT64:
+	case PROTOBUF_C_TYPE_UINT64:
+	case PROTOBUF_C_TYPE_BOOL:
+		return wire_type == PROTOBUF_C_WIRE_TYPE_VARINT;
+	default:
+		return false; /* of no field of the protocol */
+	}
+}
+
+/* Numbers: cut to the width of the field, as every protobuf implementation does. */
+static void put_number(const ProtobufCFieldDescriptor *what, uint64_t number, void *member)
+{
+	switch (what->type) {
+	case PROTOBUF_C_TYPE_INT64:
+	case PROTOBUF_C_TYPE_UINT64:
+	case PROTOBUF_C_TYPE_FIXED64:
+		*(uint64_t *)member = number;
+		break;
+	case PROTOBUF_C_TYPE_BOOL:
+		*(protobuf_c_boolean *)member = number != 0;
+		break;
+	default:
+		*(uint32_t *)member = (uint32_t)number;
+		break;
+	}
+}
+
+/* A payload that is there already is added to, not replaced: protobuf merges repetitions. */
+static enum msg_result put_message(struct msg_decoder *d, const ProtobufCFieldDescriptor *what,
+				   const struct field *f, ProtobufCMessage **member)
+{
+	const ProtobufCMessageDescriptor *desc = what->descriptor;
+
+	/* NULL also where choose_in_oneof() has taken the place from another kind of payload. */
+	if (!*member) {
+		ProtobufCMessage *m = arena_alloc(d->arena, desc->sizeof_message);
+
+		if (!m)
+			return MSG_TOO_BIG;
+		protobuf_c_message_init(desc, m);
+		*member = m;
+	}
+	WB_ASSERT(d->depth < ARRAY_LEN(d->level)); /* as deep as message.proto is */
+	d->level[d->depth++] = (struct msg_level){*member, f->body.p, f->body.end};
+	return MSG_OK;
+}
+
+static enum msg_result put_repeated(struct msg_decoder *d, const ProtobufCMessageDescriptor *desc,
+				    const struct field *f, size_t *count, void **array)
+{
+	struct msg_level *level = &d->level[d->depth - 1];
+	enum msg_result r;
+
+	/* Of mentions others read as many as a message has room for. */
+	if (*count >= d->max_list && desc != CHAT) {
+		/* The rest of the payload isn't read, but the request_id may stand behind it. */
+		decoder_complain(d, MSG_LONG_LIST);
+		level->p = level->end;
+		return MSG_OK;
+	}
+	if (!array_grow(d, array, *count, sizeof(char *)))
+		return MSG_TOO_BIG;
+	r = put_string(d, desc, f, (char **)*array + *count);
+	*count += r == MSG_OK;
+	return r;
+}
+
+/* The other members of a oneof lose their value; pointers are looked at later, numbers never. */
+static void choose_in_oneof(const ProtobufCFieldDescriptor *what, uint32_t *chosen, void *member)
+{
+	if (*chosen == what->id)
+		return;
+	*chosen = what->id;
+	if (what->type == PROTOBUF_C_TYPE_MESSAGE)
+		*(ProtobufCMessage **)member = NULL;
+}
+
+static enum msg_result put_field(struct msg_decoder *d, ProtobufCMessage *m,
+				 const ProtobufCFieldDescriptor *what, const struct field *f)
+{
+	char *member = (char *)m + what->offset;
+	char *quantifier = (char *)m + what->quantifier_offset;
+
+	/* First of all: the last member on the wire is the one that counts. */
+	if (what->flags & PROTOBUF_C_FIELD_FLAG_ONEOF)
+		choose_in_oneof(what, (uint32_t *)(void *)quantifier, member);
+	switch (what->type) {
+	case PROTOBUF_C_TYPE_STRING:
+		if (what->label == PROTOBUF_C_LABEL_REPEATED)
+			return put_repeated(d, m->descriptor, f, (size_t *)(void *)quantifier,
+					    (void **)(void *)member);
+		return put_string(d, m->descriptor, f, (char **)(void *)member);
+	case PROTOBUF_C_TYPE_BYTES:
+		*(ProtobufCBinaryData *)(void *)member = (ProtobufCBinaryData){
+			.len = (size_t)(f->body.end - f->body.p),
+			.data = (uint8_t *)(uintptr_t)f->body.p,
+		};
+		return MSG_OK;
+	case PROTOBUF_C_TYPE_MESSAGE:
+		return put_message(d, what, f, (ProtobufCMessage **)(void *)member);
+	default:
+		put_number(what, f->number, member);
+		return MSG_OK;
+	}
+}
+
+/* Most known fields are numbered without a gap: the first guess is nearly always right. */
+static const ProtobufCFieldDescriptor *find_field(const ProtobufCMessageDescriptor *desc,
+						  uint32_t id)
+{
+	if (id <= desc->n_fields && desc->fields[id - 1].id == id)
+		return &desc->fields[id - 1];
+	for (unsigned i = 0; i < desc->n_fields; i++)
+		if (desc->fields[i].id == id)
+			return &desc->fields[i];
+	return NULL;
+}
+
+/* ------------------------------------------------------------------------------ groups */
+
+/* proto3 has none, so none is known: it is passed over, field by field, up to its own end. */
+static enum msg_result group_on(struct msg_decoder *d, struct msg_level *level,
+				const struct field *f)
+{
+	if (f->wire_type == WIRE_GROUP_BEGINS) {
+		if (d->n_groups == MSG_GROUPS_MAX)
+			return MSG_NOT_A_MESSAGE;
+		if (d->n_groups == 0)
+			d->group_start = f->start;
+		d->group[d->n_groups++] = f->id;
+		return MSG_OK;
+	}
+	if (f->wire_type != WIRE_GROUP_ENDS)
+		return MSG_OK;
+	if (d->n_groups == 0 || d->group[d->n_groups - 1] != f->id)
+		return MSG_NOT_A_MESSAGE;
+	if (--d->n_groups > 0)
+		return MSG_OK;
+	return put_unknown(d, level->m, f->id, WIRE_GROUP_BEGINS,
+			   (struct bytes){d->group_start, level->p});
+}
+
+/* ------------------------------------------------------------------------- in steps */
+
+static enum msg_result decode_field(struct msg_decoder *d, struct msg_level *level)
+{
+	struct bytes in = {level->p, level->end};
+	const ProtobufCFieldDescriptor *what;
+	struct field f = {0};
+
+	if (!read_field(&in, &f))
+		return MSG_NOT_A_MESSAGE;
+	/* Before it is put: a payload's own level comes on top of this one. */
+	level->p = in.p;
+	if (d->n_groups > 0 || f.wire_type == WIRE_GROUP_BEGINS || f.wire_type == WIRE_GROUP_ENDS)
+		return group_on(d, level, &f);
+	/* Of a field that isn't repeated the last one counts, as everywhere in protobuf. */
+	what = find_field(level->m->descriptor, f.id);
+	if (what && is_of_type(what, f.wire_type))
+		return put_field(d, level->m, what, &f);
+	return put_unknown(d, level->m, f.id, f.wire_type, (struct bytes){f.start, in.p});
+}
+
+/* Whether the payload is of the kind that the type says; an ERROR may answer it otherwise. */
+static enum msg_result check_kind(const Websocket__WebSocketMessage *m)
+{
+	/* HEARTBEAT needs none, and whatever comes with it is passed over. */
+	switch (m->type) {
+	case WEBSOCKET__MESSAGE_TYPE__CHAT_MESSAGE:
+		return m->payload_case == WEBSOCKET__WEB_SOCKET_MESSAGE__PAYLOAD_CHAT
+			       ? MSG_OK
+			       : MSG_WRONG_PAYLOAD;
+	case WEBSOCKET__MESSAGE_TYPE__BINARY_DATA:
+		return m->payload_case == WEBSOCKET__WEB_SOCKET_MESSAGE__PAYLOAD_BINARY
+			       ? MSG_OK
+			       : MSG_WRONG_PAYLOAD;
+	case WEBSOCKET__MESSAGE_TYPE__CONTROL:
+		if (m->payload_case != WEBSOCKET__WEB_SOCKET_MESSAGE__PAYLOAD_CONTROL)
+			return MSG_WRONG_PAYLOAD;
+		if (!protobuf_c_enum_descriptor_get_value(&websocket__control_type__descriptor,
+							  (int)m->control->type))
+			return MSG_UNKNOWN_TYPE;
+		return MSG_OK;
+	case WEBSOCKET__MESSAGE_TYPE__HEARTBEAT:
+		return MSG_OK;
+	default:
+		return MSG_UNKNOWN_TYPE;
+	}
+}
+
+enum msg_result msg_decoder_begin(struct msg_decoder *d, struct arena *a, const uint8_t *p,
+				  size_t n, size_t max_list)
+{
+	Websocket__WebSocketMessage *m = arena_alloc(a, sizeof(*m));
+
+	d->m = m;
+	d->arena = a;
+	d->max_list = max_list;
+	d->complaint = MSG_OK;
+	d->depth = 0;
+	d->n_groups = 0;
+	d->string.left = 0;
+	if (!m)
+		return MSG_TOO_BIG;
+	websocket__web_socket_message__init(m);
+	if (n > 0)
+		d->level[d->depth++] = (struct msg_level){&m->base, p, p + n};
+	return MSG_OK;
+}
+
+enum msg_result msg_decoder_run(struct msg_decoder *d, size_t *budget,
+				Websocket__WebSocketMessage **ret)
+{
+	while (d->string.left > 0 || d->depth > 0) {
+		struct msg_level *level = &d->level[d->depth - 1];
+		enum msg_result r;
+
+		if (*budget == 0)
+			return MSG_UNFINISHED;
+		if (d->string.left > 0) {
+			string_on(d, budget);
+			continue;
+		}
+		if (level->p == level->end) {
+			if (d->n_groups > 0)
+				return MSG_NOT_A_MESSAGE;
+			d->depth--;
+			continue;
+		}
+		r = decode_field(d, level);
+		if (r != MSG_OK)
+			return r;
+		*budget -= MIN(*budget, FIELD_COST);
+	}
+	/* From here on it is a message, be its content as it may: the caller can answer it. */
+	*ret = d->m;
+	return d->complaint != MSG_OK ? d->complaint : check_kind(d->m);
+}
+
+enum msg_result msg_decode_bounded(struct arena *a, const uint8_t *p, size_t n, size_t max_list,
+				   Websocket__WebSocketMessage **ret)
+{
+	struct msg_decoder d;
+	size_t budget = SIZE_MAX; /* that no message uses up */
+	enum msg_result r = msg_decoder_begin(&d, a, p, n, max_list);
+
+	return r == MSG_OK ? msg_decoder_run(&d, &budget, ret) : r;
+}
+
+enum msg_result msg_decode(struct arena *a, const uint8_t *p, size_t n,
+			   Websocket__WebSocketMessage **ret)
+{
+	return msg_decode_bounded(a, p, n, SIZE_MAX, ret);
+}
