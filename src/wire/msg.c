@@ -3,8 +3,6 @@
 
 #include <string.h>
 
-#include "base/text.h"
-#include "containers/mem.h"
 #include "model/close_codes.h"
 
 #define RESERVED_USER "system"

@@ -5,7 +5,8 @@
  * The WebSocketMessage of proto/message.proto: reading what came, building what goes.
  *
  * msg_decode() fills the structs that protoc-c generated, guided by their descriptors, in one
- * walk over the bytes. It is not protobuf-c's own unpack, for three reasons:
+ * walk over the bytes, which msg_decoder cuts into steps. It is not protobuf-c's own unpack, for
+ * three reasons:
  *
  *   - What clients send goes on to every other member byte for byte, so it has to be something
  *     that every protobuf implementation reads. protobuf-c checks no UTF-8, shows strings as
@@ -14,8 +15,10 @@
  *   - Fields of type bytes and unknown fields point into the input instead of being copied.
  *   - A payload that appears twice is merged, as the protobuf specification says.
  *
- * Where both accept an input, the outcome is the same as protobuf-c's; a test compares them.
- * Everything is bounded by the arena; the nesting is that of the four known messages.
+ * Where both accept an input, the outcome is the same as protobuf-c's; a test compares them. What
+ * others pass over and protobuf-c refuses is passed over: groups, and a field that is known but
+ * comes with another wire type. Everything is bounded by the arena; the nesting is that of the four
+ * known messages, and MSG_GROUPS_MAX of groups.
  *
  * A builder makes the server's and the client's own messages on the caller's stack. It borrows
  * every text and byte that it is given until the last msg_size() or msg_pack(), may not be
@@ -95,6 +98,19 @@ WB_ANY_THREAD enum msg_result msg_decode_bounded(struct arena *a, const uint8_t 
 						 size_t max_list, Websocket__WebSocketMessage **ret)
 	WB_NODISCARD;
 
+/*
+ * Where in a message that came stands what a stamp replaces. All of it points into the message.
+ */
+struct WB_VALUE msg_spots {
+	const uint8_t *length; /* of the payload, behind its tag */
+	const uint8_t *body, *end;
+	unsigned n_payloads; /* more than one: they are merged, and this is the last */
+	unsigned n_user_ids; /* of a chat; most have one */
+	struct {
+		const uint8_t *p, *end; /* of the field, with its tag */
+	} user_id[2];
+};
+
 #define MSG_DEPTH_MAX 2    /* messages inside each other, in message.proto */
 #define MSG_GROUPS_MAX 100 /* inside each other: the limit that protobuf has for messages */
 
@@ -116,10 +132,12 @@ struct WB_OWNER(holder) msg_decoder {
 	struct arena *arena;
 	Websocket__WebSocketMessage *m;
 	size_t max_list;
+	size_t budget;             /* of the step under way */
 	enum msg_result complaint; /* about the content so far, of what is well formed */
 	unsigned depth, n_groups;
 	struct msg_level level[MSG_DEPTH_MAX];
 	struct msg_string string;
+	struct msg_spots spots; /* for who has decoded */
 	const uint8_t *group_start;
 	uint32_t group[MSG_GROUPS_MAX]; /* their fields' numbers */
 };
@@ -214,6 +232,35 @@ void msg_init_repack(struct msg_builder *b, const Websocket__WebSocketMessage *m
  */
 void msg_init_stamp(struct msg_builder *b, const Websocket__WebSocketMessage *m,
 		    const char *user_id);
+
+#define MSG_USER_MAX 128   /* bytes of a user id that is put in */
+#define MSG_STAMP_PIECES 5 /* of the message that came, at most */
+
+/* How the same is made of the bytes that came, without packing them again. May not be moved. */
+struct WB_VALUE msg_stamp {
+	struct {
+		const uint8_t *p;
+		size_t n;
+		size_t at; /* where it goes in the new message */
+	} piece[MSG_STAMP_PIECES];
+	unsigned n_pieces;
+	uint8_t length[10], user_id[MSG_USER_MAX + 4]; /* between them */
+	size_t length_n, length_at, user_id_n, user_id_at;
+	size_t bytes; /* of the new message */
+};
+
+/**
+ * msg_stamp_init() - the same CHAT_MESSAGE with another user_id, of its bytes
+ * @p:        @n bytes, in which @spots were found
+ * @user_id:  at most MSG_USER_MAX bytes
+ *
+ * Whatever else there is stays as it is, byte for byte.
+ *
+ * Return:  false: the payload, or its user_id, is there more often than anybody needs; see
+ *          msg_init_stamp().
+ */
+bool msg_stamp_init(struct msg_stamp *s, const struct msg_spots *spots, const uint8_t *p, size_t n,
+		    const char *user_id) WB_NODISCARD;
 
 /* Any message. A request_id longer than MSG_REQUEST_ID_MAX is left out. */
 void msg_set_request_id(struct msg_builder *b, const void *id, size_t n);

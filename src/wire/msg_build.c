@@ -193,6 +193,48 @@ static size_t field_head_write(uint8_t *out, unsigned id, uint64_t len)
 	return n + varint_write(out + n, len);
 }
 
+static void stamp_add(struct msg_stamp *s, const uint8_t *from, const uint8_t *to)
+{
+	if (from == to)
+		return;
+	s->piece[s->n_pieces].p = from;
+	s->piece[s->n_pieces].n = (size_t)(to - from);
+	s->piece[s->n_pieces++].at = s->bytes;
+	s->bytes += (size_t)(to - from);
+}
+
+bool msg_stamp_init(struct msg_stamp *s, const struct msg_spots *spots, const uint8_t *p, size_t n,
+		    const char *user_id)
+{
+	size_t user_n = strlen(user_id), len = (size_t)(spots->end - spots->body);
+	const uint8_t *at = spots->body;
+
+	if (spots->n_payloads != 1 || spots->n_user_ids > ARRAY_LEN(spots->user_id))
+		return false;
+	WB_ASSERT(user_n <= MSG_USER_MAX);
+	s->n_pieces = 0;
+	s->bytes = 0;
+	s->user_id_n = field_head_write(s->user_id, 2, user_n);
+	memcpy(s->user_id + s->user_id_n, user_id, user_n);
+	s->user_id_n += user_n;
+	for (unsigned i = 0; i < spots->n_user_ids; i++)
+		len -= (size_t)(spots->user_id[i].end - spots->user_id[i].p);
+	s->length_n = varint_write(s->length, len + s->user_id_n);
+	stamp_add(s, p, spots->length);
+	s->length_at = s->bytes;
+	s->bytes += s->length_n;
+	for (unsigned i = 0; i < spots->n_user_ids; i++) {
+		stamp_add(s, at, spots->user_id[i].p);
+		at = spots->user_id[i].end;
+	}
+	/* Behind what came, so that it is the last one even where somebody reads it otherwise. */
+	stamp_add(s, at, spots->end);
+	s->user_id_at = s->bytes;
+	s->bytes += s->user_id_n;
+	stamp_add(s, spots->end, p + n);
+	return true;
+}
+
 int msg_pack_repacked(const Websocket__WebSocketMessage *m, const char *channel, size_t n,
 		      uint32_t crc, Websocket__CompressionType compression, struct buf *out)
 {

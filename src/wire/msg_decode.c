@@ -13,7 +13,8 @@
  */
 
 #define FIRST_SLOTS 4  /* of a repeated field */
-#define FIELD_COST 16U /* of the budget, beside the bytes of a string */
+#define CHAT_USER_ID 2 /* number of the field */
+#define FIELD_COST 16  /* of the budget, beside the bytes of a string */
 
 #define CHAT (&websocket__chat_message__descriptor)
 #define CONTROL (&websocket__control_message__descriptor)
@@ -38,7 +39,7 @@ struct field {
 
 /* -------------------------------------------------------------------------- the wire */
 
-static bool read_varint(struct bytes *in, uint64_t *ret)
+static bool read_long_varint(struct bytes *in, uint64_t *ret)
 {
 	uint64_t value = 0;
 
@@ -57,8 +58,17 @@ static bool read_varint(struct bytes *in, uint64_t *ret)
 	return false;
 }
 
+/* Nearly all have one byte. */
+static inline bool read_varint(struct bytes *in, uint64_t *ret)
+{
+	if (WB_UNLIKELY(in->p == in->end || *in->p > 0x7f))
+		return read_long_varint(in, ret);
+	*ret = *in->p++;
+	return true;
+}
+
 /* Tags and lengths: padded with zeroes past five bytes, others refuse them. */
-static bool read_short_varint(struct bytes *in, uint64_t *ret)
+static inline bool read_short_varint(struct bytes *in, uint64_t *ret)
 {
 	const uint8_t *start = in->p;
 
@@ -86,6 +96,8 @@ static bool read_field(struct bytes *in, struct field *ret)
 	ret->id = (uint32_t)(tag >> 3);
 	ret->wire_type = tag & 7;
 	ret->start = in->p;
+	ret->number = 0;
+	ret->body = (struct bytes){NULL, NULL};
 	switch (ret->wire_type) {
 	case PROTOBUF_C_WIRE_TYPE_VARINT:
 		return read_varint(in, &ret->number);
@@ -150,11 +162,20 @@ static bool forbids_nul(const ProtobufCMessageDescriptor *desc, uint32_t id)
 /* Not protobuf-c's own constant, which in a oneof is left out when it is packed again. */
 static const char empty[1] = "";
 
+/* Reading goes on: the answer repeats the request_id, which may stand behind this. */
+static void judge_string(struct msg_decoder *d, bool is_utf8, bool has_nul)
+{
+	if (!is_utf8)
+		decoder_complain(d, MSG_BAD_UTF8);
+	else if (has_nul)
+		decoder_complain(d, MSG_BAD_TEXT);
+}
+
 /* The next piece of a string is checked and copied. */
-static void string_on(struct msg_decoder *d, size_t *budget)
+static void string_on(struct msg_decoder *d)
 {
 	struct msg_string *s = &d->string;
-	size_t n = MIN(s->left, *budget);
+	size_t n = MIN(s->left, d->budget);
 
 	s->utf8 = utf8_feed(s->utf8, s->from, n);
 	s->has_nul |= s->forbids_nul && memchr(s->from, '\0', n);
@@ -162,22 +183,19 @@ static void string_on(struct msg_decoder *d, size_t *budget)
 	s->to += n;
 	s->from += n;
 	s->left -= n;
-	*budget -= n;
+	d->budget -= n;
 	if (s->left > 0)
 		return;
 	*s->to = '\0';
-	/* Reading goes on: the answer repeats the request_id, which may stand behind this. */
-	if (s->utf8 != UTF8_ACCEPT)
-		decoder_complain(d, MSG_BAD_UTF8);
-	else if (s->has_nul)
-		decoder_complain(d, MSG_BAD_TEXT);
+	judge_string(d, s->utf8 == UTF8_ACCEPT, s->has_nul);
 }
 
-/* It is there at once, though its bytes may come in a later step. */
+/* A long one is there at once, though its bytes come in later steps. */
 static enum msg_result put_string(struct msg_decoder *d, const ProtobufCMessageDescriptor *desc,
 				  const struct field *f, char **ret)
 {
 	size_t n = (size_t)(f->body.end - f->body.p);
+	bool is_plain;
 	char *text;
 
 	if (n == 0) {
@@ -187,14 +205,22 @@ static enum msg_result put_string(struct msg_decoder *d, const ProtobufCMessageD
 	text = arena_alloc(d->arena, n + 1);
 	if (!text)
 		return MSG_TOO_BIG;
-	d->string = (struct msg_string){
-		.to = text,
-		.from = f->body.p,
-		.left = n,
-		.utf8 = UTF8_ACCEPT,
-		.forbids_nul = forbids_nul(desc, f->id),
-	};
 	*ret = text;
+	is_plain = forbids_nul(desc, f->id);
+	if (n > d->budget) {
+		d->string = (struct msg_string){
+			.to = text,
+			.from = f->body.p,
+			.left = n,
+			.utf8 = UTF8_ACCEPT,
+			.forbids_nul = is_plain,
+		};
+		return MSG_OK;
+	}
+	d->budget -= n;
+	memcpy(text, f->body.p, n);
+	text[n] = '\0';
+	judge_string(d, utf8_valid(f->body.p, n), is_plain && memchr(f->body.p, '\0', n));
 	return MSG_OK;
 }
 
@@ -218,29 +244,20 @@ static enum msg_result put_unknown(struct msg_decoder *d, ProtobufCMessage *m, u
 
 /* --------------------------------------------------------------------- what is known */
 
-/* Whether a field comes as its type does; else it is one that is not known. */
-static bool is_of_type(const ProtobufCFieldDescriptor *what, unsigned wire_type)
-{
-	switch (what->type) {
-	case PROTOBUF_C_TYPE_STRING:
-	case PROTOBUF_C_TYPE_BYTES:
-	case PROTOBUF_C_TYPE_MESSAGE:
-		return wire_type == PROTOBUF_C_WIRE_TYPE_LENGTH_PREFIXED;
-	case PROTOBUF_C_TYPE_FIXED64:
-		return wire_type == PROTOBUF_C_WIRE_TYPE_64BIT;
-	case PROTOBUF_C_TYPE_FIXED32:
-		return wire_type == PROTOBUF_C_WIRE_TYPE_32BIT;
-	case PROTOBUF_C_TYPE_ENUM:
-	case PROTOBUF_C_TYPE_INT32:
-	case PROTOBUF_C_TYPE_UINT32:
-	case PROTOBUF_C_TYPE_INT64:
-	case PROTOBUF_C_TYPE_UINT64:
-	case PROTOBUF_C_TYPE_BOOL:
-		return wire_type == PROTOBUF_C_WIRE_TYPE_VARINT;
-	default:
-		return false; /* of no field of the protocol */
-	}
-}
+/* How a field of a type comes; what comes otherwise is not known. */
+static const uint8_t wire_type_of[] = {
+	[PROTOBUF_C_TYPE_INT32] = PROTOBUF_C_WIRE_TYPE_VARINT,
+	[PROTOBUF_C_TYPE_INT64] = PROTOBUF_C_WIRE_TYPE_VARINT,
+	[PROTOBUF_C_TYPE_UINT32] = PROTOBUF_C_WIRE_TYPE_VARINT,
+	[PROTOBUF_C_TYPE_UINT64] = PROTOBUF_C_WIRE_TYPE_VARINT,
+	[PROTOBUF_C_TYPE_BOOL] = PROTOBUF_C_WIRE_TYPE_VARINT,
+	[PROTOBUF_C_TYPE_ENUM] = PROTOBUF_C_WIRE_TYPE_VARINT,
+	[PROTOBUF_C_TYPE_FIXED32] = PROTOBUF_C_WIRE_TYPE_32BIT,
+	[PROTOBUF_C_TYPE_FIXED64] = PROTOBUF_C_WIRE_TYPE_64BIT,
+	[PROTOBUF_C_TYPE_STRING] = PROTOBUF_C_WIRE_TYPE_LENGTH_PREFIXED,
+	[PROTOBUF_C_TYPE_BYTES] = PROTOBUF_C_WIRE_TYPE_LENGTH_PREFIXED,
+	[PROTOBUF_C_TYPE_MESSAGE] = PROTOBUF_C_WIRE_TYPE_LENGTH_PREFIXED,
+};
 
 /* Numbers: cut to the width of the field, as every protobuf implementation does. */
 static void put_number(const ProtobufCFieldDescriptor *what, uint64_t number, void *member)
@@ -276,6 +293,10 @@ static enum msg_result put_message(struct msg_decoder *d, const ProtobufCFieldDe
 		*member = m;
 	}
 	WB_ASSERT(d->depth < ARRAY_LEN(d->level)); /* as deep as message.proto is */
+	d->spots.length = f->start;
+	d->spots.body = f->body.p;
+	d->spots.end = f->body.end;
+	d->spots.n_payloads++;
 	d->level[d->depth++] = (struct msg_level){*member, f->body.p, f->body.end};
 	return MSG_OK;
 }
@@ -283,16 +304,11 @@ static enum msg_result put_message(struct msg_decoder *d, const ProtobufCFieldDe
 static enum msg_result put_repeated(struct msg_decoder *d, const ProtobufCMessageDescriptor *desc,
 				    const struct field *f, size_t *count, void **array)
 {
-	struct msg_level *level = &d->level[d->depth - 1];
 	enum msg_result r;
 
 	/* Of mentions others read as many as a message has room for. */
-	if (*count >= d->max_list && desc != CHAT) {
-		/* The rest of the payload isn't read, but the request_id may stand behind it. */
-		decoder_complain(d, MSG_LONG_LIST);
-		level->p = level->end;
-		return MSG_OK;
-	}
+	if (*count >= d->max_list && desc != CHAT)
+		return MSG_LONG_LIST;
 	if (!array_grow(d, array, *count, sizeof(char *)))
 		return MSG_TOO_BIG;
 	r = put_string(d, desc, f, (char **)*array + *count);
@@ -308,6 +324,15 @@ static void choose_in_oneof(const ProtobufCFieldDescriptor *what, uint32_t *chos
 	*chosen = what->id;
 	if (what->type == PROTOBUF_C_TYPE_MESSAGE)
 		*(ProtobufCMessage **)member = NULL;
+}
+
+static void note_user_id(struct msg_spots *s, const uint8_t *tag, const uint8_t *end)
+{
+	if (s->n_user_ids < ARRAY_LEN(s->user_id)) {
+		s->user_id[s->n_user_ids].p = tag;
+		s->user_id[s->n_user_ids].end = end;
+	}
+	s->n_user_ids++;
 }
 
 static enum msg_result put_field(struct msg_decoder *d, ProtobufCMessage *m,
@@ -354,8 +379,8 @@ static const ProtobufCFieldDescriptor *find_field(const ProtobufCMessageDescript
 /* ------------------------------------------------------------------------------ groups */
 
 /* proto3 has none, so none is known: it is passed over, field by field, up to its own end. */
-static enum msg_result group_on(struct msg_decoder *d, struct msg_level *level,
-				const struct field *f)
+static enum msg_result group_on(struct msg_decoder *d, ProtobufCMessage *m, const struct field *f,
+				const uint8_t *end)
 {
 	if (f->wire_type == WIRE_GROUP_BEGINS) {
 		if (d->n_groups == MSG_GROUPS_MAX)
@@ -371,29 +396,58 @@ static enum msg_result group_on(struct msg_decoder *d, struct msg_level *level,
 		return MSG_NOT_A_MESSAGE;
 	if (--d->n_groups > 0)
 		return MSG_OK;
-	return put_unknown(d, level->m, f->id, WIRE_GROUP_BEGINS,
-			   (struct bytes){d->group_start, level->p});
+	return put_unknown(d, m, f->id, WIRE_GROUP_BEGINS, (struct bytes){d->group_start, end});
+}
+
+static bool is_of_group(const struct msg_decoder *d, const struct field *f)
+{
+	return d->n_groups > 0 || f->wire_type == WIRE_GROUP_BEGINS ||
+	       f->wire_type == WIRE_GROUP_ENDS;
 }
 
 /* ------------------------------------------------------------------------- in steps */
 
-static enum msg_result decode_field(struct msg_decoder *d, struct msg_level *level)
+/* @tag: where it began; @end: behind it. */
+static enum msg_result decode_field(struct msg_decoder *d, ProtobufCMessage *m,
+				    const struct field *f, const uint8_t *tag, const uint8_t *end)
+{
+	const ProtobufCFieldDescriptor *what;
+
+	if (WB_UNLIKELY(is_of_group(d, f)))
+		return group_on(d, m, f, end);
+	/* Of a field that isn't repeated the last one counts, as everywhere in protobuf. */
+	what = find_field(m->descriptor, f->id);
+	if (WB_UNLIKELY(!what || wire_type_of[what->type] != f->wire_type))
+		return put_unknown(d, m, f->id, f->wire_type, (struct bytes){f->start, end});
+	if (f->id == CHAT_USER_ID && m->descriptor == CHAT)
+		note_user_id(&d->spots, tag, end);
+	return put_field(d, m, what, f);
+}
+
+/* The fields of one message, up to the next one inside it or where something has to wait. */
+static enum msg_result decode_fields(struct msg_decoder *d, struct msg_level *level)
 {
 	struct bytes in = {level->p, level->end};
-	const ProtobufCFieldDescriptor *what;
-	struct field f = {0};
+	const unsigned depth = d->depth;
+	enum msg_result r = MSG_OK;
 
-	if (!read_field(&in, &f))
-		return MSG_NOT_A_MESSAGE;
-	/* Before it is put: a payload's own level comes on top of this one. */
+	while (r == MSG_OK && in.p < in.end && d->depth == depth && d->budget > 0 &&
+	       d->string.left == 0) {
+		const uint8_t *tag = in.p;
+		struct field f;
+
+		r = read_field(&in, &f) ? decode_field(d, level->m, &f, tag, in.p)
+					: MSG_NOT_A_MESSAGE;
+		d->budget -= MIN(d->budget, (size_t)FIELD_COST);
+	}
+	/* The rest of the payload isn't read, but the request_id may stand behind it. */
+	if (r == MSG_LONG_LIST) {
+		decoder_complain(d, r);
+		in.p = in.end;
+		r = MSG_OK;
+	}
 	level->p = in.p;
-	if (d->n_groups > 0 || f.wire_type == WIRE_GROUP_BEGINS || f.wire_type == WIRE_GROUP_ENDS)
-		return group_on(d, level, &f);
-	/* Of a field that isn't repeated the last one counts, as everywhere in protobuf. */
-	what = find_field(level->m->descriptor, f.id);
-	if (what && is_of_type(what, f.wire_type))
-		return put_field(d, level->m, what, &f);
-	return put_unknown(d, level->m, f.id, f.wire_type, (struct bytes){f.start, in.p});
+	return r;
 }
 
 /* Whether the payload is of the kind that the type says; an ERROR may answer it otherwise. */
@@ -435,6 +489,7 @@ enum msg_result msg_decoder_begin(struct msg_decoder *d, struct arena *a, const 
 	d->depth = 0;
 	d->n_groups = 0;
 	d->string.left = 0;
+	d->spots.n_payloads = d->spots.n_user_ids = 0;
 	if (!m)
 		return MSG_TOO_BIG;
 	websocket__web_socket_message__init(m);
@@ -446,27 +501,27 @@ enum msg_result msg_decoder_begin(struct msg_decoder *d, struct arena *a, const 
 enum msg_result msg_decoder_run(struct msg_decoder *d, size_t *budget,
 				Websocket__WebSocketMessage **ret)
 {
-	while (d->string.left > 0 || d->depth > 0) {
-		struct msg_level *level = &d->level[d->depth - 1];
-		enum msg_result r;
+	enum msg_result r = MSG_OK;
 
-		if (*budget == 0)
-			return MSG_UNFINISHED;
-		if (d->string.left > 0) {
-			string_on(d, budget);
-			continue;
-		}
-		if (level->p == level->end) {
+	d->budget = *budget;
+	while (r == MSG_OK && (d->depth > 0 || d->string.left > 0)) {
+		struct msg_level *level = &d->level[d->depth - 1];
+
+		if (d->budget == 0) {
+			r = MSG_UNFINISHED;
+		} else if (d->string.left > 0) {
+			string_on(d);
+		} else if (level->p == level->end) {
 			if (d->n_groups > 0)
-				return MSG_NOT_A_MESSAGE;
+				r = MSG_NOT_A_MESSAGE;
 			d->depth--;
-			continue;
+		} else {
+			r = decode_fields(d, level);
 		}
-		r = decode_field(d, level);
-		if (r != MSG_OK)
-			return r;
-		*budget -= MIN(*budget, FIELD_COST);
 	}
+	*budget = d->budget;
+	if (r != MSG_OK)
+		return r;
 	/* From here on it is a message, be its content as it may: the caller can answer it. */
 	*ret = d->m;
 	return d->complaint != MSG_OK ? d->complaint : check_kind(d->m);

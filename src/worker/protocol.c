@@ -11,7 +11,6 @@
 #include "wire/ws.h"
 #include "worker/protocol_private.h"
 
-#define AT_ONCE_BYTES ((size_t)128 * 1024) /* longer messages are for protocol_work() */
 #define ARENA_FIRST_BYTES ((size_t)4096)
 #define DECODE_STEP ((size_t)64 * 1024) /* bytes between two looks at the clock … */
 #define DECODED_PER_WORK 8              /* … so many of which count as one that is worked on */
@@ -257,13 +256,16 @@ static void refuse_undecoded(struct conn *c, const message *m, enum msg_result r
 bool protocol_message(struct conn *c, uint8_t opcode, uint8_t *p, size_t n)
 {
 	struct hub *h = hub_of(c);
-	struct publication pub = {0};
+	struct publication pub;
+	size_t budget = SIZE_MAX; /* that nothing of this size uses up */
+	struct msg_decoder d;
 	message *m = NULL;
 	enum msg_result r;
 	bool is_done;
 
-	if (n > AT_ONCE_BYTES)
+	if (n > PROTOCOL_AT_ONCE_BYTES)
 		return false;
+	publication_init(&pub);
 	if (opcode == WS_TEXT) {
 		is_done = take_text(c, &pub, p, n);
 	} else {
@@ -271,7 +273,10 @@ bool protocol_message(struct conn *c, uint8_t opcode, uint8_t *p, size_t n)
 		 * The message before is done with: all of it was copied where it is needed longer.
 		 */
 		arena_reset(&h->arena);
-		r = msg_decode_bounded(&h->arena, p, n, protocol_max_list(c), &m);
+		r = msg_decoder_begin(&d, &h->arena, p, n, protocol_max_list(c));
+		if (r == MSG_OK)
+			r = msg_decoder_run(&d, &budget, &m);
+		pub.spots = &d.spots;
 		if (r != MSG_OK)
 			refuse_undecoded(c, m, r);
 		is_done = r != MSG_OK || take_message(c, &pub, m, p, n);
@@ -353,6 +358,7 @@ static bool work_on(struct conn *c, struct work *w, uint8_t opcode, const uint8_
 			return true;
 		}
 		w->m = m;
+		w->pub.spots = &w->decoder.spots;
 	}
 	return take_message(c, &w->pub, w->m, p, n);
 }

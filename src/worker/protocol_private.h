@@ -8,6 +8,8 @@
  * and going). Nobody else includes it.
  */
 
+#include <string.h>
+
 #include "conn/conn.h"
 #include "wire/frame_variant.h"
 #include "wire/msg.h"
@@ -40,18 +42,31 @@ void protocol_refuse_for_limit(struct conn *c, const message *m, uint32_t code,
 
 /* --------------------------------------------------------------- protocol_publish.c */
 
-/* A message on its way into a channel. All-zero to begin with. */
+#define PROTOCOL_AT_ONCE_BYTES ((size_t)128 * 1024) /* longer messages are for protocol_work() */
+
+/* A message on its way into a channel. */
 struct WB_OWNER(worker) publication {
-	struct frame *f;          /* what will be published */
-	struct frame_forms forms; /* what others need instead */
-	const uint8_t *p;         /* the message, borrowed … */
-	size_t n;
-	size_t copied; /* … and so much of it is in @f */
-	size_t more;   /* bytes that follow it there: the channel's name */
+	struct frame *f;               /* what will be published */
+	struct frame_forms forms;      /* what others need instead */
+	const struct msg_spots *spots; /* of the message, borrowed; NULL: of a text */
+	unsigned n_pieces, at_piece;
+	size_t copied; /* of that piece */
+	size_t more;   /* bytes that follow the message: the channel's name */
 	size_t checked;
 	uint32_t crc; /* of the first @checked bytes of its data */
 	bool is_complete;
+	/* What is copied of the message, borrowed, and where it goes. Not looked at before. */
+	struct {
+		const uint8_t *p;
+		size_t n, at;
+	} piece[MSG_STAMP_PIECES];
 };
+
+/* Nothing of a message is done yet, or anything any more. */
+static inline void publication_init(struct publication *pub)
+{
+	memset(pub, 0, offsetof(struct publication, piece));
+}
 
 enum publication_result {
 	PUBLICATION_DONE,    /* it is published */

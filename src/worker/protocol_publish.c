@@ -68,18 +68,6 @@ static struct frame *frame_for(struct hub *h, const message *m, const char *chan
 	return f;
 }
 
-/* The same of a client that has to be who it is: its user id in the place of what it says. */
-static struct frame *frame_stamped(struct hub *h, const message *m, const char *channel,
-				   const char *user_id)
-{
-	struct msg_builder b;
-
-	msg_init_stamp(&b, m, user_id);
-	if (!message_names_channel(m) && channel[0])
-		msg_set_channel(&b, channel);
-	return frame_from_msg(&b, h->env.config->max_frame_size, &h->unpublished_bytes);
-}
-
 /* ------------------------------------------------------------------------ of clients */
 
 static bool needs_stamp(const struct conn *c, const message *m)
@@ -92,7 +80,7 @@ void publication_fini(struct publication *pub)
 {
 	frame_forms_fini(&pub->forms);
 	frame_unref(pub->f);
-	*pub = (struct publication){0};
+	publication_init(pub);
 }
 
 size_t publication_bytes(const struct publication *pub)
@@ -121,34 +109,76 @@ static bool check_on(struct conn_env *env, struct publication *pub, const messag
 /* The message is copied to where it is sent from. False: there is more of it. */
 static bool copy_on(struct conn_env *env, struct publication *pub)
 {
-	while (pub->copied < pub->n) {
-		size_t n = MIN(pub->n - pub->copied, COPY_STEP);
+	while (pub->at_piece < pub->n_pieces) {
+		size_t left = pub->piece[pub->at_piece].n - pub->copied, n = MIN(left, COPY_STEP);
 
 		if (!conn_may_work(env))
 			return false;
-		frame_write(pub->f, pub->copied, pub->p + pub->copied, n);
+		frame_write(pub->f, pub->piece[pub->at_piece].at + pub->copied,
+			    pub->piece[pub->at_piece].p + pub->copied, n);
 		pub->copied += n;
+		if (n == left) {
+			pub->at_piece++;
+			pub->copied = 0;
+		}
 		if (n == COPY_STEP)
 			conn_charge_work(env, n / COPIED_PER_WORK);
 	}
 	return true;
 }
 
-/* The frame itself. False: there is no memory for it. */
-static bool publication_begin_frame(struct conn *c, struct publication *pub, const message *m,
-				    const char *channel, const uint8_t *p, size_t n)
+/* Packed again: of a message that has its payload, or its user_id, again and again. */
+static struct frame *frame_repacked(struct hub *h, const message *m, const char *channel,
+				    const char *user_id)
+{
+	struct msg_builder b;
+
+	msg_init_stamp(&b, m, user_id);
+	if (!message_names_channel(m) && channel[0])
+		msg_set_channel(&b, channel);
+	return frame_from_msg(&b, h->env.config->max_frame_size, &h->unpublished_bytes);
+}
+
+/* Of a client that has to be who it is: its user id in the place of what it says. */
+static struct frame *frame_stamped(struct hub *h, struct publication *pub, const message *m,
+				   const char *channel, const struct msg_stamp *s)
+{
+	size_t more;
+	struct frame *f = frame_for(h, m, channel, s->bytes, &more);
+
+	if (!f)
+		return NULL;
+	frame_write(f, s->length_at, s->length, s->length_n);
+	frame_write(f, s->user_id_at, s->user_id, s->user_id_n);
+	for (; pub->n_pieces < s->n_pieces; pub->n_pieces++) {
+		pub->piece[pub->n_pieces].p = s->piece[pub->n_pieces].p;
+		pub->piece[pub->n_pieces].n = s->piece[pub->n_pieces].n;
+		pub->piece[pub->n_pieces].at = s->piece[pub->n_pieces].at;
+	}
+	return f;
+}
+
+/* The frame itself. Return: 0, or the code that it is refused with. */
+static uint32_t publication_begin_frame(struct conn *c, struct publication *pub, const message *m,
+					const char *channel, const uint8_t *p, size_t n)
 {
 	struct hub *h = hub_of(c);
+	struct msg_stamp stamp;
 
-	pub->p = p;
-	pub->n = n;
-	if (needs_stamp(c, m)) {
-		pub->f = frame_stamped(h, m, channel, c->grant->user_id);
-		pub->copied = n;
-	} else {
+	if (!needs_stamp(c, m)) {
 		pub->f = frame_for(h, m, channel, n, &pub->more);
+		pub->piece[0].p = p;
+		pub->piece[0].n = n;
+		pub->piece[0].at = 0;
+		pub->n_pieces = 1;
+	} else if (msg_stamp_init(&stamp, pub->spots, p, n, c->grant->user_id)) {
+		pub->f = frame_stamped(h, pub, m, channel, &stamp);
+	} else if (n <= PROTOCOL_AT_ONCE_BYTES) {
+		pub->f = frame_repacked(h, m, channel, c->grant->user_id);
+	} else {
+		return 413;
 	}
-	return pub->f != NULL;
+	return pub->f ? 0 : 503;
 }
 
 /* What members can't take as it is, or better otherwise; the sender gets nothing of it. */
@@ -208,6 +238,7 @@ enum publication_result protocol_publish_run(struct conn *c, struct publication 
 	const struct directory_reader self = {c->caps, c->deflate_window};
 	struct directory_entry *e = through->channel->entry;
 	bool is_binary = m && m->type == WEBSOCKET__MESSAGE_TYPE__BINARY_DATA;
+	uint32_t code;
 	int r;
 
 	if (!pub->f) {
@@ -218,8 +249,11 @@ enum publication_result protocol_publish_run(struct conn *c, struct publication 
 			protocol_refuse_result(c, m, 422, MSG_BAD_CHECKSUM);
 			return PUBLICATION_REFUSED;
 		}
-		if (!publication_begin_frame(c, pub, m, e->name, p, n)) {
-			protocol_refuse(c, m, 503, "out of memory");
+		code = publication_begin_frame(c, pub, m, e->name, p, n);
+		if (code) {
+			protocol_refuse(c, m, code,
+					code == 503 ? "out of memory"
+						    : "too long for a payload in pieces");
 			return PUBLICATION_REFUSED;
 		}
 	}

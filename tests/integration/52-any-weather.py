@@ -111,6 +111,51 @@ async def test_bombs_close_no_member():
 # Lists
 
 
+# Messages as large as they may be are worked on in steps
+
+
+LARGE = 15 * MIB
+
+
+def many_mentions():
+    m = chat("hello")
+    m.chat.mentions.extend(["x"] * 400000)
+    return m
+
+
+@seconds(240)
+def test_large_messages_are_read_in_steps():
+    """Each comes out as it went in, with a user id stamped or without."""
+    group = frame(BINARY, chat("x").SerializeToString() + b"\xfb\x01" + b"\x08\x01" * 4_000_000
+                  + b"\xfc\x01")
+    unknown = frame(BINARY, chat("y").SerializeToString() + b"\xf8\x01\x05" * 300_000)
+    messages = [chat("x" * LARGE), chat("é" * (LARGE // 2)), many_mentions(), data(bytes(LARGE))]
+    with tempfile.NamedTemporaryFile("w") as key:
+        key.write("k" * 40)
+        key.flush()
+        token = subprocess.run([os.environ["WSBIND"], "token", "--sub", "alice", "--channels", "**", "--key",
+                                key.name], check=True, capture_output=True, text=True).stdout
+        for settings, headers in (({}, ()), ({"auth": "jwt", "jwt_key_file": key.name},
+                                             [("Authorization", f"Bearer {token.strip()}")])):
+            with Daemon(max_frame_size="16M", worker_threads=1, notice_limit=0,
+                        max_incoming_frames_per_second=0, **settings) as d:
+                sender = RawClient(d, "/room", headers=headers)
+                reader = RawClient(d, "/room", headers=headers)
+                for m in messages:
+                    sender.send(m)
+                    got = reader.recv()
+                    if headers and m.type == CHAT_MESSAGE:
+                        assert got.chat.user_id == "alice"
+                        got.chat.user_id = m.chat.user_id
+                    got.ClearField("channel")
+                    assert got == m
+                for raw in (group, unknown):
+                    sender.send(raw)
+                    assert reader.recv().chat.content in "xy"
+                sender.close()
+                reader.close()
+
+
 def test_lists_are_bounded_before_anything_is_looked_up():
     with Daemon() as d, RawClient(d) as c:
         for message in (control(SUBSCRIBE, channels=["a"] * 65),

@@ -745,6 +745,62 @@ TEST(msg_decoder_in_steps_agrees_with_one_step)
 	arena_fini(&arena);
 }
 
+/* What a stamp makes of the bytes is what it would be packed again. */
+TEST(msg_stamp_is_what_packing_makes)
+{
+	uint64_t rng = test_seed();
+	uint8_t packed[1024], stamped[1400], a[2048], b[2048];
+	unsigned n_stamped = 0, n_others = 0;
+
+	start(1 << 18);
+	for (int i = 0; i < 20000; i++) {
+		Websocket__WebSocketMessage *m = NULL, *back = NULL;
+		size_t budget = SIZE_MAX, n = random_message(&rng, packed), size;
+		const char *user = i % 2 ? "alice" : "somebody whose name is longer than any other";
+		struct msg_decoder d;
+		struct msg_builder b1;
+		struct msg_stamp s;
+
+		if (test_random(&rng) % 8 == 0)
+			n += random_message(&rng, packed + n);
+		if (test_random(&rng) % 2)
+			n = damage(&rng, packed, n);
+		CHECK_EQ(msg_decoder_begin(&d, &arena, packed, n, SIZE_MAX), MSG_OK);
+		if (msg_decoder_run(&d, &budget, &m) != MSG_OK ||
+		    m->type != WEBSOCKET__MESSAGE_TYPE__CHAT_MESSAGE) {
+			arena_reset(&arena);
+			continue;
+		}
+		if (!msg_stamp_init(&s, &d.spots, packed, n, user)) {
+			n_others++;
+			arena_reset(&arena);
+			continue;
+		}
+		n_stamped++;
+		CHECK(s.bytes <= sizeof(stamped));
+		memset(stamped, 0xee, sizeof(stamped));
+		memcpy(stamped + s.length_at, s.length, s.length_n);
+		memcpy(stamped + s.user_id_at, s.user_id, s.user_id_n);
+		size = s.length_n + s.user_id_n;
+		for (unsigned k = 0; k < s.n_pieces; k++) {
+			memcpy(stamped + s.piece[k].at, s.piece[k].p, s.piece[k].n);
+			size += s.piece[k].n;
+		}
+		CHECK_EQ(size, s.bytes);
+		msg_init_stamp(&b1, m, user);
+		CHECK(msg_size(&b1) <= sizeof(a));
+		size = msg_pack(&b1, a);
+		CHECK_EQ(decode(stamped, s.bytes, &back), MSG_OK);
+		CHECK_STR(back->chat->user_id, user);
+		CHECK_EQ(websocket__web_socket_message__get_packed_size(back), size);
+		websocket__web_socket_message__pack(back, b);
+		CHECK_MEM(a, b, size);
+		arena_reset(&arena);
+	}
+	CHECK(n_stamped > 1000 && n_others > 20);
+	arena_fini(&arena);
+}
+
 /* A step is as long as its budget, also in the middle of a string. */
 TEST(msg_decoder_stops_inside_a_string)
 {

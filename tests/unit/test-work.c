@@ -327,3 +327,42 @@ TEST(work_survives_the_lack_of_memory)
 	buf_fini(&packed);
 	free(data);
 }
+
+/* A chat of a megabyte is decoded, and given its sender's name, a piece in each turn. */
+TEST(work_decodes_a_share_in_each_turn)
+{
+	struct rig *r = rig_new(1, QUIET "max_message_size = 4M\nmax_frame_size = 4M\n");
+	struct guest *g = guest_open(r, 0, "/room"), *reader = guest_open(r, 0, "/room");
+	struct guest *other = guest_open(r, 0, "/else"), *peer = guest_open(r, 0, "/else");
+	const Websocket__WebSocketMessage *m;
+	char *text = malloc(2 * MIB + 1);
+	unsigned turns = 0;
+
+	memset(text, 'x', 2 * MIB);
+	text[2 * MIB] = '\0';
+	g->conn->grant = calloc(1, sizeof(*g->conn->grant));
+	CHECK(g->conn->grant);
+	g->conn->grant->user_id = "alice";
+	g->conn->grant->may_publish = true;
+	g->conn->grant->any_channel = true;
+	g->conn->grant->expires_s = UINT64_MAX;
+	clock_creep_for_test(TURN_CLIENT_NS / 2);
+	guest_chat(g, text, NULL);
+	while (!conn_is_working(g->conn))
+		rig_turn(r);
+	while (conn_is_working(g->conn)) {
+		guest_chat(other, "hello", NULL);
+		rig_turn(r);
+		CHECK_EQ(guest_drop(peer), 1);
+		turns++;
+		CHECK(turns < 1000);
+	}
+	CHECK(turns >= 8);
+	rig_settle(r);
+	m = guest_next_msg(reader);
+	CHECK(m && m->chat);
+	CHECK_STR(m->chat->content, text);
+	CHECK_STR(m->chat->user_id, "alice");
+	free(text);
+	rig_free(r);
+}
