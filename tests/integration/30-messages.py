@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What the server does with each kind of message, and with what is none."""
 
+from google.protobuf.message import DecodeError
 from harness import *
 
 SETTINGS = {}
@@ -229,11 +230,71 @@ async def test_wrong_types_and_payloads_answer_an_error(daemon):
     await close_all(a, b)
 
 
+# Behind a chat, or inside of it: what no library has to know, in every wire type, whole and broken.
+NUMBERS = [b"", b"\x05", b"\x80\x01", b"\xff" * 9 + b"\x01", b"\x80" * 9 + b"\x02", b"\xff" * 11]
+ENCODINGS = [
+    # Unknown fields 30 and 5000 of each wire type.
+    *[b"\xf0\x01" + n for n in NUMBERS], b"\xc0\xb8\x02\x07",
+    b"\xf1\x01" + bytes(8), b"\xf1\x01" + bytes(7), b"\xf5\x01" + bytes(4), b"\xf5\x01" + bytes(3),
+    b"\xf2\x01\x03abc", b"\xf2\x01\x04abc", b"\xf2\x01\x00", b"\xf6\x01", b"\xf7\x01",
+    # Groups: empty, full, nested, of a known field's number; without an end, with another, crossed.
+    b"\xf3\x01\xf4\x01", b"\xf3\x01\x08\x01\x12\x01z\xf4\x01", b"\x1b\x0a\x01x\x1c",
+    b"\xf3\x01\x3b\x3d" + bytes(4) + b"\x39" + bytes(8) + b"\x3c\xf4\x01",
+    b"\x3b" * 90 + b"\x3c" * 90, b"\xf3\x01", b"\xf4\x01", b"\xf3\x01\x3c", b"\x3b\x43\x3c\x44",
+    b"\xf3\x01\x12\x09z\xf4\x01", b"\x3b\x82\x01\x01\xff\x3c",
+    # Known fields with another wire type than theirs: type, request_id, chat, channel.
+    b"\x0a\x01x", b"\x0d" + bytes(4), b"\x09" + bytes(8), b"\x10\x07", b"\x15" + bytes(4), b"\x18\x01",
+    b"\x1d" + bytes(4), b"\x80\x01\x07", b"\x81\x01" + bytes(8), b"\x0b\x0c", b"\x13\x14",
+    # Tags: of number 0, spelt longer than they need, past 32 bits.
+    b"\x00\x00", b"\xf8\x81\x80\x80\x00\x05", b"\xf8\xff\xff\xff\x1f\x01", b"\x02\x00",
+    # Lengths: spelt longer, past the end.
+    b"\xf2\x81\x80\x00\x01x", b"\xf2\x01\x81\x80\x00x", b"\xf2\x01" + b"\xff" * 4 + b"\x0f",
+]
+
+
+# What Python's library lets pass, and others refuse: bits that a varint has no room for, tags past
+# 32 bits or of number 0, and the end of a group that never began.
+STRICTER = [b"\xf0\x01" + b"\x80" * 9 + b"\x02", b"\xf8\xff\xff\xff\x1f\x01", b"\x00\x00", b"\xf4\x01"]
+
+
+def is_read(raw):
+    try:
+        Message.FromString(raw)
+        return True
+    except DecodeError:
+        return False
+
+
+async def test_what_another_library_passes_over_goes_through(daemon):
+    assert len(ENCODINGS) >= 40
+    whole = chat("x", request_id=new_id())
+    passed = 0
+    for extra in ENCODINGS:
+        head = whole.SerializeToString()
+        for raw in (head + extra, extra + head):
+            a, b = await pair(daemon)
+            await a.connect_with(["ack"])
+            await a.send(raw)
+            if is_read(raw) and extra not in STRICTER:
+                m = await a.recv()
+                assert m.control.type == ACKNOWLEDGE, (raw, describe(m))
+                assert m.request_id == whole.request_id
+                # The channel's name is added behind it.
+                assert (await b.recv_raw()).startswith(raw)
+                passed += 1
+            else:
+                await a.expect_error()
+                await a.expect_close(1007)
+            await a.close()
+            await b.close()
+    assert 40 < passed < 2 * len(ENCODINGS) - 20, passed
+
+
 async def test_bytes_that_are_no_message(daemon):
     errors = daemon.metric("websocket_message_errors_total")
     bad_text = chat("????").SerializeToString().replace(b"????", b"\xff\xfe\xfd\xfc")
     bad_channel = chat("x", channel="????").SerializeToString().replace(b"????", b"\xc3\x28ab")
-    cases = [b"\xff\xff\xff\xff", b"\x08", b"\x1a\x7fshort", b"\x0a\x01x", bad_text, bad_channel]
+    cases = [b"\xff\xff\xff\xff", b"\x08", b"\x1a\x7fshort", b"\x0f\x01x", bad_text, bad_channel]
     for junk in cases:
         a, b = await pair(daemon)
         await a.send(junk)

@@ -190,7 +190,7 @@ async def test_a_file_that_is_not_as_it_was():
             m = await c.recv()
             # What the server lost is no fault of the transfer: it may be sent again.
             assert m.control.type == ERROR and m.control.code == 503, describe(m)
-            assert not list(d.spool.iterdir())
+            await until(lambda: not list(d.spool.iterdir()), "nothing is left of it")
 
 
 # Another configuration
