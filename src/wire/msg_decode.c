@@ -13,8 +13,10 @@
  */
 
 #define FIRST_SLOTS 4  /* of a repeated field */
-#define CHAT_USER_ID 2 /* number of the field */
-#define FIELD_COST 16  /* of the budget, beside the bytes of a string */
+#define CHAT_USER_ID 2 /* numbers of fields */
+#define CHAT_CONTENT 3
+#define KEPT_MAX 4096 /* bytes of a content that is there in any case */
+#define FIELD_COST 16 /* of the budget, beside the bytes of a string */
 
 #define CHAT (&websocket__chat_message__descriptor)
 #define CONTROL (&websocket__control_message__descriptor)
@@ -179,14 +181,16 @@ static void string_on(struct msg_decoder *d)
 
 	s->utf8 = utf8_feed(s->utf8, s->from, n);
 	s->has_nul |= s->forbids_nul && memchr(s->from, '\0', n);
-	memcpy(s->to, s->from, n);
-	s->to += n;
+	if (s->to) {
+		memcpy(s->to, s->from, n);
+		s->to += n;
+		*s->to = '\0';
+	}
 	s->from += n;
 	s->left -= n;
 	d->budget -= n;
 	if (s->left > 0)
 		return;
-	*s->to = '\0';
 	judge_string(d, s->utf8 == UTF8_ACCEPT, s->has_nul);
 }
 
@@ -195,21 +199,22 @@ static enum msg_result put_string(struct msg_decoder *d, const ProtobufCMessageD
 				  const struct field *f, char **ret)
 {
 	size_t n = (size_t)(f->body.end - f->body.p);
-	bool is_plain;
+	bool is_plain, is_dropped;
 	char *text;
 
 	if (n == 0) {
 		*ret = (char *)(uintptr_t)empty;
 		return MSG_OK;
 	}
-	text = arena_alloc(d->arena, n + 1);
+	is_dropped = d->drops_content && n > KEPT_MAX && desc == CHAT && f->id == CHAT_CONTENT;
+	text = is_dropped ? (char *)(uintptr_t)empty : arena_alloc(d->arena, n + 1);
 	if (!text)
 		return MSG_TOO_BIG;
 	*ret = text;
 	is_plain = forbids_nul(desc, f->id);
-	if (n > d->budget) {
+	if (n > d->budget || is_dropped) {
 		d->string = (struct msg_string){
-			.to = text,
+			.to = is_dropped ? NULL : text,
 			.from = f->body.p,
 			.left = n,
 			.utf8 = UTF8_ACCEPT,
@@ -485,6 +490,7 @@ enum msg_result msg_decoder_begin(struct msg_decoder *d, struct arena *a, const 
 	d->m = m;
 	d->arena = a;
 	d->max_list = max_list;
+	d->drops_content = false;
 	d->complaint = MSG_OK;
 	d->depth = 0;
 	d->n_groups = 0;

@@ -319,9 +319,13 @@ static struct work *work_new(struct conn *c, uint8_t opcode, const uint8_t *p, s
 	}
 	/* As in hub_configure(): its structs and strings take more room than its bytes. */
 	arena_init(&w->arena, ARENA_FIRST_BYTES, 2 * c->env->config->max_message_size + 64 * 1024);
-	if (opcode == WS_TEXT ||
-	    msg_decoder_begin(&w->decoder, &w->arena, p, n, protocol_max_list(c)) == MSG_OK)
+	if (opcode == WS_TEXT)
 		return w;
+	if (msg_decoder_begin(&w->decoder, &w->arena, p, n, protocol_max_list(c)) == MSG_OK) {
+		/* It goes on as it came: nobody here reads what is in a chat. */
+		w->decoder.drops_content = true;
+		return w;
+	}
 	protocol_refuse(c, NULL, 503, "out of memory");
 	protocol_free_work(c->env, &w->base);
 	return NULL;

@@ -88,8 +88,10 @@ enum publication_result protocol_publish_run(struct conn *c, struct publication 
 					     const message *m, struct member *through,
 					     const uint8_t *p, size_t n);
 
-/* In any state; bytes that it holds. */
+/* In any state. */
 void publication_fini(struct publication *pub);
+
+/* Bytes that it holds beside the message, of which its frame is a copy that takes its place. */
 size_t publication_bytes(const struct publication *pub);
 
 /* -------------------------------------------------------------- protocol_channels.c */

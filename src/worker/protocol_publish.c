@@ -85,7 +85,8 @@ void publication_fini(struct publication *pub)
 
 size_t publication_bytes(const struct publication *pub)
 {
-	return frame_forms_bytes(&pub->forms) + (pub->f ? frame_charged(pub->f) : 0);
+	/* The frame is the message once more: while it is copied, it counts as one. */
+	return frame_forms_bytes(&pub->forms);
 }
 
 /* The checksum of the data as carried. False: there is more to be looked at. */

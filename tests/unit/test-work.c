@@ -366,3 +366,28 @@ TEST(work_decodes_a_share_in_each_turn)
 	free(text);
 	rig_free(r);
 }
+
+/*
+ * For a moment it is there twice: as it came, and as what is sent. It counts as one all the
+ * same.
+ */
+TEST(work_counts_a_message_once)
+{
+	struct rig *r = rig_new(1, QUIET "max_message_size = 4M\nmax_frame_size = 4M\n"
+					 "reassembly_memory = 3M\n");
+	struct guest *g = guest_open(r, 0, "/room"), *reader = guest_open(r, 0, "/room");
+	char *text = malloc(2 * MIB + 1);
+	uint8_t *data = make_data(2 * MIB);
+
+	memset(text, 'x', 2 * MIB);
+	text[2 * MIB] = '\0';
+	clock_creep_for_test(TURN_CLIENT_NS / 2);
+	guest_chat(g, text, NULL);
+	send_binary(g, (enum zip_kind)0, data, 2 * MIB);
+	rig_settle(r);
+	CHECK_EQ(guest_drop(reader), 2);
+	CHECK_EQ(g->conn->state, CONN_OPEN);
+	free(text);
+	free(data);
+	rig_free(r);
+}
