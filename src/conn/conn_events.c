@@ -331,6 +331,8 @@ static void conn_read_in_turn(struct conn *c)
 		conn_want_read(c);
 	else if (list_is_empty(&env->to_read) && !turn_is_over(&env->turn))
 		conn_read(c);
+	else if (c->has_hup)
+		conn_want_read(c); /* an end is in no hurry, and a thousand may come at once */
 	else if (list_is_empty(&c->read_node))
 		list_add_tail(&env->to_read, &c->read_node);
 }

@@ -142,6 +142,31 @@ TEST(conn_that_used_its_share_stands_behind_for_a_second)
 	rig_free(r);
 }
 
+/* A thousand clients end at once, and one says something. */
+TEST(conn_with_something_to_say_is_read_before_those_that_end)
+{
+	struct rig *r = rig_new(1, FREE "notice_limit = 0\n");
+	struct guest *good = guest_open(r, 0, "/b"), *g[64];
+	unsigned turns = 0;
+
+	for (unsigned i = 0; i < ARRAY_LEN(g); i++)
+		g[i] = guest_open(r, 0, "/a");
+	/* Each of them uses up what a turn has for reading. */
+	clock_creep_for_test(TURN_READ_NS);
+	begin_events(r);
+	for (unsigned i = 0; i < ARRAY_LEN(g); i++)
+		guest_end(g[i]);
+	write_pings(good, 1);
+	rig_turn(r);
+	CHECK_EQ(count_pongs(good), 1);
+	CHECK(r->w[0]->hub.env.n_all > ARRAY_LEN(g) / 2);
+	while (r->w[0]->hub.env.n_all > 1) {
+		rig_turn(r);
+		CHECK(++turns <= ARRAY_LEN(g));
+	}
+	rig_free(r);
+}
+
 /* The order in which clients were read, by the notes that they took in a channel. */
 static void expect_order(struct guest *reader, const unsigned *order, unsigned n)
 {
