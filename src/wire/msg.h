@@ -133,8 +133,7 @@ struct WB_OWNER(holder) msg_decoder {
 	Websocket__WebSocketMessage *m;
 	size_t max_list;
 	size_t budget;      /* of the step under way */
-	bool drops_content; /* of a chat: it is checked, and what is long is left out of the result
-			     */
+	bool drops_content; /* that of a chat is checked; a long one is left out of the result */
 	enum msg_result complaint; /* about the content so far, of what is well formed */
 	unsigned depth, n_groups;
 	struct msg_level level[MSG_DEPTH_MAX];
