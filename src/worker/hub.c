@@ -412,8 +412,7 @@ void hub_work(struct hub *h)
 	/* What was sent lets others go on, and those of this worker, too. */
 	if (h->channels.has_caught_up)
 		hub_wake_held(h);
-	if (!list_is_empty(&h->held))
-		h->is_releasing = !hub_release_held(h);
+	h->is_releasing = !list_is_empty(&h->held) && !hub_release_held(h);
 	count_variants(h);
 	/* Last, since sending has freed what it could: who is still behind now really lags. */
 	shed_notices(h);

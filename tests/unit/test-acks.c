@@ -249,6 +249,25 @@ TEST(acks_end_with_their_client)
 	scene_free(&s);
 }
 
+/* A turn had no time for all of them, and then nobody is there any more: the loop sleeps. */
+TEST(acks_that_are_left_of_a_turn_end_with_their_client)
+{
+	struct scene s = scene_new(1, FREE);
+
+	for (uint8_t i = 1; i <= 50; i++)
+		send_chunk(s.sender, i, NULL);
+	rig_settle(s.r);
+	clock_creep_for_test(TURN_SEND_NS);
+	guest_set_room(s.slow, ROOM_FOR_ALL);
+	while (RIG_SUM(s.r, acks_waiting) == 50)
+		rig_turn(s.r);
+	CHECK(RIG_SUM(s.r, acks_waiting) > 0);
+	CHECK(hub_has_work(&s.r->w[0]->hub));
+	conn_abort(s.sender->conn);
+	CHECK_EQ(RIG_SUM(s.r, acks_waiting), 0);
+	scene_free(&s);
+}
+
 /* Another process knows nothing of them: they go out before, and none is lost. */
 TEST(acks_are_not_lost_by_a_hand_over)
 {

@@ -82,6 +82,21 @@ TEST(hub_backlog_of_bytes_is_a_part_of_log_memory)
 
 #define LATE 20
 
+/* Members that have taken nothing of 300 messages yet. */
+static void open_late(struct rig *r, struct guest *sender, struct guest *g[LATE], char *text,
+		      size_t n)
+{
+	memset(text, 'x', n - 1);
+	text[n - 1] = '\0';
+	for (unsigned i = 0; i < LATE; i++) {
+		g[i] = guest_open(r, 0, "/room");
+		guest_set_room(g[i], 0);
+	}
+	for (unsigned i = 0; i < 300; i++)
+		guest_chat(sender, text, NULL);
+	rig_settle(r);
+}
+
 /*
  * Members that could not be sent to for a moment, and then take all that they are sent, wait for
  * the worker: that is not their fault, and publishing would make it worse.
@@ -92,15 +107,7 @@ TEST(hub_holds_publishers_while_members_that_read_on_wait_for_it)
 	struct guest *sender = guest_open(r, 0, "/room"), *g[LATE];
 	char text[1001];
 
-	memset(text, 'x', sizeof(text) - 1);
-	text[sizeof(text) - 1] = '\0';
-	for (unsigned i = 0; i < LATE; i++) {
-		g[i] = guest_open(r, 0, "/room");
-		guest_set_room(g[i], 0);
-	}
-	for (unsigned i = 0; i < 300; i++)
-		guest_chat(sender, text, NULL);
-	rig_settle(r);
+	open_late(r, sender, g, text, sizeof(text));
 	CHECK_EQ(full(r, 0, "room"), 0);
 	for (unsigned i = 0; i < LATE; i++)
 		guest_set_room(g[i], ROOM_FOR_ALL);
@@ -135,15 +142,7 @@ TEST(hub_does_not_hold_publishers_for_members_that_read_slowly)
 	struct guest *sender = guest_open(r, 0, "/room"), *g[LATE];
 	char text[1001];
 
-	memset(text, 'x', sizeof(text) - 1);
-	text[sizeof(text) - 1] = '\0';
-	for (unsigned i = 0; i < LATE; i++) {
-		g[i] = guest_open(r, 0, "/room");
-		guest_set_room(g[i], 0);
-	}
-	for (unsigned i = 0; i < 300; i++)
-		guest_chat(sender, text, NULL);
-	rig_settle(r);
+	open_late(r, sender, g, text, sizeof(text));
 	/* At first it is more than a share, so that each would be sent more. */
 	for (unsigned i = 0; i < LATE; i++)
 		guest_set_room(g[i], CHANNEL_CATCH_UP_BYTES + 3000);
