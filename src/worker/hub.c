@@ -272,19 +272,20 @@ static const struct conn *write_list(struct conn_env *env, struct list *from)
 static void write_out(struct hub *h)
 {
 	struct conn_env *env = &h->env;
-	const struct conn *left = NULL;
+	const struct conn *left;
 
-	if (!list_is_empty(&env->to_write) || !list_is_empty(&env->to_catch_up)) {
-		turn_begin_phase(&env->turn, TURN_ANSWER_NS);
-		if (!list_is_empty(&env->to_write))
-			(void)write_list(env, &env->to_write);
-		if (!list_is_empty(&env->to_catch_up))
-			left = write_list(env, &env->to_catch_up);
+	turn_begin_phase(&env->turn, TURN_ANSWER_NS);
+	if (!list_is_empty(&env->to_write))
+		(void)write_list(env, &env->to_write);
+	if (WB_LIKELY(list_is_empty(&env->to_catch_up))) {
+		if (WB_UNLIKELY(h->channels.n_owing > 0))
+			channel_end_owing(&h->channels, true);
+		return;
 	}
+	left = write_list(env, &env->to_catch_up);
 	if (left && left->is_owed && left->state == CONN_OPEN)
 		channel_owe(left);
-	if (WB_UNLIKELY(h->channels.n_owing > 0))
-		channel_end_owing(&h->channels, !left);
+	channel_end_owing(&h->channels, !left);
 }
 
 /* True when nothing is left to flush. */

@@ -263,7 +263,9 @@ TEST(acks_that_are_left_of_a_turn_end_with_their_client)
 		rig_turn(s.r);
 	CHECK(RIG_SUM(s.r, acks_waiting) > 0);
 	CHECK(hub_has_work(&s.r->w[0]->hub));
-	conn_abort(s.sender->conn);
+	/* With its last member the channel goes, and what waited in it. */
+	LIST_FOREACH_SAFE (node, next, &s.r->w[0]->hub.env.all)
+		conn_abort(CONTAINER_OF(node, struct conn, node));
 	CHECK_EQ(RIG_SUM(s.r, acks_waiting), 0);
 	scene_free(&s);
 }
