@@ -220,6 +220,9 @@ def msg_seeds():
         "unknown-fields": chat(behind=num(100, 5) + b"\xa1\x06" + bytes(8) + b"\xa5\x06" +
                                bytes(4) + text(200, "x")),
         "group": num(1, 1) + b"\x2b\x2c",
+        "group-inside": chat(behind=b"\x3b" + num(1, 2) + text(2, "x") + b"\x43\x44\x3c"),
+        "group-without-end": num(1, 4) + b"\x3b\x43\x3c",
+        "other-wire-types": chat(behind=text(1, "x") + num(2, 7) + num(16, 1)) + b"\x1d" + bytes(4),
         "field-0": b"\x00\x01",
         "varint-too-long": b"\x08" + b"\xff" * 10 + b"\x01",
         "length-past-end": b"\x1a\x7f",
