@@ -68,10 +68,10 @@ static struct acks_sender *sender_new(struct acks *a, struct conn *c)
 	return s;
 }
 
-/* They are bounded like what waits in its own queue, which they will be in. */
+/* They are bounded like what waits in its own queue, and more so: no account has them. */
 static void sender_judge(struct acks_sender *s)
 {
-	if (s->n > s->conn->env->config->message_queue_size / 2)
+	if (s->n > MIN(s->conn->env->config->message_queue_size / 2, (uint64_t)ACKS_WAITING_MAX))
 		conn_pause(s->conn, CONN_PAUSE_ACKS);
 	else
 		conn_resume(s->conn, CONN_PAUSE_ACKS);

@@ -8,13 +8,15 @@
  * for slow_consumer_grace at most, and what is acknowledged behind it in the same channel keeps
  * its place.
  *
- * Acknowledgements that wait belong to their sender: with as many as half of message_queue_size it
- * is not read. They are sent at once where a membership ends, at a goodbye, and before everything
- * is handed over to another process.
+ * Acknowledgements that wait belong to their sender: with more than ACKS_WAITING_MAX of them, or
+ * half of message_queue_size, it is not read. They are sent at once where a membership ends, at a
+ * goodbye, and before everything is handed over to another process.
  */
 
 #include "channel/channel.h"
 #include "containers/table.h"
+
+#define ACKS_WAITING_MAX 64 /* of one client: for more than one needs, and 10 KB at most */
 
 /* Those of the connections of a worker. */
 struct WB_OWNER(worker) acks {

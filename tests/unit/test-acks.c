@@ -71,7 +71,7 @@ struct scene {
 	struct guest *sender, *slow;
 };
 
-static struct scene scene_new(unsigned workers, const char *config)
+static struct scene scene_with(unsigned workers, const char *config, unsigned half)
 {
 	struct scene s = {.r = rig_new(workers, config)};
 	struct guest *other = guest_open(s.r, 0, "/room");
@@ -82,15 +82,20 @@ static struct scene scene_new(unsigned workers, const char *config)
 	rig_settle(s.r);
 	CHECK_EQ(next_ack(s.sender), 1000);
 	guest_set_room(s.slow, 0);
-	guest_send_numbers(other, 0, 40);
+	guest_send_numbers(other, 0, half - 10);
 	rig_settle(s.r);
 	send_chunk(s.sender, 100, NULL);
 	rig_settle(s.r);
 	CHECK_EQ(next_ack(s.sender), 100);
-	guest_send_numbers(other, 40, 60);
+	guest_send_numbers(other, half - 10, half + 10);
 	rig_settle(s.r);
 	CHECK_EQ(directory_lagging(rig_channel(s.r, 0, "room")->entry), 1u << (workers - 1));
 	return s;
+}
+
+static struct scene scene_new(unsigned workers, const char *config)
+{
+	return scene_with(workers, config, 50);
 }
 
 static void scene_free(const struct scene *s)
@@ -190,23 +195,29 @@ TEST(acks_don_t_wait_for_who_may_skip)
 	rig_free(r);
 }
 
-/* As many as half of its queue: then it isn't read, and goes on when there are fewer. */
-TEST(acks_that_wait_are_bounded)
+/* So many at most: then it isn't read, and goes on when there are fewer. */
+static void check_bound(const char *config, unsigned half, unsigned most)
 {
-	struct scene s = scene_new(1, FREE);
+	struct scene s = scene_with(1, config, half);
 	unsigned n = 0;
 
-	for (uint8_t i = 1; i <= 60; i++)
+	for (uint8_t i = 1; i <= 80; i++)
 		send_chunk(s.sender, i, NULL);
 	rig_settle(s.r);
-	CHECK_EQ(RIG_SUM(s.r, acks_waiting), 51);
+	CHECK_EQ(RIG_SUM(s.r, acks_waiting), most + 1);
 	CHECK(s.sender->conn->pauses & CONN_PAUSE_ACKS);
 	guest_set_room(s.slow, ROOM_FOR_ALL);
 	rig_settle(s.r);
-	while (n < 60)
+	while (n < 80)
 		CHECK_EQ(next_ack(s.sender), ++n);
 	CHECK(!(s.sender->conn->pauses & CONN_PAUSE_ACKS));
 	scene_free(&s);
+}
+
+TEST(acks_that_wait_are_bounded)
+{
+	check_bound(FREE, 50, 50);
+	check_bound(FREE "message_queue_size = 400\n", 200, ACKS_WAITING_MAX);
 }
 
 TEST(acks_go_out_before_a_membership_ends)
