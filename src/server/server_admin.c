@@ -133,30 +133,15 @@ static void clients_done(struct worker_task *t)
 	free(q);
 }
 
-static bool read_client_order(struct admin_request *req, const char *name, enum client_order *ret)
-{
-	*ret = CLIENTS_IN_NO_ORDER;
-	for (unsigned i = 1; name && i < CLIENTS_N_ORDERS; i++) {
-		if (strcmp(name, client_order_name[i]) == 0) {
-			*ret = (enum client_order)i;
-			return true;
-		}
-	}
-	if (name)
-		admin_reply(req, 400, NULL,
-			    "sort is connected_at, last_heartbeat, queued_bytes or "
-			    "queued_messages\n");
-	return !name;
-}
-
 static void answer_clients(void *ctx, struct admin_request *req)
 {
 	struct server *s = ctx;
 	struct clients_query *q;
-	enum client_order order;
 	struct admin_page page;
+	unsigned order;
 
-	if (!admin_read_page(req, &page) || !read_client_order(req, page.sort, &order))
+	if (!admin_read_page(req, &page) ||
+	    !admin_read_order(req, client_order_name, CLIENTS_N_ORDERS, &order))
 		return;
 	/* It goes on its way with the request; whoever is asked last answers and frees both. */
 	q = calloc(1, sizeof(*q));
@@ -167,7 +152,7 @@ static void answer_clients(void *ctx, struct admin_request *req)
 	q->task = (struct worker_task){.run = clients_run, .done = clients_done};
 	q->server = s;
 	q->req = req;
-	q->list.order = order;
+	q->list.order = (enum client_order)order;
 	q->list.offset = page.offset;
 	q->list.limit = page.limit;
 	if (page.channel)

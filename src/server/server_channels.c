@@ -2,7 +2,6 @@
 /* GET /channels: all workers say what they have, and the busiest are shown. */
 #include <inttypes.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "base/text.h"
 #include "containers/buf.h"
@@ -85,27 +84,14 @@ static void channels_done(struct worker_task *t)
 	free(q);
 }
 
-static bool read_channel_order(struct admin_request *req, const char *name, enum channel_order *ret)
-{
-	*ret = CHANNELS_BUSIEST;
-	for (unsigned i = 0; name && i < CHANNELS_N_ORDERS; i++) {
-		if (strcmp(name, channel_order_name[i]) == 0) {
-			*ret = (enum channel_order)i;
-			return true;
-		}
-	}
-	if (name)
-		admin_reply(req, 400, NULL, "sort is busiest, bytes, members or lagging\n");
-	return !name;
-}
-
 void server_list_channels(struct server *s, struct admin_request *req)
 {
 	struct channels_query *q;
-	enum channel_order order;
 	struct admin_page page;
+	unsigned order;
 
-	if (!admin_read_page(req, &page) || !read_channel_order(req, page.sort, &order))
+	if (!admin_read_page(req, &page) ||
+	    !admin_read_order(req, channel_order_name, CHANNELS_N_ORDERS, &order))
 		return;
 	q = calloc(1, sizeof(*q));
 	if (!q || channel_list_init(&q->list, &s->pool->shared.directory)) {
@@ -116,7 +102,7 @@ void server_list_channels(struct server *s, struct admin_request *req)
 	q->task = (struct worker_task){.run = channels_run, .done = channels_done};
 	q->server = s;
 	q->req = req;
-	q->order = order;
+	q->order = (enum channel_order)order;
 	q->offset = page.offset;
 	q->limit = page.limit;
 	worker_post(s->pool->workers[0], &q->task);

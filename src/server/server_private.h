@@ -11,7 +11,7 @@
  *   server_stop.c      the end, with a goodbye
  *   server_reload.c    a new configuration for those who are there
  *   server_handover.c  everything to the next process
- *   server_channels.c  that of GET /channels
+ *   server_channels.c  the answer to GET /channels
  *   server_admin.c     what the HTTP endpoints do
  *   server_start.c     from nothing to serving
  *   server.c           the loop, signals, and the order of all that

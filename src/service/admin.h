@@ -42,7 +42,6 @@ enum admin_listener { ADMIN_METRICS, ADMIN_CONTROL };
 /* Which clients or channels are to be listed. */
 struct WB_VALUE admin_page {
 	uint64_t offset, limit; /* of those; at most ADMIN_CLIENTS_MAX of them */
-	const char *sort;       /* the name of an order; NULL: none was asked for */
 	const char *channel;    /* only its members; at most ADMIN_CHANNEL_MAX bytes; NULL: all */
 	const char *user;       /* only who is called so; at most ADMIN_USER_MAX bytes; NULL: all */
 };
@@ -142,6 +141,13 @@ void admin_set_max_body(struct admin *a, size_t max_body);
 
 /* The texts are borrowed until the function that answers returns. */
 bool admin_read_page(struct admin_request *req, struct admin_page *ret) WB_NODISCARD;
+
+/*
+ * The order that was asked for, as an index of @names, of which NULL can't be asked for; 0 where
+ * none was.
+ */
+bool admin_read_order(struct admin_request *req, const char *const *names, unsigned n,
+		      unsigned *ret) WB_NODISCARD;
 
 /* Borrowed until the function that answers returns. */
 bool admin_read_publication(struct admin_request *req, struct admin_publication *ret) WB_NODISCARD;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* What a request asks for: arguments, type and body, checked before anybody acts on them. */
+#include <stdio.h>
 #include <string.h>
 #include <strings.h>
 
@@ -54,12 +55,36 @@ bool admin_read_page(struct admin_request *req, struct admin_page *ret)
 	if (!request_parse_text(req, "user", ADMIN_USER_MAX, &p.user))
 		return request_refuse(req, MHD_HTTP_BAD_REQUEST,
 				      "user is at most 128 bytes of UTF-8 without NUL\n");
-	p.sort = request_argument(req, "sort");
 	/* The request keeps it: admin_reply_list() says from it where the next page begins. */
 	req->offset = p.offset;
 	p.limit = MIN(p.limit, (uint64_t)ADMIN_CLIENTS_MAX);
 	*ret = p;
 	return true;
+}
+
+bool admin_read_order(struct admin_request *req, const char *const *names, unsigned n,
+		      unsigned *ret)
+{
+	const char *sort = request_argument(req, "sort");
+	char text[256] = "sort is one of:";
+	size_t len = strlen(text);
+
+	*ret = 0;
+	for (unsigned i = 0; sort && i < n; i++) {
+		if (!names[i])
+			continue;
+		if (strcmp(sort, names[i]) == 0) {
+			*ret = i;
+			return true;
+		}
+		len += (size_t)snprintf(text + len, sizeof(text) - len, " %s", names[i]);
+		WB_ASSERT(len + 1 < sizeof(text));
+	}
+	if (!sort)
+		return true;
+	text[len++] = '\n';
+	text[len] = '\0';
+	return request_refuse(req, MHD_HTTP_BAD_REQUEST, text);
 }
 
 /* Is @type the media type @name, with or without parameters behind it? */

@@ -43,9 +43,8 @@ static int list_channels(struct buf *out, const struct conn *c)
 	size_t end = out->len + CHANNELS_BYTES;
 	unsigned left = CHANNELS_SHOWN;
 
-	for (const struct member *m = c->members; m && !r && left > 0; m = m->sibling, left--) {
-		if (out->len >= end)
-			break;
+	for (const struct member *m = c->members; m && !r && left > 0 && out->len < end;
+	     m = m->sibling, left--) {
 		const struct directory_entry *e = m->channel->entry;
 
 		text_json(name, sizeof(name), e->name, e->name_len);
@@ -184,6 +183,7 @@ static int list_show(struct client_list *l, const struct conn *c)
 	/* Without the comma that stands before all but the first. */
 	pick->at += pick->at > 0;
 	pick->n = l->out.len - pick->at;
+	l->n_shown++;
 	return r;
 }
 
@@ -214,7 +214,6 @@ int client_list_pick(struct client_list *l)
 		pick->rank = l->n_picks;
 	}
 	qsort(l->picks, l->n_picks, sizeof(*l->picks), compare_ids);
-	/* All were counted. The second walk ends early where nobody is to be shown. */
 	buf_fini(&l->keys);
 	return 0;
 }
@@ -260,6 +259,14 @@ void client_list_fini(struct client_list *l)
 
 /* ----------------------------------------------------------------------------- the walk */
 
+/* Nobody who comes later is looked for, or counted. */
+static bool list_has_all(const struct client_list *l)
+{
+	if (l->picks)
+		return l->n_shown == l->n_picks;
+	return l->limit == 0 && !l->order && !list_is_filtered(l);
+}
+
 int client_list_append(struct hub *h, struct client_list *l)
 {
 	size_t end = l->out.len + TEXT_AT_ONCE;
@@ -270,7 +277,7 @@ int client_list_append(struct hub *h, struct client_list *l)
 	for (unsigned i = 0; l->place.at != &h->env.all && !r; i++) {
 		struct conn *c = CONTAINER_OF(l->place.at, struct conn, node);
 
-		if (l->limit == 0 && !l->order && !list_is_filtered(l))
+		if (list_has_all(l))
 			break;
 		if (i == VISITS_AT_ONCE || l->out.len >= end)
 			return CLIENT_LIST_E_MORE;

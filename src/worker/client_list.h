@@ -51,7 +51,7 @@ struct WB_OWNER(worker) client_list {
 	enum client_order order;
 	struct buf keys;           /* of struct client_key: of all, in the first walk of an order */
 	struct client_pick *picks; /* by id; NULL: it is the first walk, or the only one */
-	uint32_t n_picks;
+	uint32_t n_picks, n_shown; /* of them */
 	uint64_t listed;
 	uint64_t total; /* that there are, once this worker is done */
 	struct buf out; /* JSON objects, separated by commas; the holder's to free */

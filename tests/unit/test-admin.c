@@ -85,13 +85,16 @@ static void fake_answer_clients(struct fake *f, struct admin_request *req)
 /* An array of its own name, with the order that was asked for in it. */
 static void answer_channels(void *ctx, struct admin_request *req)
 {
+	static const char *const orders[] = {NULL, "members", "bytes"};
 	struct buf objects = {0};
 	struct admin_page page;
+	unsigned order;
 
 	(void)ctx;
-	if (!admin_read_page(req, &page))
+	if (!admin_read_page(req, &page) ||
+	    !admin_read_order(req, orders, ARRAY_LEN(orders), &order))
 		return;
-	CHECK_EQ(buf_printf(&objects, "\"%s\"", page.sort ? page.sort : "none"), 0);
+	CHECK_EQ(buf_printf(&objects, "\"%s\"", orders[order] ? orders[order] : "none"), 0);
 	admin_reply_list(req, "channels", &objects, 1, 1);
 }
 
@@ -484,6 +487,8 @@ TEST(admin_clients_are_paged)
 	       "{\"channels\":[\"members\"],\"total\":1,\"next\":null}\n");
 	expect(f, "GET /channels HTTP/1.1", 200,
 	       "{\"channels\":[\"none\"],\"total\":1,\"next\":null}\n");
+	expect(f, "GET /channels?sort=beauty HTTP/1.1", 400, "sort is one of: members bytes\n");
+	expect(f, "GET /channels?sort= HTTP/1.1", 400, NULL);
 	expect(f, "GET /clients?offset=x HTTP/1.1", 400, NULL);
 	expect(f, "GET /clients?offset= HTTP/1.1", 400, NULL);
 	CHECK_EQ(f->calls, 0);
