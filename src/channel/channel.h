@@ -247,7 +247,7 @@ struct channel_rate channel_rate(const struct channel *ch);
  *
  * Where more than half of its limits wait, the channels that it lags in are behind as
  * if it were the worker's backlog: who publishes is not read, or the server's lateness would
- * become the member's.
+ * become the member's. At most CHANNEL_OWING_MAX of a worker's.
  */
 void channel_owe(const struct conn *c);
 

@@ -217,14 +217,18 @@ void channel_catch_up(struct conn *c)
 void channel_owe(const struct conn *c)
 {
 	const struct config *config = c->env->config;
+	unsigned left = CHANNEL_OWING_MAX; /* more would only take each other's places */
 	uint64_t bytes, messages;
 
 	channel_backlog(c, &bytes, &messages);
 	if (bytes <= config->max_send_buffer / 2 && messages <= config->message_queue_size / 2)
 		return;
-	for (struct member *m = c->members; m; m = m->sibling)
-		if (m->is_lagging)
-			channel_set_owing(m->channel);
+	for (struct member *m = c->members; m && left > 0; m = m->sibling) {
+		if (!m->is_lagging)
+			continue;
+		channel_set_owing(m->channel);
+		left--;
+	}
 }
 
 /* ----------------------------------------------------------------------- skipping */

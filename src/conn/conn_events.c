@@ -321,7 +321,10 @@ static uint32_t conn_layered_events(struct conn *c, uint32_t events)
 	return (events & ~(uint32_t)EPOLLOUT) | EPOLLIN;
 }
 
-/* There is something to read: at once where nobody waits for that, else behind who does. */
+/*
+ * There is something to read: at once where nobody waits for that, else behind who does. Who is
+ * busy, opens or ends comes behind all of those.
+ */
 static void conn_read_in_turn(struct conn *c)
 {
 	struct conn_env *env = c->env;

@@ -20,6 +20,9 @@
  * no worker says so any more. It is woken by the same pair as above: mark, then look once more;
  * clear, then take the marks. (tests/model/backlog.pml)
  *
+ * Members that have much to catch up are another set of the entry (`lagging`), by the same pair:
+ * for them acknowledgements of chunks wait, which worker/acks keeps. (hub_backlog.c has both.)
+ *
  * Notices get a share of each turn, counted by the members that they go to. Those that
  * are more, or find the hub congested, stay here, channel by channel: a join and a leave
  * of the same client cancel each other, and what is left of a channel's goes out together.

@@ -85,15 +85,24 @@ static void bring_down(struct conn *c, uint64_t bytes, uint64_t messages, const 
 	end_slow_consumer(c);
 }
 
-/* More than half of its limits waits that it has to get: acknowledgements wait for it. */
-static void judge_slow(struct conn *c)
+static bool is_past_half(const struct config *config, uint64_t bytes, uint64_t messages)
+{
+	return bytes > config->max_send_buffer / 2 || messages > config->message_queue_size / 2;
+}
+
+/*
+ * More than half of its limits waits that it has to get: acknowledgements wait for it. @bytes and
+ * @messages: of all, so that what can't be too much is not added up again.
+ */
+static void judge_slow(struct conn *c, uint64_t bytes, uint64_t messages)
 {
 	const struct config *config = c->env->config;
-	uint64_t bytes, messages;
-	bool is_slow;
+	bool is_slow = is_past_half(config, bytes, messages);
 
-	channel_backlog_kept(c, &bytes, &messages);
-	is_slow = bytes > config->max_send_buffer / 2 || messages > config->message_queue_size / 2;
+	if (is_slow) {
+		channel_backlog_kept(c, &bytes, &messages);
+		is_slow = is_past_half(config, bytes, messages);
+	}
 	if (is_slow != c->is_slow)
 		channel_set_slow(c, is_slow);
 }
@@ -106,8 +115,8 @@ void slow_consumer_check(struct conn *c)
 
 	if (c->state != CONN_OPEN)
 		return;
-	judge_slow(c);
 	channel_backlog(c, &bytes, &messages);
+	judge_slow(c, bytes, messages);
 	/* Who takes all that it is sent, and waits for more, does not read too slowly. */
 	if (c->is_owed || !is_past(config, bytes, messages, 1)) {
 		c->over_ns = 0;
