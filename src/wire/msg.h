@@ -127,7 +127,7 @@ struct WB_VALUE msg_string {
 	bool forbids_nul, has_nul;
 };
 
-/* The same over several steps. Nothing in it is for others. */
+/* The same over several steps. For others are @drops_content, from the beginning on, and @spots. */
 struct WB_OWNER(holder) msg_decoder {
 	struct arena *arena;
 	Websocket__WebSocketMessage *m;
@@ -237,13 +237,15 @@ void msg_init_stamp(struct msg_builder *b, const Websocket__WebSocketMessage *m,
 #define MSG_USER_MAX 128   /* bytes of a user id that is put in */
 #define MSG_STAMP_PIECES 5 /* of the message that came, at most */
 
-/* How the same is made of the bytes that came, without packing them again. May not be moved. */
+/* A piece of a message that came, and where it goes in the new one. */
+struct WB_VALUE msg_piece {
+	const uint8_t *p;
+	size_t n, at;
+};
+
+/* How the same is made of the bytes that came, without packing them again. */
 struct WB_VALUE msg_stamp {
-	struct {
-		const uint8_t *p;
-		size_t n;
-		size_t at; /* where it goes in the new message */
-	} piece[MSG_STAMP_PIECES];
+	struct msg_piece piece[MSG_STAMP_PIECES];
 	unsigned n_pieces;
 	uint8_t length[10], user_id[MSG_USER_MAX + 4]; /* between them */
 	size_t length_n, length_at, user_id_n, user_id_at;

@@ -195,12 +195,13 @@ static size_t field_head_write(uint8_t *out, unsigned id, uint64_t len)
 
 static void stamp_add(struct msg_stamp *s, const uint8_t *from, const uint8_t *to)
 {
-	if (from == to)
+	size_t n = (size_t)(to - from);
+
+	if (n == 0)
 		return;
-	s->piece[s->n_pieces].p = from;
-	s->piece[s->n_pieces].n = (size_t)(to - from);
-	s->piece[s->n_pieces++].at = s->bytes;
-	s->bytes += (size_t)(to - from);
+	WB_ASSERT(s->n_pieces < MSG_STAMP_PIECES);
+	s->piece[s->n_pieces++] = (struct msg_piece){from, n, s->bytes};
+	s->bytes += n;
 }
 
 bool msg_stamp_init(struct msg_stamp *s, const struct msg_spots *spots, const uint8_t *p, size_t n,

@@ -56,10 +56,7 @@ struct WB_OWNER(worker) publication {
 	uint32_t crc; /* of the first @checked bytes of its data */
 	bool is_complete;
 	/* What is copied of the message, borrowed, and where it goes. Not looked at before. */
-	struct {
-		const uint8_t *p;
-		size_t n, at;
-	} piece[MSG_STAMP_PIECES];
+	struct msg_piece piece[MSG_STAMP_PIECES];
 };
 
 /* Nothing of a message is done yet, or anything any more. */

@@ -17,6 +17,7 @@
 
 #define UNPACKED_PER_FRAME (16 * 1024) /* for others: so many bytes cost the sender a frame */
 
+static_assert(MSG_USER_MAX == GRANT_USER_MAX, "any grant's user id");
 static_assert(MSG_SUFFIX_MAX == DIRECTORY_NAME_MAX + 4, "any channel's name, its tag and length");
 
 /* -------------------------------------------------------------------- what varies */
@@ -111,12 +112,12 @@ static bool check_on(struct conn_env *env, struct publication *pub, const messag
 static bool copy_on(struct conn_env *env, struct publication *pub)
 {
 	while (pub->at_piece < pub->n_pieces) {
-		size_t left = pub->piece[pub->at_piece].n - pub->copied, n = MIN(left, COPY_STEP);
+		const struct msg_piece *piece = &pub->piece[pub->at_piece];
+		size_t left = piece->n - pub->copied, n = MIN(left, COPY_STEP);
 
 		if (!conn_may_work(env))
 			return false;
-		frame_write(pub->f, pub->piece[pub->at_piece].at + pub->copied,
-			    pub->piece[pub->at_piece].p + pub->copied, n);
+		frame_write(pub->f, piece->at + pub->copied, piece->p + pub->copied, n);
 		pub->copied += n;
 		if (n == left) {
 			pub->at_piece++;
@@ -151,11 +152,8 @@ static struct frame *frame_stamped(struct hub *h, struct publication *pub, const
 		return NULL;
 	frame_write(f, s->length_at, s->length, s->length_n);
 	frame_write(f, s->user_id_at, s->user_id, s->user_id_n);
-	for (; pub->n_pieces < s->n_pieces; pub->n_pieces++) {
-		pub->piece[pub->n_pieces].p = s->piece[pub->n_pieces].p;
-		pub->piece[pub->n_pieces].n = s->piece[pub->n_pieces].n;
-		pub->piece[pub->n_pieces].at = s->piece[pub->n_pieces].at;
-	}
+	for (; pub->n_pieces < s->n_pieces; pub->n_pieces++)
+		pub->piece[pub->n_pieces] = s->piece[pub->n_pieces];
 	return f;
 }
 
@@ -168,9 +166,7 @@ static uint32_t publication_begin_frame(struct conn *c, struct publication *pub,
 
 	if (!needs_stamp(c, m)) {
 		pub->f = frame_for(h, m, channel, n, &pub->more);
-		pub->piece[0].p = p;
-		pub->piece[0].n = n;
-		pub->piece[0].at = 0;
+		pub->piece[0] = (struct msg_piece){p, n, 0};
 		pub->n_pieces = 1;
 	} else if (msg_stamp_init(&stamp, pub->spots, p, n, c->grant->user_id)) {
 		pub->f = frame_stamped(h, pub, m, channel, &stamp);
