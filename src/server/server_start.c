@@ -45,9 +45,12 @@ static char *format_urls(const struct server *s, char *out, size_t cap)
 static void announce_ready(struct server *s)
 {
 	const struct config *config = s->config;
-	/* What clients can make it use, so that MemoryMax= can be set above it. */
+	/*
+	 * What clients can make it use, so that MemoryMax= can be set above it. A message under
+	 * work counts once in reassembly_memory, but is there twice until it is published.
+	 */
 	uint64_t bound = config->max_connections * sizeof(struct conn) + config->log_memory +
-			 config->reassembly_memory * s->pool->n;
+			 2 * config->reassembly_memory * s->pool->n;
 	char metrics[100] = "", urls[320];
 
 	if (s->admin.http && admin_port(s->admin.http))
