@@ -6,8 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/file.h"
 #include "base/text.h"
-#include "io/file.h"
 
 /* ------------------------------------------------------------------------- making */
 

@@ -66,6 +66,9 @@ static void config_free(struct config *c)
 			free(*(char **)(void *)((char *)c + config_keys[i].offset));
 		free(c->origin[i]);
 	}
+	for (size_t i = 0; i < c->n_files; i++)
+		free(c->file[i].path);
+	free(c->file);
 	free(c);
 }
 

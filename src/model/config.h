@@ -33,6 +33,7 @@ enum config_text_messages { TEXT_LOG, TEXT_RELAY, TEXT_REJECT };
 #define CONFIG_MEMBER_LOG_LEVEL int     /* LOG_EMERG … LOG_DEBUG of syslog.h */
 #define CONFIG_MEMBER_MODE uint64_t     /* permissions, as chmod(2) has them */
 #define CONFIG_MEMBER_ON_STOP enum config_on_stop
+#define CONFIG_MEMBER_ORIGINS char *
 #define CONFIG_MEMBER_PERCENT uint64_t
 #define CONFIG_MEMBER_PORT uint64_t /* or CONFIG_PORT_OFF */
 #define CONFIG_MEMBER_PREFIXES char *
@@ -66,7 +67,12 @@ struct WB_FROZEN config {
 #include "model/config_keys.h"
 
 	char *origin[CONFIG_N_KEYS]; /* "FILE:LINE" or "command line"; NULL = default */
-	_Atomic unsigned refs;       /* the only member that changes */
+	struct config_file {
+		char *path;
+		bool is_empty; /* nothing but blanks stood in it */
+	} * file;              /* those that were read, in their order */
+	size_t n_files;
+	_Atomic unsigned refs; /* the only member that changes */
 };
 
 enum config_reload { RELOAD_LIVE, RELOAD_NEW_CONN, RELOAD_RESTART };
@@ -97,6 +103,8 @@ struct WB_VALUE config_source {
 	const char *file; /* NULL = CONFIG_DEFAULT_FILE; one that is named must exist */
 	struct config_override override[CONFIG_MAX_OVERRIDES];
 	size_t n_overrides;
+	/* What a reload is compared with: a file that was read for it has to be there. Or NULL. */
+	const struct config *before;
 };
 
 /*
@@ -120,6 +128,10 @@ enum config_result {
 /**
  * config_load() - read all sources and make a snapshot of them
  * @errors: all-zero or used before; gets what is wrong
+ *
+ * What is missing must not open what was closed. A folder of drop-ins that is none and a link
+ * that leads nowhere are wrong at any time; beside @src->before, so is each file that was read
+ * for it and is missing, empty, or no regular file now. A first reading takes a pipe, too.
  *
  * Return:  0 | CONFIG_E_INVALID, @errors has at least one line | -ENOMEM.
  * Owns:    *@ret is the caller's reference; @errors is to be emptied with config_errors_fini().
@@ -208,6 +220,16 @@ typedef void config_diff_fn(void *ctx, const struct config_key *key, const char 
  */
 int config_diff(const struct config *was, const struct config *is, config_diff_fn *fn, void *ctx)
 	WB_NODISCARD;
+
+/**
+ * config_opens() - whether a change of @key lets somebody in who was kept out
+ *
+ * Of the keys that say who may come in: auth, allowed_origins, the claims and certificates
+ * that are asked for, the proxies that are believed.
+ *
+ * Thread:  any.
+ */
+bool config_opens(const struct config *was, const struct config *is, const struct config_key *key);
 
 /**
  * config_keep_running() - take the values of RESTART keys from the running snapshot

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/text.h"
 #include "model/config_kind.h"
 
 #define ROW(name) (&config_keys[CONFIG_KEY_##name])
@@ -67,4 +68,37 @@ int config_check(const struct config *c, struct config_errors *errors)
 		r = config_need_at_most(c, ROW(compression_threshold), ROW(compression_max_size),
 					errors);
 	return r < 0 ? r : config_check_ports(c, errors);
+}
+
+/* Whether each word of @list is one of @among, or "*" stands there. */
+static bool has_all_words(const char *among, const char *list)
+{
+	size_t n, m;
+
+	for (const char *at = list; (n = text_next_word(&at)) > 0;) {
+		bool found = false;
+
+		for (const char *in = among; !found && (m = text_next_word(&in)) > 0;)
+			found = (m == 1 && in[-1] == '*') ||
+				(m == n && strncasecmp(in - m, at - n, n) == 0);
+		if (!found)
+			return false;
+	}
+	return true;
+}
+
+bool config_opens(const struct config *was, const struct config *is, const struct config_key *key)
+{
+	switch ((enum config_key_index)(key - config_keys)) {
+	case CONFIG_KEY_auth:
+		return was->auth != AUTH_NONE && is->auth == AUTH_NONE;
+	case CONFIG_KEY_allowed_origins:
+		return !has_all_words(was->allowed_origins, is->allowed_origins);
+	case CONFIG_KEY_tls_client_ca:
+		return was->tls_client_ca[0] && !is->tls_client_ca[0];
+	case CONFIG_KEY_trusted_proxies:
+		return !has_all_words(was->trusted_proxies, is->trusted_proxies);
+	default:
+		return false;
+	}
 }

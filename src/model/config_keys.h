@@ -60,9 +60,9 @@ KEY(tls_client_ca, TEXT, "", "0", "4000", NEW_CONN,
     "needs one, and its common name is the user id.")
 
 GROUP("Who may come in")
-KEY(allowed_origins, TEXT, "*", "0", "4000", NEW_CONN,
-    "Web pages that may connect, with spaces between: https://example.org, *.example.org for all "
-    "below it, * for any. Clients that are no browsers are not asked.")
+KEY(allowed_origins, ORIGINS, "*", "0", "4000", NEW_CONN,
+    "Web pages that may connect, with spaces between, as browsers name them: https://example.org, "
+    "*.example.org for all below it, * for any. Clients that are no browsers are not asked.")
 KEY(auth, AUTH, "none", "", "", NEW_CONN,
     "none: everybody may connect. jwt: only who has a JSON Web Token signed with a key of "
     "jwt_key_file; see wsbind(8).")

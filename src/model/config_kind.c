@@ -8,6 +8,7 @@
 #include <syslog.h>
 
 #include "base/ip.h"
+#include "base/origin.h"
 #include "base/text.h"
 
 /*
@@ -165,6 +166,25 @@ static int parse_prefixes(const struct config_kind *k, const char *text, struct 
 	return parse_text(k, text, ret);
 }
 
+/* Every word has to be one that a browser's Origin can match. */
+static int parse_origins(const struct config_kind *k, const char *text, struct config_value *ret)
+{
+	const char *why = "";
+	size_t n;
+
+	for (const char *at = text; (n = text_next_word(&at)) > 0;) {
+		why = origin_flaw(at - n, n);
+		if (why) {
+			ret->part = at - n;
+			ret->part_n = n;
+			ret->part_why = why;
+			return -EINVAL;
+		}
+	}
+	/* Nothing at all is a template without its variable, and no way to say "any". */
+	return why ? -EINVAL : parse_text(k, text, ret);
+}
+
 static int parse_url_path(const struct config_kind *k, const char *text, struct config_value *ret)
 {
 	/* It is compared with the path of a request, which has no query any more by then. */
@@ -287,6 +307,14 @@ const struct config_kind config_kind_ON_STOP = {
 	.noun = "a known action",
 	.choice = on_stops,
 	.parse = parse_choice,
+};
+
+const struct config_kind config_kind_ORIGINS = {
+	.storage = STORE_TEXT,
+	.noun = "a list of origins",
+	.syntax = "* for any, or origins as browsers send them, with spaces between: "
+		  "https://example.org, https://example.org:8443, *.example.org; %s bytes",
+	.parse = parse_origins,
 };
 
 const struct config_kind config_kind_PERCENT = {
@@ -417,8 +445,10 @@ enum config_value_result config_value_parse(const struct config_key *key, const 
 		r = key->kind->parse(key->kind, text, &v);
 		if (r == -ERANGE)
 			return VALUE_E_RANGE;
-		if (r < 0)
+		if (r < 0) {
+			*ret = v;
 			return VALUE_E_KIND;
+		}
 		if (!config_value_in_range(key, &v))
 			return VALUE_E_RANGE;
 	}

@@ -24,6 +24,10 @@ struct WB_VALUE config_value {
 	double real;
 	int choice; /* of STORE_BOOL too */
 	const char *text;
+	/* Of a list, where its parser says -EINVAL: a part of it, and why that is none. Or NULL. */
+	const char *part;
+	size_t part_n;
+	const char *part_why;
 };
 
 struct WB_VALUE config_choice {
@@ -43,9 +47,10 @@ struct WB_FROZEN config_kind {
 
 extern const struct config_kind config_kind_ADDRESS, config_kind_AUTH, config_kind_BOOL,
 	config_kind_COUNT, config_kind_DURATION, config_kind_LOG_LEVEL, config_kind_MODE,
-	config_kind_ON_STOP, config_kind_PERCENT, config_kind_PORT, config_kind_PREFIXES,
-	config_kind_RATE_ACTION, config_kind_REAL, config_kind_SIZE, config_kind_SLOW_CONSUMER,
-	config_kind_TEXT, config_kind_TEXT_MESSAGES, config_kind_URL_PATH, config_kind_WORKERS;
+	config_kind_ON_STOP, config_kind_ORIGINS, config_kind_PERCENT, config_kind_PORT,
+	config_kind_PREFIXES, config_kind_RATE_ACTION, config_kind_REAL, config_kind_SIZE,
+	config_kind_SLOW_CONSUMER, config_kind_TEXT, config_kind_TEXT_MESSAGES,
+	config_kind_URL_PATH, config_kind_WORKERS;
 
 enum config_value_result {
 	VALUE_OK,
@@ -56,7 +61,7 @@ enum config_value_result {
 /**
  * config_value_parse() - read the value of a key and check its bounds
  * @text:   without space around it
- * @ret:    on success; a text in it points into @text
+ * @ret:    on success; a text in it points into @text. With VALUE_E_KIND the part alone
  *
  * Thread:  any.
  */

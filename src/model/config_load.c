@@ -3,9 +3,10 @@
 
 #include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <string.h>
+#include <sys/stat.h>
 
+#include "base/file.h"
 #include "model/config_kind.h"
 
 /*
@@ -15,58 +16,99 @@
  * set again. A snapshot of which anything is wrong is given up whole.
  */
 
-/* Bytes of a file, and one more, by which a file that is too long is known. */
-static int read_all(int fd, char *out, size_t cap, size_t *ret_n)
+/* A file or a folder from which nothing was read. @error: -errno, or 0. */
+static void config_file_is_wrong(const char *path, const char *what, int error,
+				 struct config_errors *errors)
 {
-	size_t n = 0;
-	ssize_t got;
+	config_errors_add(errors, "%s: %s%s", path, error ? "cannot be read: " : "",
+			  error ? strerror(-error) : what);
+	errors->n_unread++;
+}
 
-	/* By reading, not by size: what is named may be a pipe, or grow meanwhile. */
-	while (n < cap) {
-		got = read(fd, out + n, cap - n);
-		if (got < 0 && errno == EINTR)
-			continue;
-		if (got < 0)
-			return -errno;
-		if (got == 0)
-			break;
-		n += (size_t)got;
+/* Notes that a file was read. Return: 0 | -ENOMEM. */
+static int config_add_file(struct config *c, const char *path, const char *text, size_t n)
+{
+	struct config_file *grown = reallocarray(c->file, c->n_files + 1, sizeof(*grown));
+	char *copy = strdup(path);
+
+	if (grown)
+		c->file = grown;
+	if (!grown || !copy) {
+		free(copy);
+		return -ENOMEM;
 	}
-	*ret_n = n;
+	while (n > 0 && strchr(" \t\r\n", text[n - 1]) && text[n - 1])
+		n--;
+	c->file[c->n_files++] = (struct config_file){copy, n == 0};
 	return 0;
 }
 
-/* Only a file that need not exist may be missing; whatever else is wrong becomes a diagnostic. */
-static int config_load_file(struct config *c, const char *path, bool may_miss,
-			    struct config_errors *errors)
+static const char *config_file_flaw(int r, const struct config_source *src)
 {
-	WB_CLEANUP(fd_closep) int fd = -1;
-	WB_CLEANUP(ptr_freep) char *text = NULL;
+	if (r == FILE_E_KIND && src->before)
+		return "is no regular file, which alone can be read again";
+	if (r == FILE_E_TOO_LONG)
+		return "too long; allowed: 1048576 bytes";
+	return file_result_text(r);
+}
+
+enum config_file_role { FILE_DEFAULT, FILE_NAMED, FILE_DROP_IN };
+
+/* Only a file that need not exist may be missing; whatever else is wrong becomes a diagnostic. */
+static int config_load_file(const struct config_source *src, struct config *c, const char *path,
+			    enum config_file_role role, struct config_errors *errors)
+{
+	WB_CLEANUP(ptr_freep) char *text = malloc(CONFIG_MAX_FILE_BYTES);
 	size_t n = 0;
 	int r;
 
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	r = fd < 0 ? -errno : 0;
-	if (r == -ENOENT && may_miss)
-		return 0;
 	/* Before the file's own trouble: without memory there is nothing to say about it. */
-	text = malloc(CONFIG_MAX_FILE_BYTES + 1);
 	if (!text)
 		return -ENOMEM;
-	if (r == 0)
-		r = read_all(fd, text, CONFIG_MAX_FILE_BYTES + 1, &n);
-	if (r < 0) {
-		config_errors_add(errors, "%s: cannot be read: %s", path, strerror(-r));
-		errors->n_unread++;
+	/* A pipe can be read once, and by whoever named it: not by a reload, nor as a drop-in. */
+	r = role == FILE_NAMED && !src->before
+		    ? file_read_any(path, text, CONFIG_MAX_FILE_BYTES, &n)
+		    : file_read(path, text, CONFIG_MAX_FILE_BYTES, &n);
+	if (r == -ENOENT && role == FILE_DEFAULT)
+		return 0;
+	if (r) {
+		config_file_is_wrong(path, config_file_flaw(r, src), MIN(r, 0), errors);
 		return 0;
 	}
-	if (n > CONFIG_MAX_FILE_BYTES) {
-		config_errors_add(errors, "%s: too long; allowed: %d bytes", path,
-				  CONFIG_MAX_FILE_BYTES);
-		errors->n_unread++;
-		return 0;
+	r = config_add_file(c, path, text, n);
+	return r ? r : config_parse_lines(c, path, text, n, errors);
+}
+
+static const struct config_file *config_find_file(const struct config *c, const char *path)
+{
+	for (size_t i = 0; i < c->n_files; i++)
+		if (strcmp(c->file[i].path, path) == 0)
+			return &c->file[i];
+	return NULL;
+}
+
+/*
+ * A file that is gone takes its settings with it, auth = jwt for one. Who means that says so
+ * in the file: a comment is enough.
+ */
+static void config_compare_files(const struct config *before, const struct config *c,
+				 struct config_errors *errors)
+{
+	for (size_t i = 0; i < before->n_files; i++) {
+		const struct config_file *was = &before->file[i];
+		const struct config_file *is = config_find_file(c, was->path);
+
+		if (!is)
+			config_file_is_wrong(was->path,
+					     "was read before and is missing now; to go without it "
+					     "leave a comment in it, or restart",
+					     0, errors);
+		else if (is->is_empty && !was->is_empty)
+			config_file_is_wrong(was->path,
+					     "is empty, and was not before; to drop its settings "
+					     "leave a comment in it, or restart",
+					     0, errors);
 	}
-	return config_parse_lines(c, path, text, n, errors);
 }
 
 /* Not what editors and package managers leave beside a file: x.conf~, x.conf.dpkg-old, .x.conf. */
@@ -83,8 +125,8 @@ static int by_bytes(const struct dirent **a, const struct dirent **b)
 	return strcmp((*a)->d_name, (*b)->d_name);
 }
 
-static int config_load_entries(struct config *c, const char *dir, struct dirent **entry, size_t n,
-			       struct config_errors *errors)
+static int config_load_entries(const struct config_source *src, struct config *c, const char *dir,
+			       struct dirent **entry, size_t n, struct config_errors *errors)
 {
 	int r;
 
@@ -96,14 +138,23 @@ static int config_load_entries(struct config *c, const char *dir, struct dirent 
 
 		if (asprintf(&path, "%s/%s", dir, entry[i]->d_name) < 0)
 			return -ENOMEM;
-		r = config_load_file(c, path, false, errors);
+		r = config_load_file(src, c, path, FILE_DROP_IN, errors);
 		if (r < 0)
 			return r;
 	}
 	return 0;
 }
 
-static int config_load_drop_ins(struct config *c, const char *file, struct config_errors *errors)
+/* There need not be such a folder; what is there instead of one, or leads to none, is a slip. */
+static bool has_no_folder(const char *dir, int error)
+{
+	struct stat st;
+
+	return error == ENOENT && lstat(dir, &st) < 0;
+}
+
+static int config_load_drop_ins(const struct config_source *src, struct config *c, const char *file,
+				struct config_errors *errors)
 {
 	WB_CLEANUP(ptr_freep) char *dir = NULL;
 	struct dirent **entry = NULL;
@@ -112,17 +163,22 @@ static int config_load_drop_ins(struct config *c, const char *file, struct confi
 	if (asprintf(&dir, "%s.d", file) < 0)
 		return -ENOMEM;
 	n = scandir(dir, &entry, is_drop_in, by_bytes);
-	/* There need not be such a folder; ENOTDIR is what /dev/null.d gives. */
-	if (n < 0 && (errno == ENOENT || errno == ENOTDIR))
+	if (n < 0 && has_no_folder(dir, errno))
 		return 0;
 	if (n < 0 && errno == ENOMEM)
 		return -ENOMEM;
 	if (n < 0) {
-		config_errors_add(errors, "%s: cannot be read: %s", dir, strerror(errno));
-		errors->n_unread++;
+		r = -errno;
+		if (r == -ENOENT)
+			config_file_is_wrong(dir, file_result_text(FILE_E_DANGLING), 0, errors);
+		else if (r == -ENOTDIR)
+			config_file_is_wrong(dir, "is no folder, which drop-ins could be in", 0,
+					     errors);
+		else
+			config_file_is_wrong(dir, NULL, r, errors);
 		return 0;
 	}
-	r = config_load_entries(c, dir, entry, (size_t)n, errors);
+	r = config_load_entries(src, c, dir, entry, (size_t)n, errors);
 	for (int i = 0; i < n; i++)
 		free(entry[i]);
 	free(entry);
@@ -149,12 +205,14 @@ static int config_load_sources(const struct config_source *src, struct config *c
 	const char *file = src->file ? src->file : CONFIG_DEFAULT_FILE;
 	int r;
 
-	r = config_load_file(c, file, !src->file, errors);
+	r = config_load_file(src, c, file, src->file ? FILE_NAMED : FILE_DEFAULT, errors);
 	if (r < 0)
 		return r;
-	r = config_load_drop_ins(c, file, errors);
+	r = config_load_drop_ins(src, c, file, errors);
 	if (r < 0)
 		return r;
+	if (src->before && !errors->n_unread)
+		config_compare_files(src->before, c, errors);
 	return config_parse_overrides(c, src->override, src->n_overrides, errors);
 }
 

@@ -131,13 +131,16 @@ static const char *config_hint(const struct config_key *key, const char *value)
 
 static void config_bad_value(struct config_parser *p, const char *where,
 			     const struct config_key *key, const char *value,
-			     enum config_value_result result)
+			     enum config_value_result result, const struct config_value *v)
 {
-	char allowed[200], shown[SHOWN_BYTES], wrong[80];
+	char allowed[260], shown[SHOWN_BYTES], wrong[300];
 
 	text_shorten(shown, value);
 	config_value_allowed(key, allowed, sizeof(allowed));
 	snprintf(wrong, sizeof(wrong), "not %s", key->kind->noun);
+	if (v->part)
+		snprintf(wrong, sizeof(wrong), "not %s: %.*s %s", key->kind->noun,
+			 (int)MIN(v->part_n, (size_t)100), v->part, v->part_why);
 	if (result == VALUE_E_RANGE)
 		snprintf(wrong, sizeof(wrong), "%s",
 			 key->kind->storage == STORE_TEXT ? "too long" : "out of range");
@@ -148,13 +151,13 @@ static void config_bad_value(struct config_parser *p, const char *where,
 static void config_assign(struct config_parser *p, const struct config_key *key, const char *value)
 {
 	char where[PATH_MAX + 16];
-	struct config_value v;
+	struct config_value v = {0};
 	enum config_value_result result = config_value_parse(key, value, &v);
 
 	/* Later wins in this, too: a good value further on makes up for a bad one. */
 	p->errors->wrong[key - config_keys] = result != VALUE_OK;
 	if (result != VALUE_OK) {
-		config_bad_value(p, config_where(p, where, sizeof(where)), key, value, result);
+		config_bad_value(p, config_where(p, where, sizeof(where)), key, value, result, &v);
 		return;
 	}
 	p->result = config_value_set(p->c, key, &v);
@@ -224,6 +227,9 @@ static const char *config_line_flaw(const char *line, size_t n)
 		return "line too long; allowed: 4096 bytes";
 	if (memchr(line, '\0', n))
 		return "a NUL byte; allowed: text in UTF-8";
+	/* Lines that end with it alone are one line, which is nothing when it begins with "#". */
+	if (memchr(line, '\r', n))
+		return "a carriage return in a line; allowed: lines that end with LF, or CR LF";
 	if (*text == '\0' || *text == '#' || *text == ';')
 		return NULL;
 	if (*text == '[')

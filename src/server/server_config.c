@@ -28,6 +28,14 @@ static int load_policy(struct server *s)
 	return r;
 }
 
+int server_read_config(const struct server *s, struct config **ret, struct config_errors *errors)
+{
+	struct config_source source = s->source;
+
+	source.before = s->config;
+	return config_load(&source, ret, errors);
+}
+
 int server_load(struct server *s)
 {
 	struct config_errors errors = {0};

@@ -288,6 +288,23 @@ static void program_checked(void *ctx, const char *why)
 		hand_over(s, SERVER_TO_ITSELF, "SIGUSR2");
 }
 
+/*
+ * The next program knows nothing of the files that this one has read, and would do without
+ * those that are gone. Return: whether it may begin; else it has been logged.
+ */
+static bool configuration_is_there(const struct server *s)
+{
+	WB_CLEANUP(config_errors_fini) struct config_errors errors = {0};
+	WB_CLEANUP(config_unrefp) struct config *config = NULL;
+	int r = server_read_config(s, &config, &errors);
+
+	for (size_t i = 0; i < errors.n; i++)
+		log_event(LOG_ERR, EV_CONFIG_ERROR, LOG_NO_FIELDS, "%s", errors.line[i]);
+	if (r)
+		log_not_executed(s, r < 0 ? strerror(-r) : "the configuration has errors");
+	return r == 0;
+}
+
 void server_reexecute(struct server *s)
 {
 	int r;
@@ -296,6 +313,8 @@ void server_reexecute(struct server *s)
 		return;
 	log_event(LOG_INFO, EV_STOP, LOG_FIELDS(LOG_TEXT("REASON", "SIGUSR2")),
 		  "SIGUSR2: %s is executed again", s->exec_plan.program);
+	if (!configuration_is_there(s))
+		return;
 	r = program_check_start(&s->program_check, &s->exec_plan);
 	if (r)
 		log_not_executed(s, strerror(-r));

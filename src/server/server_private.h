@@ -125,6 +125,10 @@ static inline bool server_is_ending(const struct server *s)
 /* Reads the configuration, and the files that it names. Return: 0, or it has been logged. */
 int server_load(struct server *s) WB_NODISCARD;
 
+/* Reads the configuration again, beside the one in force. As config_load(). */
+int server_read_config(const struct server *s, struct config **ret, struct config_errors *errors)
+	WB_NODISCARD;
+
 /*
  * Says why it does not start: @what failed with -errno. @key: of the configuration, that is to
  * blame, or NULL. Return: EXIT_FAILURE.

@@ -74,11 +74,13 @@ static void report_change(void *ctx, const struct config_key *key, const char *w
 	const char *when = key->reload == RELOAD_RESTART    ? " (needs a restart)"
 			   : key->reload == RELOAD_NEW_CONN ? " (for new connections)"
 							    : "";
+	bool opens = config_opens(r->server->config, r->config, key);
+	const char *more = opens ? "; this lets in who was kept out" : "";
 
-	log_event(key->reload == RELOAD_RESTART ? LOG_WARNING : LOG_INFO, EV_RELOAD,
-		  LOG_FIELDS(LOG_TEXT("SETTING", key->name)), "%s: %s, was %s%s", key->name, is,
-		  was, when);
-	reload_report(r, "%s: %s, was %s%s\n", key->name, is, was, when);
+	log_event(key->reload == RELOAD_RESTART || opens ? LOG_WARNING : LOG_INFO, EV_RELOAD,
+		  LOG_FIELDS(LOG_TEXT("SETTING", key->name)), "%s: %s, was %s%s%s", key->name, is,
+		  was, when, more);
+	reload_report(r, "%s: %s, was %s%s%s\n", key->name, is, was, when, more);
 }
 
 static void configure_run(struct worker *w, struct worker_task *t)
@@ -162,7 +164,7 @@ static int reload_policy(struct reload *r, struct config_errors *errors)
 static int reload_read(struct reload *r, struct config_errors *errors)
 {
 	struct server *s = r->server;
-	int error = config_load(&s->source, &r->config, errors);
+	int error = server_read_config(s, &r->config, errors);
 
 	if (error)
 		return error;

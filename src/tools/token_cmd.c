@@ -4,8 +4,8 @@
 #include <stdio.h>
 
 #include "base/clock.h"
+#include "base/file.h"
 #include "base/text.h"
-#include "io/file.h"
 #include "model/options.h"
 #include "wire/token.h"
 
@@ -65,7 +65,7 @@ static int token_print(const struct token_options *o, const char *files)
 		claims.expires_s = clock_wall_ms() / 1000 + lifetime_ns / NS_PER_S;
 	if (!files[0])
 		return token_fail("no key: set jwt_key_file, or use --key", "");
-	if (token_keys_new(files, file_read, &keys, why) < 0)
+	if (token_keys_new(files, file_read_any, &keys, why) < 0)
 		return token_fail(why, "");
 	/* The first key of the list alone signs; the others are there to verify. */
 	token = token_make(keys, &claims);

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/file.h"
 #include "base/text.h"
 
 #define FILE_MAX 65536 /* bytes of a key */
@@ -31,8 +32,7 @@ static int key_read(struct token_key *k, const char *file, token_keys_read_fn *r
 	error = read(file, content, FILE_MAX, &n);
 	if (error) {
 		free(content);
-		return why_file(why, file,
-				error == -EFBIG ? "too large for a key" : strerror(-error));
+		return why_file(why, file, file_result_text(error));
 	}
 	/* Even where it's refused it may be a secret, of too few bytes for instance. */
 	r = token_key_load(k, content, n);

@@ -22,7 +22,7 @@ struct WB_FROZEN token_keys {
 	size_t n;
 };
 
-/* Reads a file whole: 0 | -EFBIG it has more than @cap bytes | -errno. See io/file.h. */
+/* file_read(), or one like it. */
 typedef int token_keys_read_fn(const char *path, void *out, size_t cap, size_t *ret_n);
 
 /**

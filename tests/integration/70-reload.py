@@ -120,3 +120,143 @@ async def test_reloads_under_load_lose_nothing():
 
         await asyncio.gather(publish(), read(), reload_often())
         await close_all(groups)
+
+
+# What was read before and is missing
+
+def empty(path):
+    path.write_text("")
+
+
+def blank(path):
+    path.write_text("\n \n\t\r\n")
+
+
+def vanish(path):
+    path.unlink()
+
+
+def dangle(path):
+    path.unlink()
+    path.symlink_to("/no/such/file")
+
+
+def pipe(path):
+    path.unlink()
+    os.mkfifo(path)
+
+
+def folder(path):
+    path.unlink()
+    path.mkdir()
+
+
+WAYS_TO_BE_MISSING = (empty, blank, vanish, dangle, pipe, folder)
+
+
+def refused(d):
+    """Whether somebody without a token is."""
+    with RawClient(d, handshake=False) as c:
+        c.send(request())
+        return c.recv_head()[0] == 403
+
+
+def remove(path):
+    if path.is_dir() and not path.is_symlink():
+        path.rmdir()
+    else:
+        path.unlink(missing_ok=True)
+
+
+def test_a_reload_opens_nothing_because_a_file_is_missing():
+    with tempfile.TemporaryDirectory() as keys:
+        key = Path(keys) / "key"
+        key.write_bytes(b"0123456789abcdef0123456789abcdef\n")
+        for place in ("file", "drop-in"):
+            with Daemon() as d:
+                settings = f"auth = jwt\njwt_key_file = {key}\n"
+                path = d.config
+                if place == "drop-in":
+                    path = Path(f"{d.config}.d") / "50-auth.conf"
+                    path.parent.mkdir()
+                    path.write_text(settings)
+                else:
+                    d.write_config(auth="jwt", jwt_key_file=key)
+                    settings = d.config.read_text()
+                assert d.ask("POST", "/reload").status == 200
+                assert refused(d)
+                for way in WAYS_TO_BE_MISSING:
+                    way(path)
+                    since = len(d.log)
+                    answer = d.ask("POST", "/reload")
+                    assert answer.status == 422 and str(path) in answer.text, (way, answer)
+                    d.wait_log("not reloaded", since=since)
+                    assert refused(d), way
+                    # Nor does the program begin anew with less than it had.
+                    since = len(d.log)
+                    d.signal(signal.SIGUSR2)
+                    d.wait_log("is not executed: the configuration has errors", since=since)
+                    assert refused(d), way
+                    remove(path)
+                    path.write_text(settings)
+                    assert d.ask("POST", "/reload").status == 200, way
+
+
+def test_a_reload_that_opens_on_purpose_is_a_warning():
+    with tempfile.TemporaryDirectory() as keys:
+        key = Path(keys) / "key"
+        key.write_bytes(b"0123456789abcdef0123456789abcdef\n")
+        with Daemon(auth="jwt", jwt_key_file=key, allowed_origins="https://example.org") as d:
+            for change in ({"allowed_origins": "https://example.org *.example.net"},
+                           {"auth": None}):
+                since = len(d.log)
+                answer = d.reload(**change)
+                assert answer.status == 200 and "lets in who was kept out" in answer.text
+                d.wait_log("lets in who was kept out", since=since)
+
+
+def test_folders_of_drop_ins_that_are_none_stop_a_start():
+    def plain(path):
+        path.write_text("port = 1\n")
+
+    def dangling(path):
+        path.symlink_to("/no/such/folder")
+
+    for make in (plain, dangling):
+        d = Daemon(ready=False)
+        make(Path(f"{d.config}.d"))
+        d.write_config().start()
+        try:
+            d.wait_log(re.escape(f"{d.config}.d: is "))
+            assert d.wait() == 78
+        finally:
+            d.kill()
+
+
+def test_a_pipe_is_read_at_the_start_and_by_no_reload():
+    d = Daemon()
+    ours, theirs = os.pipe()
+    d.write_config()
+    os.write(theirs, d.config.read_bytes())
+    os.close(theirs)
+    d.args[d.args.index(str(d.config))] = f"/dev/fd/{ours}"
+    d.fds = (ours,)
+    d.start()
+    try:
+        os.close(ours)
+        answer = d.ask("POST", "/reload")
+        assert answer.status == 422 and "no regular file" in answer.text, answer
+        d.stop()
+    finally:
+        d.kill()
+
+
+def test_a_fifo_holds_nobody_up():
+    d = Daemon(ready=False)
+    os.mkfifo(d.config)
+    d.start()
+    try:
+        d.wait_log("no regular file, and nothing comes")
+        assert d.wait() == 78
+    finally:
+        d.kill()

@@ -244,8 +244,7 @@ async def test_an_error_in_the_configuration():
             since = len(d.log)
             d.write_config(port="no port")
             d.signal(signal.SIGUSR2)
-            d.wait_log("is not executed: its check of the configuration ended with status 78",
-                       since=since)
+            d.wait_log("is not executed: the configuration has errors", since=since)
             assert d.lines("wsbind.conf:.*no port", since)
             assert not d.lines("took over|handing over", since)
             await a.expect_nothing_in(b)

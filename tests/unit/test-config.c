@@ -1013,9 +1013,19 @@ TEST(config_diagnostics_are_cut)
 /* inih passes over each of these before it looks for a section or a key. */
 TEST(config_blanks_of_all_kinds_may_begin_a_line)
 {
-	static const char *const wrong[] = {
-		"\v[=", "\f[a=1", "\r[", " \v[x=", "\v=", "\f\v= 1", "\rport"};
-	static const char *const right[] = {"\vport = 1", "\f\r port = 1", "\v", "\f# [", "\r;["};
+	static const char *const wrong[] = {"\v[=",
+					    "\f[a=1",
+					    "\r[",
+					    " \v[x=",
+					    "\v=",
+					    "\f\v= 1",
+					    "\rport",
+					    "\f\r port = 1",
+					    "\r;[",
+					    "# a\rport = 1",
+					    "port = 1\r\rhost = ::1"};
+	static const char *const right[] = {"\vport = 1", "\v\f port = 1", "\v",
+					    "\f# [",      "\f;[",          "# a\r\nport = 1\r"};
 
 	for (size_t i = 0; i < ARRAY_LEN(wrong); i++) {
 		struct config_errors errors = {0};
@@ -1064,5 +1074,125 @@ TEST(config_survives_any_bytes)
 		CHECK_EQ(r == 0, errors.n == 0);
 		config_errors_fini(&errors);
 		config_unref(c);
+	}
+}
+
+/* What a reload meets that reads the same files again: rows of what became of one of them. */
+TEST(config_beside_one_before_misses_no_file)
+{
+	static const char *const names[] = {"c.conf.d/a.conf", "c.conf.d", "c.conf", NULL};
+	static const struct {
+		const char *file;
+		const char
+			*text; /* NULL: it is gone; "|": a FIFO; "@": a link that leads nowhere */
+		const char *said; /* NULL: all is well */
+	} row[] = {
+		{"c.conf", "auth = none\n", NULL},
+		{"c.conf", "# nothing is set any more\n", NULL},
+		{"c.conf", "", "is empty, and was not before"},
+		{"c.conf", " \n\r\n\t", "is empty, and was not before"},
+		{"c.conf", NULL, "cannot be read: No such file"},
+		{"c.conf", "|", "is no regular file"},
+		{"c.conf", "@", "is a link that leads nowhere"},
+		{"c.conf.d/a.conf", "#\n", NULL},
+		{"c.conf.d/a.conf", "", "is empty, and was not before"},
+		{"c.conf.d/a.conf", NULL, "was read before and is missing now"},
+		{"c.conf.d/a.conf", "|", "is no regular file"},
+		{"c.conf.d/a.conf", "@", "is a link that leads nowhere"},
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(row); i++) {
+		struct config_errors errors = {0};
+		struct config_source src = {0};
+		struct config *c = NULL, *again = NULL;
+		char path[400];
+		struct folder f;
+
+		folder_make(&f);
+		CHECK_EQ(mkdir(folder_file(&f, "c.conf.d"), 0700), 0);
+		folder_write(&f, "c.conf", "auth = jwt\n");
+		folder_write(&f, "c.conf.d/a.conf", "port = 1\n");
+		src.file = folder_file(&f, "c.conf");
+		CHECK_EQ(config_load(&src, &c, &errors), 0);
+		snprintf(path, sizeof(path), "%s", folder_file(&f, row[i].file));
+		CHECK_EQ(unlink(path), 0);
+		if (row[i].text && *row[i].text == '|')
+			CHECK_EQ(mkfifo(path, 0600), 0);
+		else if (row[i].text && *row[i].text == '@')
+			CHECK_EQ(symlink("/no/such/file", path), 0);
+		else if (row[i].text)
+			folder_write(&f, row[i].file, row[i].text);
+		src.file = c->file[0].path;
+		src.before = c;
+		CHECK_EQ(config_load(&src, &again, &errors), row[i].said ? CONFIG_E_INVALID : 0);
+		CHECK_EQ(errors.n, row[i].said ? 1 : 0);
+		if (row[i].said && !strstr(errors.line[0], row[i].said))
+			FAIL("row %zu: %s", i, errors.line[0]);
+		config_errors_fini(&errors);
+		config_unref(c);
+		config_unref(again);
+		(void)unlink(path);
+		folder_write(&f, row[i].file, "");
+		folder_remove(&f, names);
+	}
+}
+
+TEST(config_folder_of_drop_ins_is_one_or_is_not_there)
+{
+	static const char *const names[] = {"a.conf", "a.conf.d", NULL};
+	static const char *const said[] = {"a.conf.d: is no folder",
+					   "a.conf.d: is a link that leads nowhere"};
+
+	for (int i = 0; i < 2; i++) {
+		struct config_errors errors = {0};
+		struct config_source src = {0};
+		struct config *c = NULL;
+		struct folder f;
+
+		folder_make(&f);
+		folder_write(&f, "a.conf", "");
+		if (i == 0)
+			folder_write(&f, "a.conf.d", "port = 1\n");
+		else
+			CHECK_EQ(symlink("/no/such/folder", folder_file(&f, "a.conf.d")), 0);
+		src.file = folder_file(&f, "a.conf");
+		CHECK_EQ(config_load(&src, &c, &errors), CONFIG_E_INVALID);
+		CHECK_EQ(errors.n, 1);
+		CHECK(strstr(errors.line[0], said[i]));
+		config_errors_fini(&errors);
+		folder_remove(&f, names);
+	}
+}
+
+TEST(config_knows_what_opens_a_door)
+{
+	static const struct {
+		const char *was, *is, *key;
+		bool opens;
+	} row[] = {
+		{"auth = jwt", "", "auth", true},
+		{"", "auth = jwt", "auth", false},
+		{"allowed_origins = https://a.example", "", "allowed_origins", true},
+		{"", "allowed_origins = https://a.example", "allowed_origins", false},
+		{"allowed_origins = a.example b.example", "allowed_origins = B.example",
+		 "allowed_origins", false},
+		{"allowed_origins = a.example", "allowed_origins = a.example *.b.example",
+		 "allowed_origins", true},
+		{"tls_client_ca = /ca.pem", "", "tls_client_ca", true},
+		{"trusted_proxies = 10.0.0.1", "trusted_proxies = 10.0.0.0/8", "trusted_proxies",
+		 true},
+		{"trusted_proxies = 10.0.0.1", "", "trusted_proxies", false},
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(row); i++) {
+		struct config_errors errors = {0};
+		struct config *was, *is;
+		const struct config_key *key = config_key_find(row[i].key, strlen(row[i].key));
+
+		CHECK_EQ(config_parse_text("t", row[i].was, strlen(row[i].was), &was, &errors), 0);
+		CHECK_EQ(config_parse_text("t", row[i].is, strlen(row[i].is), &is, &errors), 0);
+		CHECK_EQ(config_opens(was, is, key), row[i].opens);
+		config_unref(was);
+		config_unref(is);
 	}
 }

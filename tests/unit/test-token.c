@@ -6,7 +6,7 @@
 #include <openssl/hmac.h>
 #include <stdio.h>
 
-#include "io/file.h"
+#include "base/file.h"
 #include "key-file.h"
 #include "test.h"
 

@@ -6,7 +6,7 @@
 #include <openssl/ec.h>
 #include <openssl/rsa.h>
 
-#include "io/file.h"
+#include "base/file.h"
 #include "key-file.h"
 #include "test.h"
 
@@ -44,7 +44,7 @@ static int read_name(const char *path, void *out, size_t cap, size_t *ret_n)
 	size_t n = strlen(path);
 
 	if (strcmp(path, "/large") == 0)
-		return -EFBIG;
+		return FILE_E_TOO_LONG;
 	if (strcmp(path, "/secret") == 0)
 		return -EACCES;
 	CHECK(n <= cap);
@@ -97,6 +97,6 @@ TEST(token_keys_have_bounds)
 	strcat(text, "z=" SECRET);
 	snprintf(why, sizeof(why), "z=%s: more than 16 keys", SECRET);
 	check_words(text, why);
-	check_words("/large", "/large: too large for a key");
+	check_words("/large", "/large: is too long");
 	check_words("k=/secret", "/secret: Permission denied");
 }

@@ -12,6 +12,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -51,6 +52,14 @@ static inline uint64_t test_random(uint64_t *state)
 
 #define CHECK(condition) \
 	_assert_true((uintmax_t)((condition) ? 1 : 0), #condition, __FILE__, __LINE__)
+/* Of a row of a table: says which. */
+#define FAIL(...)                                  \
+	do {                                       \
+		fprintf(stderr, "%s: ", __func__); \
+		fprintf(stderr, __VA_ARGS__);      \
+		fputc('\n', stderr);               \
+		CHECK(!"a row of the table");      \
+	} while (0)
 #define CHECK_EQ(a, b) _assert_int_equal((uintmax_t)(a), (uintmax_t)(b), __FILE__, __LINE__)
 #define CHECK_STR(a, b) _assert_string_equal((a), (b), __FILE__, __LINE__)
 #define CHECK_MEM(a, b, n) _assert_memory_equal((a), (b), (n), __FILE__, __LINE__)
