@@ -11,7 +11,7 @@
 #define CLOSE_TIMEOUT_NS (5 * NS_PER_S)  /* for our Close to go and the peer's to come */
 #define LINGER_TIMEOUT_NS (2 * NS_PER_S) /* for the peer to end its side */
 #define STOP_TIMEOUT_NS (1 * NS_PER_S)   /* for either, while the daemon stops */
-#define GRANT_FAR_S 3000000000           /* a hundred years: no deadline */
+#define GRANT_LOOK_NS (60 * NS_PER_S)    /* after which the wall clock may have been set */
 
 /* ------------------------------------------------------------------------- turns to come */
 
@@ -79,9 +79,9 @@ uint64_t conn_grant_deadline(const struct conn *c, uint64_t now)
 	/* A token ends by the wall clock, which may be set; our deadlines are on another one. */
 	wall_ms = clock_wall_ms();
 	expires_s = c->grant->expires_s;
-	/* A token may say any number: what is ages ahead would leave 64 bits, and come round. */
-	if (expires_s > wall_ms / 1000 + GRANT_FAR_S)
-		return UINT64_MAX;
+	/* A state from before may say any number: what is ages ahead would leave 64 bits. */
+	if (expires_s > wall_ms / 1000 + GRANT_LOOK_NS / NS_PER_S)
+		return now + GRANT_LOOK_NS;
 	return expires_s * 1000 > wall_ms ? now + (expires_s * 1000 - wall_ms) * NS_PER_MS : now;
 }
 

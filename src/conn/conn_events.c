@@ -61,6 +61,13 @@ static uint64_t conn_check_grant(struct conn *c, uint64_t now)
 {
 	uint64_t deadline = conn_grant_deadline(c, now);
 
+	if (c->grant && !policy_stands_by(c->env->policy, c->grant)) {
+		conn_log(c, LOG_INFO, EV_AUTH_EXPIRED, "jwt_key_file",
+			 "had a token by a key that was taken out; closing with " WS_CODE_TEXT(
+				 AUTH_EXPIRED));
+		conn_close(c, WS_CODE_AUTH_EXPIRED, "authorization was withdrawn");
+		return UINT64_MAX;
+	}
 	if (now < deadline)
 		return deadline;
 	conn_log(c, LOG_INFO, EV_AUTH_EXPIRED, NULL,

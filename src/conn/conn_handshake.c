@@ -188,30 +188,32 @@ static struct http_text find_query_token(struct http_text query)
 	return (struct http_text){0};
 }
 
-/* The token: from the header, else the subprotocols, else the query. p is NULL: none. */
-static struct http_text find_token(const struct http_request *request, struct upgrade *u)
+/* Of Authorization; p is NULL: none. Another scheme, and nothing at all, is no token. */
+static struct http_text find_header_token(const struct http_request *request)
 {
-	const struct http_header *h = http_find(request, "Authorization");
-	const struct http_text none = {"", 0}; /* was to come, and there is nothing */
-	struct http_text rest, word;
-	struct http_list pos = {0};
+	const struct http_headers *all = &request->headers;
 
-	if (h) {
-		rest = h->value;
-		return http_cut(&rest, ' ', &word) && http_text_is_nocase(word, "Bearer")
-			       ? http_trim(rest)
-			       : none;
-	}
-	/* A browser cannot set headers: the word behind "bearer" in its list is the token. */
-	while (http_list_next(&request->headers, "Sec-WebSocket-Protocol", &pos, &word)) {
-		if (!http_text_is(word, "bearer"))
+	for (size_t i = 0; i < all->count; i++) {
+		struct http_text rest = all->at[i].value, scheme;
+
+		if (!http_text_is_nocase(all->at[i].name, "Authorization") ||
+		    !http_cut(&rest, ' ', &scheme) || !http_text_is_nocase(scheme, "Bearer"))
 			continue;
-		u->selected = word;
-		return http_list_next(&request->headers, "Sec-WebSocket-Protocol", &pos, &word)
-			       ? word
-			       : none;
+		rest = http_trim(rest);
+		if (rest.n > 0)
+			return rest;
 	}
-	return find_query_token(request->query);
+	return (struct http_text){0};
+}
+
+/* The token: from the header, else the subprotocols, else the query. p is NULL: none. */
+static struct http_text find_token(const struct http_request *request, const struct upgrade *u)
+{
+	struct http_text token = find_header_token(request);
+
+	if (!token.p)
+		token = u->bearer;
+	return token.p ? token : find_query_token(request->query);
 }
 
 static bool conn_refuse_auth(struct conn *c, const char *why)
@@ -230,16 +232,17 @@ static bool conn_take_certificate(struct conn *c)
 	return c->grant || conn_refuse_auth(c, "out of memory");
 }
 
-static bool conn_take_token(struct conn *c, const struct http_request *request, struct upgrade *u)
+static bool conn_take_token(struct conn *c, const struct http_request *request,
+			    const struct upgrade *u)
 {
 	struct http_text token = find_token(request, u);
 	enum token_result r;
 	struct grant *grant;
-	char why[100];
+	char why[160];
 
 	if (!token.p)
 		return conn_refuse_auth(c, "it has no token");
-	r = token_verify(c->env->policy->keys, token.p, token.n, clock_wall_ms() / 1000, &grant);
+	r = policy_verify_token(c->env->policy, token.p, token.n, &grant);
 	if (r != TOKEN_OK) {
 		snprintf(why, sizeof(why), "its token is refused: %s", token_result_text(r));
 		return conn_refuse_auth(c, why);
@@ -250,7 +253,8 @@ static bool conn_take_token(struct conn *c, const struct http_request *request, 
 }
 
 /* The certificate of a client says who it is; a token, where one is asked for, overrules it. */
-static bool conn_authorize(struct conn *c, const struct http_request *request, struct upgrade *u)
+static bool conn_authorize(struct conn *c, const struct http_request *request,
+			   const struct upgrade *u)
 {
 	if (transport_is_tls(&c->transport) && c->env->config->tls_client_ca[0] &&
 	    !conn_take_certificate(c))
@@ -258,7 +262,8 @@ static bool conn_authorize(struct conn *c, const struct http_request *request, s
 	return !c->env->policy->keys || conn_take_token(c, request, u);
 }
 
-static bool conn_may_enter(struct conn *c, const struct http_request *request, struct upgrade *u)
+static bool conn_may_enter(struct conn *c, const struct http_request *request,
+			   const struct upgrade *u)
 {
 	/* What costs least is asked first. Last comes what would have to be undone: joining. */
 	if (!conn_has_place(c) || !conn_take_forwarded(c, request))

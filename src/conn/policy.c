@@ -5,8 +5,10 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <time.h>
 
-#include "base/file.h"
+#include "base/clock.h"
 #include "base/text.h"
 
 /* ------------------------------------------------------------------------- making */
@@ -70,7 +72,7 @@ static int policy_make_tls(struct policy *p, const struct policy *before,
 		[TLS_FILE_CLIENT_CA] = "tls_client_ca",
 	};
 	struct tls_fault fault;
-	int r = tls_server_new(o, before ? before->tls : NULL, &p->tls, &fault);
+	int r = tls_server_new(o, &p->files, before ? before->tls : NULL, &p->tls, &fault);
 
 	if (r != -EINVAL)
 		return r;
@@ -109,8 +111,118 @@ static int policy_read_tls(struct policy *p, const struct policy *before, const 
 	return policy_make_tls(p, before, &o, ret_key, why);
 }
 
-int policy_new(struct config *config, const struct policy *before, struct policy **ret,
-	       const char **ret_key, char why[POLICY_WHY_MAX])
+/*
+ * What is no reason to refuse the configuration, but for a word to the administrator. Lines are
+ * cut off at their NULs.
+ */
+static int policy_note(struct policy *p, const char *key, const char *file, const char *format, ...)
+	WB_PRINTF(4, 5);
+
+static int policy_note(struct policy *p, const char *key, const char *file, const char *format, ...)
+{
+	char text[200];
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(text, sizeof(text), format, args);
+	va_end(args);
+	if (buf_printf(&p->notes, "%s: %s: %s", key, file, text))
+		return -ENOMEM;
+	return buf_append(&p->notes, "", 1, BUF_NO_LIMIT) ? -ENOMEM : 0;
+}
+
+static int note_validity(struct policy *p, const char *key, const char *file, int64_t not_before_s,
+			 int64_t not_after_s)
+{
+	int64_t now = (int64_t)(clock_wall_ms() / 1000);
+	time_t when = now < not_before_s ? not_before_s : not_after_s;
+	char date[40] = "?";
+	struct tm tm;
+
+	if (now >= not_before_s && now <= not_after_s)
+		return 0;
+	if (gmtime_r(&when, &tm))
+		(void)strftime(date, sizeof(date), "%F %R UTC", &tm);
+	return policy_note(p, key, file, "the certificate %s %s; continuing with it",
+			   now < not_before_s ? "is not valid before" : "has expired on", date);
+}
+
+/* A file that holds a secret, and that anybody on the host may read. */
+static int note_readers(struct policy *p, const char *key, const char *file)
+{
+	struct stat st;
+
+	/* Asked of the disk: what was handed over from a process before has no permissions. */
+	if (p->files.is_closed || stat(file, &st) < 0 || !(st.st_mode & S_IROTH))
+		return 0;
+	return policy_note(p, key, file,
+			   "everybody on this host may read this secret; continuing, "
+			   "take that away with chmod o-r");
+}
+
+static int note_tls(struct policy *p)
+{
+	const char *certificates = p->config->tls_certificate, *keys = p->config->tls_key;
+	int r = 0;
+	size_t n, i = 0;
+
+	for (const char *at = certificates; r == 0 && (n = text_next_word(&at)) > 0; i++) {
+		WB_CLEANUP(ptr_freep) char *file = strndup(at - n, n);
+		int64_t from, to;
+
+		tls_server_validity(p->tls, i, &from, &to);
+		r = file ? note_validity(p, "tls_certificate", file, from, to) : -ENOMEM;
+	}
+	/* Without keys of their own they are in the files of the certificates. */
+	for (const char *at = keys[0] ? keys : certificates;
+	     r == 0 && (n = text_next_word(&at)) > 0;) {
+		WB_CLEANUP(ptr_freep) char *file = strndup(at - n, n);
+
+		r = file ? note_readers(p, keys[0] ? "tls_key" : "tls_certificate", file) : -ENOMEM;
+	}
+	return r;
+}
+
+static int note_token_keys(struct policy *p)
+{
+	static const char name[] = "jwt_key_file";
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < p->keys->n; i++) {
+		const struct token_named_key *k = &p->keys->at[i];
+
+		if (k->key.has_blank_end)
+			r = policy_note(p, name, k->file,
+					"the secret begins or ends with a blank or an empty line, "
+					"which is part of it; continuing");
+		if (r == 0 && k->key.not_after_s != UINT64_MAX)
+			r = note_validity(p, name, k->file, 0, (int64_t)k->key.not_after_s);
+		/* Once for a file, however many keys are in it. */
+		if (r == 0 && k->key.is_secret && (i == 0 || strcmp(k[-1].file, k->file) != 0))
+			r = note_readers(p, name, k->file);
+	}
+	return r;
+}
+
+static int policy_take_notes(struct policy *p)
+{
+	int r = p->tls ? note_tls(p) : 0;
+
+	return r == 0 && p->keys ? note_token_keys(p) : r;
+}
+
+const char *policy_next_note(const struct policy *p, size_t *at)
+{
+	const char *note = (const char *)p->notes.data + *at;
+
+	if (*at >= p->notes.len)
+		return NULL;
+	*at += strlen(note) + 1;
+	return note;
+}
+
+int policy_new(struct config *config, const struct policy *before, struct file_set *files,
+	       struct policy **ret, const char **ret_key, char why[POLICY_WHY_MAX])
 {
 	struct policy *p = calloc(1, sizeof(*p));
 	int r;
@@ -124,14 +236,20 @@ int policy_new(struct config *config, const struct policy *before, struct policy
 	/* Texts of the configuration are used as they are, so it lives as long as this. */
 	p->config = config_ref(config);
 	p->origins = config->allowed_origins;
+	if (files)
+		p->files = *files;
+	if (files)
+		*files = (struct file_set){0};
 	r = policy_read_proxies(p, config->trusted_proxies);
 	if (r == 0 && config->tls_port != CONFIG_PORT_OFF)
 		r = policy_read_tls(p, before, ret_key, why);
 	if (r == 0 && config->auth == AUTH_JWT) {
-		r = token_keys_new(config->jwt_key_file, file_read, &p->keys, why);
+		r = token_keys_new(config->jwt_key_file, &p->files, &p->keys, why);
 		if (r == -EINVAL)
 			*ret_key = "jwt_key_file";
 	}
+	if (r == 0)
+		r = policy_take_notes(p);
 	if (r) {
 		policy_unref(p);
 		return r;
@@ -154,12 +272,28 @@ struct policy *policy_unref(struct policy *p)
 	tls_server_unref(p->tls);
 	token_keys_free(p->keys);
 	free(p->trusted);
+	file_set_fini(&p->files);
+	buf_fini(&p->notes);
 	config_unref(p->config);
 	free(p);
 	return NULL;
 }
 
 /* ----------------------------------------------------------------------- questions */
+
+enum token_result policy_verify_token(const struct policy *p, const char *token, size_t n,
+				      struct grant **ret)
+{
+	const struct token_rules rules = {p->config->jwt_audience, p->config->jwt_issuer};
+
+	return token_verify(p->keys, &rules, token, n, clock_wall_ms() / 1000, ret);
+}
+
+bool policy_stands_by(const struct policy *p, const struct grant *g)
+{
+	/* Where nobody is asked for a token any more, none has to be good. */
+	return !g->key_id || !p->keys || token_keys_have(p->keys, g->key_id);
+}
 
 bool policy_trusts(const struct policy *p, const uint8_t ip[IP_BYTES])
 {

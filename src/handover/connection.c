@@ -119,6 +119,7 @@ static bool save_grant(const struct conn *c, Record__Connection *s, struct arena
 	/* What the token or certificate allowed: nobody shows them again. */
 	s->grant->user_id = (char *)(uintptr_t)g->user_id;
 	s->grant->expires_s = g->expires_s;
+	s->grant->key_id = g->key_id;
 	s->grant->may_publish = g->may_publish;
 	s->grant->any_channel = g->any_channel;
 	s->grant->pattern = (char **)(uintptr_t)g->pattern;
@@ -266,6 +267,7 @@ static int restore_grant(struct conn *c, const Record__Grant *s)
 	const struct grant like = {
 		.user_id = s->user_id,
 		.expires_s = s->expires_s,
+		.key_id = s->key_id,
 		.may_publish = s->may_publish,
 		.any_channel = s->any_channel,
 		.pattern = (const char **)(uintptr_t)s->pattern,

@@ -7,7 +7,9 @@
 #include <openssl/x509v3.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
+#include "io/tls_files.h"
 #include "io/tls_tickets.h"
 
 #define CIPHERS_1_2 "ECDHE+AESGCM:ECDHE+CHACHA20" /* with forward secrecy, authenticated */
@@ -112,37 +114,80 @@ static int server_file_is_wrong(struct tls_fault *fault, enum tls_file kind, con
 	return file_is_wrong(fault->why, file, what);
 }
 
-static int context_load_pair(SSL_CTX *c, const struct tls_pair *p, struct tls_fault *fault)
+static int context_load_certificates(SSL_CTX *c, const char *path, struct file_set *files,
+				     struct tls_fault *fault)
+{
+	STACK_OF(X509) *chain = NULL;
+	const char *why;
+	bool good;
+	int r = tls_read_certificates(files, path, &chain, &why);
+
+	if (r == -EINVAL)
+		return server_file_is_wrong(fault, TLS_FILE_CERTIFICATE, path, why);
+	if (r)
+		return r;
+	/* The first is the server's own, the others are those that vouch for it. */
+	good = SSL_CTX_use_certificate(c, sk_X509_value(chain, 0)) == 1;
+	for (int i = 1; good && i < sk_X509_num(chain); i++)
+		good = SSL_CTX_add1_chain_cert(c, sk_X509_value(chain, i)) == 1;
+	sk_X509_pop_free(chain, X509_free);
+	/* OpenSSL's words: too weak a key, a digest that is not to be trusted any more. */
+	return good ? 0 : server_file_is_wrong(fault, TLS_FILE_CERTIFICATE, path, NULL);
+}
+
+static int context_load_pair(SSL_CTX *c, const struct tls_pair *p, struct file_set *files,
+			     struct tls_fault *fault)
 {
 	static const char mismatch[] = "this key does not belong to the certificate";
+	EVP_PKEY *key = NULL;
+	const char *why;
+	bool good;
+	int r;
 
 	ERR_clear_error();
-	if (SSL_CTX_use_certificate_chain_file(c, p->certificate) != 1)
-		return server_file_is_wrong(fault, TLS_FILE_CERTIFICATE, p->certificate, NULL);
-	if (SSL_CTX_use_PrivateKey_file(c, p->key, SSL_FILETYPE_PEM) != 1) {
+	r = context_load_certificates(c, p->certificate, files, fault);
+	if (r)
+		return r;
+	r = tls_read_key(files, p->key, &key, &why);
+	if (r == -EINVAL)
+		return server_file_is_wrong(fault, TLS_FILE_KEY, p->key, why);
+	if (r)
+		return r;
+	good = SSL_CTX_use_PrivateKey(c, key) == 1;
+	EVP_PKEY_free(key);
+	if (!good) {
 		bool is_other = ERR_GET_REASON(ERR_peek_last_error()) == X509_R_KEY_VALUES_MISMATCH;
 
 		return server_file_is_wrong(fault, TLS_FILE_KEY, p->key,
 					    is_other ? mismatch : NULL);
 	}
-	/* Where the two are of different kinds, reading the key does not compare them. */
+	/* Where the two are of different kinds, taking the key does not compare them. */
 	if (SSL_CTX_check_private_key(c) != 1)
 		return server_file_is_wrong(fault, TLS_FILE_KEY, p->key, mismatch);
 	return 0;
 }
 
-/* Lets only those in who have a certificate that @ca signed. */
-static int context_want_certificate(SSL_CTX *c, const char *ca, struct tls_fault *fault)
+/* Lets only those in who have a certificate that one of @ca's signed. */
+static int context_want_certificate(SSL_CTX *c, const char *ca, struct file_set *files,
+				    struct tls_fault *fault)
 {
-	STACK_OF(X509_NAME) * names;
+	X509_STORE *store = SSL_CTX_get_cert_store(c);
+	STACK_OF(X509) *all = NULL;
+	const char *why;
+	bool good = true;
+	int r = tls_read_certificates(files, ca, &all, &why);
 
-	if (SSL_CTX_load_verify_file(c, ca) != 1)
-		return server_file_is_wrong(fault, TLS_FILE_CLIENT_CA, ca, NULL);
+	if (r == -EINVAL)
+		return server_file_is_wrong(fault, TLS_FILE_CLIENT_CA, ca, why);
+	if (r)
+		return r;
 	/* The names go to the client, which chooses one of its certificates by them. */
-	names = SSL_load_client_CA_file(ca);
-	if (!names)
+	for (int i = 0; good && i < sk_X509_num(all); i++)
+		good = X509_STORE_add_cert(store, sk_X509_value(all, i)) == 1 &&
+		       SSL_CTX_add_client_CA(c, sk_X509_value(all, i)) == 1;
+	sk_X509_pop_free(all, X509_free);
+	if (!good)
 		return server_file_is_wrong(fault, TLS_FILE_CLIENT_CA, ca, NULL);
-	SSL_CTX_set_client_CA_list(c, names);
 	SSL_CTX_set_verify(c, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, NULL);
 	/*
 	 * A session that a ticket resumes has its client's certificate from before, though it may
@@ -154,7 +199,7 @@ static int context_want_certificate(SSL_CTX *c, const char *ca, struct tls_fault
 }
 
 static int server_add_pair(struct tls_server *s, const struct tls_pair *p, const char *client_ca,
-			   struct tls_fault *fault)
+			   struct file_set *files, struct tls_fault *fault)
 {
 	SSL_CTX *c = context_new(TLS_server_method());
 	int r;
@@ -168,14 +213,14 @@ static int server_add_pair(struct tls_server *s, const struct tls_pair *p, const
 		return r;
 	SSL_CTX_set_tlsext_servername_callback(c, server_name_wanted);
 	SSL_CTX_set_tlsext_servername_arg(c, s);
-	r = context_load_pair(c, p, fault);
+	r = context_load_pair(c, p, files, fault);
 	if (r == 0 && client_ca)
-		r = context_want_certificate(c, client_ca, fault);
+		r = context_want_certificate(c, client_ca, files, fault);
 	return r;
 }
 
-int tls_server_new(const struct tls_server_options *o, struct tls_server *before,
-		   struct tls_server **ret, struct tls_fault *fault)
+int tls_server_new(const struct tls_server_options *o, struct file_set *files,
+		   struct tls_server *before, struct tls_server **ret, struct tls_fault *fault)
 {
 	struct tls_server *s = calloc(1, sizeof(*s));
 	int r = 0;
@@ -190,13 +235,29 @@ int tls_server_new(const struct tls_server_options *o, struct tls_server *before
 	if (!s->tickets)
 		r = -ENOMEM;
 	for (size_t i = 0; r == 0 && i < o->n_pairs; i++)
-		r = server_add_pair(s, &o->pair[i], o->client_ca, fault);
+		r = server_add_pair(s, &o->pair[i], o->client_ca, files, fault);
 	if (r) {
 		tls_server_unref(s);
 		return r;
 	}
 	*ret = s;
 	return 0;
+}
+
+static int64_t unix_time_of(const ASN1_TIME *t)
+{
+	struct tm tm;
+
+	return ASN1_TIME_to_tm(t, &tm) == 1 ? (int64_t)timegm(&tm) : 0;
+}
+
+void tls_server_validity(const struct tls_server *s, size_t i, int64_t *ret_not_before_s,
+			 int64_t *ret_not_after_s)
+{
+	const X509 *x = SSL_CTX_get0_certificate(s->pair[i]);
+
+	*ret_not_before_s = unix_time_of(X509_get0_notBefore(x));
+	*ret_not_after_s = unix_time_of(X509_get0_notAfter(x));
 }
 
 struct tls_server *tls_server_ref(struct tls_server *s)

@@ -13,6 +13,7 @@
  */
 
 #include "base/base.h"
+#include "base/file_set.h"
 
 #define TLS_MAX_PAIRS 32
 #define TLS_WHY_MAX 400 /* text of what is wrong, its NUL included */
@@ -49,6 +50,7 @@ struct tls_server; /* WB_SHARED: any thread may hold references */
 /**
  * tls_server_new() - read certificates and keys
  * @o:      at least one pair
+ * @files:  where they are read from
  * @before: whose ticket keys it takes over; or NULL
  * @fault:  on failure: which file, and what is wrong with it
  *
@@ -56,8 +58,13 @@ struct tls_server; /* WB_SHARED: any thread may hold references */
  * Owns:    *@ret is the caller's reference.
  * Thread:  any; reads files.
  */
-int tls_server_new(const struct tls_server_options *o, struct tls_server *before,
-		   struct tls_server **ret, struct tls_fault *fault) WB_NODISCARD;
+int tls_server_new(const struct tls_server_options *o, struct file_set *files,
+		   struct tls_server *before, struct tls_server **ret, struct tls_fault *fault)
+	WB_NODISCARD;
+
+/* When the certificate of pair @i begins and ceases to be valid: Unix time. Thread: any. */
+WB_ANY_THREAD void tls_server_validity(const struct tls_server *s, size_t i,
+				       int64_t *ret_not_before_s, int64_t *ret_not_after_s);
 
 /* One more reference, one less; NULL is fine. Return: @s; NULL. Thread: any. */
 WB_ANY_THREAD struct tls_server *tls_server_ref(struct tls_server *s);

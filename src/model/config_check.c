@@ -96,6 +96,10 @@ bool config_opens(const struct config *was, const struct config *is, const struc
 		return !has_all_words(was->allowed_origins, is->allowed_origins);
 	case CONFIG_KEY_tls_client_ca:
 		return was->tls_client_ca[0] && !is->tls_client_ca[0];
+	case CONFIG_KEY_jwt_audience:
+		return was->jwt_audience[0] && strcmp(was->jwt_audience, is->jwt_audience) != 0;
+	case CONFIG_KEY_jwt_issuer:
+		return was->jwt_issuer[0] && strcmp(was->jwt_issuer, is->jwt_issuer) != 0;
 	case CONFIG_KEY_trusted_proxies:
 		return !has_all_words(was->trusted_proxies, is->trusted_proxies);
 	default:

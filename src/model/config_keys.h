@@ -68,8 +68,14 @@ KEY(auth, AUTH, "none", "", "", NEW_CONN,
     "jwt_key_file; see wsbind(8).")
 KEY(jwt_key_file, TEXT, "", "0", "4000", NEW_CONN,
     "File with the key that tokens are verified with: a secret of at least 32 bytes (HS256), or a "
-    "PEM public key (RS256, ES256, EdDSA). Several, with spaces between, each as KID=FILE, so that "
-    "keys can be replaced. A reload reads them again.")
+    "PEM public key or certificate (RS256, ES256, EdDSA). Several, in one file or with spaces "
+    "between files, each perhaps as KID=FILE, so that keys can be replaced. A reload reads them "
+    "again, and ends the connections that a key let in which is gone.")
+KEY(jwt_audience, TEXT, "", "0", "1024", NEW_CONN,
+    "What a token's aud has to be or to hold. Empty: a token that has an aud is refused, for it "
+    "was made for somebody else.")
+KEY(jwt_issuer, TEXT, "", "0", "1024", NEW_CONN,
+    "What a token's iss has to be. Empty: it is not looked at.")
 KEY(proxy_protocol, BOOL, "no", "", "", NEW_CONN,
     "Connections begin with a PROXY protocol header (version 1 or 2) that names the client. "
     "Whoever is not in trusted_proxies is dropped.")

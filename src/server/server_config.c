@@ -14,13 +14,23 @@
 
 /* ----------------------------------------------------------------------- loading */
 
+void server_log_notes(const struct policy *policy)
+{
+	size_t at = 0;
+	const char *note;
+
+	while (policy && (note = policy_next_note(policy, &at)))
+		log_event(LOG_WARNING, EV_CONFIG_ODD, LOG_NO_FIELDS, "%s", note);
+}
+
 /* The files that the configuration names. */
 static int load_policy(struct server *s)
 {
 	char why[POLICY_WHY_MAX];
 	const char *key;
-	int r = policy_new(s->config, NULL, &s->policy, &key, why);
+	int r = policy_new(s->config, NULL, NULL, &s->policy, &key, why);
 
+	server_log_notes(s->policy);
 	/* Where no key is to blame, the reason stands alone. */
 	if (r)
 		log_event(LOG_ERR, EV_CONFIG_ERROR, LOG_FIELDS(LOG_TEXT("SETTING", key)),

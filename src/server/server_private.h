@@ -125,6 +125,9 @@ static inline bool server_is_ending(const struct server *s)
 /* Reads the configuration, and the files that it names. Return: 0, or it has been logged. */
 int server_load(struct server *s) WB_NODISCARD;
 
+/* A line for each thing that is odd about files. NULL is fine. */
+void server_log_notes(const struct policy *policy);
+
 /* Reads the configuration again, beside the one in force. As config_load(). */
 int server_read_config(const struct server *s, struct config **ret, struct config_errors *errors)
 	WB_NODISCARD;

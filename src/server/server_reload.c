@@ -152,9 +152,12 @@ static void reload_distribute(struct reload *r)
 static int reload_policy(struct reload *r, struct config_errors *errors)
 {
 	char why[POLICY_WHY_MAX];
-	const char *key;
-	int error = policy_new(r->config, r->server->policy, &r->policy, &key, why);
+	const char *key, *note;
+	int error = policy_new(r->config, r->server->policy, NULL, &r->policy, &key, why);
 
+	server_log_notes(r->policy);
+	for (size_t at = 0; r->policy && (note = policy_next_note(r->policy, &at));)
+		reload_report(r, "%s\n", note);
 	if (error == -EINVAL && asprintf(&errors->line[errors->n], "%s: %s", key, why) > 0)
 		errors->n++;
 	return error == -EINVAL ? CONFIG_E_INVALID : error;

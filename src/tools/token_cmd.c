@@ -4,7 +4,6 @@
 #include <stdio.h>
 
 #include "base/clock.h"
-#include "base/file.h"
 #include "base/text.h"
 #include "model/options.h"
 #include "wire/token.h"
@@ -47,14 +46,23 @@ static int token_fail(const char *what, const char *detail)
 }
 
 /* The token alone goes to standard output, so that it can be used in $(…). */
-static int token_print(const struct token_options *o, const char *files)
+static int token_print(const struct token_options *o, const struct config *config)
 {
+	/* --key stands for the setting, which may name a public key that can't sign. */
+	const char *files = o->key ? o->key : config->jwt_key_file;
 	struct token_claims claims = {
-		.sub = o->sub, .channels = o->channels, .may_publish = !o->is_receive_only};
-	struct token_keys *keys;
+		.sub = o->sub,
+		.channels = o->channels,
+		.audience = config->jwt_audience,
+		.issuer = config->jwt_issuer,
+		.may_publish = !o->is_receive_only,
+	};
+	struct file_set set = {.takes_any = true};
+	struct token_keys *keys = NULL;
 	char why[TOKEN_KEYS_WHY_MAX];
 	uint64_t lifetime_ns;
 	char *token;
+	int r;
 
 	if (text_parse_duration(o->exp, &lifetime_ns) < 0) {
 		token_fail("--exp: not a duration: ", o->exp);
@@ -65,7 +73,9 @@ static int token_print(const struct token_options *o, const char *files)
 		claims.expires_s = clock_wall_ms() / 1000 + lifetime_ns / NS_PER_S;
 	if (!files[0])
 		return token_fail("no key: set jwt_key_file, or use --key", "");
-	if (token_keys_new(files, file_read_any, &keys, why) < 0)
+	r = token_keys_new(files, &set, &keys, why);
+	file_set_fini(&set);
+	if (r < 0)
 		return token_fail(why, "");
 	/* The first key of the list alone signs; the others are there to verify. */
 	token = token_make(keys, &claims);
@@ -99,8 +109,7 @@ int token_main(int argc, char **argv)
 	r = options_load(&token_option_table, &source, stderr, &config);
 	if (r != 0)
 		return r;
-	/* --key stands for the setting, which may name a public key that can't sign. */
-	r = token_print(&o, o.key ? o.key : config->jwt_key_file);
+	r = token_print(&o, config);
 	config_unref(config);
 	return r;
 }

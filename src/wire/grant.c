@@ -57,6 +57,7 @@ struct grant *grant_restore(const struct grant *like)
 	if (!g)
 		return NULL;
 	g->expires_s = like->expires_s;
+	g->key_id = like->key_id;
 	g->may_publish = like->may_publish;
 	g->any_channel = like->any_channel;
 	for (size_t i = 0; i < like->n_patterns; i++)

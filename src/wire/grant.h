@@ -13,6 +13,7 @@
 /* One allocation; frozen once its patterns are in. */
 struct WB_FROZEN grant {
 	uint64_t expires_s; /* Unix time; UINT64_MAX: never */
+	uint64_t key_id;    /* of the key that signed the token; 0: none did, or it isn't known */
 	bool may_publish;
 	bool any_channel;    /* it names none */
 	size_t n_patterns;   /* of channels that may be joined */

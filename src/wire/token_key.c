@@ -12,7 +12,9 @@
 #include <openssl/evp.h>
 #include <openssl/hmac.h>
 #include <openssl/pem.h>
+#include <openssl/x509.h>
 #include <string.h>
+#include <time.h>
 
 #define RSA_MIN_BITS 2048
 #define ES256_PART 32 /* bytes of r, and of s: RFC 7518 section 3.4 */
@@ -29,42 +31,104 @@ static bool pkey_is_on_p256(const EVP_PKEY *pkey)
 	       strcmp(group, "prime256v1") == 0;
 }
 
-/* A private key has its public one in it: `wsbind token` signs with it, the server verifies. */
-static EVP_PKEY *pkey_read_pem(const uint8_t *p, size_t n)
-{
-	BIO *bio = BIO_new_mem_buf(p, (int)n);
-	EVP_PKEY *pkey;
-
-	if (!bio)
-		return NULL;
-	/* No password is asked for: a key that is locked is none that can be read. */
-	pkey = PEM_read_bio_PUBKEY(bio, NULL, NULL, NULL);
-	if (!pkey) {
-		(void)BIO_reset(bio);
-		pkey = PEM_read_bio_PrivateKey(bio, NULL, NULL, NULL);
-	}
-	BIO_free(bio);
-	return pkey;
-}
-
 /* The type of the key decides the algorithm, once and for all. */
-static enum token_key_result key_load_pem(struct token_key *k, const uint8_t *p, size_t n)
+static enum token_key_result key_take_pkey(struct token_key *k, EVP_PKEY *pkey)
 {
-	k->pkey = pkey_read_pem(p, n);
+	k->pkey = pkey;
 	/* RFC 7518 sections 3.3 and 3.4 say which keys are long enough, and on which curve. */
-	if (!k->pkey)
+	if (!pkey)
 		return TOKEN_KEY_E_PEM;
-	if (EVP_PKEY_is_a(k->pkey, "RSA")) {
+	if (EVP_PKEY_is_a(pkey, "RSA")) {
 		k->algorithm = TOKEN_RS256;
-		return EVP_PKEY_get_bits(k->pkey) < RSA_MIN_BITS ? TOKEN_KEY_E_RSA_BITS
-								 : TOKEN_KEY_OK;
+		return EVP_PKEY_get_bits(pkey) < RSA_MIN_BITS ? TOKEN_KEY_E_RSA_BITS : TOKEN_KEY_OK;
 	}
-	if (EVP_PKEY_is_a(k->pkey, "EC")) {
+	if (EVP_PKEY_is_a(pkey, "EC")) {
 		k->algorithm = TOKEN_ES256;
-		return pkey_is_on_p256(k->pkey) ? TOKEN_KEY_OK : TOKEN_KEY_E_CURVE;
+		return pkey_is_on_p256(pkey) ? TOKEN_KEY_OK : TOKEN_KEY_E_CURVE;
 	}
 	k->algorithm = TOKEN_EDDSA;
-	return EVP_PKEY_is_a(k->pkey, "ED25519") ? TOKEN_KEY_OK : TOKEN_KEY_E_ALGORITHM;
+	return EVP_PKEY_is_a(pkey, "ED25519") ? TOKEN_KEY_OK : TOKEN_KEY_E_ALGORITHM;
+}
+
+static uint64_t unix_time_of(const ASN1_TIME *t)
+{
+	struct tm tm;
+	time_t s = ASN1_TIME_to_tm(t, &tm) == 1 ? timegm(&tm) : 0;
+
+	return s > 0 ? (uint64_t)s : 0;
+}
+
+/* One block of PEM, already out of its base64. */
+struct WB_VALUE pem_block {
+	char *name, *header;
+	uint8_t *der;
+	long n;
+};
+
+static bool pem_is(const struct pem_block *b, const char *name)
+{
+	return strcmp(b->name, name) == 0;
+}
+
+static enum token_key_result key_load_certificate(struct token_key *k, const struct pem_block *b)
+{
+	const uint8_t *p = b->der;
+	X509 *x = d2i_X509(NULL, &p, b->n);
+	EVP_PKEY *pkey = x ? X509_get_pubkey(x) : NULL;
+
+	if (x)
+		k->not_after_s = unix_time_of(X509_get0_notAfter(x));
+	X509_free(x);
+	return key_take_pkey(k, pkey);
+}
+
+/* A private key has its public one in it: `wsbind token` signs with it, the server verifies. */
+static enum token_key_result key_load_block(struct token_key *k, const struct pem_block *b)
+{
+	const uint8_t *p = b->der;
+
+	k->not_after_s = UINT64_MAX;
+	/* Nobody is there to be asked for a passphrase. */
+	if (pem_is(b, "ENCRYPTED PRIVATE KEY") || strstr(b->header, "ENCRYPTED"))
+		return TOKEN_KEY_E_LOCKED;
+	if (pem_is(b, "CERTIFICATE") || pem_is(b, "X509 CERTIFICATE"))
+		return key_load_certificate(k, b);
+	if (strstr(b->name, "CERTIFICATE REQUEST"))
+		return TOKEN_KEY_E_REQUEST;
+	if (pem_is(b, "PUBLIC KEY"))
+		return key_take_pkey(k, d2i_PUBKEY(NULL, &p, b->n));
+	if (pem_is(b, "RSA PUBLIC KEY"))
+		return key_take_pkey(k, d2i_PublicKey(EVP_PKEY_RSA, NULL, &p, b->n));
+	if (!pem_is(b, "PRIVATE KEY") && !pem_is(b, "RSA PRIVATE KEY") &&
+	    !pem_is(b, "EC PRIVATE KEY"))
+		return TOKEN_KEY_E_PEM;
+	k->is_secret = true;
+	return key_take_pkey(k, d2i_AutoPrivateKey(NULL, &p, b->n));
+}
+
+static enum token_key_result key_load_pem(struct token_key *k, size_t max, const uint8_t *p,
+					  size_t n, size_t *ret_n)
+{
+	BIO *bio = BIO_new_mem_buf(p, (int)n);
+	enum token_key_result r = bio ? TOKEN_KEY_OK : TOKEN_KEY_E_MEMORY;
+	struct pem_block b;
+	size_t count = 0;
+
+	while (r == TOKEN_KEY_OK && PEM_read_bio(bio, &b.name, &b.header, &b.der, &b.n) == 1) {
+		/* `openssl ecparam -genkey` writes the name of the curve in front of the key. */
+		if (!pem_is(&b, "EC PARAMETERS"))
+			r = count == max ? TOKEN_KEY_E_MANY : key_load_block(&k[count++], &b);
+		OPENSSL_clear_free(b.der, (size_t)b.n);
+		OPENSSL_free(b.name);
+		OPENSSL_free(b.header);
+	}
+	/* What stands behind the last good one and was not read would be a key that is missing. */
+	if (r == TOKEN_KEY_OK &&
+	    (count == 0 || ERR_GET_REASON(ERR_peek_last_error()) != PEM_R_NO_START_LINE))
+		r = TOKEN_KEY_E_PEM;
+	BIO_free(bio);
+	*ret_n = count;
+	return r;
 }
 
 /* ------------------------------------------------------------------------- secrets */
@@ -153,18 +217,42 @@ static enum token_key_result key_other_form(const uint8_t *p, size_t n)
 	return is_ssh(p, n) ? TOKEN_KEY_E_SSH : TOKEN_KEY_OK;
 }
 
+static bool is_blank(uint8_t c)
+{
+	return c == ' ' || (c >= '\t' && c <= '\r');
+}
+
+/* Whether it is text, and begins or ends with what no editor shows. */
+static bool has_blank_end(const uint8_t *p, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		if (!is_blank(p[i]) && (p[i] < ' ' || p[i] == 0x7f))
+			return false;
+	return is_blank(p[0]) || is_blank(p[n - 1]);
+}
+
 static enum token_key_result key_load_secret(struct token_key *k, const uint8_t *p, size_t n)
 {
 	enum token_key_result r = key_other_form(p, n);
 
 	if (r != TOKEN_KEY_OK)
 		return r;
-	/* Editors and echo(1) leave one; who wants it in the secret writes two. */
+	if (begins_with(p, n, "\xff\xfe") || begins_with(p, n, "\xfe\xff"))
+		return TOKEN_KEY_E_UTF16;
+	/* What editors add, and nobody means: a mark in front, the end of a line behind. */
+	if (begins_with(p, n, "\xef\xbb\xbf")) {
+		p += 3;
+		n -= 3;
+	}
+	/* Who wants one in the secret writes two. */
 	if (n > 0 && p[n - 1] == '\n')
-		n--;
+		n -= n > 1 && p[n - 2] == '\r' ? 2 : 1;
 	if (n < TOKEN_KEY_SECRET_MIN)
 		return TOKEN_KEY_E_SHORT;
 	k->algorithm = TOKEN_HS256;
+	k->not_after_s = UINT64_MAX;
+	k->is_secret = true;
+	k->has_blank_end = has_blank_end(p, n);
 	k->secret = malloc(n);
 	if (!k->secret)
 		return TOKEN_KEY_E_MEMORY;
@@ -175,15 +263,38 @@ static enum token_key_result key_load_secret(struct token_key *k, const uint8_t 
 
 /* ------------------------------------------------------------------------- the key */
 
-enum token_key_result token_key_load(struct token_key *k, const uint8_t *p, size_t n)
+/*
+ * Of the secret, or of the public key: a private key and its public one are the same. Nothing
+ * about a secret can be told from 64 bits of its digest.
+ */
+static enum token_key_result key_name(struct token_key *k)
+{
+	uint8_t *der = NULL, digest[EVP_MAX_MD_SIZE];
+	int n = k->pkey ? i2d_PUBKEY(k->pkey, &der) : (int)k->secret_n;
+	bool good = n > 0 && EVP_Digest(k->pkey ? der : k->secret, (size_t)n, digest, NULL,
+					EVP_sha256(), NULL) == 1;
+
+	OPENSSL_free(der);
+	memcpy(&k->id, digest, sizeof(k->id));
+	k->id |= 1;
+	return good ? TOKEN_KEY_OK : TOKEN_KEY_E_MEMORY;
+}
+
+enum token_key_result token_key_load(struct token_key *k, size_t max, const uint8_t *p, size_t n,
+				     size_t *ret_n)
 {
 	static const char pem[] = "-----BEGIN ";
 	enum token_key_result r;
 
-	if (n > 0 && memmem(p, n, pem, strlen(pem)))
-		r = key_load_pem(k, p, n);
-	else
-		r = key_load_secret(k, p, n);
+	ERR_clear_error();
+	if (n > 0 && memmem(p, n, pem, strlen(pem))) {
+		r = key_load_pem(k, max, p, n, ret_n);
+	} else {
+		*ret_n = MIN(max, (size_t)1);
+		r = max == 0 ? TOKEN_KEY_E_MANY : key_load_secret(k, p, n);
+	}
+	for (size_t i = 0; r == TOKEN_KEY_OK && i < *ret_n; i++)
+		r = key_name(&k[i]);
 	/* What OpenSSL complained of would be taken for the failure of something later. */
 	ERR_clear_error();
 	return r;
@@ -205,7 +316,12 @@ const char *token_key_result_text(enum token_key_result r)
 	/* For an administrator, behind the file's name. */
 	static const char *const text[TOKEN_KEY_N_RESULTS] = {
 		[TOKEN_KEY_OK] = "a key",
-		[TOKEN_KEY_E_PEM] = "no PEM key that can be read",
+		[TOKEN_KEY_E_PEM] = "no PEM key or certificate that can be read",
+		[TOKEN_KEY_E_LOCKED] = "the key needs a passphrase, which nobody is asked for; "
+				       "write it without one: openssl pkey -in FILE -out FILE",
+		[TOKEN_KEY_E_REQUEST] = "a certificate signing request, which is no certificate "
+					"yet: PEM of a key or of a certificate is expected",
+		[TOKEN_KEY_E_MANY] = "more than 32 keys in all",
 		[TOKEN_KEY_E_RSA_BITS] = "an RSA key needs 2048 bits",
 		[TOKEN_KEY_E_CURVE] = "an EC key has to be on the curve P-256",
 		[TOKEN_KEY_E_ALGORITHM] = "not a key for RS256, ES256 or EdDSA",
@@ -213,6 +329,7 @@ const char *token_key_result_text(enum token_key_result r)
 		[TOKEN_KEY_E_DER_BASE64] = OTHER_FORM("DER in base64"),
 		[TOKEN_KEY_E_JSON] = OTHER_FORM("JSON"),
 		[TOKEN_KEY_E_SSH] = OTHER_FORM("that of SSH"),
+		[TOKEN_KEY_E_UTF16] = "text in UTF-16, which is not the secret that it shows",
 		[TOKEN_KEY_E_SHORT] = "a secret needs 32 bytes",
 		[TOKEN_KEY_E_MEMORY] = "out of memory",
 	};

@@ -6,9 +6,9 @@
  * (RFC 7515; RFC 7518 section 3; RFC 8037).
  *
  * The algorithm is the key's, never what a token says: HS256 with a secret, RS256, ES256 or
- * EdDSA (Ed25519) with a key in PEM, public or private. What is neither PEM nor meant to be a
- * secret, a key in DER, in JSON or of SSH, is refused: as a secret it would be one that
- * others know.
+ * EdDSA (Ed25519) with a key in PEM, public or private, or with that of an X.509 certificate.
+ * What is neither PEM nor meant to be a secret, a key in DER, in JSON or of SSH, is refused:
+ * as a secret it would be one that others know.
  */
 
 #include "base/base.h"
@@ -32,11 +32,18 @@ struct WB_FROZEN token_key {
 	struct evp_pkey_st *pkey; /* but for HS256 */
 	uint8_t *secret;
 	size_t secret_n;
+	uint64_t id;          /* of the key, wherever it was read from; never 0 */
+	uint64_t not_after_s; /* of a certificate: Unix time; else UINT64_MAX */
+	bool is_secret;       /* who has it can sign: a secret or a private key */
+	bool has_blank_end;   /* a secret in text that begins or ends with a blank */
 };
 
 enum token_key_result {
 	TOKEN_KEY_OK,
 	TOKEN_KEY_E_PEM,        /* PEM, but no key that OpenSSL reads */
+	TOKEN_KEY_E_LOCKED,     /* PEM that needs a passphrase */
+	TOKEN_KEY_E_REQUEST,    /* PEM of a certificate that is only asked for (PKCS #10) */
+	TOKEN_KEY_E_MANY,       /* more keys than there is room */
 	TOKEN_KEY_E_RSA_BITS,   /* RSA with less than 2048 bits: RFC 7518 section 3.3 */
 	TOKEN_KEY_E_CURVE,      /* of another curve than P-256 */
 	TOKEN_KEY_E_ALGORITHM,  /* for none of the four */
@@ -44,18 +51,24 @@ enum token_key_result {
 	TOKEN_KEY_E_DER_BASE64, /* … (PEM without its first and last line) … */
 	TOKEN_KEY_E_JSON,       /* … (RFC 7517) … */
 	TOKEN_KEY_E_SSH,        /* … */
+	TOKEN_KEY_E_UTF16,      /* text that no other program would read as the secret it shows */
 	TOKEN_KEY_E_SHORT,      /* a secret of less than TOKEN_KEY_SECRET_MIN bytes */
 	TOKEN_KEY_E_MEMORY,
 	TOKEN_KEY_N_RESULTS,
 };
 
 /**
- * token_key_load() - make a key of what a file holds
- * @p:      PEM, or a secret; one newline at the end of a secret is none of it
+ * token_key_load() - make keys of what a file holds
+ * @p:      PEM, of which every key is one; or a secret
+ * @k:      room for @max; all-zero
+ * @ret_n:  how many there are
  *
- * Owns:    token_key_fini() frees what @k holds, whatever the result is.
+ * Of a secret neither a byte order mark in front is part nor one end of a line behind it.
+ *
+ * Owns:    token_key_fini() frees what each of the @max holds, whatever the result is.
  */
-enum token_key_result token_key_load(struct token_key *k, const uint8_t *p, size_t n) WB_NODISCARD;
+enum token_key_result token_key_load(struct token_key *k, size_t max, const uint8_t *p, size_t n,
+				     size_t *ret_n) WB_NODISCARD;
 void token_key_fini(struct token_key *k);
 
 /* What is wrong with it, in words. */

@@ -105,6 +105,24 @@ static int upgrade_verdict(const struct http_request *req, struct http_text key)
 	return upgrade_key_is_valid(key) ? 0 : 400;
 }
 
+static void upgrade_select(const struct http_request *req, struct upgrade *u)
+{
+	static const char header[] = "Sec-WebSocket-Protocol";
+	struct http_list pos = {0};
+	struct http_text word;
+
+	while (http_list_next(&req->headers, header, &pos, &word)) {
+		if (http_text_is(word, "wsbind") && !u->selected.n)
+			u->selected = word;
+		if (!http_text_is(word, "bearer") || u->bearer.p)
+			continue;
+		u->selected = word;
+		/* Browsers cannot set headers: what stands behind it is no name but the token. */
+		if (!http_list_next(&req->headers, header, &pos, &u->bearer))
+			u->bearer = (struct http_text){"", 0};
+	}
+}
+
 int upgrade_check(const struct http_request *req, struct upgrade *ret)
 {
 	struct http_text key = upgrade_value(req, "Sec-WebSocket-Key");
@@ -113,7 +131,6 @@ int upgrade_check(const struct http_request *req, struct upgrade *ret)
 		.host = req->authority,
 		.origin = upgrade_value(req, "Origin"),
 		.extensions = upgrade_value(req, "Sec-WebSocket-Extensions"),
-		.subprotocols = upgrade_value(req, "Sec-WebSocket-Protocol"),
 	};
 	int r = upgrade_verdict(req, key);
 
@@ -124,6 +141,7 @@ int upgrade_check(const struct http_request *req, struct upgrade *ret)
 		return 404;
 	if (!upgrade_accept(key.p, u.accept))
 		return 503;
+	upgrade_select(req, &u);
 	*ret = u;
 	return 0;
 }

@@ -12,6 +12,10 @@
  * cannot upgrade whatever it says (RFC 9110 section 7.8) and gets the 426 of a
  * plain GET. Upgrade and Connection are lists and may be spread over several lines.
  *
+ * Of the subprotocols that are offered, `bearer` or else `wsbind` is selected, whether anybody
+ * asks for the token that stands behind `bearer` or not: a browser that has offered some and
+ * is answered with none fails the connection.
+ *
  * Origins, tokens and limits are the server's own business: what they need is in
  * struct upgrade, and upgrade_format_refusal() writes the answer.
  *
@@ -33,11 +37,11 @@ struct WB_VALUE upgrade {
 	size_t channel_len;
 	char accept[UPGRADE_ACCEPT_TEXT];
 	struct http_text query;
-	struct http_text host;         /* authority of the request */
-	struct http_text origin;       /* p is NULL when there is none: not a browser */
-	struct http_text extensions;   /* first line offered; all of them: http_list_next() */
-	struct http_text subprotocols; /* likewise */
-	struct http_text selected;     /* subprotocol to answer with: the caller's to set */
+	struct http_text host;       /* authority of the request */
+	struct http_text origin;     /* p is NULL when there is none: not a browser */
+	struct http_text extensions; /* first line offered; all of them: http_list_next() */
+	struct http_text selected;   /* subprotocol to answer with; n = 0: none */
+	struct http_text bearer;     /* what stood behind "bearer" among them; p NULL: it didn't */
 };
 
 /**

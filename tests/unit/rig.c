@@ -121,7 +121,7 @@ struct policy *rig_policy(const char *lines)
 	char why[POLICY_WHY_MAX];
 	const char *blame;
 
-	if (policy_new(config, NULL, &policy, &blame, why))
+	if (policy_new(config, NULL, NULL, &policy, &blame, why))
 		fail_msg("%s", why);
 	config_unref(config);
 	return policy;

@@ -87,7 +87,7 @@ static void check_blame(const char *lines, const char *blamed, const char *words
 	char why[POLICY_WHY_MAX];
 	const char *got = NULL;
 
-	CHECK_EQ(policy_new(config, NULL, &a, &got, why), -EINVAL);
+	CHECK_EQ(policy_new(config, NULL, NULL, &a, &got, why), -EINVAL);
 	CHECK_STR(got, blamed);
 	if (!strstr(why, words))
 		fail_msg("%s has no %s", why, words);

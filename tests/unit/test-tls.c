@@ -105,13 +105,15 @@ static struct tls_server *server_of(struct identity **ids, size_t n, const char 
 				    struct tls_server *before)
 {
 	struct tls_server_options o = {.client_ca = client_ca};
+	struct file_set files = {0};
 	struct tls_server *s = NULL;
 	struct tls_fault fault;
 
 	for (size_t i = 0; i < n; i++)
 		o.pair[o.n_pairs++] = (struct tls_pair){ids[i]->certificate_file, ids[i]->key_file};
-	if (tls_server_new(&o, before, &s, &fault))
+	if (tls_server_new(&o, &files, before, &s, &fault))
 		fail_msg("%s", fault.why);
+	file_set_fini(&files);
 	return s;
 }
 
@@ -439,10 +441,12 @@ static void check_no_server(const char *certificate, const char *key, const char
 {
 	const struct tls_server_options o = {
 		.pair = {{certificate, key}}, .n_pairs = 1, .client_ca = ca};
+	struct file_set files = {0};
 	struct tls_server *s = NULL;
 	struct tls_fault fault;
 
-	CHECK_EQ(tls_server_new(&o, NULL, &s, &fault), -EINVAL);
+	CHECK_EQ(tls_server_new(&o, &files, NULL, &s, &fault), -EINVAL);
+	file_set_fini(&files);
 	CHECK_EQ(fault.file, blamed);
 	if (!strstr(fault.why, words))
 		fail_msg("%s has no %s", fault.why, words);
@@ -461,11 +465,72 @@ TEST(tls_server_names_the_file_that_is_wrong)
 	check_no_server(a->certificate_file, b->key_file, NULL, TLS_FILE_KEY,
 			"this key does not belong to the certificate");
 	check_no_server(a->certificate_file, a->certificate_file, NULL, TLS_FILE_KEY,
-			a->certificate_file);
+			"has a certificate and no private key; exchanged?");
+	check_no_server(a->key_file, a->key_file, NULL, TLS_FILE_CERTIFICATE,
+			"has a private key and no certificate; exchanged?");
 	check_no_server(a->certificate_file, a->key_file, "/no/such", TLS_FILE_CLIENT_CA,
 			"/no/such: No such file");
 	identity_free(a);
 	identity_free(b);
+}
+
+/* One file of the set is something else than PEM of what is wanted there. */
+static void check_words(const struct identity *id, const void *p, size_t n, bool is_key,
+			const char *words)
+{
+	const struct tls_server_options o = {
+		.pair = {{is_key ? id->certificate_file : "/x", is_key ? "/x" : id->key_file}},
+		.n_pairs = 1};
+	struct file_set files = {0};
+	struct tls_server *s = NULL;
+	struct tls_fault fault;
+
+	CHECK_EQ(file_set_add(&files, "/x", p, n), 0);
+	CHECK_EQ(tls_server_new(&o, &files, NULL, &s, &fault), -EINVAL);
+	if (!strstr(fault.why, words))
+		fail_msg("%s has no %s", fault.why, words);
+	file_set_fini(&files);
+}
+
+static void check_pem(const struct identity *id, BIO *bio, bool is_key, const char *words)
+{
+	uint8_t *text;
+	long n = BIO_get_mem_data(bio, &text);
+
+	check_words(id, text, (size_t)n, is_key, words);
+	CHECK_EQ(BIO_reset(bio), 1);
+}
+
+TEST(tls_server_says_what_a_file_has_instead)
+{
+	static char pass[] = "pass";
+	struct identity *a = identity_new("a", NULL, NULL, 10);
+	X509_REQ *request = X509_to_X509_REQ(a->certificate, a->pkey, EVP_sha256());
+	BIO *bio = BIO_new(BIO_s_mem());
+
+	CHECK_EQ(PEM_write_bio_PrivateKey(bio, a->pkey, EVP_aes_128_cbc(), NULL, 0, NULL, pass), 1);
+	check_pem(a, bio, true, "needs a passphrase");
+	CHECK_EQ(PEM_write_bio_PrivateKey_traditional(bio, a->pkey, EVP_aes_128_cbc(), NULL, 0,
+						      NULL, pass),
+		 1);
+	check_pem(a, bio, true, "needs a passphrase");
+	CHECK_EQ(PEM_write_bio_X509_REQ(bio, request), 1);
+	check_pem(a, bio, false, "a certificate signing request");
+	CHECK_EQ(i2d_X509_bio(bio, a->certificate), 1);
+	check_pem(a, bio, false, "is in DER or PKCS #12");
+	CHECK_EQ(i2d_PrivateKey_bio(bio, a->pkey), 1);
+	check_pem(a, bio, true, "not in PEM");
+	CHECK_EQ(PEM_write_bio_PUBKEY(bio, a->pkey), 1);
+	check_pem(a, bio, true, "has no private key");
+	check_words(a, "", 0, false, "is empty");
+	check_words(a, "hello", 5, false, "is not in PEM");
+	check_words(a, "-----BEGIN CERTIFICATE-----\nAAAA\n", 33, false,
+		    "has a certificate that cannot be read");
+	check_words(a, "-----BEGIN PRIVATE KEY-----\nAAAA\n", 33, true,
+		    "has a private key that cannot be read");
+	BIO_free(bio);
+	X509_REQ_free(request);
+	identity_free(a);
 }
 
 /* ---------------------------------------------------------- certificates of clients */

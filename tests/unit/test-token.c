@@ -6,7 +6,6 @@
 #include <openssl/hmac.h>
 #include <stdio.h>
 
-#include "base/file.h"
 #include "key-file.h"
 #include "test.h"
 
@@ -17,9 +16,11 @@ static struct token_keys *keys_of(const char *files)
 {
 	char why[TOKEN_KEYS_WHY_MAX];
 	struct token_keys *keys = NULL;
+	struct file_set set = {0};
 
-	if (token_keys_new(files, file_read, &keys, why))
+	if (token_keys_new(files, &set, &keys, why))
 		fail_msg("%s", why);
+	file_set_fini(&set);
 	return keys;
 }
 
@@ -31,6 +32,8 @@ static struct token_keys *keys_of_secret(void)
 	close(f.fd);
 	return keys;
 }
+
+static struct token_rules rules = {"", ""};
 
 static char *base64url(const void *p, size_t n)
 {
@@ -80,7 +83,7 @@ static enum token_result verify(const struct token_keys *keys, const char *token
 
 	CHECK(copy != NULL);
 	memcpy(copy, token, n);
-	r = token_verify(keys, copy, n, NOW, ret);
+	r = token_verify(keys, &rules, copy, n, NOW, ret);
 	free(copy);
 	return r;
 }
@@ -141,7 +144,8 @@ TEST(token_that_wsbind_makes_is_good_for_each_kind_of_key)
 		struct key_file public = key_file_of_pkey(pkeys[i], false);
 		struct token_keys *signing = keys_of(private.path);
 		struct token_keys *verifying = keys_of(public.path);
-		const struct token_claims claims = {.sub = "alice", .expires_s = NOW + 10};
+		const struct token_claims claims = {
+			.sub = "alice", .audience = "", .issuer = "", .expires_s = NOW + 10};
 
 		/* Signatures of ECDSA begin with zeros now and then. */
 		for (int round = 0; round < 300; round++) {
@@ -235,14 +239,17 @@ TEST(token_is_good_in_its_time_and_a_minute_around)
 		{"{\"sub\":\"a\",\"exp\":1699999940}", TOKEN_E_EXPIRED},
 		{"{\"sub\":\"a\",\"exp\":1}", TOKEN_E_EXPIRED},
 		{"{\"sub\":\"a\",\"exp\":-5}", TOKEN_E_EXPIRED},
-		{"{\"sub\":\"a\",\"exp\":1e300}", TOKEN_OK},
+		{"{\"sub\":\"a\",\"exp\":1e300}", TOKEN_E_MILLISECONDS},
 		{"{\"sub\":\"a\",\"exp\":1700000000.5}", TOKEN_OK},
 		{"{\"sub\":\"a\",\"nbf\":1700000060}", TOKEN_OK},
 		{"{\"sub\":\"a\",\"nbf\":1700000061}", TOKEN_E_EARLY},
-		{"{\"sub\":\"a\",\"nbf\":1e300}", TOKEN_E_EARLY},
-		{"{\"sub\":\"a\",\"exp\":\"1800000000\"}", TOKEN_E_CLAIMS},
-		{"{\"sub\":\"a\",\"exp\":null}", TOKEN_E_CLAIMS},
-		{"{\"sub\":\"a\",\"nbf\":true}", TOKEN_E_CLAIMS},
+		{"{\"sub\":\"a\",\"nbf\":1e300}", TOKEN_E_MILLISECONDS},
+		{"{\"sub\":\"a\",\"exp\":1800000000000}", TOKEN_E_MILLISECONDS},
+		{"{\"sub\":\"a\",\"exp\":9223372036854775808}", TOKEN_E_MILLISECONDS},
+		{"{\"sub\":\"a\",\"exp\":99999999999}", TOKEN_OK},
+		{"{\"sub\":\"a\",\"exp\":\"1800000000\"}", TOKEN_E_EXP},
+		{"{\"sub\":\"a\",\"exp\":null}", TOKEN_E_EXP},
+		{"{\"sub\":\"a\",\"nbf\":true}", TOKEN_E_NBF},
 	};
 	struct token_keys *keys = keys_of_secret();
 
@@ -253,31 +260,36 @@ TEST(token_is_good_in_its_time_and_a_minute_around)
 
 TEST(token_with_claims_that_mean_nothing_is_refused)
 {
-	static const char *const wrong[] = {
-		"{}",
-		"{\"sub\":\"\"}",
-		"{\"sub\":7}",
-		"{\"sub\":\"system\"}",
-		"{\"sub\":\"a\\nb\"}",
-		"{\"sub\":\"a\",\"channels\":\"room\"}",
-		"{\"sub\":\"a\",\"channels\":[1]}",
-		"{\"sub\":\"a\",\"channels\":{\"a\":1}}",
-		"{\"sub\":\"a\",\"publish\":\"false\"}",
-		"{\"sub\":\"a\",\"publish\":0}",
-		"[]",
+	static const struct {
+		const char *claims;
+		enum token_result result;
+	} wrong[] = {
+		{"{}", TOKEN_E_SUB},
+		{"{\"sub\":\"\"}", TOKEN_E_SUB},
+		{"{\"sub\":7}", TOKEN_E_SUB},
+		{"{\"sub\":\"system\"}", TOKEN_E_SUB},
+		{"{\"sub\":\"a\\nb\"}", TOKEN_E_SUB},
+		{"{\"sub\":\"a\",\"channels\":\"room\"}", TOKEN_E_CHANNELS},
+		{"{\"sub\":\"a\",\"channels\":[1]}", TOKEN_E_CHANNELS},
+		{"{\"sub\":\"a\",\"channels\":{\"a\":1}}", TOKEN_E_CHANNELS},
+		{"{\"sub\":\"a\",\"publish\":\"false\"}", TOKEN_E_PUBLISH},
+		{"{\"sub\":\"a\",\"publish\":0}", TOKEN_E_PUBLISH},
+		{"[]", TOKEN_E_CLAIMS},
+		{"\"a\"", TOKEN_E_MALFORMED},
 	};
 	struct token_keys *keys = keys_of_secret();
 	char claims[300];
 
 	for (size_t i = 0; i < ARRAY_LEN(wrong); i++)
-		CHECK_EQ(judge(keys, sign(wrong[i])), TOKEN_E_CLAIMS);
+		CHECK_EQ(judge(keys, sign(wrong[i].claims)), wrong[i].result);
 	CHECK_EQ(judge(keys, sign("{\"sub\":\"a\",\"sub\":\"b\"}")), TOKEN_E_MALFORMED);
-	CHECK_EQ(judge(keys, sign("{\"sub\":\"a\\u0000b\"}")), TOKEN_E_MALFORMED);
+	CHECK_EQ(judge(keys, sign("{\"sub\":\"a\\u0000b\"}")), TOKEN_E_SUB);
+	CHECK_EQ(judge(keys, sign("{\"sub\":\"a\",\"channels\":[\"\\u0000\"]}")), TOKEN_E_CHANNELS);
 	CHECK_EQ(judge(keys, sign("not JSON")), TOKEN_E_MALFORMED);
 	snprintf(claims, sizeof(claims), "{\"sub\":\"%0*d\"}", GRANT_USER_MAX, 0);
 	CHECK_EQ(judge(keys, sign(claims)), TOKEN_OK);
 	snprintf(claims, sizeof(claims), "{\"sub\":\"%0*d\"}", GRANT_USER_MAX + 1, 0);
-	CHECK_EQ(judge(keys, sign(claims)), TOKEN_E_CLAIMS);
+	CHECK_EQ(judge(keys, sign(claims)), TOKEN_E_SUB);
 	token_keys_free(keys);
 }
 
@@ -311,11 +323,11 @@ TEST(token_past_its_size_is_refused)
 	char claims[8192];
 	char *token;
 
-	for (size_t n = 2800; n < 3200; n++) {
+	for (size_t n = 5900; n < 6200; n++) {
 		snprintf(claims, sizeof(claims), "{\"sub\":\"a\",\"x\":\"%0*d\"}", (int)n, 0);
 		token = sign(claims);
 		CHECK_EQ(judge(keys, strdup(token)),
-			 strlen(token) <= TOKEN_MAX ? TOKEN_OK : TOKEN_E_MALFORMED);
+			 strlen(token) <= TOKEN_MAX ? TOKEN_OK : TOKEN_E_LONG);
 		free(token);
 	}
 	token_keys_free(keys);
@@ -351,6 +363,73 @@ TEST(token_names_its_key_where_there_are_several)
 	CHECK_EQ(judge(one,
 		       forge("{\"alg\":\"HS256\",\"kid\":\"any\"}", "{\"sub\":\"x\"}", SECRET, 32)),
 		 TOKEN_OK); /* the only one there is has no name */
+	token_keys_free(keys);
+	token_keys_free(one);
+	close(a.fd);
+	close(b.fd);
+}
+
+/* Claims as those make them whose tokens are about: what isn't looked at may be anything. */
+TEST(token_of_an_identity_provider_is_for_one_audience)
+{
+	static const char cognito[] =
+		"{\"sub\":\"5f6c\",\"iss\":\"https://cognito-idp.eu-west-1.amazonaws.com/pool\","
+		"\"aud\":\"client\",\"token_use\":\"id\",\"exp\":1700000100,\"auth_time\":1}";
+	static const char keycloak[] =
+		"{\"sub\":\"f:1:ann\",\"iss\":\"https://id.example/realms/a\","
+		"\"aud\":[\"account\",\"client\"],\"exp\":1700000100,\"acr\":\"1\","
+		"\"realm_access\":{\"roles\":[\"a\"]},\"big\":18446744073709551615}";
+	static const char azure[] = "{\"sub\":\"AAAA-_\",\"iss\":\"https://sts/v2.0\",\"aud\":"
+				    "\"api://client\",\"exp\":1700000100,\"nul\":\"\\u0000\"}";
+	static const struct {
+		const char *claims;
+		struct token_rules rules;
+		enum token_result result;
+	} row[] = {
+		{cognito, {"client", ""}, TOKEN_OK},
+		{cognito, {"", ""}, TOKEN_E_AUDIENCE_UNASKED},
+		{cognito, {"Client", ""}, TOKEN_E_AUDIENCE},
+		{cognito, {"client", "https://cognito-idp.eu-west-1.amazonaws.com/pool"}, TOKEN_OK},
+		{cognito,
+		 {"client", "https://cognito-idp.eu-west-1.amazonaws.com/other"},
+		 TOKEN_E_ISSUER},
+		{keycloak, {"client", ""}, TOKEN_OK},
+		{keycloak, {"clien", ""}, TOKEN_E_AUDIENCE},
+		{azure, {"api://client", "https://sts/v2.0"}, TOKEN_OK},
+		{"{\"sub\":\"a\"}", {"client", ""}, TOKEN_E_AUDIENCE},
+		{"{\"sub\":\"a\",\"aud\":[]}", {"client", ""}, TOKEN_E_AUDIENCE},
+		{"{\"sub\":\"a\",\"aud\":[]}", {"", ""}, TOKEN_E_AUDIENCE_UNASKED},
+		{"{\"sub\":\"a\",\"aud\":null}", {"", ""}, TOKEN_E_AUDIENCE_UNASKED},
+		{"{\"sub\":\"a\",\"aud\":\"client\\u0000x\"}", {"client", ""}, TOKEN_E_AUDIENCE},
+		{"{\"sub\":\"a\"}", {"", "https://id.example"}, TOKEN_E_ISSUER},
+		{"{\"sub\":\"a\",\"iss\":[\"x\"]}", {"", "x"}, TOKEN_E_ISSUER},
+		{"{\"sub\":\"a\",\"iss\":\"x\"}", {"", ""}, TOKEN_OK},
+	};
+	struct token_keys *keys = keys_of_secret();
+
+	for (size_t i = 0; i < ARRAY_LEN(row); i++) {
+		rules = row[i].rules;
+		if (judge(keys, sign(row[i].claims)) != row[i].result)
+			FAIL("row %zu", i);
+	}
+	rules = (struct token_rules){"", ""};
+	token_keys_free(keys);
+}
+
+TEST(token_remembers_its_key)
+{
+	struct key_file a = key_file_of(SECRET, 32), b = key_file_of(SECRET "b", 33);
+	char both[200];
+	struct token_keys *keys, *one;
+	struct grant *g = granted("{\"sub\":\"a\"}");
+
+	snprintf(both, sizeof(both), "%s %s", b.path, a.path);
+	keys = keys_of(both);
+	one = keys_of(b.path);
+	CHECK(g->key_id != 0);
+	CHECK(token_keys_have(keys, g->key_id));
+	CHECK(!token_keys_have(one, g->key_id));
+	free(g);
 	token_keys_free(keys);
 	token_keys_free(one);
 	close(a.fd);

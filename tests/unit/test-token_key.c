@@ -4,6 +4,7 @@
 
 #include <openssl/ec.h>
 #include <openssl/evp.h>
+#include <openssl/pem.h>
 #include <openssl/pkcs12.h>
 #include <openssl/rsa.h>
 #include <openssl/x509.h>
@@ -16,10 +17,11 @@ static enum token_key_result load(const void *content, size_t n)
 	struct token_key k = {0};
 	uint8_t *copy = malloc(n ? n : 1); /* without anything behind it */
 	enum token_key_result r;
+	size_t n_keys;
 
 	CHECK(copy);
 	memcpy(copy, content, n);
-	r = token_key_load(&k, copy, n);
+	r = token_key_load(&k, 1, copy, n, &n_keys);
 	CHECK_EQ(r == TOKEN_KEY_OK, k.secret != NULL);
 	token_key_fini(&k);
 	free(copy);
@@ -177,4 +179,119 @@ TEST(token_key_results_have_a_text_each)
 		for (int k = 0; k < i; k++)
 			CHECK(strcmp(token_key_result_text((enum token_key_result)i),
 				     token_key_result_text((enum token_key_result)k)) != 0);
+}
+
+static enum token_key_result load_pem(void (*write)(BIO *, void *), void *what, struct token_key *k)
+{
+	BIO *bio = BIO_new(BIO_s_mem());
+	enum token_key_result r;
+	uint8_t *text;
+	size_t n_keys;
+	long n;
+
+	write(bio, what);
+	n = BIO_get_mem_data(bio, &text);
+	*k = (struct token_key){0};
+	r = token_key_load(k, 1, text, (size_t)n, &n_keys);
+	BIO_free(bio);
+	return r;
+}
+
+static void write_certificate(BIO *bio, void *x)
+{
+	CHECK_EQ(PEM_write_bio_X509(bio, x), 1);
+}
+
+static char pass[] = "pass";
+
+static void write_locked(BIO *bio, void *pkey)
+{
+	CHECK_EQ(PEM_write_bio_PrivateKey(bio, pkey, EVP_aes_128_cbc(), NULL, 0, NULL, pass), 1);
+}
+
+static void write_locked_traditional(BIO *bio, void *pkey)
+{
+	CHECK_EQ(PEM_write_bio_PrivateKey_traditional(bio, pkey, EVP_aes_128_cbc(), NULL, 0, NULL,
+						      pass),
+		 1);
+}
+
+static void write_private(BIO *bio, void *pkey)
+{
+	CHECK_EQ(BIO_puts(bio, "-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n"
+			       "-----END EC PARAMETERS-----\n") > 0,
+		 1);
+	CHECK_EQ(PEM_write_bio_PrivateKey_traditional(bio, pkey, NULL, NULL, 0, NULL, NULL), 1);
+}
+
+static void write_request(BIO *bio, void *pkey)
+{
+	X509_REQ *q = X509_REQ_new();
+
+	X509_REQ_set_pubkey(q, pkey);
+	CHECK(X509_REQ_sign(q, pkey, EVP_sha256()) > 0);
+	CHECK_EQ(PEM_write_bio_X509_REQ(bio, q), 1);
+	X509_REQ_free(q);
+}
+
+TEST(token_key_is_read_of_every_pem_that_has_one)
+{
+	EVP_PKEY *pkey = EVP_EC_gen("P-256");
+	X509 *x = certificate_of(pkey);
+	struct token_key certificate, private, none;
+
+	CHECK_EQ(load_pem(write_certificate, x, &certificate), TOKEN_KEY_OK);
+	CHECK_EQ(load_pem(write_private, pkey, &private), TOKEN_KEY_OK);
+	CHECK(!certificate.is_secret && private.is_secret);
+	CHECK(certificate.id != 0);
+	CHECK_EQ(certificate.id, private.id);
+	CHECK(certificate.not_after_s > 1700000000 && certificate.not_after_s < UINT64_MAX);
+	CHECK_EQ(private.not_after_s, UINT64_MAX);
+	CHECK_EQ(load_pem(write_locked, pkey, &none), TOKEN_KEY_E_LOCKED);
+	token_key_fini(&none);
+	CHECK_EQ(load_pem(write_locked_traditional, pkey, &none), TOKEN_KEY_E_LOCKED);
+	token_key_fini(&none);
+	CHECK_EQ(load_pem(write_request, pkey, &none), TOKEN_KEY_E_REQUEST);
+	token_key_fini(&none);
+	token_key_fini(&certificate);
+	token_key_fini(&private);
+	X509_free(x);
+	EVP_PKEY_free(pkey);
+}
+
+TEST(token_key_secrets_lose_what_an_editor_adds)
+{
+	static const char plain[] = "0123456789abcdef0123456789abcdef";
+	static const struct {
+		const char *content;
+		bool same, has_blank_end;
+	} row[] = {
+		{"0123456789abcdef0123456789abcdef\n", true, false},
+		{"0123456789abcdef0123456789abcdef\r\n", true, false},
+		{"\xef\xbb\xbf"
+		 "0123456789abcdef0123456789abcdef\r\n",
+		 true, false},
+		{"0123456789abcdef0123456789abcdef\n\n", false, true},
+		{"0123456789abcdef0123456789abcdef ", false, true},
+		{" 0123456789abcdef0123456789abcdef", false, true},
+		{"0123456789abcdef0123456789abcdef\t\n", false, true},
+		{"\x01"
+		 "123456789abcdef0123456789abcdef ",
+		 false, false},
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(row); i++) {
+		struct token_key k = {0};
+		size_t n_keys;
+
+		CHECK_EQ(token_key_load(&k, 1, (const uint8_t *)row[i].content,
+					strlen(row[i].content), &n_keys),
+			 TOKEN_KEY_OK);
+		CHECK_EQ(k.has_blank_end, row[i].has_blank_end);
+		CHECK_EQ(k.secret_n == strlen(plain) && memcmp(k.secret, plain, k.secret_n) == 0,
+			 row[i].same);
+		token_key_fini(&k);
+	}
+	CHECK_EQ(load("\xff\xfes\0e\0c\0r\0e\0t\0.\0.\0.\0.\0.\0.\0.\0.\0.\0.\0", 34),
+		 TOKEN_KEY_E_UTF16);
 }

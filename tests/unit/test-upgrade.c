@@ -53,12 +53,42 @@ TEST(upgrade_takes_what_the_server_needs)
 	CHECK(http_text_is(u.host, "h:1"));
 	CHECK(http_text_is(u.origin, "https://o"));
 	CHECK(http_text_is(u.extensions, "a; b"));
-	CHECK(http_text_is(u.subprotocols, "bearer, T"));
-	CHECK_EQ(u.selected.n, 0);
+	CHECK(http_text_is(u.selected, "bearer"));
+	CHECK(http_text_is(u.bearer, "T"));
 
 	CHECK_EQ(check_path("/", &u), 0);
 	CHECK_STR(u.channel, "");
-	CHECK(!u.origin.p && !u.extensions.p && !u.subprotocols.p && !u.query.p);
+	CHECK(!u.origin.p && !u.extensions.p && !u.selected.n && !u.bearer.p && !u.query.p);
+}
+
+TEST(upgrade_selects_one_of_what_is_offered)
+{
+	static const struct {
+		const char *lines, *selected, *bearer;
+	} row[] = {
+		{"Sec-WebSocket-Protocol: wsbind\r\n", "wsbind", NULL},
+		{"Sec-WebSocket-Protocol: chat, wsbind\r\n", "wsbind", NULL},
+		{"Sec-WebSocket-Protocol: chat\r\n", "", NULL},
+		{"Sec-WebSocket-Protocol: wsbind, bearer, T\r\n", "bearer", "T"},
+		{"Sec-WebSocket-Protocol: bearer, T, wsbind\r\n", "bearer", "T"},
+		{"Sec-WebSocket-Protocol: bearer\r\nSec-WebSocket-Protocol: T\r\n", "bearer", "T"},
+		{"Sec-WebSocket-Protocol: bearer\r\n", "bearer", ""},
+		{"Sec-WebSocket-Protocol: bearer, wsbind\r\n", "bearer", "wsbind"},
+		{"Sec-WebSocket-Protocol: bearer, bearer, T\r\n", "bearer", "bearer"},
+		{"Sec-WebSocket-Protocol: BEARER, T\r\n", "", NULL},
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(row); i++) {
+		char head[600];
+		struct upgrade u;
+
+		snprintf(head, sizeof(head), "%s%s", GOOD, row[i].lines);
+		CHECK_EQ(check_line("GET / HTTP/1.1", head, &u), 0);
+		CHECK_EQ(u.bearer.p != NULL, row[i].bearer != NULL);
+		if (!http_text_is(u.selected, row[i].selected) ||
+		    (row[i].bearer && !http_text_is(u.bearer, row[i].bearer)))
+			FAIL("%s", row[i].lines);
+	}
 }
 
 TEST(upgrade_can_be_prepared_more_than_once)
@@ -192,14 +222,14 @@ TEST(upgrade_response_says_what_was_agreed)
 				    "Connection: Upgrade\r\n"
 				    "Sec-WebSocket-Accept: " ACCEPT "\r\n";
 
-	CHECK_EQ(check_line("GET / HTTP/1.1", GOOD "Sec-WebSocket-Protocol: bearer, T\r\n", &u), 0);
+	CHECK_EQ(check_line("GET / HTTP/1.1", GOOD, &u), 0);
 	for (size_t cap = 0; cap < sizeof(plain) + 2; cap++)
 		CHECK_EQ(upgrade_format_ok(out, cap, &u, NULL), 0);
 	CHECK_EQ(upgrade_format_ok(out, sizeof(plain) + 2, &u, NULL), sizeof(plain) + 1);
 	CHECK_MEM(out, plain, sizeof(plain) - 1);
 	CHECK_STR(out + sizeof(plain) - 1, "\r\n");
 
-	u.selected = (struct http_text){u.subprotocols.p, 6};
+	CHECK_EQ(check_line("GET / HTTP/1.1", GOOD "Sec-WebSocket-Protocol: bearer, T\r\n", &u), 0);
 	CHECK(upgrade_format_ok(out, sizeof(out), &u, "x; y") > 0);
 	CHECK_STR(out + sizeof(plain) - 1,
 		  "Sec-WebSocket-Protocol: bearer\r\nSec-WebSocket-Extensions: x; y\r\n\r\n");
