@@ -3,6 +3,7 @@
 
 #include "base/version.h"
 #include "handover/channels.h"
+#include "handover/config_record.h"
 #include "handover/connection.h"
 #include "handover/counters.h"
 #include "handover/frames.h"
@@ -125,6 +126,9 @@ static int put_all(struct saving *s, const struct handover_report *report)
 {
 	int r = put_head(s, report);
 
+	/* Every worker has the same one by now. */
+	if (r == 0)
+		r = config_record_put(s->out, s->pool->workers[0]->hub.env.policy);
 	for (unsigned i = 0; i < s->pool->n && r == 0; i++)
 		r = put_record(s, RECORD_COUNTERS,
 			       counters_to_record(&s->pool->workers[i]->metrics, &s->arena));

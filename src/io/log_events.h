@@ -16,6 +16,8 @@ EVENT(HANDED_OVER, "8e04d02f26d1af67db15988454c32f5f", "The connections were han
 EVENT(TAKEN_OVER, "13c7fbf1fa60e104997d5fcdc1a2efb8", "The connections were taken over")
 EVENT(HANDOVER_FAILED, "83e3e999eb7eaeea067c216b611a3c30", "Connections could not be handed over")
 EVENT(CONFIG_ERROR, "1b2779471ba72b0f3e01db5a4084a36a", "The configuration has an error")
+EVENT(NOT_OPENED, "c38c7180602648d58340ccd6e5ce4182", "Something that the configuration names cannot be opened")
+EVENT(CONFIG_KEPT, "43d2d7a93c534618ae5e3ba3a553ba82", "The settings of the process before are kept")
 EVENT(CONFIG_ODD, "8010e2106ffe499a86975f0b6e3ac4ed", "Something about the configuration is odd")
 EVENT(RELOAD, "0c2f98af19dc998bb57e48f25f8b2057", "The configuration was reloaded")
 EVENT(RELOAD_FAILED, "4b925949371015a342f8c5986c24d4a2", "The configuration was not reloaded")

@@ -43,7 +43,8 @@ static int share_port(int fd)
 	return setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on)) < 0 ? -errno : 0;
 }
 
-int sock_listen(const char *host, uint16_t port, int backlog, bool is_first, int *ret_fd)
+/* Bound, and not listening yet. */
+static int bind_port(const char *host, uint16_t port, bool is_shared, int *ret_fd)
 {
 	WB_CLEANUP(fd_closep) int fd = -1;
 	struct sockaddr_storage addr;
@@ -60,13 +61,31 @@ int sock_listen(const char *host, uint16_t port, int backlog, bool is_first, int
 	/* Connections of the daemon before, which wait for their last timer, keep no port. */
 	if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) < 0)
 		return -errno;
-	if (!is_first && share_port(fd))
+	if (is_shared && share_port(fd))
 		return -errno;
 	if (addr.ss_family == AF_INET6 &&
 	    setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof(off)) < 0)
 		return -errno;
 	if (bind(fd, (struct sockaddr *)&addr, addr_len) < 0)
 		return -errno;
+	*ret_fd = TAKE_FD(fd);
+	return 0;
+}
+
+int sock_try_bind(const char *host, uint16_t port)
+{
+	WB_CLEANUP(fd_closep) int fd = -1;
+
+	return bind_port(host, port, true, &fd);
+}
+
+int sock_listen(const char *host, uint16_t port, int backlog, bool is_first, int *ret_fd)
+{
+	WB_CLEANUP(fd_closep) int fd = -1;
+	int r = bind_port(host, port, !is_first, &fd);
+
+	if (r)
+		return r;
 	/* The first has the port by now, and from here on lets the others of its group in. */
 	if ((is_first && share_port(fd)) || listen(fd, backlog) < 0)
 		return -errno;

@@ -48,6 +48,15 @@ int sock_listen(const char *host, uint16_t port, int backlog, bool is_first, int
 	WB_NODISCARD;
 
 /**
+ * sock_try_bind() - whether sock_listen() could have an address and port
+ *
+ * A port that others of this user share (SO_REUSEPORT) counts as free: they are our own.
+ *
+ * Return:  0 | -EINVAL no such address | -errno of socket or bind.
+ */
+int sock_try_bind(const char *host, uint16_t port) WB_NODISCARD;
+
+/**
  * sock_listen_unix() - open a listening unix socket
  * @path:    at most 107 bytes; a socket file there that nobody listens on is replaced
  * @mode:    permissions of the file, which never has wider ones

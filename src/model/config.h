@@ -161,6 +161,9 @@ WB_ANY_THREAD struct config *config_unref(struct config *c);
 /* For WB_CLEANUP. */
 void config_unrefp(struct config **c);
 
+/* Adds a line; one that finds no room or memory is counted. Thread: the owner of @errors. */
+void config_errors_add(struct config_errors *errors, const char *fmt, ...) WB_PRINTF(2, 3);
+
 /* Frees the lines; the struct is empty again. */
 void config_errors_fini(struct config_errors *errors);
 
@@ -253,6 +256,14 @@ const char *config_reload_text(enum config_reload reload);
  * Thread:  any.
  */
 int config_dump(const struct config *c, FILE *out) WB_NODISCARD;
+
+/**
+ * config_save() - print what was set, as lines that config_parse_text() reads
+ *
+ * Return:  0 | -ENOMEM | -EIO when @out failed.
+ * Thread:  any.
+ */
+int config_save(const struct config *c, FILE *out) WB_NODISCARD;
 
 /**
  * config_template() - print a configuration file that has every key, commented out

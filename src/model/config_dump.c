@@ -90,6 +90,23 @@ int config_dump(const struct config *c, FILE *out)
 	return r;
 }
 
+int config_save(const struct config *c, FILE *out)
+{
+	for (size_t i = 0; i < CONFIG_N_KEYS; i++) {
+		WB_CLEANUP(ptr_freep) char *value = NULL;
+
+		/*
+		 * A default is left out, so that it is still none: it never stands against a key.
+		 */
+		if (!c->origin[i])
+			continue;
+		if (config_format(c, &config_keys[i], &value) < 0)
+			return -ENOMEM;
+		fprintf(out, "%s = %s\n", config_keys[i].name, value);
+	}
+	return dump_finish(out);
+}
+
 /* Prints words in lines that begin with "# ". */
 static void template_wrap(const char *text, FILE *out)
 {

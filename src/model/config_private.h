@@ -22,9 +22,6 @@ int config_new(struct config **ret) WB_NODISCARD;
 int config_set_origin(struct config *c, const struct config_key *key, const char *name,
 		      unsigned line) WB_NODISCARD;
 
-/* Adds a line; one that finds no room or memory is counted. */
-void config_errors_add(struct config_errors *errors, const char *fmt, ...) WB_PRINTF(2, 3);
-
 /**
  * config_check() - compare the values of different keys with each other
  *

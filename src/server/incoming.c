@@ -6,6 +6,7 @@
 
 #include <errno.h>
 
+#include "handover/config_record.h"
 #include "io/log.h"
 #include "model/close_codes.h"
 #include "server/store.h"
@@ -64,6 +65,13 @@ void incoming_take(struct incoming *in)
 	for (size_t i = 0; i < sockets.n; i++)
 		take_descriptor(in, &sockets.socket[i]);
 	systemd_sockets_fini(&sockets); /* closes those that nobody has taken */
+}
+
+int incoming_find_config(const struct incoming *in, struct config **ret, struct file_set *ret_files)
+{
+	if (in->phase != INCOMING_WAITS || !in->records.data)
+		return -ENOENT;
+	return config_record_find(in->records.data, in->records.bytes, ret, ret_files);
 }
 
 bool incoming_has_activated(const struct incoming *in)

@@ -42,6 +42,14 @@ struct WB_OWNER(main) incoming {
 /* Takes what was handed over, by systemd or by the process before. @in: all-zero. */
 void incoming_take(struct incoming *in);
 
+/**
+ * incoming_find_config() - what the process before was set to, where it left clients
+ *
+ * Return:  as config_record_find(), and owned alike.
+ */
+int incoming_find_config(const struct incoming *in, struct config **ret, struct file_set *ret_files)
+	WB_NODISCARD;
+
 /* Whether a listener came by socket activation. */
 bool incoming_has_activated(const struct incoming *in);
 

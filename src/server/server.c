@@ -34,10 +34,12 @@ static void show_status(struct server *s, uint64_t period_ns)
 		return;
 	(void)systemd_status(
 		"%" PRIu64 " connections, %u channels, %" PRIu64 " messages/s in, %" PRIu64
-		" out, %" PRIu64 " slow consumers",
+		" out, %" PRIu64 " slow consumers%s",
 		SERVER_SUM(s, connections_active),
 		atomic_load_explicit(&s->pool->shared.directory.count, memory_order_relaxed),
-		in_per_s, out_per_s, SERVER_SUM(s, slow_disconnects) + SERVER_SUM(s, slow_skips));
+		in_per_s, out_per_s, SERVER_SUM(s, slow_disconnects) + SERVER_SUM(s, slow_skips),
+		s->config_is_kept ? "; the configuration has errors, that of before is in use"
+				  : "");
 }
 
 static void tick_due(struct wheel_timer *t)

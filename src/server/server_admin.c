@@ -7,6 +7,7 @@
 #include "containers/buf.h"
 #include "io/log.h"
 #include "server/server_private.h"
+#include "service/preflight.h"
 #include "worker/client_list.h"
 #include "worker/protocol.h"
 
@@ -365,6 +366,21 @@ int server_admin_start(struct server *s)
 	if (!options.metrics_host && !options.control_path)
 		return 0;
 	r = admin_new(&options, &failed, &a->http);
+	if (r == -EADDRINUSE && failed == ADMIN_METRICS &&
+	    options.metrics_port == PREFLIGHT_METRICS_PORT) {
+		/*
+		 * Of Prometheus on the same host, as likely as not: no reason to keep clients out.
+		 */
+		log_event(LOG_WARNING, EV_NOT_OPENED,
+			  LOG_FIELDS(LOG_TEXT("SETTING", "metrics_port")),
+			  "metrics_port = %u is taken, perhaps by Prometheus itself; continuing "
+			  "without it: set another port, or enable_metrics = no",
+			  PREFLIGHT_METRICS_PORT);
+		options.metrics_host = NULL;
+		if (!options.control_path)
+			return 0;
+		r = admin_new(&options, &failed, &a->http);
+	}
 	if (r)
 		return server_log_failure(s, failed == ADMIN_CONTROL ? "control socket" : "metrics",
 					  key_of_listener(failed, r), r);

@@ -5,9 +5,11 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sysexits.h>
 
 #include "io/log.h"
 #include "server/server_private.h"
+#include "service/preflight.h"
 
 #define SPARE_DESCRIPTORS 64 /* beside connections: listeners, epoll, admin, spool */
 #define BACKLOG_WANTED 1024
@@ -23,21 +25,6 @@ void server_log_notes(const struct policy *policy)
 		log_event(LOG_WARNING, EV_CONFIG_ODD, LOG_NO_FIELDS, "%s", note);
 }
 
-/* The files that the configuration names. */
-static int load_policy(struct server *s)
-{
-	char why[POLICY_WHY_MAX];
-	const char *key;
-	int r = policy_new(s->config, NULL, NULL, &s->policy, &key, why);
-
-	server_log_notes(s->policy);
-	/* Where no key is to blame, the reason stands alone. */
-	if (r)
-		log_event(LOG_ERR, EV_CONFIG_ERROR, LOG_FIELDS(LOG_TEXT("SETTING", key)),
-			  "not started: %s%s%s", key ? key : "", key ? ": " : "", why);
-	return r;
-}
-
 int server_read_config(const struct server *s, struct config **ret, struct config_errors *errors)
 {
 	struct config_source source = s->source;
@@ -46,19 +33,88 @@ int server_read_config(const struct server *s, struct config **ret, struct confi
 	return config_load(&source, ret, errors);
 }
 
+static void log_errors(const struct config_errors *errors, enum log_event_id event)
+{
+	for (size_t i = 0; i < errors->n; i++)
+		log_event(LOG_ERR, event, LOG_NO_FIELDS, "%s", errors->line[i]);
+}
+
+static int try_to_open(const struct server *s)
+{
+	WB_CLEANUP(config_errors_fini) struct config_errors errors = {0};
+	const struct preflight_options o = {.is_start = true,
+					    .has_sockets = incoming_has_activated(&s->incoming)};
+	int r = preflight(s->policy, &o, &errors);
+
+	log_errors(&errors, EV_NOT_OPENED);
+	return r;
+}
+
+/*
+ * The files that the configuration names, and whether all else that it names can be opened.
+ * @files: NULL: those on the disk. Return: as config_load().
+ */
+static int load_policy(struct server *s, struct file_set *files, struct config_errors *errors)
+{
+	char why[POLICY_WHY_MAX];
+	const char *key;
+	int r = policy_new(s->config, NULL, files, &s->policy, &key, why);
+
+	if (r == -EINVAL) {
+		config_errors_add(errors, "%s: %s", key, why);
+		return CONFIG_E_INVALID;
+	}
+	return r ? r : try_to_open(s);
+}
+
+static int load_own(struct server *s, struct config_errors *errors)
+{
+	int r = config_load(&s->source, &s->config, errors);
+
+	return r ? r : load_policy(s, NULL, errors);
+}
+
+/*
+ * Clients were handed over, and would all be closed for a slip of the pen: this process then
+ * goes on as the one before it, as if it had been asked to reload and had refused.
+ */
+static int load_from_before(struct server *s)
+{
+	WB_CLEANUP(config_errors_fini) struct config_errors errors = {0};
+	struct file_set files = {0};
+	int r = incoming_find_config(&s->incoming, &s->config, &files);
+
+	if (r)
+		return r;
+	r = load_policy(s, &files, &errors);
+	file_set_fini(&files); /* what was not taken */
+	log_errors(&errors, EV_CONFIG_ERROR);
+	if (r)
+		return r;
+	log_event(LOG_ERR, EV_CONFIG_KEPT, LOG_NO_FIELDS,
+		  "going on with the settings of the process before, whose connections would all "
+		  "be closed else; mend the configuration, then reload");
+	s->config_is_kept = true;
+	return 0;
+}
+
 int server_load(struct server *s)
 {
-	struct config_errors errors = {0};
-	int r = config_load(&s->source, &s->config, &errors);
+	WB_CLEANUP(config_errors_fini) struct config_errors errors = {0};
+	int r = load_own(s, &errors);
 
+	server_log_notes(s->policy);
+	if (r == 0)
+		return 0;
 	/* All of them at once: an administrator mends a file in one go. */
-	for (size_t i = 0; i < errors.n; i++)
-		log_event(LOG_ERR, EV_CONFIG_ERROR, LOG_NO_FIELDS, "%s", errors.line[i]);
-	if (r)
-		log_line(LOG_ERR, "not started: %s",
-			 r == CONFIG_E_INVALID ? "the configuration has errors" : strerror(-r));
-	config_errors_fini(&errors);
-	return r ? r : load_policy(s);
+	log_errors(&errors, EV_CONFIG_ERROR);
+	s->policy = policy_unref(s->policy);
+	s->config = config_unref(s->config);
+	if (load_from_before(s) == 0)
+		return 0;
+	log_line(LOG_ERR, "not started: %s",
+		 r == CONFIG_E_INVALID ? "the configuration has errors" : strerror(-r));
+	return r;
 }
 
 int server_log_failure(const struct server *s, const char *what, const char *name, int error)
@@ -68,13 +124,14 @@ int server_log_failure(const struct server *s, const char *what, const char *nam
 
 	/* With the value in force, which may come from a default, a drop-in or an option. */
 	if (key && config_format(s->config, key, &value) == 0)
-		log_event(LOG_ERR, EV_CONFIG_ERROR,
+		log_event(LOG_ERR, EV_NOT_OPENED,
 			  LOG_FIELDS(LOG_TEXT("SETTING", name), LOG_ERRNO(error)),
 			  "not started: %s: %s; change %s = %s", what, strerror(-error), name,
 			  value);
 	else
 		log_line(LOG_ERR, "not started: %s: %s", what, strerror(-error));
-	return EXIT_FAILURE;
+	/* What a setting is to blame for stays so; an address may still come with its network. */
+	return key && error != -EADDRNOTAVAIL ? EX_CONFIG : EXIT_FAILURE;
 }
 
 /* ------------------------------------------------------------- what the machine can do */

@@ -103,6 +103,7 @@ struct WB_OWNER(main) server {
 	enum server_phase phase;
 	int exit_status;
 	enum server_reload reload;
+	bool config_is_kept; /* it is that of the process before, for its own cannot be used */
 	struct server_status status;
 	struct watchdog watchdog;
 	struct server_admin admin;
@@ -134,7 +135,7 @@ int server_read_config(const struct server *s, struct config **ret, struct confi
 
 /*
  * Says why it does not start: @what failed with -errno. @key: of the configuration, that is to
- * blame, or NULL. Return: EXIT_FAILURE.
+ * blame, or NULL. Return: the exit status.
  */
 int server_log_failure(const struct server *s, const char *what, const char *key, int error);
 

@@ -114,6 +114,7 @@ static void configure_done(struct worker_task *t)
 	/* Main is the last to take it into use: until now some workers had the old one. */
 	config_unref(s->config);
 	s->config = TAKE_PTR(r->config);
+	s->config_is_kept = false;
 	policy_unref(s->policy);
 	s->policy = TAKE_PTR(r->policy);
 	atomic_store(&log_level, s->config->log_level);

@@ -1,18 +1,22 @@
 /* SPDX-License-Identifier: MIT */
 #include "tools/check_config.h"
 
+#include <errno.h>
 #include <string.h>
 #include <sysexits.h>
 #include <unistd.h>
 
+#include "service/preflight.h"
 #include "tools/arguments.h"
+#include "tools/port_owner.h"
 
 static const char usage[] =
 	"usage: wsbind check-config [FILE] [--dump] [--config FILE] [--KEY=VALUE ...]\n"
 	"       wsbind check-config --template\n"
 	"\n"
 	"Checks a configuration file (" CONFIG_DEFAULT_FILE " unless FILE is given), its\n"
-	"drop-ins and the settings of the command line, without starting the daemon.\n"
+	"drop-ins and the settings of the command line, without starting the daemon, and\n"
+	"whether all that they name can be opened: keys, certificates, ports, folders.\n"
 	"\n"
 	"  --dump      print every key: value, origin, and how a reload applies it\n"
 	"  --template  print a configuration file with every key and its default\n"
@@ -63,6 +67,38 @@ static void check_config_praise(const struct check_config_options *o, const stru
 					     : "what is set elsewhere is valid");
 }
 
+static bool is_ours(void *ctx, uint16_t port)
+{
+	return port_is_owned(ctx, port);
+}
+
+/* What the daemon would open, beside one that may be running. Return: as config_load(). */
+static int check_config_open(struct config *c, FILE *err)
+{
+	WB_CLEANUP(config_errors_fini) struct config_errors errors = {0};
+	WB_CLEANUP(ptr_freep) char *control = NULL;
+	struct preflight_options o = {.is_ours = is_ours};
+	struct policy *policy = NULL;
+	char why[POLICY_WHY_MAX];
+	const char *key, *note;
+	int r = policy_new(c, NULL, NULL, &policy, &key, why);
+
+	if (r == 0)
+		r = config_control_socket_path(c, "/run/wsbind", &control);
+	o.ctx = control;
+	if (r == -EINVAL) {
+		config_errors_add(&errors, "%s: %s", key, why);
+		r = CONFIG_E_INVALID;
+	} else if (r == 0) {
+		r = preflight(policy, &o, &errors);
+	}
+	for (size_t at = 0; policy && (note = policy_next_note(policy, &at));)
+		fprintf(err, "warning: %s\n", note);
+	config_errors_print(&errors, "", err);
+	policy_unref(policy);
+	return r;
+}
+
 static int check_config_load(const struct check_config_options *o, FILE *out, FILE *err)
 {
 	WB_CLEANUP(config_errors_fini) struct config_errors errors = {0};
@@ -75,6 +111,12 @@ static int check_config_load(const struct check_config_options *o, FILE *out, FI
 	}
 	/* Warnings as well: a valid configuration may have some. */
 	config_errors_print(&errors, "", err);
+	if (r == 0)
+		r = check_config_open(c, err);
+	if (r < 0) {
+		fprintf(err, "wsbind: %s\n", strerror(-r));
+		return 1;
+	}
 	if (r == CONFIG_E_INVALID)
 		return EX_CONFIG;
 	if (o->dump)

@@ -27,6 +27,7 @@ enum record_kind {
 	RECORD_FRAME,
 	RECORD_CHANNEL,
 	RECORD_CONNECTION,
+	RECORD_CONFIG,
 };
 
 /* Where records go. grow() makes cap at least @need: 0 | -errno. All-zero but grow is empty. */

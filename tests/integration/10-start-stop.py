@@ -105,7 +105,8 @@ def test_taken_port_names_the_key():
         with socket.create_server(("127.0.0.1", 0)) as taken:
             number = taken.getsockname()[1]
             settings = {"host": "127.0.0.1", "port": 0, "metrics_port": 0, key: number}
-            d = finished(refused(config="".join(f"{k} = {v}\n" for k, v in settings.items())), 1)
+            d = finished(refused(config="".join(f"{k} = {v}\n" for k, v in settings.items())),
+                         CONFIG_STATUS)
         found = d.lines(rf"\b{key}\b")
         assert found, d.end_of_log()
 
@@ -113,9 +114,21 @@ def test_taken_port_names_the_key():
 def test_taken_control_socket_names_the_key():
     with Daemon() as first:
         d = finished(refused(config="host = 127.0.0.1\nport = 0\nmetrics_port = 0\n"
-                                    f"control_socket = {first.control_socket}\n"), 1)
+                                    f"control_socket = {first.control_socket}\n"),
+                     CONFIG_STATUS)
         assert d.lines("control_socket"), d.end_of_log()
         assert first.ask("GET", "/healthz").status == 200
+
+
+def test_taken_port_of_prometheus_itself_is_a_warning():
+    try:
+        taken = socket.create_server(("127.0.0.1", 9090))
+    except OSError:  # somebody else's, which does as well
+        taken = socket.socket()
+    with taken, Daemon(metrics_port=9090) as d:
+        assert d.metrics_port is None
+        assert d.lines("^warning: metrics_port = 9090 is taken, perhaps by Prometheus"), d.end_of_log()
+        assert d.ask("GET", "/metrics").status == 200
 
 
 def test_left_over_control_socket_is_replaced():
@@ -135,7 +148,7 @@ def test_warns_when_open_to_everyone():
 def test_second_daemon_cannot_share_the_port():
     with Daemon() as first:
         d = finished(refused(config=f"host = 127.0.0.1\nport = {first.port}\nmetrics_port = 0\n"),
-                     1)
+                     CONFIG_STATUS)
         assert d.lines(r"\bport\b"), d.end_of_log()
 
 

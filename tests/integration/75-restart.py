@@ -343,14 +343,6 @@ def records_of(records=b"", format_=1, length=None, crc=None):
                        zlib.crc32(records) if crc is None else crc, n, 0, 0) + records
 
 
-def listen_fds(fds):
-    """A prefix that gives them to the daemon as systemd would: [(name, descriptor)]."""
-    moves = "".join(f"exec {i}<&{fd}; " for i, (_, fd) in enumerate(fds, 3))
-    names = ":".join(name for name, _ in fds)
-    take = f'{moves}export LISTEN_PID=$$ LISTEN_FDS={len(fds)} LISTEN_FDNAMES={names}; exec "$@"'
-    return ("bash", "-c", take, "bash")
-
-
 async def a_client_of_nobody():
     """Two ends of a connection, as if one were that of a daemon which has gone."""
     with socket.create_server(("127.0.0.1", 0)) as server:

@@ -2,8 +2,10 @@
 """A hand-over that cannot be as it should: what is kept, and who is told what."""
 
 import array
+import fcntl
 
 from harness import *
+from pki import token
 from pki import Folder
 from threads import Stopped, thread
 
@@ -353,3 +355,102 @@ def test_a_restart_that_nobody_announced():
                     pass
                 assert not d.lines("stopping", since)
         manager.close()
+
+
+def restart_by_manager(d, manager, **changes):
+    """What `systemctl restart` comes to, with a configuration that was changed before."""
+    d.signal(signal.SIGTERM)
+    manager.wait("BARRIER=1")
+    assert d.wait() == 0
+    d.write_config(**changes)
+    next_ = Daemon(ready=False)
+    given = [(name, fd) for name, fds in manager.stored.items() for fd in fds]
+    next_.args = [*listen_fds([(name, 100 + i) for i, (name, _) in enumerate(given)]),
+                  d.args[0], "server", "--config", str(d.config)]
+    copies = [(fcntl.fcntl(fd, fcntl.F_DUPFD, 100 + i), 100 + i) for i, (_, fd) in enumerate(given)]
+    assert all(got == wanted for got, wanted in copies)
+    next_.fds = tuple(wanted for _, wanted in copies)
+    next_.start()
+    for fd in next_.fds:
+        os.close(fd)
+    return next_
+
+
+MISTAKES = {
+    "a key that is gone": lambda f: {"jwt_key_file": "/no/such/key"},
+    "a key that is none": lambda f: {"jwt_key_file": "/dev/null"},
+    "a line that is none": lambda f: {"max_connections": "many"},
+    "a port that is taken": lambda f: {"metrics_port": f},
+    "a folder that is not there": lambda f: {"spool_dir": "/no/such/folder/spool"},
+}
+
+
+def test_a_mistake_before_a_restart_costs_no_connection():
+    """Its clients go on with the settings, and the key, of the process before."""
+    with tempfile.TemporaryDirectory() as folder, \
+            socket.create_server(("127.0.0.1", 0)) as taken:
+        key = Path(folder) / "key"
+        for what, mistake in MISTAKES.items():
+            key.write_bytes(b"0123456789abcdef0123456789abcdef\n")
+            key.chmod(0o600)
+            manager = Manager(Path(tempfile.mkdtemp(dir=folder)))
+            headers = {"Authorization": "Bearer " + token(key.read_bytes().strip(), {"sub": "a"})}
+            with Daemon(env={"NOTIFY_SOCKET": manager.path}, on_stop="keep", auth="jwt",
+                        jwt_key_file=key, shutdown_timeout="200ms") as d:
+                manager.wait("READY=1")
+                with RawClient(d, "/room", headers=headers) as a, \
+                        RawClient(d, "/room", headers=headers) as b:
+                    key.unlink()  # what was read of it is enough
+                    n = restart_by_manager(d, manager, **mistake(taken.getsockname()[1]))
+                    try:
+                        n.wait_log("going on with the settings of the process before")
+                        n.wait_log("took over 2 connections")
+                        assert not n.lines("not started"), (what, n.log)
+                        a.send(chat("still here"))
+                        while b.recv().chat.content != "still here":
+                            pass
+                        n._note_ready(n.wait_log(READY))
+                        # Who is refused is refused still, and who has a token comes in.
+                        with RawClient(n, "/room", handshake=False) as c:
+                            c.send(request("/room"))
+                            assert c.recv_head()[0] == 403
+                        with RawClient(n, "/room", headers=headers):
+                            pass
+                        # Once it is mended, a reload takes it.
+                        key.write_bytes(b"0123456789abcdef0123456789abcdef\n")
+                        d.write_config(jwt_key_file=key, max_connections=50, metrics_port=0,
+                                       spool_dir=None)
+                        since = len(n.log)
+                        n.signal(signal.SIGHUP)
+                        n.wait_log("configuration reloaded", since=since)
+                        n.signal(signal.SIGINT)
+                        assert n.wait() == 0
+                    finally:
+                        n.kill()
+                d.process.returncode = 0
+            manager.close()
+
+
+def test_a_mistake_before_a_start_is_one():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        for settings, said in (({"port": port}, f"port = {port}: another program has this port"),
+                               ({"metrics_port": port}, "metrics_port = .*another program"),
+                               ({"spool_dir": "/no/such/a"}, "spool_dir = .*folder is not there")):
+            with Daemon(ready=False, **settings) as d:
+                d.wait_log(said)
+                assert d.wait() == 78
+                d.process.returncode = 0
+
+
+def test_a_mistake_before_sigusr2_costs_no_connection():
+    with socket.create_server(("127.0.0.1", 0)) as taken, Daemon() as d, RawClient(d) as a:
+        for mistake in MISTAKES.values():
+            since = len(d.log)
+            d.write_config(auth="jwt", **mistake(taken.getsockname()[1]))
+            d.signal(signal.SIGUSR2)
+            d.wait_log("is not executed: .*; going on as before", since=since)
+            d.write_config(auth=None, jwt_key_file=None, max_connections=None, metrics_port=0,
+                           spool_dir=None)
+        a.send(frame(9, b"!"))
+        assert a.recv_frame().payload == b"!"

@@ -81,6 +81,14 @@ def parse_metrics(text):
     return {series: float(value) for series, value in lines}
 
 
+def listen_fds(fds):
+    """A prefix that gives them to the daemon as systemd would: [(name, descriptor)]."""
+    moves = "".join(f"exec {i}<&{fd}; " for i, (_, fd) in enumerate(fds, 3))
+    names = ":".join(name for name, _ in fds)
+    take = f'{moves}export LISTEN_PID=$$ LISTEN_FDS={len(fds)} LISTEN_FDNAMES={names}; exec "$@"'
+    return ("bash", "-c", take, "bash")
+
+
 class Daemon:
     """wsbind server. Settings are keys of the configuration file; None leaves a key out."""
 

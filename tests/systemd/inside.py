@@ -68,11 +68,13 @@ def test_ready_means_that_clients_can_connect(s):
 
 def test_port_that_is_taken(s):
     with socket.create_server(("0.0.0.0", 8080)):
-        s.drop_in("[Service]\nRestart=no\n")
         since = cursor()
         systemctl("start", UNIT, ok=False)
-        assert show("ActiveState") == "failed" and show("ExecMainStatus") == "1"
-        assert lines(r"Address already in use; change port = 8080", since)
+        assert show("ActiveState") == "failed" and show("ExecMainStatus") == "78"
+        assert lines(r"port = 8080: another program has this port", since)
+        assert entries("MESSAGE_ID=" + catalog_ids()["NOT_OPENED"], since=since)
+        # Not even where systemd would start it again and again for any other failure.
+        assert show("NRestarts") == "0"
 
 
 def test_error_in_the_configuration(s):

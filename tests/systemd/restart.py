@@ -79,6 +79,35 @@ def test_ten_restarts_with_5000_clients(s):
     restart_ten_times(s, 5000, 5, again)
 
 
+def test_a_mistake_costs_no_connection(s):
+    """A wrong key, then each way to have it read, with 100 clients."""
+    s.configure(**TRAFFIC)
+    s.start()
+    crowd = Crowd(100, 2, seconds=20)
+    crowd.wait_open(s)
+    s.configure(auth="jwt", jwt_key_file="/etc/wsbind.key", **TRAFFIC)
+    named = r"jwt_key_file: /etc/wsbind\.key: No such file or directory"
+    for again, outcome in (("reload", "not reloaded"), ("kill", "is not executed"),
+                           ("restart", "going on with the settings of the process before")):
+        since = cursor()
+        if again == "kill":
+            systemctl("kill", "-s", "USR2", "--kill-who=main", UNIT)
+        else:
+            systemctl(again, UNIT, ok=again == "restart")
+        wait_until(lambda: lines(outcome, since) and lines(named, since), again, 30)
+        assert s.metric("websocket_active_connections") == 100
+        assert s.metric(TOTAL) == 100
+    wait_until(lambda: "that of before is in use" in systemctl("status", UNIT), "it says so", 30)
+    # Who asks before learns it, while the daemon has the ports and another user's rights.
+    checked = subprocess.run(["wsbind", "check-config"], capture_output=True, text=True)
+    assert checked.returncode == 78 and re.search(named, checked.stderr), checked
+    s.configure(**TRAFFIC)
+    checked = subprocess.run(["wsbind", "check-config"], capture_output=True, text=True)
+    assert checked.returncode == 0, checked
+    systemctl("restart", UNIT)
+    crowd.finish()
+
+
 def test_ten_restarts_with_9000_clients(s):
     restart_ten_times(s, 9000, 3, lambda i: systemctl("restart", UNIT))
 

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /* What travels from one process to the next: at the right byte, in both directions. */
+#include "handover/config_record.h"
 #include "rig.h"
 
+#include <errno.h>
 #include <stdio.h>
 
 #define ECHO "echo_path = /echo\nmax_incoming_frames_per_second = 0\n"
@@ -787,4 +789,55 @@ TEST(handover_from_a_later_version)
 	CHECK_STR(guest_next_msg(h)->chat->content, "hello");
 	free(records.data);
 	rig_free(r);
+}
+
+/* --------------------------------------------------------------- what it was set to */
+
+static int grow(struct record_writer *w, size_t need)
+{
+	w->data = realloc(w->data, need);
+	w->cap = need;
+	return w->data ? 0 : -ENOMEM;
+}
+
+TEST(handover_brings_the_settings_and_the_files_that_they_name)
+{
+	static const char secret[] = "0123456789abcdef0123456789abcdef";
+	struct record_writer w = {.grow = grow};
+	struct config *config = NULL, *again = NULL;
+	struct file_set files = {.is_closed = true};
+	struct policy *before = NULL, *after = NULL;
+	struct config_errors errors = {0};
+	static const char text[] = "auth = jwt\njwt_key_file = k=/gone\nwelcome = \xc3\xa4 # \"\n"
+				   "max_message_size = 1M\nping_interval = 1500ms\n";
+	char why[POLICY_WHY_MAX];
+	const char *key;
+
+	CHECK_EQ(config_parse_text("t", text, strlen(text), &config, &errors), 0);
+	CHECK_EQ(file_set_add(&files, "/gone", secret, strlen(secret)), 0);
+	CHECK_EQ(policy_new(config, NULL, &files, &before, &key, why), 0);
+	CHECK_EQ(files.count, 0);
+	CHECK_EQ(config_record_put(&w, before), 0);
+	CHECK_EQ(record_finish(&w), 0);
+	CHECK_EQ(config_record_find(w.data, w.len, &again, &files), 0);
+	CHECK_EQ(policy_new(again, NULL, &files, &after, &key, why), 0);
+	CHECK_EQ(after->keys->at[0].key.id, before->keys->at[0].key.id);
+	CHECK_STR(after->keys->at[0].kid, "k");
+	for (size_t i = 0; i < CONFIG_N_KEYS; i++) {
+		char *was, *is;
+
+		CHECK_EQ(config_format(config, &config_keys[i], &was), 0);
+		CHECK_EQ(config_format(again, &config_keys[i], &is), 0);
+		CHECK_STR(was, is);
+		CHECK_EQ(config->origin[i] != NULL, again->origin[i] != NULL);
+		free(was);
+		free(is);
+	}
+	/* Nothing of it is there: what a version before had written. */
+	CHECK_EQ(config_record_find(w.data, RECORD_HEAD_BYTES, &again, &files), -ENOENT);
+	policy_unref(before);
+	policy_unref(after);
+	config_unref(config);
+	config_unref(again);
+	free(w.data);
 }
