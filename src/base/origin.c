@@ -48,8 +48,9 @@ static const char *host_flaw(const char *p, size_t n)
 			return "is not in ASCII: browsers send punycode (xn--…)";
 	if (!all_of(p, n, "-._"))
 		return "has a character that no host has";
-	if (p[0] == '.' || memmem(p, n, "..", 2))
-		return "has an empty label in its host";
+	for (size_t i = 0; i < n; i++)
+		if (p[i] == '.' && (i == 0 || p[i - 1] == '.'))
+			return "has an empty label in its host";
 	/* A name that ends in digits is an address for browsers. */
 	if (strspn(p, "0123456789.") >= n)
 		return address_flaw(p, n, AF_INET);
@@ -111,24 +112,35 @@ static bool is_word(const char *p, size_t n, const char *word)
 	return n == strlen(word) && strncasecmp(p, word, n) == 0;
 }
 
+/* What stands before "://"; @n without it. */
+static size_t scheme_bytes(const char *p, size_t n)
+{
+	for (size_t i = 0; i + 3 <= n; i++)
+		if (memcmp(p + i, "://", 3) == 0)
+			return i;
+	return n;
+}
+
 const char *origin_flaw(const char *p, size_t n)
 {
-	const char *behind = memmem(p, n, "://", 3);
-	size_t scheme_n = behind ? (size_t)(behind - p) : 0;
+	size_t scheme_n = scheme_bytes(p, n);
+	bool has_scheme = scheme_n < n;
 
 	/* What pages have that come from no host: they all have the same. */
 	if (is_word(p, n, "*") || is_word(p, n, "null") || is_word(p, n, "file://"))
 		return NULL;
 	if (strchr("\"'", p[0]) || strchr("\"'", p[n - 1]))
 		return "has quotes, which are none of it";
-	if (behind &&
+	if (has_scheme &&
 	    (scheme_n == 0 || !isalpha((unsigned char)p[0]) || !all_of(p, scheme_n, "+-.")))
 		return "has no scheme before \"://\"";
+	if (!has_scheme)
+		scheme_n = 0;
 	if (is_word(p, scheme_n, "ws") || is_word(p, scheme_n, "wss"))
 		return "names the server: the origin of a page begins with http:// or https://";
-	if (behind) {
+	if (has_scheme) {
 		n -= scheme_n + 3;
-		p = behind + 3;
+		p += scheme_n + 3;
 	}
 	if (n > 0 && p[n - 1] == '/')
 		return "ends with a \"/\", which no origin does";

@@ -11,6 +11,7 @@
 #define CLOSE_TIMEOUT_NS (5 * NS_PER_S)  /* for our Close to go and the peer's to come */
 #define LINGER_TIMEOUT_NS (2 * NS_PER_S) /* for the peer to end its side */
 #define STOP_TIMEOUT_NS (1 * NS_PER_S)   /* for either, while the daemon stops */
+#define USER_ID_CHARS 13                 /* of a client id: 48 bits in hex and a dash */
 #define GRANT_LOOK_NS (60 * NS_PER_S)    /* after which the wall clock may have been set */
 
 /* ------------------------------------------------------------------------- turns to come */
@@ -83,6 +84,13 @@ uint64_t conn_grant_deadline(const struct conn *c, uint64_t now)
 	if (expires_s > wall_ms / 1000 + GRANT_LOOK_NS / NS_PER_S)
 		return now + GRANT_LOOK_NS;
 	return expires_s * 1000 > wall_ms ? now + (expires_s * 1000 - wall_ms) * NS_PER_MS : now;
+}
+
+void conn_set_grant(struct conn *c, struct grant *grant)
+{
+	free(c->grant);
+	c->grant = grant;
+	conn_arm(c, conn_grant_deadline(c, c->env->reactor->now_ns));
 }
 
 /* --------------------------------------------------------------------------------- names */
@@ -273,12 +281,22 @@ void conn_feed_end(struct conn *c)
 
 char *conn_format_user(char *out, const struct conn *c)
 {
-	char peer[SOCK_ADDRESS_MAX];
+	static const char prefix[] = "user-";
+	char id[37], *end;
 
 	if (c->grant)
-		snprintf(out, CONN_USER_MAX, "%s", c->grant->user_id);
-	else
-		snprintf(out, CONN_USER_MAX, "user-%s", sock_format_peer(peer, &c->peer));
+		return strcpy(out, c->grant->user_id);
+	memcpy(out, prefix, sizeof(prefix) - 1);
+	end = out + sizeof(prefix) - 1;
+	sock_format_peer(end, &c->peer);
+	if (c->peer.port)
+		return out;
+	/* A proxy names an address for many, and no port: its client id tells it from others. */
+	uuid4_format(id, c->id);
+	end += strlen(end);
+	*end++ = '-';
+	memcpy(end, id, USER_ID_CHARS);
+	end[USER_ID_CHARS] = '\0';
 	return out;
 }
 

@@ -209,8 +209,10 @@ struct WB_OWNER(worker) conn {
 	uint8_t pauses;   /* of enum conn_pause: why it is not read */
 	bool is_owed : 1; /* it lags, took all that it was sent last, and waits for more */
 	bool is_slow : 1; /* more than half of its send limits waits, and nothing may be skipped */
-	bool has_late_acks : 1; /* some acknowledgements for it wait: worker/acks */
-	uint16_t close_code;    /* that the connection ended with */
+	bool was_told_of_text : 1; /* that text messages are not passed on */
+	bool was_told_of_rate : 1; /* that it is throttled */
+	bool has_late_acks : 1;    /* some acknowledgements for it wait: worker/acks */
+	uint16_t close_code;       /* that the connection ended with */
 	uint16_t n_members;
 	uint16_t n_lagging;
 	struct sock_peer peer;
@@ -265,6 +267,8 @@ struct WB_FROZEN conn_ops {
 	void (*check_limits)(struct conn *c);
 	/* It has late acks: sends those whose time is over. Return: when to look again. */
 	uint64_t (*check_acks)(struct conn *c, uint64_t now);
+	/* It is not read for the rest of its second, for the first time. */
+	void (*throttled)(struct conn *c);
 	/* Name of its path's channel for log lines, or NULL; only for one that was let in. */
 	const char *(*path_channel)(const struct conn *c);
 	/* It is not open any more: leaves all channels. Once, if admit() let it in. */
@@ -484,6 +488,9 @@ void conn_blocked(struct conn *c, ssize_t result);
  */
 void conn_close(struct conn *c, uint16_t code, const char *reason);
 
+/* What it may from here on, and until when, in the place of what there was. Takes @grant. */
+void conn_set_grant(struct conn *c, struct grant *grant);
+
 /* Ends it now, with nothing said. The memory goes at the end of the turn. */
 void conn_abort(struct conn *c);
 
@@ -515,7 +522,10 @@ void conn_set_session_id(struct conn *c, const char *id);
 const char *conn_left_path_channel(const struct conn *c);
 void conn_set_left_path_channel(struct conn *c, const char *channel);
 
-/* Its user id: who its grant says it is, else "user-ADDR:PORT". @out has CONN_USER_MAX bytes. */
+/*
+ * Its user id: who its grant says it is, else "user-ADDR:PORT", or "user-ADDR-" and the
+ * beginning of its client id where it has no port. @out has CONN_USER_MAX bytes.
+ */
 #define CONN_USER_MAX (GRANT_USER_MAX + 1)
-static_assert(CONN_USER_MAX >= SOCK_ADDRESS_MAX + 8, "either fits");
+static_assert(CONN_USER_MAX >= SOCK_ADDRESS_MAX + 20, "any of them fits");
 char *conn_format_user(char *out, const struct conn *c);

@@ -131,6 +131,11 @@ static void conn_throttle(struct conn *c)
 		 "sends more than max_incoming_frames_per_second; not read until its next second");
 	conn_pause(c, CONN_PAUSE_THROTTLED);
 	conn_arm(c, now + conn_rate_left_ns(c, now));
+	/* Once: it may be meant to send as fast as it is let. */
+	if (c->was_told_of_rate || c->is_echo)
+		return;
+	c->was_told_of_rate = true;
+	c->env->ops->throttled(c);
 }
 
 /* Whether it has sent as many frames as a second has room for; begins a new second in time. */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include <errno.h>
 #include <string.h>
-#include <sys/random.h>
 #include <sys/socket.h>
+#include <systemd/sd-id128.h>
 
 #include "handover/handover.h"
 #include "io/tls.h"
@@ -127,12 +127,15 @@ static size_t format_goodbye(uint8_t *out, size_t cap, uint64_t window_ms)
 {
 	uint8_t payload[WS_MAX_CONTROL];
 	struct msg_builder b;
-	uint32_t random = 0;
+	sd_id128_t id = SD_ID128_NULL;
+	uint32_t random;
 	size_t n, len;
 
 	/* They shall not all come back at one moment; without entropy, at once has to do. */
-	(void)!getrandom(&random, sizeof(random), GRND_NONBLOCK);
+	(void)sd_id128_randomize(&id);
+	memcpy(&random, id.bytes, sizeof(random));
 	msg_init_control(&b, WEBSOCKET__CONTROL_TYPE__DISCONNECT);
+	msg_set_own_request_id(&b, id.bytes);
 	msg_set_reason(&b, "server is restarting");
 	msg_set_reconnect_after_ms(&b, (uint32_t)(random % (window_ms + 1)));
 	len = msg_size(&b);

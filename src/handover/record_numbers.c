@@ -40,6 +40,7 @@ STAYS(MSG_CAP_ACK, 1 << 0);
 STAYS(MSG_CAP_GZIP, 1 << 1);
 STAYS(MSG_CAP_ZSTD, 1 << 2);
 STAYS(MSG_CAP_LZ4, 1 << 3);
+STAYS(MSG_CAP_HEARTBEAT, 1 << 4);
 
 /* Connection.deflate_window. */
 STAYS(DEFLATE_NONE, 0);

@@ -331,6 +331,9 @@ char *sock_format_peer(char *out, const struct sock_peer *peer)
 	if (peer->is_unix)
 		return strcpy(out, "unix");
 	sock_format_ip(ip, peer);
+	/* Without a port it was named by a proxy, and 0 would look like one. */
+	if (peer->port == 0)
+		return strcpy(out, ip);
 	snprintf(out, SOCK_ADDRESS_MAX, is_v4(peer) ? "%.45s:%u" : "[%.45s]:%u", ip, peer->port);
 	return out;
 }

@@ -106,7 +106,8 @@ int sock_connect(const char *host, uint16_t port, int *ret_fd) WB_NODISCARD;
 /* The pending error of a socket as -errno, or 0. */
 int sock_error(int fd);
 
-/* "127.0.0.1:5000", "[2001:db8::1]:5000" or "unix". @out has SOCK_ADDRESS_MAX bytes. */
+/* "127.0.0.1:5000", "[2001:db8::1]:5000", without a port "127.0.0.1", or "unix". @out has
+ * SOCK_ADDRESS_MAX bytes. */
 char *sock_format_peer(char *out, const struct sock_peer *peer);
 
 /* Only the address part of it. */

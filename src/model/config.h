@@ -22,6 +22,7 @@ enum config_slow_consumer { SLOW_DISCONNECT, SLOW_SKIP };
 enum config_rate_action { RATE_THROTTLE, RATE_CLOSE };
 enum config_auth { AUTH_NONE, AUTH_JWT };
 enum config_on_stop { ON_STOP_AUTO, ON_STOP_KEEP, ON_STOP_CLOSE };
+enum config_stamp { STAMP_AUTO, STAMP_YES, STAMP_NO };
 enum config_text_messages { TEXT_LOG, TEXT_RELAY, TEXT_REJECT };
 
 /* What a key is in struct config, by kind. Texts are never NULL; "" when empty. */
@@ -41,6 +42,7 @@ enum config_text_messages { TEXT_LOG, TEXT_RELAY, TEXT_REJECT };
 #define CONFIG_MEMBER_REAL double
 #define CONFIG_MEMBER_SIZE uint64_t /* bytes */
 #define CONFIG_MEMBER_SLOW_CONSUMER enum config_slow_consumer
+#define CONFIG_MEMBER_STAMP enum config_stamp
 #define CONFIG_MEMBER_TEXT char *
 #define CONFIG_MEMBER_TEXT_MESSAGES enum config_text_messages
 #define CONFIG_MEMBER_URL_PATH char *

@@ -145,6 +145,10 @@ KEY(notice_limit, COUNT, "500", "0", "1000000", LIVE,
     "Joins and leaves are announced while a channel has at most this many members. "
     "0 turns announcements off.")
 
+KEY(stamp_sender, STAMP, "auto", "", "", LIVE,
+    "Whether a delivered message carries the client id of who published it (field sender): yes or "
+    "no. auto is no.")
+
 KEY(flush_delay, DURATION, "0", "0|1ms", "10ms", LIVE,
     "How long messages of a channel are held back, so that those that come meanwhile go with "
     "them: fewer and larger sends, at the price of that latency.")

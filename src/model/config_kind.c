@@ -238,6 +238,13 @@ static const struct config_choice slow_consumers[] = {
 	{NULL, 0},
 };
 
+static const struct config_choice stamps[] = {
+	{"auto", STAMP_AUTO},
+	{"yes", STAMP_YES},
+	{"no", STAMP_NO},
+	{NULL, 0},
+};
+
 static const struct config_choice text_messages[] = {
 	{"log", TEXT_LOG},
 	{"relay", TEXT_RELAY},
@@ -367,6 +374,13 @@ const struct config_kind config_kind_SLOW_CONSUMER = {
 	.storage = STORE_CHOICE,
 	.noun = "a known action",
 	.choice = slow_consumers,
+	.parse = parse_choice,
+};
+
+const struct config_kind config_kind_STAMP = {
+	.storage = STORE_CHOICE,
+	.noun = "auto, yes or no",
+	.choice = stamps,
 	.parse = parse_choice,
 };
 

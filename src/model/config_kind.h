@@ -49,7 +49,7 @@ extern const struct config_kind config_kind_ADDRESS, config_kind_AUTH, config_ki
 	config_kind_COUNT, config_kind_DURATION, config_kind_LOG_LEVEL, config_kind_MODE,
 	config_kind_ON_STOP, config_kind_ORIGINS, config_kind_PERCENT, config_kind_PORT,
 	config_kind_PREFIXES, config_kind_RATE_ACTION, config_kind_REAL, config_kind_SIZE,
-	config_kind_SLOW_CONSUMER, config_kind_TEXT, config_kind_TEXT_MESSAGES,
+	config_kind_SLOW_CONSUMER, config_kind_STAMP, config_kind_TEXT, config_kind_TEXT_MESSAGES,
 	config_kind_URL_PATH, config_kind_WORKERS;
 
 enum config_value_result {

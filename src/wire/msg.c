@@ -40,6 +40,7 @@ static const struct {
 	[MSG_BAD_UTF8] = {"a text field is not valid UTF-8", WS_CODE_INVALID_DATA},
 	[MSG_BAD_TEXT] = {"a name, id or checksum contains a NUL character", 0},
 	[MSG_LONG_LIST] = {"a list is too long", 0},
+	[MSG_TWO_PAYLOADS] = {"two payloads of different kinds", 0},
 	[MSG_UNKNOWN_TYPE] = {"unknown message type", 0},
 	[MSG_WRONG_PAYLOAD] = {"payload missing or not of the message's type", 0},
 	[MSG_BAD_CHECKSUM] = {"checksum does not match the data", 0},

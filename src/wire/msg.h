@@ -37,8 +37,10 @@ struct buf;
 
 #define MSG_CHANNEL_MAX 255 /* bytes of a channel's name */
 
-/* Room for msg_channel_suffix() of any channel name: a tag and a length of two bytes each. */
-#define MSG_SUFFIX_MAX (MSG_CHANNEL_MAX + 4)
+#define MSG_SENDER_BYTES 16 /* a client id */
+
+/* Room for msg_suffix() of any channel name: a tag and a length of two bytes each. */
+#define MSG_SUFFIX_MAX (MSG_CHANNEL_MAX + 4 + MSG_SENDER_BYTES + 3)
 
 enum msg_result {
 	MSG_OK = 0,
@@ -46,6 +48,7 @@ enum msg_result {
 	MSG_BAD_UTF8,      /* a string field is not UTF-8 */
 	MSG_BAD_TEXT,      /* a NUL in channel, channels, session_id, user_id or checksum */
 	MSG_LONG_LIST,     /* msg_decode_bounded() only: past its bound */
+	MSG_TWO_PAYLOADS,  /* of different kinds: readers differ on which counts */
 	MSG_UNKNOWN_TYPE,  /* MessageType UNKNOWN or either type not in its enum */
 	MSG_WRONG_PAYLOAD, /* payload missing, or of another kind than the type says */
 	MSG_BAD_CHECKSUM,  /* msg_check_binary() only */
@@ -63,7 +66,8 @@ struct WB_VALUE msg_builder {
 		Websocket__BinaryData binary;
 		Websocket__ControlMessage control;
 	};
-	char *capabilities[MSG_N_CAPS];
+	char *capabilities[MSG_N_CAPS + 1];
+	uint8_t own_id[16];
 	char checksum[9];
 };
 
@@ -73,9 +77,9 @@ struct WB_VALUE msg_builder {
  * @p:    the message's bytes; `bytes` fields and unknown fields of the result point into them
  * @ret:  the message
  *
- * Several payloads on the wire: the last one counts, its own repetitions merged. A HEARTBEAT's
- * payload is not looked at. Enum values of CompressionType are not checked: a message with an
- * unknown one can be passed on, but not unpacked.
+ * Several payloads of one kind on the wire are merged. A HEARTBEAT's payload is not looked at. Enum
+ * values of CompressionType are not checked: a message with an unknown one can be passed on, but
+ * not unpacked.
  *
  * Return: MSG_OK, or the first of MSG_NOT_A_MESSAGE, MSG_TOO_BIG, MSG_BAD_UTF8, MSG_BAD_TEXT,
  *         MSG_UNKNOWN_TYPE, MSG_WRONG_PAYLOAD that applies. After all but the first two @ret is
@@ -98,6 +102,13 @@ WB_ANY_THREAD enum msg_result msg_decode_bounded(struct arena *a, const uint8_t 
 						 size_t max_list, Websocket__WebSocketMessage **ret)
 	WB_NODISCARD;
 
+#define MSG_CUTS 4 /* of fields that are the server's alone; who sends more wants trouble */
+
+/* A field of a message that came, with its tag. */
+struct WB_VALUE msg_cut {
+	const uint8_t *p, *end;
+};
+
 /*
  * Where in a message that came stands what a stamp replaces. All of it points into the message.
  */
@@ -106,12 +117,11 @@ struct WB_VALUE msg_spots {
 	const uint8_t *body, *end;
 	unsigned n_payloads; /* more than one: they are merged, and this is the last */
 	unsigned n_user_ids; /* of a chat; most have one */
-	struct {
-		const uint8_t *p, *end; /* of the field, with its tag */
-	} user_id[2];
+	unsigned n_cuts;     /* what a client may not say: sender, sequence, sent_ms, number 17 */
+	struct msg_cut user_id[2], cut[MSG_CUTS]; /* in the order in which they came */
 };
 
-#define MSG_DEPTH_MAX 2    /* messages inside each other, in message.proto */
+#define MSG_DEPTH_MAX 3    /* messages inside each other, in message.proto */
 #define MSG_GROUPS_MAX 100 /* inside each other: the limit that protobuf has for messages */
 
 struct WB_VALUE msg_level {
@@ -138,9 +148,9 @@ struct WB_OWNER(holder) msg_decoder {
 	unsigned depth, n_groups;
 	struct msg_level level[MSG_DEPTH_MAX];
 	struct msg_string string;
-	struct msg_spots spots; /* for who has decoded */
-	const uint8_t *group_start;
-	uint32_t group[MSG_GROUPS_MAX]; /* their fields' numbers */
+	struct msg_spots spots;                 /* for who has decoded */
+	const uint8_t *group_tag, *group_start; /* of the outermost */
+	uint32_t group[MSG_GROUPS_MAX];         /* their fields' numbers */
 };
 
 /* As msg_decode_bounded(), of bytes that stay where they are. Return: MSG_OK | MSG_TOO_BIG. */
@@ -189,14 +199,15 @@ WB_ANY_THREAD uint32_t msg_crc32_on(uint32_t crc, const void *p, size_t n);
 WB_ANY_THREAD bool msg_checksum_matches(const char *hex, uint32_t crc);
 
 /**
- * msg_channel_suffix() - the bytes which, appended to a message, name its channel
- * @cap:      room in @out; MSG_SUFFIX_MAX is always enough
- * @channel:  at most MSG_CHANNEL_MAX bytes
+ * msg_suffix() - the bytes which, appended to a message, say where it goes and whose it is
+ * @channel:  at most MSG_CHANNEL_MAX bytes; NULL: nothing is said of it
+ * @sender:   MSG_SENDER_BYTES; NULL: likewise
  *
- * Return: bytes written; 0 when @cap is too small or @n too large.
- * Source: protobuf.dev, Encoding: the last one of a repeated scalar field counts.
+ * Return: bytes written.
+ * Source: protobuf.dev, Encoding: the last one of a field counts that isn't repeated.
  */
-WB_ANY_THREAD size_t msg_channel_suffix(uint8_t *out, size_t cap, const char *channel, size_t n);
+WB_ANY_THREAD size_t msg_suffix(uint8_t out[MSG_SUFFIX_MAX], const char *channel,
+				const uint8_t *sender);
 
 /* Begin a message; every setter below is optional. NULL texts count as empty. */
 void msg_init_heartbeat(struct msg_builder *b);
@@ -226,16 +237,24 @@ void msg_init_repack(struct msg_builder *b, const Websocket__WebSocketMessage *m
 		     size_t n, Websocket__CompressionType compression);
 
 /**
- * msg_init_stamp() - the same CHAT_MESSAGE with another user_id
- * @m:  a CHAT_MESSAGE; borrowed with all that it points to
+ * msg_drop_cuts() - take out of a message what its sender may not say
+ *
+ * From here on it carries neither sender, sent_ms, sequence nor number 17.
+ */
+void msg_drop_cuts(Websocket__WebSocketMessage *m);
+
+/**
+ * msg_init_stamp() - the same message, a CHAT_MESSAGE perhaps with another user_id
+ * @m:  borrowed with all that it points to
+ * @user_id: of a CHAT_MESSAGE; NULL: what it says
  *
  * Everything else stays: request_id, channel, unknown fields.
  */
 void msg_init_stamp(struct msg_builder *b, const Websocket__WebSocketMessage *m,
 		    const char *user_id);
 
-#define MSG_USER_MAX 128   /* bytes of a user id that is put in */
-#define MSG_STAMP_PIECES 5 /* of the message that came, at most */
+#define MSG_USER_MAX 128                /* bytes of a user id that is put in */
+#define MSG_STAMP_PIECES (5 + MSG_CUTS) /* of the message that came, at most */
 
 /* A piece of a message that came, and where it goes in the new one. */
 struct WB_VALUE msg_piece {
@@ -253,13 +272,13 @@ struct WB_VALUE msg_stamp {
 };
 
 /**
- * msg_stamp_init() - the same CHAT_MESSAGE with another user_id, of its bytes
+ * msg_stamp_init() - the same message without its cuts, of its bytes
  * @p:        @n bytes, in which @spots were found
- * @user_id:  at most MSG_USER_MAX bytes
+ * @user_id:  of a CHAT_MESSAGE, in the place of its own, at most MSG_USER_MAX bytes; or NULL
  *
  * Whatever else there is stays as it is, byte for byte.
  *
- * Return:  false: the payload, or its user_id, is there more often than anybody needs; see
+ * Return:  false: the payload, its user_id or a cut is there more often than anybody needs; see
  *          msg_init_stamp().
  */
 bool msg_stamp_init(struct msg_stamp *s, const struct msg_spots *spots, const uint8_t *p, size_t n,
@@ -269,12 +288,17 @@ bool msg_stamp_init(struct msg_stamp *s, const struct msg_spots *spots, const ui
 void msg_set_request_id(struct msg_builder *b, const void *id, size_t n);
 void msg_set_request_of(struct msg_builder *b, const Websocket__WebSocketMessage *request);
 void msg_set_channel(struct msg_builder *b, const char *channel);
-void msg_set_sequence(struct msg_builder *b, uint64_t sequence);
+/* Copied: of a message that answers nothing. */
+void msg_set_own_request_id(struct msg_builder *b, const uint8_t id[16]);
 
 /* Control messages only. */
 void msg_set_session_id(struct msg_builder *b, const char *session_id);
 void msg_set_max_size(struct msg_builder *b, int32_t max_size);
 void msg_set_capabilities(struct msg_builder *b, unsigned caps);
+/* One word more, behind msg_set_capabilities(). */
+void msg_add_capability(struct msg_builder *b, const char *name);
+void msg_set_user_id(struct msg_builder *b, const char *user_id);
+void msg_set_max_frames_per_second(struct msg_builder *b, uint32_t n);
 void msg_set_reason(struct msg_builder *b, const char *reason);
 void msg_set_code(struct msg_builder *b, uint32_t code);
 void msg_set_channels(struct msg_builder *b, char **channels, size_t n);

@@ -9,6 +9,15 @@
 #include "base/text.h"
 #include "containers/buf.h"
 
+/* Numbers of the envelope's fields. */
+enum {
+	ENVELOPE_CHANNEL = 16,
+	ENVELOPE_OLD_SEQUENCE = 17,
+	ENVELOPE_SENDER = 18,
+	ENVELOPE_SENT_MS = 19,
+	ENVELOPE_SEQUENCE = 21,
+};
+
 /* ----------------------------------------------------------------------- checksums */
 
 uint32_t msg_crc32(const void *p, size_t n)
@@ -39,23 +48,44 @@ bool msg_checksum_matches(const char *hex, uint32_t crc)
 	return value == crc;
 }
 
-size_t msg_channel_suffix(uint8_t *out, size_t cap, const char *channel, size_t n)
+/* Seven bits a byte, the lowest first; the highest bit says that more follow. Return: bytes. */
+static size_t varint_write(uint8_t *out, uint64_t value)
 {
-	const uint32_t tag = 16u << 3 | PROTOBUF_C_WIRE_TYPE_LENGTH_PREFIXED;
-	size_t at = 0;
+	size_t n = 0;
 
-	/* Two bytes of the tag, one of the length or two. */
-	if (n > MSG_CHANNEL_MAX || cap < n + 3 + (n > 127))
-		return 0;
-	/* Varints: seven bits a byte, the lowest first; the highest bit says that more follow. */
-	out[at++] = (uint8_t)((tag & 0x7f) | 0x80);
-	out[at++] = (uint8_t)(tag >> 7);
-	if (n > 127)
-		out[at++] = (uint8_t)((n & 0x7f) | 0x80);
-	out[at++] = (uint8_t)(n > 127 ? n >> 7 : n);
-	if (n)
+	for (; value > 0x7f; value >>= 7)
+		out[n++] = (uint8_t)(value | 0x80);
+	out[n++] = (uint8_t)value;
+	return n;
+}
+
+/* Tag and length of a length-delimited field. */
+static size_t field_head_write(uint8_t *out, unsigned id, uint64_t len)
+{
+	size_t n = varint_write(out, id << 3 | PROTOBUF_C_WIRE_TYPE_LENGTH_PREFIXED);
+
+	return n + varint_write(out + n, len);
+}
+
+size_t msg_suffix(uint8_t out[MSG_SUFFIX_MAX], const char *channel, const uint8_t *sender)
+{
+	size_t n = channel ? strlen(channel) : 0, at = 0;
+
+	WB_ASSERT(n <= MSG_CHANNEL_MAX);
+	/* Two bytes of a tag and one or two of a length, on the way of every message. */
+	if (channel) {
+		out[at++] = 0x80 | (ENVELOPE_CHANNEL << 3 & 0x7f) |
+			    PROTOBUF_C_WIRE_TYPE_LENGTH_PREFIXED;
+		out[at++] = ENVELOPE_CHANNEL >> 4;
+		at += varint_write(out + at, n);
 		memcpy(out + at, channel, n);
-	return at + n;
+		at += n;
+	}
+	if (!sender)
+		return at;
+	at += field_head_write(out + at, ENVELOPE_SENDER, MSG_SENDER_BYTES);
+	memcpy(out + at, sender, MSG_SENDER_BYTES);
+	return at + MSG_SENDER_BYTES;
 }
 
 /* ------------------------------------------------------------------------- messages */
@@ -167,30 +197,31 @@ void msg_init_repack(struct msg_builder *b, const Websocket__WebSocketMessage *m
 void msg_init_stamp(struct msg_builder *b, const Websocket__WebSocketMessage *m,
 		    const char *user_id)
 {
-	WB_ASSERT(m->payload_case == WEBSOCKET__WEB_SOCKET_MESSAGE__PAYLOAD_CHAT);
 	b->m = *m;
+	if (!user_id)
+		return;
+	WB_ASSERT(m->payload_case == WEBSOCKET__WEB_SOCKET_MESSAGE__PAYLOAD_CHAT);
 	b->chat = *m->chat;
 	b->m.chat = &b->chat;
 	b->chat.user_id = text_borrow(user_id);
 }
 
-/* Seven bits a byte, the lowest first; the highest bit says that more follow. Return: bytes. */
-static size_t varint_write(uint8_t *out, uint64_t value)
+void msg_drop_cuts(Websocket__WebSocketMessage *m)
 {
-	size_t n = 0;
+	unsigned n = 0;
 
-	for (; value > 0x7f; value >>= 7)
-		out[n++] = (uint8_t)(value | 0x80);
-	out[n++] = (uint8_t)value;
-	return n;
-}
+	m->sender = (ProtobufCBinaryData){0};
+	m->sent_ms = 0;
+	m->has_sequence_case = WEBSOCKET__WEB_SOCKET_MESSAGE__HAS_SEQUENCE__NOT_SET;
+	/* The old number, and the others where they came with another wire type. */
+	for (unsigned i = 0; i < m->base.n_unknown_fields; i++) {
+		uint32_t id = m->base.unknown_fields[i].tag;
 
-/* Tag and length of a length-delimited field. */
-static size_t field_head_write(uint8_t *out, unsigned id, uint64_t len)
-{
-	size_t n = varint_write(out, id << 3 | PROTOBUF_C_WIRE_TYPE_LENGTH_PREFIXED);
-
-	return n + varint_write(out + n, len);
+		if (id != ENVELOPE_OLD_SEQUENCE && id != ENVELOPE_SENDER &&
+		    id != ENVELOPE_SENT_MS && id != ENVELOPE_SEQUENCE)
+			m->base.unknown_fields[n++] = m->base.unknown_fields[i];
+	}
+	m->base.n_unknown_fields = n;
 }
 
 static void stamp_add(struct msg_stamp *s, const uint8_t *from, const uint8_t *to)
@@ -204,24 +235,54 @@ static void stamp_add(struct msg_stamp *s, const uint8_t *from, const uint8_t *t
 	s->bytes += n;
 }
 
+/* What lies between two places of the envelope, without the cuts. */
+static void stamp_add_uncut(struct msg_stamp *s, const struct msg_spots *spots, const uint8_t *from,
+			    const uint8_t *to)
+{
+	for (unsigned i = 0; i < spots->n_cuts; i++) {
+		const struct msg_cut *cut = &spots->cut[i];
+
+		if (cut->p < from || cut->p >= to)
+			continue;
+		stamp_add(s, from, cut->p);
+		from = cut->end;
+	}
+	stamp_add(s, from, to);
+}
+
+static bool stamp_is_possible(const struct msg_spots *spots, const char *user_id)
+{
+	if (spots->n_cuts > ARRAY_LEN(spots->cut))
+		return false;
+	return !user_id ||
+	       (spots->n_payloads == 1 && spots->n_user_ids <= ARRAY_LEN(spots->user_id));
+}
+
 bool msg_stamp_init(struct msg_stamp *s, const struct msg_spots *spots, const uint8_t *p, size_t n,
 		    const char *user_id)
 {
-	size_t user_n = strlen(user_id), len = (size_t)(spots->end - spots->body);
-	const uint8_t *at = spots->body;
+	size_t user_n, len;
+	const uint8_t *at;
 
-	if (spots->n_payloads != 1 || spots->n_user_ids > ARRAY_LEN(spots->user_id))
+	if (!stamp_is_possible(spots, user_id))
 		return false;
-	WB_ASSERT(user_n <= MSG_USER_MAX);
 	s->n_pieces = 0;
-	s->bytes = 0;
+	s->bytes = s->length_n = s->length_at = s->user_id_n = s->user_id_at = 0;
+	if (!user_id) {
+		stamp_add_uncut(s, spots, p, p + n);
+		return true;
+	}
+	user_n = strlen(user_id);
+	len = (size_t)(spots->end - spots->body);
+	at = spots->body;
+	WB_ASSERT(user_n <= MSG_USER_MAX);
 	s->user_id_n = field_head_write(s->user_id, 2, user_n);
 	memcpy(s->user_id + s->user_id_n, user_id, user_n);
 	s->user_id_n += user_n;
 	for (unsigned i = 0; i < spots->n_user_ids; i++)
 		len -= (size_t)(spots->user_id[i].end - spots->user_id[i].p);
 	s->length_n = varint_write(s->length, len + s->user_id_n);
-	stamp_add(s, p, spots->length);
+	stamp_add_uncut(s, spots, p, spots->length);
 	s->length_at = s->bytes;
 	s->bytes += s->length_n;
 	for (unsigned i = 0; i < spots->n_user_ids; i++) {
@@ -232,7 +293,7 @@ bool msg_stamp_init(struct msg_stamp *s, const struct msg_spots *spots, const ui
 	stamp_add(s, at, spots->end);
 	s->user_id_at = s->bytes;
 	s->bytes += s->user_id_n;
-	stamp_add(s, spots->end, p + n);
+	stamp_add_uncut(s, spots, spots->end, p + n);
 	return true;
 }
 
@@ -295,9 +356,10 @@ void msg_set_channel(struct msg_builder *b, const char *channel)
 	b->m.channel = text_borrow(channel);
 }
 
-void msg_set_sequence(struct msg_builder *b, uint64_t sequence)
+void msg_set_own_request_id(struct msg_builder *b, const uint8_t id[16])
 {
-	b->m.sequence = sequence;
+	memcpy(b->own_id, id, sizeof(b->own_id));
+	msg_set_request_id(b, b->own_id, sizeof(b->own_id));
 }
 
 void msg_set_session_id(struct msg_builder *b, const char *session_id)
@@ -321,6 +383,23 @@ void msg_set_capabilities(struct msg_builder *b, unsigned caps)
 		b->capabilities[i] = text_borrow(names[i]);
 	b->control.capabilities = b->capabilities;
 	b->control.n_capabilities = n;
+}
+
+void msg_add_capability(struct msg_builder *b, const char *name)
+{
+	WB_ASSERT(b->control.n_capabilities < ARRAY_LEN(b->capabilities));
+	b->capabilities[b->control.n_capabilities++] = text_borrow(name);
+	b->control.capabilities = b->capabilities;
+}
+
+void msg_set_user_id(struct msg_builder *b, const char *user_id)
+{
+	b->control.user_id = text_borrow(user_id);
+}
+
+void msg_set_max_frames_per_second(struct msg_builder *b, uint32_t n)
+{
+	b->control.max_frames_per_second = n;
 }
 
 void msg_set_reason(struct msg_builder *b, const char *reason)

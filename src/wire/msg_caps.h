@@ -18,9 +18,10 @@
 #include "wire/zip.h"
 
 /* X(NAME, name, bit): MSG_CAP_NAME is 1u << bit. In the order in which the server names them. */
-#define MSG_CAPS(X)   \
-	ZIP_CODECS(X) \
-	X(ACK, ack, 0)
+#define MSG_CAPS(X)    \
+	ZIP_CODECS(X)  \
+	X(ACK, ack, 0) \
+	X(HEARTBEAT, heartbeat, 4)
 
 #define MSG_CAP_BIT(NAME, name, bit) MSG_CAP_##NAME = 1u << (bit),
 #define MSG_CAP_OR(NAME, name, bit) | 1u << (bit)

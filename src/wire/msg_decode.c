@@ -15,10 +15,14 @@
 #define FIRST_SLOTS 4  /* of a repeated field */
 #define CHAT_USER_ID 2 /* numbers of fields */
 #define CHAT_CONTENT 3
-#define KEPT_MAX 4096 /* bytes of a content that is there in any case */
-#define FIELD_COST 16 /* of the budget, beside the bytes of a string */
+#define KEPT_MAX 4096       /* bytes of a content that is there in any case */
+#define FIELD_COST 16       /* of the budget, beside the bytes of a string */
+#define ENVELOPE_OWN 17     /* from here on the envelope's fields are hardly ever a client's … */
+#define ENVELOPE_EVENT 20   /* … but for this one, which is a payload … */
+#define ENVELOPE_OWN_END 22 /* … and what follows is nobody's yet */
 
 #define CHAT (&websocket__chat_message__descriptor)
+#define BINARY (&websocket__binary_data__descriptor)
 #define CONTROL (&websocket__control_message__descriptor)
 #define ENVELOPE (&websocket__web_socket_message__descriptor)
 
@@ -157,8 +161,9 @@ static bool forbids_nul(const ProtobufCMessageDescriptor *desc, uint32_t id)
 	if (desc == ENVELOPE)
 		return id == 16; /* channel */
 	if (desc == CONTROL)
-		return id == 2 || id == 18; /* session_id, channels */
-	return id == 2 || id == 16;         /* user_id; checksum, name */
+		return id == 2 || id == 18 || id == 20; /* session_id, channels, user_id */
+	/* What comes next in the list is read by nobody yet. */
+	return (desc == CHAT && id == 2) || (desc == BINARY && (id == 2 || id == 16));
 }
 
 /* Not protobuf-c's own constant, which in a oneof is left out when it is packed again. */
@@ -229,6 +234,16 @@ static enum msg_result put_string(struct msg_decoder *d, const ProtobufCMessageD
 	return MSG_OK;
 }
 
+/* Of the envelope, and not a client's to say: whatever its wire type is. */
+static void note_cut(struct msg_spots *s, uint32_t id, const uint8_t *tag, const uint8_t *end)
+{
+	if (id == ENVELOPE_EVENT || id >= ENVELOPE_OWN_END)
+		return;
+	if (s->n_cuts < ARRAY_LEN(s->cut))
+		s->cut[s->n_cuts] = (struct msg_cut){tag, end};
+	s->n_cuts++;
+}
+
 /* Kept, so that what a later version sends is whole when it is packed again. */
 static enum msg_result put_unknown(struct msg_decoder *d, ProtobufCMessage *m, uint32_t id,
 				   unsigned wire_type, struct bytes data)
@@ -282,9 +297,9 @@ static void put_number(const ProtobufCFieldDescriptor *what, uint64_t number, vo
 	}
 }
 
-/* A payload that is there already is added to, not replaced: protobuf merges repetitions. */
-static enum msg_result put_message(struct msg_decoder *d, const ProtobufCFieldDescriptor *what,
-				   const struct field *f, ProtobufCMessage **member)
+static inline enum msg_result begin_message(struct msg_decoder *d,
+					    const ProtobufCFieldDescriptor *what,
+					    const struct field *f, ProtobufCMessage **member)
 {
 	const ProtobufCMessageDescriptor *desc = what->descriptor;
 
@@ -298,34 +313,63 @@ static enum msg_result put_message(struct msg_decoder *d, const ProtobufCFieldDe
 		*member = m;
 	}
 	WB_ASSERT(d->depth < ARRAY_LEN(d->level)); /* as deep as message.proto is */
-	d->spots.length = f->start;
-	d->spots.body = f->body.p;
-	d->spots.end = f->body.end;
-	d->spots.n_payloads++;
 	d->level[d->depth++] = (struct msg_level){*member, f->body.p, f->body.end};
 	return MSG_OK;
 }
 
+/* One of a list, which is hardly ever there: kept apart from what every message has. */
+__attribute__((noinline)) static enum msg_result put_element(struct msg_decoder *d,
+							     const ProtobufCFieldDescriptor *what,
+							     const struct field *f,
+							     ProtobufCMessage **member)
+{
+	return begin_message(d, what, f, member);
+}
+
+/* A payload that is there already is added to, not replaced: protobuf merges repetitions. */
+static inline enum msg_result put_message(struct msg_decoder *d,
+					  const ProtobufCFieldDescriptor *what,
+					  const struct field *f, ProtobufCMessage **member)
+{
+	if (d->depth == 1) {
+		d->spots.length = f->start;
+		d->spots.body = f->body.p;
+		d->spots.end = f->body.end;
+		d->spots.n_payloads++;
+	}
+	return begin_message(d, what, f, member);
+}
+
+/* Lists of texts and of messages: both are pointers. */
 static enum msg_result put_repeated(struct msg_decoder *d, const ProtobufCMessageDescriptor *desc,
-				    const struct field *f, size_t *count, void **array)
+				    const ProtobufCFieldDescriptor *what, const struct field *f,
+				    size_t *count, void **array)
 {
 	enum msg_result r;
 
 	/* Of mentions others read as many as a message has room for. */
 	if (*count >= d->max_list && desc != CHAT)
 		return MSG_LONG_LIST;
-	if (!array_grow(d, array, *count, sizeof(char *)))
+	if (!array_grow(d, array, *count, sizeof(void *)))
 		return MSG_TOO_BIG;
-	r = put_string(d, desc, f, (char **)*array + *count);
+	((void **)*array)[*count] = NULL; /* a new one, not one to be merged with */
+	if (what->type == PROTOBUF_C_TYPE_MESSAGE)
+		r = put_element(d, what, f, (ProtobufCMessage **)*array + *count);
+	else
+		r = put_string(d, desc, f, (char **)*array + *count);
 	*count += r == MSG_OK;
 	return r;
 }
 
 /* The other members of a oneof lose their value; pointers are looked at later, numbers never. */
-static void choose_in_oneof(const ProtobufCFieldDescriptor *what, uint32_t *chosen, void *member)
+static void choose_in_oneof(struct msg_decoder *d, const ProtobufCFieldDescriptor *what,
+			    uint32_t *chosen, void *member)
 {
 	if (*chosen == what->id)
 		return;
+	/* No writer makes two payloads, and some readers show the first one, some both. */
+	if (*chosen != 0)
+		decoder_complain(d, MSG_TWO_PAYLOADS);
 	*chosen = what->id;
 	if (what->type == PROTOBUF_C_TYPE_MESSAGE)
 		*(ProtobufCMessage **)member = NULL;
@@ -348,12 +392,12 @@ static enum msg_result put_field(struct msg_decoder *d, ProtobufCMessage *m,
 
 	/* First of all: the last member on the wire is the one that counts. */
 	if (what->flags & PROTOBUF_C_FIELD_FLAG_ONEOF)
-		choose_in_oneof(what, (uint32_t *)(void *)quantifier, member);
+		choose_in_oneof(d, what, (uint32_t *)(void *)quantifier, member);
+	if (what->label == PROTOBUF_C_LABEL_REPEATED)
+		return put_repeated(d, m->descriptor, what, f, (size_t *)(void *)quantifier,
+				    (void **)(void *)member);
 	switch (what->type) {
 	case PROTOBUF_C_TYPE_STRING:
-		if (what->label == PROTOBUF_C_LABEL_REPEATED)
-			return put_repeated(d, m->descriptor, f, (size_t *)(void *)quantifier,
-					    (void **)(void *)member);
 		return put_string(d, m->descriptor, f, (char **)(void *)member);
 	case PROTOBUF_C_TYPE_BYTES:
 		*(ProtobufCBinaryData *)(void *)member = (ProtobufCBinaryData){
@@ -385,13 +429,15 @@ static const ProtobufCFieldDescriptor *find_field(const ProtobufCMessageDescript
 
 /* proto3 has none, so none is known: it is passed over, field by field, up to its own end. */
 static enum msg_result group_on(struct msg_decoder *d, ProtobufCMessage *m, const struct field *f,
-				const uint8_t *end)
+				const uint8_t *tag, const uint8_t *end)
 {
 	if (f->wire_type == WIRE_GROUP_BEGINS) {
 		if (d->n_groups == MSG_GROUPS_MAX)
 			return MSG_NOT_A_MESSAGE;
-		if (d->n_groups == 0)
+		if (d->n_groups == 0) {
+			d->group_tag = tag;
 			d->group_start = f->start;
+		}
 		d->group[d->n_groups++] = f->id;
 		return MSG_OK;
 	}
@@ -401,6 +447,8 @@ static enum msg_result group_on(struct msg_decoder *d, ProtobufCMessage *m, cons
 		return MSG_NOT_A_MESSAGE;
 	if (--d->n_groups > 0)
 		return MSG_OK;
+	if (f->id >= ENVELOPE_OWN && m->descriptor == ENVELOPE)
+		note_cut(&d->spots, f->id, d->group_tag, end);
 	return put_unknown(d, m, f->id, WIRE_GROUP_BEGINS, (struct bytes){d->group_start, end});
 }
 
@@ -419,7 +467,9 @@ static enum msg_result decode_field(struct msg_decoder *d, ProtobufCMessage *m,
 	const ProtobufCFieldDescriptor *what;
 
 	if (WB_UNLIKELY(is_of_group(d, f)))
-		return group_on(d, m, f, end);
+		return group_on(d, m, f, tag, end);
+	if (WB_UNLIKELY(f->id >= ENVELOPE_OWN && m->descriptor == ENVELOPE))
+		note_cut(&d->spots, f->id, tag, end);
 	/* Of a field that isn't repeated the last one counts, as everywhere in protobuf. */
 	what = find_field(m->descriptor, f->id);
 	if (WB_UNLIKELY(!what || wire_type_of[what->type] != f->wire_type))
@@ -495,7 +545,7 @@ enum msg_result msg_decoder_begin(struct msg_decoder *d, struct arena *a, const 
 	d->depth = 0;
 	d->n_groups = 0;
 	d->string.left = 0;
-	d->spots.n_payloads = d->spots.n_user_ids = 0;
+	d->spots.n_payloads = d->spots.n_user_ids = d->spots.n_cuts = 0;
 	if (!m)
 		return MSG_TOO_BIG;
 	websocket__web_socket_message__init(m);

@@ -254,8 +254,7 @@ const char *token_result_text(enum token_result r)
 		[TOKEN_E_NBF] = "its nbf is no number",
 		[TOKEN_E_MILLISECONDS] = "its exp or nbf is no time in seconds; milliseconds?",
 		[TOKEN_E_AUDIENCE] = "its aud does not hold jwt_audience",
-		[TOKEN_E_AUDIENCE_UNASKED] = "it has an aud, and jwt_audience does not say which "
-					     "is meant for this service",
+		[TOKEN_E_AUDIENCE_UNASKED] = "it has an aud, and jwt_audience is not set",
 		[TOKEN_E_ISSUER] = "its iss is not jwt_issuer",
 		[TOKEN_E_MEMORY] = "out of memory",
 	};

@@ -317,10 +317,8 @@ const char *token_key_result_text(enum token_key_result r)
 	static const char *const text[TOKEN_KEY_N_RESULTS] = {
 		[TOKEN_KEY_OK] = "a key",
 		[TOKEN_KEY_E_PEM] = "no PEM key or certificate that can be read",
-		[TOKEN_KEY_E_LOCKED] = "the key needs a passphrase, which nobody is asked for; "
-				       "write it without one: openssl pkey -in FILE -out FILE",
-		[TOKEN_KEY_E_REQUEST] = "a certificate signing request, which is no certificate "
-					"yet: PEM of a key or of a certificate is expected",
+		[TOKEN_KEY_E_LOCKED] = "a key with a passphrase, which nobody is asked for",
+		[TOKEN_KEY_E_REQUEST] = "a certificate signing request, and no certificate yet",
 		[TOKEN_KEY_E_MANY] = "more than 32 keys in all",
 		[TOKEN_KEY_E_RSA_BITS] = "an RSA key needs 2048 bits",
 		[TOKEN_KEY_E_CURVE] = "an EC key has to be on the curve P-256",

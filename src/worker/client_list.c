@@ -58,23 +58,26 @@ static int list_one(struct buf *out, const struct conn *c)
 	/* The loop's clock knows no date, but how long ago a sign of life was. */
 	uint64_t silent_ms = (c->env->reactor->now_ns - c->last_sign_ns) / NS_PER_MS;
 	char id[37], user[CONN_USER_MAX], peer[SOCK_ADDRESS_MAX];
+	char user_json[TEXT_JSON_CAP(CONN_USER_MAX)];
 	char session[TEXT_JSON_CAP(CONN_SESSION_MAX)] = "";
 	const char *caps[MSG_N_CAPS];
 	uint64_t bytes, messages;
 	int r;
 
-	/* A user id is plain; what the client made itself may need escaping. */
+	/* Whoever signs tokens chooses user ids, and the client its session: neither is plain. */
+	conn_format_user(user, c);
+	text_json(user_json, sizeof(user_json), user, strlen(user));
 	uuid4_format(id, c->id);
 	text_json(session, sizeof(session), conn_session_id(c), strlen(conn_session_id(c)));
 	channel_backlog(c, &bytes, &messages);
-	r = buf_printf(
-		out,
-		"%s{\"id\":\"%s\",\"user_id\":\"%s\",\"address\":\"%s\","
-		"\"session_id\":\"%s\",\"connected_at\":%" PRIu64 ",\"last_heartbeat\":%" PRIu64 ","
-		"\"worker\":%u,\"queued_bytes\":%" PRIu64 ",\"queued_messages\":%" PRIu64,
-		out->len ? "," : "", id, conn_format_user(user, c),
-		sock_format_peer(peer, &c->peer), session, c->connected_ms / 1000,
-		(clock_wall_ms() - silent_ms) / 1000, hub_of_const(c)->index, bytes, messages);
+	r = buf_printf(out,
+		       "%s{\"id\":\"%s\",\"user_id\":\"%s\",\"address\":\"%s\","
+		       "\"session_id\":\"%s\",\"connected_at\":%" PRIu64
+		       ",\"last_heartbeat\":%" PRIu64 ","
+		       "\"worker\":%u,\"queued_bytes\":%" PRIu64 ",\"queued_messages\":%" PRIu64,
+		       out->len ? "," : "", id, user_json, sock_format_peer(peer, &c->peer),
+		       session, c->connected_ms / 1000, (clock_wall_ms() - silent_ms) / 1000,
+		       hub_of_const(c)->index, bytes, messages);
 	if (!r)
 		r = list_names(out, "capabilities", caps,
 			       msg_caps_names(c->caps, caps, MSG_N_CAPS));

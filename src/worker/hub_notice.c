@@ -2,10 +2,18 @@
 #include "worker/hub_private.h"
 
 #include <string.h>
+#include <systemd/sd-id128.h>
 
 #include "base/text.h"
 
 #define NOTICES_AT_ONCE 64 /* of one channel: in one send to each member */
+
+/* Who came, or left. */
+struct WB_VALUE notice {
+	Websocket__ControlType type;
+	uint8_t id[16];
+	const char *user_id; /* borrowed */
+};
 
 /* Those of one channel that wait. */
 struct notice_group {
@@ -22,21 +30,25 @@ struct pending_notice {
 	struct list group_node;
 	struct notice_group *group;
 	struct member *about; /* of a join: leaving takes the notice back; else NULL */
-	Websocket__ControlType type;
-	uint8_t id[16];
+	struct notice what;
+	char user_id[]; /* of @what */
 };
 
-static struct frame *notice_frame(struct hub *h, Websocket__ControlType type, const uint8_t id[16],
-				  const char *name)
+static struct frame *notice_frame(struct hub *h, const struct notice *what, const char *name)
 {
 	struct msg_builder b;
+	sd_id128_t random;
 	struct frame *f;
 	char text[37];
 
+	if (sd_id128_randomize(&random) < 0)
+		random = SD_ID128_NULL;
 	/* The lobby has no name: its notices name no channel, as its messages do. */
-	uuid4_format(text, id);
-	msg_init_control(&b, type);
+	uuid4_format(text, what->id);
+	msg_init_control(&b, what->type);
+	msg_set_own_request_id(&b, random.bytes);
 	msg_set_session_id(&b, text);
+	msg_set_user_id(&b, what->user_id);
 	if (name[0])
 		msg_set_channel(&b, name);
 	f = frame_from_msg(&b, h->env.config->max_frame_size, h->env.frame_account);
@@ -102,7 +114,7 @@ static struct pending_notice *pending_find(const struct hub *h, const uint8_t id
 	for (; node; node = table_find_next(node)) {
 		struct pending_notice *p = CONTAINER_OF(node, struct pending_notice, node);
 
-		if (p->group->entry == e && memcmp(p->id, id, sizeof(p->id)) == 0)
+		if (p->group->entry == e && memcmp(p->what.id, id, sizeof(p->what.id)) == 0)
 			return p;
 	}
 	return NULL;
@@ -126,17 +138,18 @@ static bool cancel_pending(struct hub *h, Websocket__ControlType type, const uin
 {
 	struct pending_notice *p = h->notices.pending.n ? pending_find(h, id, e) : NULL;
 
-	if (!p || p->type != type)
+	if (!p || p->what.type != type)
 		return false;
 	pending_free(h, p);
 	return true;
 }
 
-static void keep_pending(struct hub *h, Websocket__ControlType type, const uint8_t id[16],
-			 struct directory_entry *e, struct member *about)
+static void keep_pending(struct hub *h, const struct notice *what, struct directory_entry *e,
+			 struct member *about)
 {
+	size_t user_n = strlen(what->user_id) + 1;
 	struct pending_notice *p =
-		h->notices.pending.n < HUB_PENDING_NOTICES ? calloc(1, sizeof(*p)) : NULL;
+		h->notices.pending.n < HUB_PENDING_NOTICES ? calloc(1, sizeof(*p) + user_n) : NULL;
 	struct notice_group *g = group_find(h, e);
 
 	if (p && !g)
@@ -148,20 +161,20 @@ static void keep_pending(struct hub *h, Websocket__ControlType type, const uint8
 		return;
 	}
 	p->group = g;
-	p->type = type;
+	p->what = *what;
+	p->what.user_id = memcpy(p->user_id, what->user_id, user_n);
 	p->about = about;
-	memcpy(p->id, id, sizeof(p->id));
 	list_add_tail(&g->pending, &p->group_node);
 	g->n++;
-	table_insert(&h->notices.pending, &p->node, pending_hash(h, id, e->slot));
+	table_insert(&h->notices.pending, &p->node, pending_hash(h, what->id, e->slot));
 }
 
 /* ------------------------------------------------------------------------- telling */
 
-static void publish_notice(struct hub *h, struct directory_entry *e, Websocket__ControlType type,
-			   const uint8_t id[16], struct member *about)
+static void publish_notice(struct hub *h, struct directory_entry *e, const struct notice *what,
+			   struct member *about)
 {
-	struct frame *f = notice_frame(h, type, id, e->name);
+	struct frame *f = notice_frame(h, what, e->name);
 
 	if (!f)
 		return;
@@ -179,18 +192,23 @@ static void charge_notices(struct hub *h, const struct directory_entry *e, uint3
 }
 
 static void send_notice(struct hub *h, struct directory_entry *e, Websocket__ControlType type,
-			const uint8_t id[16], struct member *about)
+			const struct conn *c, struct member *about)
 {
+	char user[CONN_USER_MAX];
+	struct notice what = {.type = type};
+
 	if (!notices_are_on(h, e))
 		return;
+	memcpy(what.id, c->id, sizeof(what.id));
+	what.user_id = conn_format_user(user, c);
 	/* Where some wait already, those of their channels among them, it waits behind them. */
 	if (conn_env_is_paused(&h->env, CONN_PAUSE_CONGESTED) || h->notices.left == 0 ||
 	    h->notices.pending.n > 0) {
-		keep_pending(h, type, id, e, about);
+		keep_pending(h, &what, e, about);
 		return;
 	}
 	charge_notices(h, e, 1);
-	publish_notice(h, e, type, id, about);
+	publish_notice(h, e, &what, about);
 }
 
 /* Sends some of the first channel's; it stands last then, or is gone with its last one. */
@@ -208,7 +226,7 @@ static void group_send(struct hub *h, struct notice_group *g)
 			CONTAINER_OF(list_first(&g->pending), struct pending_notice, group_node);
 
 		if (is_on)
-			publish_notice(h, g->entry, p->type, p->id, p->about);
+			publish_notice(h, g->entry, &p->what, p->about);
 		pending_free(h, p);
 	}
 }
@@ -248,7 +266,7 @@ void hub_notice_joined(struct hub *h, struct member *m)
 		return;
 	/* With the newcomer alone there is nobody to tell. */
 	if (atomic_load_explicit(&e->members, memory_order_relaxed) > 1)
-		send_notice(h, e, WEBSOCKET__CONTROL_TYPE__CONNECT, m->conn->id, m);
+		send_notice(h, e, WEBSOCKET__CONTROL_TYPE__CONNECT, m->conn, m);
 }
 
 void hub_leave(struct hub *h, struct member *m, bool tell)
@@ -273,6 +291,6 @@ void hub_leave(struct hub *h, struct member *m, bool tell)
 	hub_end_membership(h, m);
 	/* The entry is still held by the channel, which goes last. */
 	if (tell)
-		send_notice(h, ch->entry, WEBSOCKET__CONTROL_TYPE__DISCONNECT, c->id, NULL);
+		send_notice(h, ch->entry, WEBSOCKET__CONTROL_TYPE__DISCONNECT, c, NULL);
 	hub_close_channel_if_empty(h, ch);
 }

@@ -13,6 +13,7 @@
 
 #define ARENA_FIRST_BYTES ((size_t)4096)
 #define DECODE_STEP ((size_t)64 * 1024) /* bytes between two looks at the clock … */
+#define TOKEN_FRAMES 16                 /* that a token in a CONNECT counts as */
 #define DECODED_PER_WORK 8              /* … so many of which count as one that is worked on */
 
 /* ------------------------------------------------------------- coming and going */
@@ -49,8 +50,8 @@ enum conn_refusal protocol_admit(struct conn *c, const struct upgrade *u)
 
 void protocol_opened(struct conn *c)
 {
+	char id[37], user[CONN_USER_MAX];
 	sd_id128_t random;
-	char id[37];
 
 	/* Its id is what others know it by: drawn at random, so that none can be guessed. */
 	c->connected_ms = clock_wall_ms();
@@ -63,8 +64,10 @@ void protocol_opened(struct conn *c)
 	if (c->is_echo)
 		return;
 	uuid4_format(id, c->id);
-	protocol_send_welcome(c, id);
-	protocol_send_config(c, id);
+	conn_format_user(user, c);
+	protocol_send_welcome(c, id, user);
+	if (c->path_member.channel)
+		protocol_send_config(c, id, user, c->path_member.channel->entry->name);
 	/* Either may have closed it for want of memory; then it is a member of nothing any more. */
 	if (c->path_member.channel)
 		hub_notice_joined(hub_of(c), &c->path_member);
@@ -85,12 +88,23 @@ void protocol_left(struct conn *c)
 
 /* ---------------------------------------------------------------- what is published */
 
-static bool may_publish(struct conn *c, const message *m)
+static bool may_publish(struct conn *c, const message *m, const struct member *through)
 {
 	if (!c->grant || c->grant->may_publish)
 		return true;
-	protocol_refuse(c, m, 403, "not allowed to publish");
+	protocol_refuse_in(c, m, 403, "not allowed to publish", through->channel->entry->name);
 	return false;
+}
+
+static void refuse_stranger(struct conn *c, const message *m)
+{
+	const char *channel = m && message_names_channel(m) ? m->channel : protocol_path_channel(c);
+
+	protocol_refuse_in(c, m, 404,
+			   channel && channel[0] == '/'
+				   ? "not a member of the channel, whose name begins with \"/\""
+				   : "not a member of the channel",
+			   channel);
 }
 
 /* The membership that a message goes through, or NULL after it was refused; @m: NULL for text. */
@@ -103,8 +117,8 @@ static struct member *route_message(struct conn *c, const message *m)
 	else
 		through = protocol_path_membership(c);
 	if (!through)
-		protocol_refuse(c, m, 404, "not a member of the channel");
-	return through && may_publish(c, m) ? through : NULL;
+		refuse_stranger(c, m);
+	return through && may_publish(c, m, through) ? through : NULL;
 }
 
 /* It was published through this membership. */
@@ -167,6 +181,13 @@ static bool take_text(struct conn *c, struct publication *pub, const uint8_t *p,
 
 	if (c->env->config->text_messages != TEXT_RELAY) {
 		conn_log(c, LOG_DEBUG, EV_CLIENT_MESSAGE, NULL, "sent a text message; noted");
+		/* Once: whoever goes on has seen it, or doesn't read what comes. */
+		if (!c->was_told_of_text)
+			protocol_send_error(c, NULL, 400,
+					    "text messages are not passed on here: send binary "
+					    "ones, each a serialized WebSocketMessage "
+					    "(text_messages = log)");
+		c->was_told_of_text = true;
 		return true;
 	}
 	through = route_message(c, NULL);
@@ -188,6 +209,34 @@ static void change_caps(struct conn *c, unsigned caps)
 	}
 }
 
+/* A fresh token in the place of the one that let it in. False: refused, and nothing changed. */
+static bool renew_grant(struct conn *c, const message *m)
+{
+	const char *token = m->control->token;
+	struct grant *grant = NULL;
+	enum token_result r;
+	char reason[160];
+
+	/* Where nobody is asked for one, there is nothing to be prolonged. */
+	if (!token[0] || !c->env->policy->keys)
+		return true;
+	/* A signature is as much work as many frames. */
+	conn_charge_frames(c, TOKEN_FRAMES);
+	r = policy_verify_token(c->env->policy, token, strlen(token), &grant);
+	if (r != TOKEN_OK) {
+		snprintf(reason, sizeof(reason), "its token is refused: %s", token_result_text(r));
+		protocol_refuse_quietly(c, m, 401, reason, "the token is not valid");
+		return false;
+	}
+	if (c->grant && strcmp(grant->user_id, c->grant->user_id) != 0) {
+		free(grant);
+		protocol_refuse(c, m, 403, "the token is of another user");
+		return false;
+	}
+	conn_set_grant(c, grant);
+	return true;
+}
+
 static void take_connect(struct conn *c, const message *m)
 {
 	const Websocket__ControlMessage *control = m->control;
@@ -197,9 +246,12 @@ static void take_connect(struct conn *c, const message *m)
 		protocol_refuse(c, m, 413, "session_id is longer than 64 bytes");
 		return;
 	}
+	if (!renew_grant(c, m))
+		return;
 	conn_set_session_id(c, control->session_id);
 	/* What both know is in force; the answer is the first that may make use of it. */
-	change_caps(c, msg_caps_parse(control->capabilities, control->n_capabilities));
+	if (control->n_capabilities > 0)
+		change_caps(c, msg_caps_parse(control->capabilities, control->n_capabilities));
 	protocol_send_capabilities(c, m);
 }
 
@@ -218,15 +270,29 @@ static void take_control(struct conn *c, const message *m)
 	case WEBSOCKET__CONTROL_TYPE__UNSUBSCRIBE:
 		protocol_unsubscribe(c, m);
 		break;
-	default:
+	case WEBSOCKET__CONTROL_TYPE__ACKNOWLEDGE:
+	case WEBSOCKET__CONTROL_TYPE__ERROR:
+	case WEBSOCKET__CONTROL_TYPE__CONFIG:
 		/* They answer something, and nothing here is waiting for an answer. */
 		conn_log(c, LOG_DEBUG, EV_CLIENT_MESSAGE, NULL,
 			 "sent ACKNOWLEDGE, ERROR or CONFIG; noted");
+		break;
+	default:
+		protocol_refuse_result(c, m, 400, MSG_UNKNOWN_TYPE);
 		break;
 	}
 }
 
 /* ---------------------------------------------------------------- all that comes */
+
+/* What only the server may say of a message, it says now. */
+static void stamp_message(const struct conn *c, message *m, const struct msg_spots *spots)
+{
+	if (spots->n_cuts)
+		msg_drop_cuts(m);
+	if (c->env->config->stamp_sender == STAMP_YES)
+		m->sender = (ProtobufCBinaryData){sizeof(c->id), (uint8_t *)(uintptr_t)c->id};
+}
 
 static bool take_message(struct conn *c, struct publication *pub, const message *m,
 			 const uint8_t *p, size_t n)
@@ -240,7 +306,10 @@ static bool take_message(struct conn *c, struct publication *pub, const message 
 		take_control(c, m);
 		return true;
 	default:
-		return true; /* HEARTBEAT: the frame itself was the sign of life */
+		/* HEARTBEAT: the frame itself was the sign of life. */
+		if (c->caps & MSG_CAP_HEARTBEAT)
+			protocol_send_heartbeat(c, m);
+		return true;
 	}
 }
 
@@ -248,7 +317,7 @@ static bool take_message(struct conn *c, struct publication *pub, const message 
 static void refuse_undecoded(struct conn *c, const message *m, enum msg_result r)
 {
 	if (r == MSG_LONG_LIST)
-		protocol_refuse_for_limit(c, m, 429, "max_channels_per_client");
+		protocol_refuse_for_limit(c, m, 429, "max_channels_per_client", NULL);
 	else
 		protocol_refuse_result(c, m, r == MSG_TOO_BIG ? 413 : 400, r);
 }
@@ -279,6 +348,8 @@ bool protocol_message(struct conn *c, uint8_t opcode, uint8_t *p, size_t n)
 		pub.spots = &d.spots;
 		if (r != MSG_OK)
 			refuse_undecoded(c, m, r);
+		else
+			stamp_message(c, m, &d.spots);
 		is_done = r != MSG_OK || take_message(c, &pub, m, p, n);
 	}
 	/* What is not done within a share begins anew: its bytes are somewhere else then. */
@@ -361,6 +432,7 @@ static bool work_on(struct conn *c, struct work *w, uint8_t opcode, const uint8_
 			refuse_undecoded(c, m, r);
 			return true;
 		}
+		stamp_message(c, m, &w->decoder.spots);
 		w->m = m;
 		w->pub.spots = &w->decoder.spots;
 	}

@@ -16,6 +16,9 @@
 
 #include "worker/hub.h"
 
+/* The protocol's version, among the capabilities of CONFIG; wsbind-protocol(7) has the number. */
+#define PROTOCOL_VERSION "wsbind/2"
+
 /* conn_ops.admit: joins the channel of its path. */
 enum conn_refusal protocol_admit(struct conn *c, const struct upgrade *u);
 
@@ -30,6 +33,9 @@ bool protocol_work(struct conn *c, struct conn_work **w, uint8_t opcode, uint8_t
 
 /* conn_ops.free_work. */
 void protocol_free_work(struct conn_env *env, struct conn_work *w);
+
+/* conn_ops.throttled: an ERROR that says so. */
+void protocol_throttled(struct conn *c);
 
 /* conn_ops.left: leaves everything. */
 void protocol_left(struct conn *c);

@@ -36,7 +36,7 @@ static bool check_names(struct conn *c, const message *m)
 		return false;
 	}
 	if (m->control->n_channels > c->env->config->max_channels_per_client) {
-		protocol_refuse_for_limit(c, m, 429, "max_channels_per_client");
+		protocol_refuse_for_limit(c, m, 429, "max_channels_per_client", NULL);
 		return false;
 	}
 	/* Each is work like a frame; the first is what the frame itself was counted for. */
@@ -55,9 +55,27 @@ static bool check_allowed(struct conn *c, const message *m)
 {
 	for (size_t i = 0; c->grant && i < m->control->n_channels; i++) {
 		if (!grant_allows(c->grant, m->control->channels[i])) {
-			protocol_refuse(c, m, 403, "not allowed to join the channel");
+			protocol_refuse_in(c, m, 403, "not allowed to join the channel",
+					   m->control->channels[i]);
 			return false;
 		}
+	}
+	return true;
+}
+
+/*
+ * "/room/7" is what the path of the channel "room/7" looks like, and as a name another channel,
+ * in which nobody would ever be met. Who means that one has its path, "//room/7".
+ */
+static bool check_slashes(struct conn *c, const message *m)
+{
+	for (size_t i = 0; i < m->control->n_channels; i++) {
+		if (m->control->channels[i][0] != '/')
+			continue;
+		protocol_refuse_in(c, m, 400,
+				   "a channel's name has no \"/\" in front: leave it out",
+				   m->control->channels[i]);
+		return false;
 	}
 	return true;
 }
@@ -78,14 +96,14 @@ static void leave_channel(struct conn *c, struct member *m, bool tell)
 	hub_leave(hub_of(c), m, tell);
 }
 
-static void refuse_subscription(struct conn *c, const message *m, int r)
+static void refuse_subscription(struct conn *c, const message *m, int r, const char *channel)
 {
 	switch (r) {
 	case HUB_E_TOO_MANY:
-		protocol_refuse_for_limit(c, m, 429, "max_channels_per_client");
+		protocol_refuse_for_limit(c, m, 429, "max_channels_per_client", channel);
 		break;
 	case HUB_E_FULL:
-		protocol_refuse_for_limit(c, m, 503, "max_channels");
+		protocol_refuse_for_limit(c, m, 503, "max_channels", channel);
 		break;
 	default:
 		protocol_refuse(c, m, 503, "out of memory");
@@ -96,17 +114,20 @@ static void refuse_subscription(struct conn *c, const message *m, int r)
 void protocol_subscribe(struct conn *c, const message *m)
 {
 	struct member *before = c->members;
+	const char *last = NULL;
 	int r = 0;
 
-	if (!check_names(c, m) || !check_allowed(c, m))
+	if (!check_names(c, m) || !check_slashes(c, m) || !check_allowed(c, m))
 		return;
-	for (size_t i = 0; i < m->control->n_channels && r == 0; i++)
-		r = join_channel(c, m->control->channels[i]);
+	for (size_t i = 0; i < m->control->n_channels && r == 0; i++) {
+		last = m->control->channels[i];
+		r = join_channel(c, last);
+	}
 	if (r) {
 		/* The list is taken whole or not at all; new memberships stand first. */
 		while (c->members != before)
 			leave_channel(c, c->members, false);
-		refuse_subscription(c, m, r);
+		refuse_subscription(c, m, r, last);
 		return;
 	}
 	/* Who asked has its answer before others learn of it, and say something to it. */
@@ -128,7 +149,7 @@ void protocol_unsubscribe(struct conn *c, const message *m)
 		const char *name = m->control->channels[i];
 
 		if (!hub_membership(h, c, name, strlen(name))) {
-			protocol_refuse(c, m, 404, "not a member of the channel");
+			protocol_refuse_in(c, m, 404, "not a member of the channel", name);
 			return;
 		}
 	}

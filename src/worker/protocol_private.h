@@ -24,8 +24,10 @@ static inline bool message_names_channel(const message *m)
 
 /* ------------------------------------------------------------------ protocol_send.c */
 
-void protocol_send_welcome(struct conn *c, const char *id);
-void protocol_send_config(struct conn *c, const char *id);
+/* @id, @user: its own; @home: the channel of its path. */
+void protocol_send_welcome(struct conn *c, const char *id, const char *user);
+void protocol_send_config(struct conn *c, const char *id, const char *user, const char *home);
+void protocol_send_heartbeat(struct conn *c, const message *request);
 void protocol_send_ack(struct conn *c, const message *request);
 
 /* ACKNOWLEDGE that says which capabilities are in force. */
@@ -36,9 +38,15 @@ void protocol_send_capabilities(struct conn *c, const message *request);
  * connection stays, unless a result of wire/msg says how to close it.
  */
 void protocol_refuse(struct conn *c, const message *m, uint32_t code, const char *reason);
+/* Of a channel, which the ERROR names; NULL: of none. */
+void protocol_refuse_in(struct conn *c, const message *m, uint32_t code, const char *reason,
+			const char *channel);
+/* The log has the reason, the client no more than @shown. */
+void protocol_refuse_quietly(struct conn *c, const message *m, uint32_t code, const char *reason,
+			     const char *shown);
 void protocol_refuse_result(struct conn *c, const message *m, uint32_t code, enum msg_result r);
-void protocol_refuse_for_limit(struct conn *c, const message *m, uint32_t code,
-			       const char *setting);
+void protocol_refuse_for_limit(struct conn *c, const message *m, uint32_t code, const char *setting,
+			       const char *channel);
 
 /* --------------------------------------------------------------- protocol_publish.c */
 
@@ -51,7 +59,6 @@ struct WB_OWNER(worker) publication {
 	const struct msg_spots *spots; /* of the message, borrowed; NULL: of a text */
 	unsigned n_pieces, at_piece;
 	size_t copied; /* of that piece */
-	size_t more;   /* bytes that follow the message: the channel's name */
 	size_t checked;
 	uint32_t crc; /* of the first @checked bytes of its data */
 	bool is_complete;

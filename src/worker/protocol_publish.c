@@ -18,7 +18,7 @@
 #define UNPACKED_PER_FRAME (16 * 1024) /* for others: so many bytes cost the sender a frame */
 
 static_assert(MSG_USER_MAX == GRANT_USER_MAX, "any grant's user id");
-static_assert(MSG_SUFFIX_MAX == DIRECTORY_NAME_MAX + 4, "any channel's name, its tag and length");
+static_assert(MSG_CHANNEL_MAX == DIRECTORY_NAME_MAX, "any channel's name");
 
 /* -------------------------------------------------------------------- what varies */
 
@@ -50,31 +50,38 @@ static void set_variants(struct frame *f, const struct hub *h, const message *m)
 		f->flags |= FRAME_CAN_DEFLATE;
 }
 
-/* Room for the bytes as they came, and the channel's name where it has to be added behind them. */
-static struct frame *frame_for(struct hub *h, const message *m, const char *channel, size_t n,
-			       size_t *ret_more)
+/* The lobby has no name, and a text no room for one. */
+static bool needs_name(const message *m, const char *channel)
+{
+	return m && !message_names_channel(m) && channel[0];
+}
+
+/* Room for the bytes as they came, with what is said behind them: the channel, the sender. */
+static struct frame *frame_for(struct hub *h, const message *m, const char *channel, size_t n)
 {
 	uint8_t suffix[MSG_SUFFIX_MAX];
 	size_t more = 0;
 	struct frame *f;
 
-	/* The lobby has no name, and a text no room for one. */
-	if (m && !message_names_channel(m) && channel[0])
-		more = msg_channel_suffix(suffix, sizeof(suffix), channel, strlen(channel));
+	if (m && (needs_name(m, channel) || m->sender.len))
+		more = msg_suffix(suffix, needs_name(m, channel) ? channel : NULL,
+				  m->sender.len ? m->sender.data : NULL);
 	f = frame_new(m ? WS_BINARY : WS_TEXT, n + more, h->env.config->max_frame_size,
 		      &h->unpublished_bytes);
 	if (f)
 		frame_write(f, n, suffix, more);
-	*ret_more = more;
 	return f;
 }
 
 /* ------------------------------------------------------------------------ of clients */
 
-static bool needs_stamp(const struct conn *c, const message *m)
+/* Who a client has to be, where it says something else; or NULL. */
+static const char *user_to_put_in(const struct conn *c, const message *m)
 {
-	return m && m->type == WEBSOCKET__MESSAGE_TYPE__CHAT_MESSAGE && c->grant &&
-	       strcmp(m->chat->user_id, c->grant->user_id) != 0;
+	bool is_other = m && m->type == WEBSOCKET__MESSAGE_TYPE__CHAT_MESSAGE && c->grant &&
+			strcmp(m->chat->user_id, c->grant->user_id) != 0;
+
+	return is_other ? c->grant->user_id : NULL;
 }
 
 void publication_fini(struct publication *pub)
@@ -129,49 +136,50 @@ static bool copy_on(struct conn_env *env, struct publication *pub)
 	return true;
 }
 
-/* Packed again: of a message that has its payload, or its user_id, again and again. */
+/* Packed again: of a message that has some field again and again. */
 static struct frame *frame_repacked(struct hub *h, const message *m, const char *channel,
 				    const char *user_id)
 {
 	struct msg_builder b;
 
 	msg_init_stamp(&b, m, user_id);
-	if (!message_names_channel(m) && channel[0])
+	if (needs_name(m, channel))
 		msg_set_channel(&b, channel);
 	return frame_from_msg(&b, h->env.config->max_frame_size, &h->unpublished_bytes);
 }
 
-/* Of a client that has to be who it is: its user id in the place of what it says. */
+/* Without what a client may not say, and with the user id of who has to be somebody. */
 static struct frame *frame_stamped(struct hub *h, struct publication *pub, const message *m,
 				   const char *channel, const struct msg_stamp *s)
 {
-	size_t more;
-	struct frame *f = frame_for(h, m, channel, s->bytes, &more);
+	struct frame *f = frame_for(h, m, channel, s->bytes);
 
 	if (!f)
 		return NULL;
-	frame_write(f, s->length_at, s->length, s->length_n);
-	frame_write(f, s->user_id_at, s->user_id, s->user_id_n);
+	if (s->user_id_n) {
+		frame_write(f, s->length_at, s->length, s->length_n);
+		frame_write(f, s->user_id_at, s->user_id, s->user_id_n);
+	}
 	for (; pub->n_pieces < s->n_pieces; pub->n_pieces++)
 		pub->piece[pub->n_pieces] = s->piece[pub->n_pieces];
 	return f;
 }
 
 /* The frame itself. Return: 0, or the code that it is refused with. */
-static uint32_t publication_begin_frame(struct conn *c, struct publication *pub, const message *m,
-					const char *channel, const uint8_t *p, size_t n)
+static uint32_t publication_begin_frame(struct hub *h, struct publication *pub, const message *m,
+					const char *channel, const char *user_id, const uint8_t *p,
+					size_t n)
 {
-	struct hub *h = hub_of(c);
 	struct msg_stamp stamp;
 
-	if (!needs_stamp(c, m)) {
-		pub->f = frame_for(h, m, channel, n, &pub->more);
+	if (!user_id && (!m || pub->spots->n_cuts == 0)) {
+		pub->f = frame_for(h, m, channel, n);
 		pub->piece[0] = (struct msg_piece){p, n, 0};
 		pub->n_pieces = 1;
-	} else if (msg_stamp_init(&stamp, pub->spots, p, n, c->grant->user_id)) {
+	} else if (msg_stamp_init(&stamp, pub->spots, p, n, user_id)) {
 		pub->f = frame_stamped(h, pub, m, channel, &stamp);
 	} else if (n <= PROTOCOL_AT_ONCE_BYTES) {
-		pub->f = frame_repacked(h, m, channel, c->grant->user_id);
+		pub->f = frame_repacked(h, m, channel, user_id);
 	} else {
 		return 413;
 	}
@@ -190,8 +198,8 @@ static void publication_begin_forms(struct hub *h, struct publication *pub, cons
 		return;
 	variants = directory_variants(e, pub->f, except);
 	if (variants)
-		frame_forms_init(&pub->forms, pub->f, m, pub->more ? e->name : NULL, variants,
-				 &h->maker);
+		frame_forms_init(&pub->forms, pub->f, m, needs_name(m, e->name) ? e->name : NULL,
+				 variants, &h->maker);
 }
 
 /* What members need is made. Return: 0 | FRAME_FORMS_ | -ENOMEM. */
@@ -221,7 +229,8 @@ static void refuse_forms(struct conn *c, const message *m, int r)
 		protocol_refuse_for_limit(c, m, 422,
 					  limit == config->max_message_size
 						  ? "max_message_size"
-						  : "compression_max_size");
+						  : "compression_max_size",
+					  NULL);
 	else if (r == FRAME_FORMS_E_CORRUPT)
 		protocol_refuse(c, m, 422, "the compressed data cannot be unpacked");
 	else
@@ -246,7 +255,8 @@ enum publication_result protocol_publish_run(struct conn *c, struct publication 
 			protocol_refuse_result(c, m, 422, MSG_BAD_CHECKSUM);
 			return PUBLICATION_REFUSED;
 		}
-		code = publication_begin_frame(c, pub, m, e->name, p, n);
+		code = publication_begin_frame(hub_of(c), pub, m, e->name, user_to_put_in(c, m), p,
+					       n);
 		if (code) {
 			protocol_refuse(c, m, code,
 					code == 503 ? "out of memory"
@@ -310,17 +320,20 @@ static const char *message_flaw(const message *m, const char *channel)
 
 /* A message of the administrator's as a frame, with what members need instead of it. */
 static struct frame *frame_of_admin(struct hub *h, const char *channel, const message *m,
-				    const uint8_t *p, size_t n, const char **ret_flaw)
+				    const struct msg_spots *spots, const uint8_t *p, size_t n,
+				    const char **ret_flaw)
 {
 	struct directory_entry *e = directory_pin(&h->shared->directory, channel, strlen(channel));
-	struct publication pub = {0};
+	struct publication pub = {.spots = spots};
 	size_t budget = SIZE_MAX; /* that is never used up: it is one task, whoever waits */
 	int r = 0;
 
 	*ret_flaw = NULL;
-	pub.f = frame_for(h, m, channel, n, &pub.more);
+	if (publication_begin_frame(h, &pub, m, channel, NULL, p, n) == 413)
+		*ret_flaw = "too long for fields in pieces";
 	if (pub.f) {
-		frame_write(pub.f, 0, p, n);
+		for (unsigned i = 0; i < pub.n_pieces; i++)
+			frame_write(pub.f, pub.piece[i].at, pub.piece[i].p, pub.piece[i].n);
 		if (e)
 			publication_begin_forms(h, &pub, m, e, NULL);
 		r = frame_forms_run(&pub.forms, &budget);
@@ -351,16 +364,22 @@ struct protocol_published protocol_publish(struct hub *h, const char *channel, b
 		}
 		f = frame_of_system(h, channel, p, n);
 	} else {
+		size_t budget = SIZE_MAX; /* that nothing of this size uses up */
 		enum msg_result result;
+		struct msg_decoder d;
 		message *m = NULL;
 
 		/* No client's message is being looked at: this is a task, between two of them. */
 		arena_reset(&h->arena);
-		result = msg_decode(&h->arena, p, n, &m);
+		result = msg_decoder_begin(&d, &h->arena, p, n, SIZE_MAX);
+		if (result == MSG_OK)
+			result = msg_decoder_run(&d, &budget, &m);
+		if (result == MSG_OK)
+			msg_drop_cuts(m);
 		done.reason = result == MSG_OK ? message_flaw(m, channel) : msg_result_text(result);
 		if (done.reason)
 			return done;
-		f = frame_of_admin(h, channel, m, p, n, &done.reason);
+		f = frame_of_admin(h, channel, m, &d.spots, p, n, &done.reason);
 		if (done.reason)
 			return done;
 	}

@@ -10,6 +10,17 @@
 
 #define WELCOME_MAX 2048 /* with its placeholders filled in */
 
+/* What answers nothing has an id all the same: there are clients that read one in each message. */
+static void set_own_request_id(struct msg_builder *b)
+{
+	sd_id128_t random;
+
+	/* Nobody refers to it: without random numbers it is a bad one. */
+	if (sd_id128_randomize(&random) < 0)
+		random = SD_ID128_NULL;
+	msg_set_own_request_id(b, random.bytes);
+}
+
 /* ---------------------------------------------------------------------- at first */
 
 /* The welcome text with its placeholders filled in. */
@@ -36,37 +47,52 @@ static void format_welcome(char *out, size_t cap, const char *text, const char *
 	out[n] = '\0';
 }
 
-void protocol_send_welcome(struct conn *c, const char *id)
+void protocol_send_welcome(struct conn *c, const char *id, const char *user)
 {
-	char user[CONN_USER_MAX], content[WELCOME_MAX], message_id[37];
+	char content[WELCOME_MAX], message_id[37];
 	struct msg_builder b;
 	sd_id128_t random;
 
 	if (!c->env->config->welcome[0])
 		return;
-	format_welcome(content, sizeof(content), c->env->config->welcome, conn_format_user(user, c),
-		       id);
+	format_welcome(content, sizeof(content), c->env->config->welcome, user, id);
 	/* Nobody refers to the welcome by its id: without random numbers it has a bad one. */
 	if (sd_id128_randomize(&random) < 0)
 		random = SD_ID128_NULL;
 	uuid4_format(message_id, random.bytes);
 	msg_init_chat(&b, message_id, "system", content, (int64_t)(clock_wall_ms() / 1000));
+	set_own_request_id(&b);
 	conn_send_msg(c, &b);
 }
 
-void protocol_send_config(struct conn *c, const char *id)
+void protocol_send_config(struct conn *c, const char *id, const char *user, const char *home)
 {
+	const struct config *config = c->env->config;
 	struct msg_builder b;
 
 	msg_init_control(&b, WEBSOCKET__CONTROL_TYPE__CONFIG);
+	set_own_request_id(&b);
+	msg_set_channel(&b, home);
+	msg_set_user_id(&b, user);
+	msg_set_max_frames_per_second(&b, (uint32_t)config->max_incoming_frames_per_second);
 	msg_set_session_id(&b, id);
 	/* The field is signed; no configuration goes further than that, but a number could. */
-	msg_set_max_size(&b, (int32_t)MIN(c->env->config->max_message_size, (uint64_t)INT32_MAX));
+	msg_set_max_size(&b, (int32_t)MIN(config->max_message_size, (uint64_t)INT32_MAX));
 	msg_set_capabilities(&b, MSG_CAPS_ALL);
+	msg_add_capability(&b, PROTOCOL_VERSION);
 	conn_send_msg(c, &b);
 }
 
 /* --------------------------------------------------------------------- as answers */
+
+void protocol_send_heartbeat(struct conn *c, const message *request)
+{
+	struct msg_builder b;
+
+	msg_init_heartbeat(&b);
+	msg_set_request_of(&b, request);
+	conn_send_msg(c, &b);
+}
 
 void protocol_send_ack(struct conn *c, const message *request)
 {
@@ -84,34 +110,57 @@ void protocol_send_capabilities(struct conn *c, const message *request)
 	conn_send_msg(c, &b);
 }
 
-void protocol_send_error(struct conn *c, const message *request, uint32_t code, const char *reason)
+static void send_error(struct conn *c, const message *request, uint32_t code, const char *reason,
+		       const char *channel)
 {
 	struct msg_builder b;
 
 	msg_init_control(&b, WEBSOCKET__CONTROL_TYPE__ERROR);
 	if (request)
 		msg_set_request_of(&b, request);
+	else
+		set_own_request_id(&b);
+	if (channel)
+		msg_set_channel(&b, channel);
 	msg_set_code(&b, code);
 	msg_set_reason(&b, reason);
 	METRIC_INC(c->env->metrics, errors_sent);
 	conn_send_msg(c, &b);
 }
 
+void protocol_send_error(struct conn *c, const message *request, uint32_t code, const char *reason)
+{
+	send_error(c, request, code, reason, NULL);
+}
+
 /* Counted, and in the log under the event that an administrator looks for. */
 static void report_refusal(struct conn *c, enum log_event_id event, const char *setting,
 			   const char *what, const char *reason)
 {
-	char text[160];
+	char text[240];
 
 	METRIC_INC(c->env->metrics, message_errors);
 	snprintf(text, sizeof(text), "sent a message that is %s: %s", what, reason);
 	conn_log(c, LOG_INFO, event, setting, text);
 }
 
-void protocol_refuse(struct conn *c, const message *m, uint32_t code, const char *reason)
+void protocol_refuse_in(struct conn *c, const message *m, uint32_t code, const char *reason,
+			const char *channel)
 {
 	report_refusal(c, EV_MESSAGE_ERROR, NULL, "refused", reason);
-	protocol_send_error(c, m, code, reason);
+	send_error(c, m, code, reason, channel);
+}
+
+void protocol_refuse(struct conn *c, const message *m, uint32_t code, const char *reason)
+{
+	protocol_refuse_in(c, m, code, reason, NULL);
+}
+
+void protocol_refuse_quietly(struct conn *c, const message *m, uint32_t code, const char *reason,
+			     const char *shown)
+{
+	report_refusal(c, EV_MESSAGE_ERROR, NULL, "refused", reason);
+	send_error(c, m, code, shown, NULL);
 }
 
 void protocol_refuse_result(struct conn *c, const message *m, uint32_t code, enum msg_result r)
@@ -125,14 +174,22 @@ void protocol_refuse_result(struct conn *c, const message *m, uint32_t code, enu
 		conn_close(c, close_code, msg_result_text(r));
 }
 
-void protocol_refuse_for_limit(struct conn *c, const message *m, uint32_t code, const char *setting)
+void protocol_refuse_for_limit(struct conn *c, const message *m, uint32_t code, const char *setting,
+			       const char *channel)
 {
 	char reason[64];
 
 	/* The client learns the setting's name; the log says the same about the client. */
 	snprintf(reason, sizeof(reason), "past %s", setting);
 	report_refusal(c, EV_LIMIT_EXCEEDED, setting, "refused", reason);
-	protocol_send_error(c, m, code, reason);
+	send_error(c, m, code, reason, channel);
+}
+
+void protocol_throttled(struct conn *c)
+{
+	protocol_send_error(c, NULL, 429,
+			    "past max_incoming_frames_per_second: what comes is read a second "
+			    "later, and so on");
 }
 
 /* ------------------------------------------------------------------------ at last */
@@ -154,6 +211,7 @@ void protocol_say_goodbye(struct conn *c)
 			memcpy(&random, bits.bytes, sizeof(random));
 		uuid4_format(id, c->id);
 		msg_init_control(&b, WEBSOCKET__CONTROL_TYPE__DISCONNECT);
+		set_own_request_id(&b);
 		msg_set_session_id(&b, id);
 		msg_set_reason(&b, "server is stopping");
 		msg_set_reconnect_after_ms(&b, (uint32_t)(random % (spread_ms + 1)));

@@ -29,6 +29,7 @@ static const struct conn_ops conn_ops = {
 	.message = protocol_message,
 	.work = protocol_work,
 	.free_work = protocol_free_work,
+	.throttled = protocol_throttled,
 	.catch_up = channel_catch_up,
 	.check_limits = slow_consumer_check,
 	.check_acks = hub_check_acks,

@@ -50,7 +50,10 @@ async def test_connect_is_acknowledged_with_what_both_can(daemon):
     async with await Client.connect(daemon) as c:
         m = await c.connect_with(["zstd", "telepathy", "ack"], session_id="mine")
         assert set(m.control.capabilities) == {"zstd", "ack"}, describe(m)
+        # Without capabilities it is about something else, and they stay as they are.
         m = await c.connect_with([])
+        assert set(m.control.capabilities) == {"zstd", "ack"}, describe(m)
+        m = await c.connect_with(["none of them"])
         assert not m.control.capabilities
 
 
@@ -168,9 +171,12 @@ async def test_text_is_counted_and_goes_nowhere():
     with Daemon(log_level="debug") as d:
         a, b = await pair(d)
         await a.send("just text\nwith a \x1b[31mtrick")
+        m = await a.expect_error(code=400)
+        assert "WebSocketMessage" in m.control.reason and "text_messages" in m.control.reason
+        await a.send("and again")
         await a.expect_silence()
         await b.expect_nothing_in(a)
-        assert d.metric("websocket_text_messages_total") == 1
+        assert d.metric("websocket_text_messages_total") == 2
         assert not d.lines("\x1b"), "a peer's text reached the log as it was"
         await close_all(a, b)
 
@@ -473,3 +479,89 @@ async def test_echo_path():
             assert await other.recv_raw() == "mine"
         async with await Client.connect(d, "/other") as c:
             await c.expect_silence()
+
+
+# What the server says of itself, and what nobody else may say
+
+async def test_config_tells_all_about_the_connection():
+    with Daemon(max_incoming_frames_per_second=77) as d:
+        async with await Client.connect(d, "/room/7") as a, await Client.connect(d, "/room/7") as b:
+            config = a.config
+            assert config.channel == "room/7" and config.control.max_frames_per_second == 77
+            assert config.control.user_id == f"user-127.0.0.1:{a.socket.local_address[1]}"
+            assert "wsbind/2" in config.control.capabilities
+            assert "heartbeat" in config.control.capabilities
+            assert all(len(m.request_id) == 16 for m in (a.welcome, config))
+            notice = await a.expect_notice(CONNECT, b.id, "room/7")
+            assert notice.control.user_id == b.config.control.user_id
+            assert len(notice.request_id) == 16 and notice.request_id != config.request_id
+        async with await Client.connect(d) as c:
+            assert c.config.HasField("channel") and c.config.channel == ""
+
+
+async def test_two_payloads_are_refused(daemon):
+    a, b = await pair(daemon)
+    both = Message(type=BINARY_DATA, request_id=new_id(), channel="")
+    both.binary.data = b"x"
+    beside = Message()
+    beside.chat.user_id, beside.chat.content = "system", "pay here"
+    for raw in (both.SerializeToString() + beside.SerializeToString(),
+                beside.SerializeToString() + both.SerializeToString()):
+        await a.send(raw)
+        m = await a.expect_error(both.request_id, code=400)
+        assert "two payloads" in m.control.reason
+    await b.expect_nothing_in(a)
+    await close_all(a, b)
+
+
+async def test_what_only_the_server_may_say(daemon):
+    a, b = await pair(daemon)
+    whole = chat("mine", request_id=new_id())
+    forged = Message(sender=b"s" * 16, sent_ms=5, sequence=7)
+    raw = whole.SerializeToString()
+    extra = forged.SerializeToString() + b"\x88\x01\x05"  # 17 was a varint once
+    for sent in (raw + extra, extra + raw, extra[:19] + raw + extra[19:]):
+        await a.send(sent)
+        got = await b.recv_raw()
+        assert got == raw + Message(channel=b.config.channel).SerializeToString(), (got, raw)
+    # A hundred of them are a message all the same.
+    await a.send(raw + extra * 100)
+    m = await b.expect_chat("mine")
+    assert not m.sender and not m.sent_ms and not m.HasField("sequence")
+    await close_all(a, b)
+
+
+async def test_sender_is_stamped():
+    with Daemon(stamp_sender="yes") as d:
+        a, b = await pair(d)
+        await b.connect_with(["zstd"])
+        for message in (chat("x"), data(b"\0" * 5000), data(b"\0" * 300000)):
+            message.sender = b"forged"
+            await a.send(message)
+            m = await b.recv()
+            assert uuid.UUID(bytes=m.sender) == uuid.UUID(a.id), describe(m)
+        assert d.reload(stamp_sender="no").status == 200
+        await a.send_chat("y")
+        assert not (await b.expect_chat("y")).sender
+        await close_all(a, b)
+
+
+async def test_heartbeats_are_answered_for_who_asked(daemon):
+    async with await Client.connect(daemon) as a:
+        await a.send(Message(type=HEARTBEAT, request_id=new_id()))
+        await a.expect_silence()
+        await a.connect_with(["heartbeat"])
+        m = await a.ask(Message(type=HEARTBEAT))
+        assert m.type == HEARTBEAT
+
+
+async def test_errors_name_their_channel(daemon):
+    async with await Client.connect(daemon) as a:
+        for message, name in ((chat("x", channel="nowhere"), "nowhere"),
+                              (control(SUBSCRIBE, channels=["/room/7"]), "/room/7"),
+                              (control(UNSUBSCRIBE, channels=["never"]), "never")):
+            m = await a.ask(message)
+            assert m.control.type == ERROR and m.channel == name, describe(m)
+        for kind in (18, 19, 20):
+            m = await a.ask(control(kind))
+            assert m.control.code == 400, describe(m)

@@ -80,7 +80,7 @@ def test_audience_and_issuer():
     claims = {"sub": "a", "aud": ["account", "client"], "iss": "https://id.example"}
     with Guarded() as d:
         assert status_of(d, headers=bearer(token(SECRET, claims))) == 403
-        d.wait_log("it has an aud, and jwt_audience does not say")
+        d.wait_log("it has an aud, and jwt_audience is not set")
         assert d.reload(**rules).status == 200
         assert status_of(d, headers=bearer(token(SECRET, claims))) == 101
         for change, why in (({"aud": "other"}, "its aud does not hold"),
@@ -163,6 +163,26 @@ async def test_expiry_closes():
             await a.expect_close(4003, "authorization")
         d.wait_log("closing with 4003")
         await d.wait_metric("websocket_closes_total", lambda v: v == 1, code="4003")
+
+
+async def test_a_fresh_token_prolongs():
+    """Of the same user; a bad one changes nothing."""
+    def renewal(text):
+        return control(CONNECT, token=text)
+
+    with Guarded() as d:
+        old = {"sub": "alice", "exp": in_seconds(-56)}  # four seconds of its leeway are left
+        async with await connect(d, old) as a, await connect(d, old) as b:
+            answer = await a.ask(renewal(token(SECRET, {"sub": "alice", "exp": in_seconds(60)})))
+            assert answer.control.type == ACKNOWLEDGE, answer
+            for bad, code in ((token(SECRET, {"sub": "mallory", "exp": in_seconds(60)}), 403),
+                              (token(SECRET, {"sub": "alice", "exp": in_seconds(-100)}), 401),
+                              ("rubbish", 401)):
+                answer = await b.ask(renewal(bad))
+                assert answer.control.type == ERROR and answer.control.code == code, answer
+                assert "exp" not in answer.control.reason
+            await b.expect_close(4003, "authorization")
+            await a.ask(control(CONNECT))
 
 
 async def test_what_is_tried_with_tokens():

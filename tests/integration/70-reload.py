@@ -8,7 +8,7 @@ async def test_reload_over_the_control_socket_is_done_when_answered():
     with Daemon() as d:
         async with await Client.connect(d) as a, await Client.connect(d) as b:
             await a.send("text goes nowhere")
-            await a.expect_silence()
+            await a.expect_error()
             assert d.reload(text_messages="relay").status == 200
             await a.send("text is relayed")
             assert await b.recv() == "text is relayed"
@@ -53,7 +53,7 @@ async def test_bad_configuration_changes_nothing():
                 assert part in answer.text, answer.text
             d.wait_log(rf"wsbind\.conf:{line}.*ping_interval.*soon")
             await a.send("text still goes nowhere")
-            await a.expect_silence()
+            await a.expect_error()
             await b.expect_nothing_in(a)
             since = len(d.log)
             d.signal(signal.SIGHUP)

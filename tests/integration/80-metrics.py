@@ -65,6 +65,7 @@ async def test_figures_follow_what_happens():
         for client in (b, c):
             await client.recv()
             await client.recv()
+        await a.expect_error()
         await a.expect_silence()
         assert d.metric("websocket_active_connections") == 3
         assert d.metric("websocket_total_connections") == 3

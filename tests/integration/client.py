@@ -81,7 +81,7 @@ class Client:
     # Receiving
 
     def _is_notice(self, m):
-        return (isinstance(m, Message) and m.type == CONTROL and not m.request_id
+        return (isinstance(m, Message) and m.type == CONTROL
                 and m.control.type in (CONNECT, DISCONNECT)
                 and m.control.session_id not in ("", self.id))
 
@@ -130,10 +130,11 @@ class Client:
             assert getattr(where, field) == value, describe(m)
         return m
 
-    async def expect_error(self, request_id=b""):
-        """ERROR with a reason in words."""
-        m = await self.expect_control(ERROR, request_id=request_id)
-        assert m.control.reason, describe(m)
+    async def expect_error(self, request_id=b"", code=None):
+        """ERROR with a reason in words; of what has no request_id, perhaps with one of its own."""
+        m = await self.expect_control(ERROR)
+        assert m.request_id == request_id or not request_id and len(m.request_id) == 16, describe(m)
+        assert m.control.reason and code in (None, m.control.code), describe(m)
         return m
 
     async def expect_notice(self, kind, session_id, channel=None):

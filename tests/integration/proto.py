@@ -84,13 +84,14 @@ def data(payload, sequence=0, is_last=True, checksum=None, compression=NONE, cha
     return m
 
 
-def control(kind, session_id="", capabilities=(), channels=(), request_id=b""):
+def control(kind, session_id="", capabilities=(), channels=(), request_id=b"", token=""):
     """A ControlMessage."""
     m = Message(type=CONTROL, request_id=request_id)
     m.control.type = kind
     m.control.session_id = session_id
     m.control.capabilities.extend(capabilities)
     m.control.channels.extend(channels)
+    m.control.token = token
     return m
 
 

@@ -242,9 +242,10 @@ TEST(bench_scan_finds_data_among_other_fields)
 
 	msg_init_binary(&b, "the data", 8, 7, true, WEBSOCKET__COMPRESSION_TYPE__NONE);
 	msg_set_request_id(&b, request_id, sizeof(request_id));
-	msg_set_sequence(&b, UINT64_MAX);
+	b.m.has_sequence_case = WEBSOCKET__WEB_SOCKET_MESSAGE__HAS_SEQUENCE_SEQUENCE;
+	b.m.sequence = UINT64_MAX;
 	n = msg_pack(&b, packed);
-	n += msg_channel_suffix(packed + n, MSG_SUFFIX_MAX, "room", 4);
+	n += msg_suffix(packed + n, "room", NULL);
 	CHECK(bench_scan(packed, n, &data, &data_n));
 	CHECK_EQ(data_n, 8);
 	CHECK_MEM(data, "the data", 8);

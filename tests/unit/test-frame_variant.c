@@ -72,7 +72,8 @@ static struct frame *binary(const void *p, size_t n, enum zip_kind kind, size_t 
 	msg_init_binary(&b, p, n, 7, true, (Websocket__CompressionType)kind);
 	msg_set_request_id(&b, "0123456789abcdef", 16);
 	msg_set_channel(&b, "room");
-	msg_set_sequence(&b, 42);
+	b.m.has_sequence_case = WEBSOCKET__WEB_SOCKET_MESSAGE__HAS_SEQUENCE_SEQUENCE;
+	b.m.sequence = 42;
 	f = frame_from_msg(&b, max_frame, &account);
 	CHECK(f != NULL);
 	f->flags |= kind == ZIP_NONE ? FRAME_CAN_PACK : FRAME_IS_PACKED;

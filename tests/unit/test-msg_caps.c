@@ -26,7 +26,7 @@ TEST(msg_caps_have_names_and_bits)
 /* What CONFIG says; clients of 0.1.0 have seen it so. */
 TEST(msg_caps_are_named_in_order_of_preference)
 {
-	static const char *const want[] = {"zstd", "gzip", "lz4", "ack"};
+	static const char *const want[] = {"zstd", "gzip", "lz4", "ack", "heartbeat"};
 	const char *out[MSG_N_CAPS];
 
 	CHECK_EQ(msg_caps_names(MSG_CAPS_ALL, out, MSG_N_CAPS), ARRAY_LEN(want));
@@ -51,7 +51,7 @@ TEST(msg_caps_have_a_bit_and_a_name_of_their_own)
 	MSG_CAPS(CHECK_ROW)
 #undef CHECK_ROW
 	CHECK_EQ(seen, MSG_CAPS_ALL);
-	CHECK(MSG_CAPS_CODECS == (MSG_CAPS_ALL & ~MSG_CAP_ACK));
+	CHECK(MSG_CAPS_CODECS == (MSG_CAPS_ALL & ~(MSG_CAP_ACK | MSG_CAP_HEARTBEAT)));
 }
 
 /* Each value of CompressionType has a codec of that name, which reads what it writes. */

@@ -59,7 +59,12 @@ TEST(protocol_greets_with_the_welcome_and_the_configuration)
 	m = next_control(g, WEBSOCKET__CONTROL_TYPE__CONFIG);
 	CHECK_STR(m->control->session_id, id);
 	CHECK_EQ(m->control->max_size, 1 << 20);
-	CHECK_EQ(m->control->n_capabilities, 4);
+	CHECK_EQ(m->request_id.len, 16);
+	CHECK_EQ(m->control->n_capabilities, MSG_N_CAPS + 1);
+	CHECK_STR(m->control->capabilities[MSG_N_CAPS], PROTOCOL_VERSION);
+	CHECK_STR(m->control->user_id, "user-127.0.0.1:40000");
+	CHECK_EQ(m->control->max_frames_per_second, 1000);
+	CHECK(m->has_channel_case && !m->channel[0]);
 	CHECK(guest_next_msg(g) == NULL);
 	rig_free(r);
 }
@@ -108,6 +113,99 @@ TEST(protocol_connect_agrees_on_capabilities)
 		CHECK_EQ(g->conn->caps, caps[i]);
 		CHECK_STR(conn_session_id(g->conn), "me");
 	}
+	rig_free(r);
+}
+
+/* A second CONNECT may be about something else: a token, a session. */
+TEST(protocol_connect_without_capabilities_keeps_them)
+{
+	char none[] = "none", *names[] = {none};
+	struct rig *r = rig_new(1, FREE);
+	struct guest *g = guest_open(r, 0, "/");
+	const Websocket__WebSocketMessage *m;
+	struct msg_builder b;
+
+	send_connect(g, "me", MSG_CAP_ACK | MSG_CAP_ZSTD);
+	(void)next_control(g, WEBSOCKET__CONTROL_TYPE__ACKNOWLEDGE);
+	send_connect(g, "me", 0);
+	m = next_control(g, WEBSOCKET__CONTROL_TYPE__ACKNOWLEDGE);
+	CHECK_EQ(m->control->n_capabilities, 2);
+	CHECK_EQ(g->conn->caps, MSG_CAP_ACK | MSG_CAP_ZSTD);
+	/* What nobody knows is none, said on purpose. */
+	msg_init_control(&b, WEBSOCKET__CONTROL_TYPE__CONNECT);
+	b.control.capabilities = names;
+	b.control.n_capabilities = 1;
+	guest_send_msg(g, &b);
+	rig_settle(r);
+	CHECK_EQ(g->conn->caps, 0);
+	rig_free(r);
+}
+
+TEST(protocol_answers_a_heartbeat_of_who_asked_for_it)
+{
+	struct rig *r = rig_new(1, FREE);
+	struct guest *g = guest_open(r, 0, "/");
+	const Websocket__WebSocketMessage *m;
+	struct msg_builder b;
+
+	send_connect(g, "me", MSG_CAP_HEARTBEAT);
+	(void)next_control(g, WEBSOCKET__CONTROL_TYPE__ACKNOWLEDGE);
+	msg_init_heartbeat(&b);
+	msg_set_request_id(&b, request_id, 16);
+	guest_send_msg(g, &b);
+	rig_settle(r);
+	m = guest_next_msg(g);
+	CHECK_EQ(m->type, WEBSOCKET__MESSAGE_TYPE__HEARTBEAT);
+	CHECK_MEM(m->request_id.data, request_id, 16);
+	CHECK(!guest_next_msg(g));
+	rig_free(r);
+}
+
+/* Of who published it, whatever that says; a text, and what nobody stamps, has none. */
+TEST(protocol_stamps_the_sender)
+{
+	static const uint8_t forged[] = "\x08\x01\x92\x01\x10"
+					"AAAAAAAAAAAAAAAA"
+					"\x1a\x03\x1a\x01x\x98\x01\x05";
+	static const char *const config[] = {FREE, FREE "stamp_sender = yes\n"};
+
+	for (int stamps = 0; stamps < 2; stamps++) {
+		struct rig *r = rig_new(1, config[stamps]);
+		struct guest *g = guest_open(r, 0, "/room"), *other = guest_open(r, 0, "/room");
+		const Websocket__WebSocketMessage *m;
+
+		guest_send(g, true, WS_BINARY, forged, sizeof(forged) - 1);
+		rig_settle(r);
+		m = guest_next_msg(other);
+		CHECK_STR(m->chat->content, "x");
+		CHECK_STR(m->channel, "room");
+		CHECK_EQ(m->sent_ms, 0);
+		CHECK_EQ(m->sender.len, stamps ? 16 : 0);
+		if (stamps)
+			CHECK_MEM(m->sender.data, g->conn->id, 16);
+		/* A kind of message that this version has no use for. */
+		guest_send(g, true, WS_BINARY, "\x08\x03\x2a\x03\x08\x14", 6);
+		rig_free(r);
+	}
+}
+
+TEST(protocol_refuses_names_that_are_paths)
+{
+	struct rig *r = rig_new(1, FREE);
+	struct guest *g = guest_open(r, 0, "/");
+	char name[] = "/room/7", *names[] = {name};
+	const Websocket__WebSocketMessage *m;
+	struct msg_builder b;
+
+	msg_init_control(&b, WEBSOCKET__CONTROL_TYPE__SUBSCRIBE);
+	msg_set_channels(&b, names, 1);
+	guest_send_msg(g, &b);
+	rig_settle(r);
+	m = next_control(g, WEBSOCKET__CONTROL_TYPE__ERROR);
+	CHECK_EQ(m->control->code, 400);
+	CHECK_STR(m->channel, "/room/7");
+	CHECK(strstr(m->control->reason, "leave it out"));
+	CHECK_EQ(g->conn->n_members, 1);
 	rig_free(r);
 }
 
@@ -181,8 +279,8 @@ TEST(protocol_answers_what_it_cannot_take)
 		{"\x08\x01" ID "\x1a\x08\x12\x06system", 30, 403, 0, true},
 		{"\x08\x02" ID "\x22\x05\x0a\x01x\x12\x00", 27, 200, 0, true}, /* checksum empty */
 		{"\x08\x02" ID "\x22\x06\x0a\x01x\x12\x01" "0", 28, 422, 0, true},
-		{"\xff\xff", 2, 400, 1007, false},                   /* no message */
-		{"not protobuf at all", 19, 400, 1007, false},
+		{"\xff\xff", 2, 400, 1007, true},                   /* no message */
+		{"not protobuf at all", 19, 400, 1007, true},
 		{"\x08\x01" ID "\x1a\x03\x1a\x01\xff", 25, 400, 1007, true}, /* no UTF-8 */
 		/* clang-format on */
 	};
@@ -336,12 +434,19 @@ TEST(protocol_text_is_noted_relayed_or_refused)
 {
 	struct rig *r = rig_new(1, FREE);
 	struct guest *g = guest_open(r, 0, "/room"), *other = guest_open(r, 0, "/room");
+	const Websocket__WebSocketMessage *m;
 	struct guest_frame f;
 
-	guest_send(g, true, WS_TEXT, "noted", 5);
+	/* It is told once. */
+	for (int i = 0; i < 2; i++)
+		guest_send(g, true, WS_TEXT, "noted", 5);
 	rig_settle(r);
-	CHECK_EQ(g->calls + other->calls, 0);
-	CHECK_EQ(RIG_SUM(r, text_messages), 1);
+	m = next_control(g, WEBSOCKET__CONTROL_TYPE__ERROR);
+	CHECK_EQ(m->control->code, 400);
+	CHECK_EQ(m->request_id.len, 16);
+	CHECK(strstr(m->control->reason, "text_messages"));
+	CHECK_EQ(guest_drop(g) + guest_drop(other), 0);
+	CHECK_EQ(RIG_SUM(r, text_messages), 2);
 	rig_free(r);
 	r = rig_new(1, FREE "text_messages = relay\n");
 	g = guest_open(r, 0, "/room");
@@ -357,7 +462,9 @@ TEST(protocol_text_is_noted_relayed_or_refused)
 	guest_send(g, true, WS_TEXT, "lost", 4);
 	rig_settle(r);
 	CHECK_EQ(next_control(g, WEBSOCKET__CONTROL_TYPE__ACKNOWLEDGE)->control->code, 0);
-	expect_answer(g, 404, false);
+	m = next_control(g, WEBSOCKET__CONTROL_TYPE__ERROR);
+	CHECK_EQ(m->control->code, 404);
+	CHECK_STR(m->channel, "room");
 	guest_subscribe(g, "room");
 	guest_send(g, true, WS_TEXT, "again", 5);
 	rig_settle(r);

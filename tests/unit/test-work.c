@@ -239,7 +239,7 @@ TEST(work_makes_what_members_read)
 	CHECK_EQ(back.len, 200 * KIB);
 	CHECK_MEM(back.data, data, 200 * KIB);
 	/* It changes its mind, and goes: nobody is counted any more. */
-	connect_with(reader, 0);
+	connect_with(reader, MSG_CAP_ACK);
 	send_binary(sender, ZIP_NONE, data, 200 * KIB);
 	(void)work_off(r, 1);
 	CHECK_EQ(RIG_SUM(r, pack_in_bytes), 200 * KIB);
