@@ -81,3 +81,11 @@ void ip_network(const uint8_t ip[IP_BYTES], uint8_t ret[IP_BYTES])
 	if (memcmp(ip, v4_mapped, sizeof(v4_mapped)) != 0)
 		memset(ret + IP_BYTES / 2, 0, IP_BYTES / 2);
 }
+
+bool ip_is_loopback(const uint8_t ip[IP_BYTES])
+{
+	static const uint8_t v4[] = {[10] = 0xff, [11] = 0xff, [12] = 127};
+	static const uint8_t v6[IP_BYTES] = {[15] = 1};
+
+	return memcmp(ip, v4, sizeof(v4)) == 0 || memcmp(ip, v6, sizeof(v6)) == 0;
+}

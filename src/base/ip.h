@@ -42,5 +42,8 @@ WB_ANY_THREAD int ip_prefix_parse(const char *text, size_t n, struct ip_prefix *
  */
 WB_ANY_THREAD void ip_network(const uint8_t ip[IP_BYTES], uint8_t ret[IP_BYTES]);
 
+/* Whether an address is one that only this host has for itself: 127.0.0.0/8, ::1. */
+WB_ANY_THREAD bool ip_is_loopback(const uint8_t ip[IP_BYTES]);
+
 /* Whether an address has a prefix. */
 WB_ANY_THREAD bool ip_prefix_has(const struct ip_prefix *prefix, const uint8_t ip[IP_BYTES]);

@@ -11,6 +11,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 
+#include "base/ip.h"
 #include "io/sock.h"
 #include "service/admin_private.h"
 
@@ -126,6 +127,7 @@ static void side_stop(struct admin_side *side)
 
 static int admin_open_metrics(struct admin *a, const struct admin_options *options)
 {
+	uint8_t ip[IP_BYTES];
 	int fd, r;
 
 	if (!options->metrics_host)
@@ -134,6 +136,8 @@ static int admin_open_metrics(struct admin *a, const struct admin_options *optio
 	if (r < 0)
 		return r;
 	a->port = sock_port(fd);
+	a->is_loopback = ip_parse(options->metrics_host, strlen(options->metrics_host), ip) == 0 &&
+			 ip_is_loopback(ip);
 	return side_start(a, &a->metrics, fd);
 }
 

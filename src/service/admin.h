@@ -19,6 +19,9 @@
  * so slowly. Where there is no room the one whose request is due for longest makes it. Whoever
  * comes while all wait for answers, or there is no descriptor, waits in the kernel: connections are
  * accepted here, since libmicrohttpd would try again without a pause.
+ *
+ * Where the TCP port is on a loopback address, Host has to be an address or localhost: with the
+ * name of a page that changes its address (DNS rebinding) a browser would read it out.
  */
 
 #include "base/base.h"
@@ -62,7 +65,8 @@ enum admin_route_flag {
 struct WB_FROZEN admin_route {
 	const char *method;
 	const char *path;
-	unsigned flags; /* enum admin_route_flag */
+	unsigned flags;         /* enum admin_route_flag */
+	const char *parameters; /* words, with spaces between */
 };
 
 enum admin_route_id {

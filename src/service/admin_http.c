@@ -2,15 +2,21 @@
 /* HTTP: which route, which method, how much of a body; then whoever answers the route. */
 #include "service/admin_private.h"
 
+#include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
+#include "base/ip.h"
 #include "base/text.h"
 
 #define DISCARD_MAX ((size_t)1 << 20)
 
 const struct admin_route admin_routes[ADMIN_N_ROUTES] = {
-#define ROUTE(name, method_, path_, flags_) \
-	[ADMIN_ROUTE_##name] = {.method = #method_, .path = (path_), .flags = (flags_)},
+#define ROUTE(name, method_, path_, flags_, parameters_) \
+	[ADMIN_ROUTE_##name] = {.method = #method_,      \
+				.path = (path_),         \
+				.flags = (flags_),       \
+				.parameters = (parameters_)},
 #include "service/admin_table.h"
 };
 
@@ -52,10 +58,94 @@ static void request_refuse_body(struct admin_request *req)
 					  : "no body is expected\n");
 }
 
+/* What a query has that its route doesn't. */
+struct parameters {
+	const char *allowed;
+	char wrong[100]; /* the first that is none, or stands twice; "": all are good */
+	unsigned seen;   /* bits by their place in @allowed */
+	bool is_twice;
+};
+
+static enum MHD_Result check_parameter(void *cls, enum MHD_ValueKind kind, const char *name,
+				       const char *value)
+{
+	struct parameters *p = cls;
+	unsigned bit = 1;
+	size_t n;
+
+	(void)kind;
+	(void)value;
+	for (const char *at = p->allowed; (n = text_next_word(&at)) > 0; bit <<= 1) {
+		if (strlen(name) != n || memcmp(name, at - n, n) != 0)
+			continue;
+		p->is_twice = p->seen & bit;
+		if (p->is_twice)
+			break;
+		p->seen |= bit;
+		return MHD_YES;
+	}
+	text_escape(p->wrong, sizeof(p->wrong), name, strlen(name));
+	return MHD_NO;
+}
+
+/* False: it was refused. */
+static bool request_has_good_parameters(struct admin_request *req)
+{
+	struct parameters p = {.allowed = req->route->parameters};
+	char text[300];
+
+	if (!(req->route->flags & ADMIN_CONTROL_ONLY))
+		return true;
+	(void)MHD_get_connection_values(req->connection, MHD_GET_ARGUMENT_KIND, check_parameter,
+					&p);
+	if (!p.wrong[0])
+		return true;
+	snprintf(text, sizeof(text), "%s: %s; allowed: %s\n", p.wrong,
+		 p.is_twice ? "stands twice" : "no such parameter",
+		 p.allowed[0] ? p.allowed : "none");
+	admin_request_answer_text(req, MHD_HTTP_BAD_REQUEST, text);
+	return false;
+}
+
+/* Its host without the port: an address, or the name that every host has for itself. */
+static bool is_own_host(const char *host)
+{
+	const char *end = host[0] == '[' ? strchr(host, ']') : strrchr(host, ':');
+	char name[64];
+	size_t n = end ? (size_t)(end - host) : strlen(host);
+	uint8_t ip[IP_BYTES];
+
+	if (host[0] == '[') {
+		host++;
+		n -= n > 0;
+	}
+	if (n >= sizeof(name))
+		return false;
+	memcpy(name, host, n);
+	name[n] = '\0';
+	return strcasecmp(name, "localhost") == 0 || ip_parse(name, n, ip) == 0;
+}
+
+/* False: it was refused. Without a Host it is of no browser. */
+static bool request_names_this_host(struct admin_request *req, const struct admin_side *side)
+{
+	const char *host =
+		MHD_lookup_connection_value(req->connection, MHD_HEADER_KIND, MHD_HTTP_HEADER_HOST);
+
+	if (side->is_control || !req->admin->is_loopback || !host || is_own_host(host))
+		return true;
+	admin_request_answer_text(req, MHD_HTTP_MISDIRECTED_REQUEST,
+				  "Host has to be an address or localhost, since metrics_host is "
+				  "one of this host alone\n");
+	return false;
+}
+
 /* The head is there: refuse at once what is no use reading. */
 static void request_begin(struct admin_request *req, const struct admin_side *side,
 			  const char *path, const char *method)
 {
+	if (!request_names_this_host(req, side))
+		return;
 	req->route = route_find(side, path);
 	if (!req->route) {
 		admin_request_answer_text(req, MHD_HTTP_NOT_FOUND, "no such page\n");
@@ -71,6 +161,8 @@ static void request_begin(struct admin_request *req, const struct admin_side *si
 			(void)MHD_add_response_header(req->response, MHD_HTTP_HEADER_ALLOW, allow);
 		return;
 	}
+	if (!request_has_good_parameters(req))
+		return;
 	req->max_body =
 		req->route->flags & ADMIN_HAS_BODY ? req->admin->max_body : ADMIN_SMALL_BODY;
 	if (request_announces_too_much(req))

@@ -36,6 +36,7 @@ struct WB_OWNER(main) admin {
 	admin_answer_fn *const *answers;
 	void *ctx;
 	size_t max_body;
+	bool is_loopback; /* the TCP listener is on an address of this host alone */
 	bool is_closing;  /* nothing is handed out any more */
 	bool has_resumed; /* a request goes on, of which no descriptor and no timeout tells */
 	int epoll_fd;     /* watches the descriptors of both listeners and daemons */

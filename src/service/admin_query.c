@@ -132,7 +132,8 @@ bool admin_read_publication(struct admin_request *req, struct admin_publication 
 	if (!request_parse_text(req, "channel", ADMIN_CHANNEL_MAX, &p.channel))
 		return request_refuse(req, MHD_HTTP_BAD_REQUEST, ADMIN_BAD_CHANNEL);
 	if (!p.channel)
-		p.channel = ""; /* the lobby */
+		return request_refuse(req, MHD_HTTP_BAD_REQUEST,
+				      "channel is missing; ?channel= is the lobby\n");
 	/* Others get it as chat, which a client may refuse whole when it is not UTF-8. */
 	if (p.is_text && !utf8_valid(p.body, p.n))
 		return request_refuse(req, MHD_HTTP_BAD_REQUEST, "the text is not valid UTF-8\n");

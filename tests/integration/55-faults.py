@@ -342,7 +342,7 @@ def test_running_out_of_descriptors_is_waited_out():
         began, calls = time.monotonic(), faults.calls("accept4")
         waiting = [RawClient(d, "/home", handshake=False) for _ in range(10)]
         asked = socket.create_connection((d.host, d.metrics_port), DEADLINE)
-        asked.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        asked.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         d.wait_log(r"warning: cannot accept connections: .*LimitNOFILE")
         # As many turns of both workers and of main as a pause that doesn't work needs few ms for.
         wait_until(lambda: faults.calls("accept4") - calls > 60, "tries")

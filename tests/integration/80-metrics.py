@@ -4,6 +4,7 @@
 import stat
 
 from harness import *
+from pki import token
 
 SETTINGS = {}
 
@@ -359,3 +360,48 @@ def test_hostile_requests(daemon):
     assert daemon.ask("GET", "/healthz").status == 200
     for s in silent:
         s.close()
+
+
+def test_a_page_of_somebody_else_reads_no_metrics():
+    """DNS rebinding: its own name, with this host's address behind it."""
+    with Daemon() as d:
+        for host, status in ((f"localhost:{d.metrics_port}", 200), ("127.0.0.1", 200), ("LOCALHOST", 200),
+                             ("[::1]:9090", 200), ("192.0.2.7:9090", 200), ("evil.example", 421),
+                             (f"evil.example:{d.metrics_port}", 421), ("localhost.evil.example", 421),
+                             ("127.0.0.1.evil.example", 421)):
+            assert d.get("/metrics", headers={"Host": host}).status == status, host
+        # The control socket is no page's to reach, and its clients send what they like.
+        assert d.ask("GET", "/metrics").status == 200
+
+
+def test_misspelled_parameters_are_refused():
+    with Daemon() as d, RawClient(d, "/") as lobby:
+        for method, path, named in (
+                ("POST", "/publish?chanel=news", "chanel"), ("POST", "/publish", "channel is missing"),
+                ("POST", "/publish?channel=a&channel=b", "channel: stands twice"),
+                ("POST", "/publish?channel=a&x", "x: no such parameter; allowed: channel"),
+                ("GET", "/clients?channels=a", "channels"), ("GET", "/channels?user=a", "user"),
+                ("POST", "/reload?force=1", "force"), ("POST", "/disconnect?id=1&user=x", "user")):
+            answer = d.ask(method, path, b"hello" if method == "POST" else None,
+                           {"Content-Type": "text/plain"})
+            assert answer.status == 400 and named in answer.text, (path, answer)
+        assert d.get("/healthz?probe=7").status == 200
+        lobby.send(frame(PING, b"!"))
+        lobby.expect_frame(PONG, b"!")  # nothing came before it
+
+
+def test_a_user_id_breaks_no_json():
+    with tempfile.TemporaryDirectory() as keys:
+        secret = Path(keys) / "secret"
+        secret.write_bytes(b"0123456789abcdef0123456789abcdef")
+        secret.chmod(0o600)
+        user = 'a","address":"10.0.0.1","x":"\\'
+        with Daemon(auth="jwt", jwt_key_file=secret) as d:
+            headers = {"Authorization": "Bearer " + token(secret.read_bytes(), {"sub": user})}
+            with RawClient(d, headers=headers):
+                listed = json.loads(d.ask("GET", "/clients").text)["clients"]
+                assert [c["user_id"] for c in listed] == [user]
+                assert listed[0]["address"].startswith("127.0.0.1:")
+                done = subprocess.run([str(binary()), "clients", "--config", str(d.config)],
+                                      capture_output=True, text=True, check=True).stdout
+                assert done.count("10.0.0.1") <= 1, done

@@ -307,9 +307,10 @@ static struct answer *ask(struct fake *f, const char *head, const char *body, si
 	char text[1024];
 	struct answer *a;
 
-	snprintf(text, sizeof(text), "%s\r\nHost: x\r\nContent-Length: %zu\r\n\r\n", head, n);
+	snprintf(text, sizeof(text), "%s\r\nHost: localhost\r\nContent-Length: %zu\r\n\r\n", head,
+		 n);
 	if (n == 0)
-		snprintf(text, sizeof(text), "%s\r\nHost: x\r\n\r\n", head);
+		snprintf(text, sizeof(text), "%s\r\nHost: localhost\r\n\r\n", head);
 	send_all(f, fd, text, strlen(text));
 	send_all(f, fd, body, n);
 	a = receive(f, fd, strncmp(head, "HEAD", 4) == 0);
@@ -334,7 +335,7 @@ TEST(admin_serves_metrics_on_both_listeners)
 {
 	struct fake *f = fake_new();
 	int fd = connect_tcp(admin_port(f->admin));
-	const char get[] = "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n";
+	const char get[] = "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n";
 	struct answer *a;
 
 	expect(f, "GET /metrics HTTP/1.1", 200, "# HELP x y\nx 1\n");
@@ -389,9 +390,9 @@ TEST(admin_health_and_readiness_say_why_not)
 
 TEST(admin_tcp_listener_knows_nothing_that_only_admins_may)
 {
-	static const char *const requests[] = {"GET /clients",  "POST /reload",
-					       "POST /publish", "POST /disconnect?id=" ID,
-					       "GET /",         "GET /metrics/"};
+	static const char *const requests[] = {
+		"GET /clients", "POST /reload", "POST /publish?channel=", "POST /disconnect?id=" ID,
+		"GET /",        "GET /metrics/"};
 	struct fake *f = fake_new();
 	char text[200];
 
@@ -399,7 +400,7 @@ TEST(admin_tcp_listener_knows_nothing_that_only_admins_may)
 		int fd = connect_tcp(admin_port(f->admin));
 		struct answer *a;
 
-		snprintf(text, sizeof(text), "%s HTTP/1.1\r\nHost: x\r\n\r\n", requests[i]);
+		snprintf(text, sizeof(text), "%s HTTP/1.1\r\nHost: localhost\r\n\r\n", requests[i]);
 		send_all(f, fd, text, strlen(text));
 		a = receive(f, fd, false);
 		CHECK_EQ(a->status, 404);
@@ -499,7 +500,7 @@ TEST(admin_publish_takes_text_and_messages)
 {
 	static const char text[] = "POST /publish?channel=room%2F7 HTTP/1.1\r\n"
 				   "Content-Type: text/plain; charset=utf-8";
-	static const char packed[] = "POST /publish HTTP/1.1\r\n"
+	static const char packed[] = "POST /publish?channel= HTTP/1.1\r\n"
 				     "Content-Type: application/x-protobuf";
 	struct fake *f = fake_new();
 	struct answer *a = ask(f, text, "h\xc3\xa9llo", 6);
@@ -526,15 +527,21 @@ TEST(admin_publish_refuses_what_makes_no_message)
 	char long_channel[400] = "POST /publish?channel=";
 	struct answer *a;
 
-	a = ask(f, "POST /publish HTTP/1.1\r\nContent-Type: text/plain", "\xff\xfe", 2);
+	a = ask(f, "POST /publish?channel= HTTP/1.1\r\nContent-Type: text/plain", "\xff\xfe", 2);
 	CHECK_EQ(a->status, 400);
 	free(a);
-	a = ask(f, "POST /publish HTTP/1.1\r\nContent-Type: text/html", "x", 1);
+	a = ask(f, "POST /publish?channel= HTTP/1.1\r\nContent-Type: text/html", "x", 1);
 	CHECK_EQ(a->status, 415);
 	free(a);
-	a = ask(f, "POST /publish HTTP/1.1", "x", 1);
+	a = ask(f, "POST /publish?channel= HTTP/1.1", "x", 1);
 	CHECK_EQ(a->status, 415);
 	free(a);
+	expect(f, "POST /publish HTTP/1.1\r\nContent-Type: text/plain", 400, NULL);
+	expect(f, "POST /publish?chanel=x HTTP/1.1\r\nContent-Type: text/plain", 400, NULL);
+	expect(f, "POST /publish?channel=x&chanel=y HTTP/1.1\r\nContent-Type: text/plain", 400,
+	       NULL);
+	expect(f, "POST /publish?channel=x&channel=y HTTP/1.1\r\nContent-Type: text/plain", 400,
+	       NULL);
 	expect(f, "POST /publish?channel=%FF HTTP/1.1\r\nContent-Type: text/plain", 400, NULL);
 	expect(f, "POST /publish?channel=a%00b HTTP/1.1\r\nContent-Type: text/plain", 400, NULL);
 	memset(long_channel + 22, 'a', 256);
@@ -556,7 +563,7 @@ static int publish_bytes(struct fake *f, size_t n)
 
 	CHECK(body);
 	memset(body, 'x', n);
-	a = ask(f, "POST /publish HTTP/1.1\r\nContent-Type: text/plain", body, n);
+	a = ask(f, "POST /publish?channel= HTTP/1.1\r\nContent-Type: text/plain", body, n);
 	status = a->status;
 	free(a);
 	free(body);
@@ -580,10 +587,12 @@ TEST(admin_body_past_the_limit_is_413)
 TEST(admin_announced_body_is_refused_before_it_comes)
 {
 	static const char *const heads[] = {
-		"POST /publish HTTP/1.1\r\nHost: x\r\nContent-Length: 2147483648\r\n\r\n",
-		"POST /publish HTTP/1.1\r\nHost: x\r\nContent-Length: 2147483648\r\n"
+		"POST /publish?channel= HTTP/1.1\r\nHost: localhost\r\nContent-Length: "
+		"2147483648\r\n\r\n",
+		"POST /publish?channel= HTTP/1.1\r\nHost: localhost\r\nContent-Length: "
+		"2147483648\r\n"
 		"Expect: 100-continue\r\n\r\n",
-		"POST /reload HTTP/1.1\r\nHost: x\r\nContent-Length: 4097\r\n\r\n",
+		"POST /reload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4097\r\n\r\n",
 	};
 	struct fake *f = fake_new();
 
@@ -610,7 +619,7 @@ static int publish_chunked(struct fake *f, const char *target, size_t n)
 	struct answer *a;
 
 	snprintf(text, sizeof(text),
-		 "POST %s HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\n"
+		 "POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\n"
 		 "Transfer-Encoding: chunked\r\n\r\n",
 		 target);
 	send_all(f, fd, text, strlen(text));
@@ -632,13 +641,13 @@ TEST(admin_chunked_body_is_bounded_too)
 {
 	struct fake *f = fake_new();
 
-	CHECK_EQ(publish_chunked(f, "/publish", MAX_BODY), 200);
+	CHECK_EQ(publish_chunked(f, "/publish?channel=", MAX_BODY), 200);
 	CHECK_EQ(f->body.len, MAX_BODY);
-	CHECK_EQ(publish_chunked(f, "/publish", MAX_BODY + 1000), 413);
+	CHECK_EQ(publish_chunked(f, "/publish?channel=", MAX_BODY + 1000), 413);
 	CHECK_EQ(publish_chunked(f, "/reload", 4000), 200);
 	CHECK_EQ(publish_chunked(f, "/reload", 5000), 413);
 	/* Who goes on and on is cut off. */
-	CHECK_EQ(publish_chunked(f, "/publish", 8 << 20), 0);
+	CHECK_EQ(publish_chunked(f, "/publish?channel=", 8 << 20), 0);
 	CHECK_EQ(f->calls, 2);
 	fake_free(f);
 }
@@ -660,7 +669,7 @@ TEST(admin_disconnect_finds_or_not)
 /* Turns of the loop pass between question and answer; other requests go on meanwhile. */
 TEST(admin_answer_may_come_later)
 {
-	static const char post[] = "POST /reload HTTP/1.1\r\nHost: x\r\n\r\n";
+	static const char post[] = "POST /reload HTTP/1.1\r\nHost: localhost\r\n\r\n";
 	struct fake *f = fake_new();
 	int fd = connect_unix(f->path);
 	struct answer *a;
@@ -692,7 +701,7 @@ TEST(admin_answer_may_come_later)
 /* Asks and leaves @f->waiting with a request that is not answered yet. */
 static int ask_and_wait(struct fake *f)
 {
-	static const char get[] = "GET /clients HTTP/1.1\r\nHost: x\r\n\r\n";
+	static const char get[] = "GET /clients HTTP/1.1\r\nHost: localhost\r\n\r\n";
 	int fd = connect_unix(f->path);
 
 	f->answers_at_once = false;
@@ -734,8 +743,8 @@ TEST(admin_free_answers_who_waits_and_late_replies_are_fine)
 
 TEST(admin_half_a_request_does_no_harm)
 {
-	static const char half[] =
-		"POST /publish HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nabc";
+	static const char half[] = "POST /publish?channel= HTTP/1.1\r\nHost: "
+				   "localhost\r\nContent-Length: 9\r\n\r\nabc";
 	struct fake *f = fake_new();
 
 	for (size_t n = 0; n <= strlen(half); n += 3) {

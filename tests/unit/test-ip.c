@@ -108,3 +108,20 @@ TEST(ip_what_is_no_prefix_is_refused)
 	for (size_t i = 0; i < ARRAY_LEN(wrong); i++)
 		CHECK_EQ(ip_prefix_parse(wrong[i], strlen(wrong[i]), &p), -EINVAL);
 }
+
+TEST(ip_of_this_host_alone)
+{
+	static const struct {
+		const char *text;
+		bool is_one;
+	} row[] = {{"127.0.0.1", true},    {"127.255.0.9", true}, {"::1", true},
+		   {"128.0.0.1", false},   {"0.0.0.0", false},    {"::", false},
+		   {"192.168.1.1", false}, {"fe80::1", false},    {"::ffff:127.0.0.1", true}};
+
+	for (size_t i = 0; i < ARRAY_LEN(row); i++) {
+		uint8_t ip[IP_BYTES];
+
+		CHECK_EQ(ip_parse(row[i].text, strlen(row[i].text), ip), 0);
+		CHECK_EQ(ip_is_loopback(ip), row[i].is_one);
+	}
+}
