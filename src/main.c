@@ -3,8 +3,11 @@
  * wsbind: one binary, many commands. Chooses the command and returns its status;
  * everything else is in the command's own file.
  */
+#include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/base.h"
 #include "base/version.h"
@@ -44,24 +47,48 @@ static void print_usage(FILE *out)
 	      out);
 }
 
+/*
+ * 0, 1 and 2 are there, whatever who started us has closed: what is opened first would get one of
+ * them else, and lines that are meant for a terminal.
+ */
+static void fill_standard_streams(void)
+{
+	int fd;
+
+	do
+		fd = open("/dev/null", O_RDWR); /* not for our children alone: no O_CLOEXEC */
+	while (fd >= 0 && fd <= STDERR_FILENO);
+	if (fd >= 0)
+		(void)close(fd);
+}
+
+/* What could not be printed was not done, whatever the command says of itself. */
+static int finish_output(int status)
+{
+	bool is_printed = fflush(stdout) == 0 && !ferror(stdout);
+
+	return status == EXIT_SUCCESS && !is_printed ? EXIT_FAILURE : status;
+}
+
 int main(int argc, char **argv)
 {
+	fill_standard_streams();
 	if (argc < 2) {
 		print_usage(stderr);
 		return EXIT_USAGE;
 	}
 	if (strcmp(argv[1], "--version") == 0) {
 		printf("wsbind %s\n", wb_version);
-		return 0;
+		return finish_output(EXIT_SUCCESS);
 	}
 	if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
 		print_usage(stdout);
-		return 0;
+		return finish_output(EXIT_SUCCESS);
 	}
 	/* A command gets its own name as argv[0], and its options as if it were a program. */
 	for (size_t i = 0; i < ARRAY_LEN(commands); i++)
 		if (strcmp(argv[1], commands[i].name) == 0)
-			return commands[i].run(argc - 1, argv + 1);
+			return finish_output(commands[i].run(argc - 1, argv + 1));
 	fprintf(stderr, "wsbind: no such command: %s\n\n", argv[1]);
 	print_usage(stderr);
 	return EXIT_USAGE;

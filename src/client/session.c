@@ -151,6 +151,8 @@ static void session_closed(struct endpoint *e, const struct endpoint_end *end)
 	session_format_end(s, end, why);
 	if (is_over && s->group->delivers_file) {
 		session_fail(s, "%s before the file was delivered", why);
+	} else if (is_over && end->code != WS_CODE_NORMAL) {
+		session_fail(s, "%s", why);
 	} else if (is_over) {
 		session_report(s, "%s", why);
 		session_finish(s, 0);

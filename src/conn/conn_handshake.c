@@ -2,12 +2,18 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <systemd/sd-id128.h>
 
+#include "base/text.h"
 #include "conn/conn_private.h"
 #include "io/tls.h"
 #include "wire/proxy.h"
 #include "wire/token.h"
 #include "wire/upgrade.h"
+#include "wire/ws.h"
+
+#define RETRY_AFTER_S 1
+#define ORIGIN_SHOWN ((size_t)100) /* bytes of one that is refused, in the log */
 
 /* ---------------------------------------------------------------------------- refusals */
 
@@ -24,16 +30,65 @@ const struct conn_refusal_row conn_refusals[CONN_N_REFUSALS] = {
 };
 /* clang-format on */
 
-/*
- * Answers the handshake with an HTTP status and ends the connection. @counter is of
- * the metrics; @setting names the key whose limit was reached, or is NULL; @why is for
- * the log alone, or NULL.
- */
-static void conn_refuse(struct conn *c, int status, _Atomic uint64_t *counter, const char *setting,
-			const char *why)
+/* The last that is sent to it. */
+static void conn_end_handshake(struct conn *c, const char *answer, size_t n)
 {
-	char answer[UPGRADE_MAX_REFUSAL];
-	char text[200];
+	conn_step(c, CONN_ON_CLOSE);
+	/* No WebSocket frame is to come from it, so no Close is waited for. */
+	c->is_deaf = c->got_close = true;
+	conn_send_raw(c, answer, n);
+}
+
+/* ERROR and Close, in the place of a status. Return: their length. */
+static size_t format_closing(uint8_t *out, size_t cap, int status)
+{
+	uint8_t payload[WS_MAX_CONTROL];
+	char reason[UPGRADE_MAX_REFUSAL];
+	struct msg_builder b;
+	sd_id128_t id = SD_ID128_NULL;
+	size_t n, len;
+
+	/* Its line, without the end. */
+	snprintf(reason, sizeof(reason), "%s", upgrade_refusal_text(status));
+	reason[strcspn(reason, "\n")] = '\0';
+	(void)sd_id128_randomize(&id);
+	msg_init_control(&b, WEBSOCKET__CONTROL_TYPE__ERROR);
+	msg_set_own_request_id(&b, id.bytes);
+	msg_set_code(&b, (uint32_t)status);
+	msg_set_reason(&b, reason);
+	if (status == 429 || status == 503)
+		msg_set_reconnect_after_ms(&b, RETRY_AFTER_S * 1000);
+	len = msg_size(&b);
+	WB_ASSERT(cap >= 2 * WS_MAX_HEAD + len + WS_MAX_CONTROL);
+	n = ws_encode_head(out, true, 0, WS_BINARY, len, NULL);
+	n += msg_pack(&b, out + n);
+	len = ws_format_close(payload, (uint16_t)(WS_CODES_REFUSED + status), reason);
+	n += ws_encode_head(out + n, true, 0, WS_CLOSE, len, NULL);
+	memcpy(out + n, payload, len);
+	return n + len;
+}
+
+/* @u: of a handshake that is right in itself, which may be answered so; else NULL. */
+static size_t format_refusal(const struct conn *c, const struct upgrade *u, int status, char *out,
+			     size_t cap)
+{
+	size_t n;
+
+	if (!u || !c->env->config->refuse_by_close)
+		return upgrade_format_refusal(out, cap, status, RETRY_AFTER_S);
+	n = upgrade_format_ok(out, cap, u, NULL);
+	return n + format_closing((uint8_t *)out + n, cap - n, status);
+}
+
+/*
+ * Refuses the handshake and ends the connection. @counter is of the metrics; @setting names the
+ * key whose limit was reached, or is NULL; @why is for the log alone, or NULL.
+ */
+static void conn_refuse(struct conn *c, const struct upgrade *u, int status,
+			_Atomic uint64_t *counter, const char *setting, const char *why)
+{
+	char answer[1024];
+	char text[360];
 	size_t n;
 
 	if (c->state != CONN_HANDSHAKE)
@@ -44,33 +99,34 @@ static void conn_refuse(struct conn *c, int status, _Atomic uint64_t *counter, c
 		 http_status_text(status), setting && !why ? ", past " : "",
 		 setting && !why ? setting : "", why ? ": " : "", why ? why : "");
 	conn_log(c, LOG_NOTICE, EV_REFUSED, setting, text);
-	n = upgrade_format_refusal(answer, sizeof(answer), status, 1);
-	conn_step(c, CONN_ON_CLOSE);
-	/* No WebSocket frame is to come from it, so no Close is waited for. */
-	c->is_deaf = c->got_close = true;
-	conn_send_raw(c, answer, n);
+	n = format_refusal(c, u, status, answer, sizeof(answer));
+	conn_end_handshake(c, answer, n);
 }
 
 /* True when there is nothing to refuse it for; else it has its answer. */
-static bool conn_is_admitted(struct conn *c, enum conn_refusal refusal)
+static bool conn_is_admitted(struct conn *c, const struct upgrade *u, enum conn_refusal refusal)
 {
 	const struct conn_refusal_row *row = &conn_refusals[refusal];
 
 	if (refusal == CONN_ADMITTED)
 		return true;
-	conn_refuse(c, row->status, metrics_counter(c->env->metrics, row->counter), row->setting,
+	conn_refuse(c, u, row->status, metrics_counter(c->env->metrics, row->counter), row->setting,
 		    row->why);
 	return false;
 }
 
 /* False: it came as one too many, and was refused. */
-static bool conn_has_place(struct conn *c)
+static bool conn_has_place(struct conn *c, const struct upgrade *u)
 {
-	return conn_is_admitted(c, c->is_too_many ? CONN_E_ADDRESS_FULL : c->refusal);
+	return conn_is_admitted(c, u, c->is_too_many ? CONN_E_ADDRESS_FULL : c->refusal);
 }
 
-/* Refuses a request for what it is; @request: NULL when it could not be read. */
-static void conn_refuse_request(struct conn *c, int status, const struct http_request *request)
+/*
+ * Refuses a request for what it is; @request: NULL when it could not be read; @u: NULL, or of one
+ * that only asks for what there can't be.
+ */
+static void conn_refuse_request(struct conn *c, int status, const struct http_request *request,
+				const struct upgrade *u, const char *why)
 {
 	struct metrics *m = c->env->metrics;
 	_Atomic uint64_t *counter = &m->refused_bad_request;
@@ -84,7 +140,7 @@ static void conn_refuse_request(struct conn *c, int status, const struct http_re
 	else if (status == 426) /* with an Upgrade, it is the version that is wrong */
 		counter = request && http_find(request, "Upgrade") ? &m->refused_version
 								   : &m->refused_no_upgrade;
-	conn_refuse(c, status, counter, NULL, NULL);
+	conn_refuse(c, u, status, counter, NULL, why);
 }
 
 /* ---------------------------------------------------------------------------- who it is */
@@ -95,7 +151,8 @@ static bool is_trusted(const uint8_t ip[IP_BYTES], const void *policy)
 }
 
 /* The client behind a proxy that speaks HTTP. */
-static bool conn_take_forwarded(struct conn *c, const struct http_request *request)
+static bool conn_take_forwarded(struct conn *c, const struct http_request *request,
+				const struct upgrade *u)
 {
 	const struct policy *policy = c->env->policy;
 	struct sock_peer peer = {0};
@@ -108,7 +165,7 @@ static bool conn_take_forwarded(struct conn *c, const struct http_request *reque
 	if (!proxy_forwarded_for(&request->headers, is_trusted, policy, peer.ip))
 		return true;
 	c->is_too_many = c->env->ops->move(c, &peer) != CONN_ADMITTED;
-	return conn_has_place(c);
+	return conn_has_place(c, u);
 }
 
 static void conn_end_proxy(struct conn *c)
@@ -216,20 +273,20 @@ static struct http_text find_token(const struct http_request *request, const str
 	return token.p ? token : find_query_token(request->query);
 }
 
-static bool conn_refuse_auth(struct conn *c, const char *why)
+static bool conn_refuse_auth(struct conn *c, const struct upgrade *u, const char *why)
 {
-	conn_refuse(c, 403, &c->env->metrics->refused_auth, NULL, why);
+	conn_refuse(c, u, 403, &c->env->metrics->refused_auth, NULL, why);
 	return false;
 }
 
-static bool conn_take_certificate(struct conn *c)
+static bool conn_take_certificate(struct conn *c, const struct upgrade *u)
 {
 	char name[TLS_NAME_MAX];
 
 	if (!transport_client_name(&c->transport, name) || !grant_is_user_id(name))
-		return conn_refuse_auth(c, "its certificate has no name that can be used");
+		return conn_refuse_auth(c, u, "its certificate has no name that can be used");
 	c->grant = grant_new(name, 0, 0);
-	return c->grant || conn_refuse_auth(c, "out of memory");
+	return c->grant || conn_refuse_auth(c, u, "out of memory");
 }
 
 static bool conn_take_token(struct conn *c, const struct http_request *request,
@@ -241,11 +298,11 @@ static bool conn_take_token(struct conn *c, const struct http_request *request,
 	char why[160];
 
 	if (!token.p)
-		return conn_refuse_auth(c, "it has no token");
+		return conn_refuse_auth(c, u, "it has no token");
 	r = policy_verify_token(c->env->policy, token.p, token.n, &grant);
 	if (r != TOKEN_OK) {
 		snprintf(why, sizeof(why), "its token is refused: %s", token_result_text(r));
-		return conn_refuse_auth(c, why);
+		return conn_refuse_auth(c, u, why);
 	}
 	free(c->grant);
 	c->grant = grant;
@@ -257,7 +314,7 @@ static bool conn_authorize(struct conn *c, const struct http_request *request,
 			   const struct upgrade *u)
 {
 	if (transport_is_tls(&c->transport) && c->env->config->tls_client_ca[0] &&
-	    !conn_take_certificate(c))
+	    !conn_take_certificate(c, u))
 		return false;
 	return !c->env->policy->keys || conn_take_token(c, request, u);
 }
@@ -265,15 +322,20 @@ static bool conn_authorize(struct conn *c, const struct http_request *request,
 static bool conn_may_enter(struct conn *c, const struct http_request *request,
 			   const struct upgrade *u)
 {
+	char origin[4 * ORIGIN_SHOWN + 1], why[sizeof(origin) + 60];
+
 	/* What costs least is asked first. Last comes what would have to be undone: joining. */
-	if (!conn_has_place(c) || !conn_take_forwarded(c, request))
+	if (!conn_has_place(c, u) || !conn_take_forwarded(c, request, u))
 		return false;
 	if (!policy_allows_origin(c->env->policy, u->origin)) {
-		conn_refuse(c, 403, &c->env->metrics->refused_origin, "allowed_origins",
-			    "pages of its origin may not connect");
+		text_escape(origin, sizeof(origin), u->origin.p, MIN(u->origin.n, ORIGIN_SHOWN));
+		snprintf(why, sizeof(why), "pages of its origin may not connect: %s%s",
+			 u->origin.n ? origin : "an empty one",
+			 u->origin.n > ORIGIN_SHOWN ? "..." : "");
+		conn_refuse(c, u, 403, &c->env->metrics->refused_origin, "allowed_origins", why);
 		return false;
 	}
-	return conn_authorize(c, request, u) && conn_is_admitted(c, c->env->ops->admit(c, u));
+	return conn_authorize(c, request, u) && conn_is_admitted(c, u, c->env->ops->admit(c, u));
 }
 
 /* ------------------------------------------------------------------------ the answer is 101 */
@@ -306,10 +368,14 @@ static void conn_upgrade(struct conn *c, const struct http_request *request)
 
 	/* All that makes a request wrong is looked at before who sends it, and what it may. */
 	status = upgrade_check(request, &u);
-	if (!status)
-		status = deflate_negotiate(&request->headers, extension, &window);
 	if (status) {
-		conn_refuse_request(c, status, request);
+		conn_refuse_request(c, status, request, status == 404 ? &u : NULL, u.why);
+		return;
+	}
+	status = deflate_negotiate(&request->headers, extension, &window);
+	if (status) {
+		conn_refuse_request(c, status, request, NULL,
+				    "Sec-WebSocket-Extensions is no list of extensions");
 		return;
 	}
 	if (!c->env->config->permessage_deflate)
@@ -322,6 +388,25 @@ static void conn_upgrade(struct conn *c, const struct http_request *request)
 	/* The answer is the first of the queue: what opened() sends stands behind it. */
 	conn_send_raw(c, answer, n);
 	conn_open(c);
+}
+
+/* Of a balancer in front, which knows this port alone; a channel may be called so, too. */
+static bool is_health_check(const struct http_request *request)
+{
+	return http_text_is(request->path, "/healthz") && !http_find(request, "Upgrade") &&
+	       (http_text_is(request->method, "GET") || http_text_is(request->method, "HEAD"));
+}
+
+/* That the worker answers says it all; it comes every few seconds, and nobody logs it. */
+static void conn_answer_health(struct conn *c, const struct http_request *request)
+{
+	static const char body[] = "ok\n";
+	char answer[200];
+	size_t n = http_format_response(answer, sizeof(answer), 200, NULL, body);
+
+	if (http_text_is(request->method, "HEAD"))
+		n -= sizeof(body) - 1;
+	conn_end_handshake(c, answer, n);
 }
 
 /* The head so far, and then @p; false without memory. */
@@ -358,10 +443,13 @@ size_t conn_feed_head(struct conn *c, const uint8_t *p, size_t n)
 		return n;
 	}
 	if (r != 0) {
-		conn_refuse_request(c, r, NULL);
+		conn_refuse_request(c, r, NULL, NULL, request.why);
 		return n;
 	}
-	conn_upgrade(c, &request);
+	if (is_health_check(&request))
+		conn_answer_health(c, &request);
+	else
+		conn_upgrade(c, &request);
 	conn_drop_input(c);
 	/* What stands behind the head is frames already, and the caller's. */
 	return head_bytes - before;

@@ -90,6 +90,9 @@ static const char *openssl_words(void)
 		if (ERR_GET_LIB(next) != ERR_LIB_SSL ||
 		    ERR_GET_REASON(next) != SSL_R_RECORD_LAYER_FAILURE)
 			code = next;
+	if (ERR_GET_LIB(code) == ERR_LIB_SSL && (ERR_GET_REASON(code) == SSL_R_HTTP_REQUEST ||
+						 ERR_GET_REASON(code) == SSL_R_HTTPS_PROXY_REQUEST))
+		return "plain HTTP, on a port with TLS: wss:// in the place of ws://";
 	words = code ? ERR_reason_error_string(code) : NULL;
 	if (words)
 		return words;

@@ -25,6 +25,12 @@
 #define WS_CODE_TRY_AGAIN 1013
 #define WS_CODE_HEARTBEAT_TIMEOUT 4001
 #define WS_CODE_AUTH_EXPIRED 4003
+/* Of a handshake that is refused: this and the status of HTTP; see refuse_by_close. */
+#define WS_CODES_REFUSED 4000
+#define WS_CODE_REFUSED_DENIED 4403
+#define WS_CODE_REFUSED_PATH 4404
+#define WS_CODE_REFUSED_ADDRESS 4429
+#define WS_CODE_REFUSED_FULL 4503
 
 /* The number of a code as a string literal: "closing with " WS_CODE_TEXT(POLICY) is "… 1008". */
 #define WS_CODE_TEXT(name) WS_CODE_TEXT_EXPAND(WS_CODE_##name)

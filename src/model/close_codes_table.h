@@ -37,6 +37,10 @@ CLOSE_CODE(SERVICE_RESTART,   closed_1012,     SERVER,    AGAIN, "server is stop
 CLOSE_CODE(TRY_AGAIN,         closed_1013,     LIMIT,     AGAIN, "slow consumer")
 CLOSE_CODE(HEARTBEAT_TIMEOUT, closed_4001,     SERVER,    AGAIN, "heartbeat timeout")
 CLOSE_CODE(AUTH_EXPIRED,      closed_4003,     SERVER,    AGAIN, "authorization has expired")
+CLOSE_CODE_UNCOUNTED(REFUSED_DENIED,           SERVER,    STOP,  "This connection is not allowed.")
+CLOSE_CODE_UNCOUNTED(REFUSED_PATH,             SERVER,    STOP,  "There is no such channel.")
+CLOSE_CODE_UNCOUNTED(REFUSED_ADDRESS,          SERVER,    AGAIN, "There are too many connections from this address.")
+CLOSE_CODE_UNCOUNTED(REFUSED_FULL,             SERVER,    AGAIN, "No more connections are possible now.")
 /* clang-format on */
 
 #undef CLOSE_CODE

@@ -97,6 +97,9 @@ KEY(max_connections_per_ip, COUNT, "0", "0", "1000000", NEW_CONN,
     "with 429. 0 means no limit.")
 KEY(handshake_timeout, DURATION, "10", "50ms", "10m", NEW_CONN,
     "A handshake that is not complete after this time is dropped.")
+KEY(refuse_by_close, BOOL, "no", "", "", LIVE,
+    "Who may not connect is let through the handshake, told why in an ERROR, and closed with 4000 "
+    "and the status of HTTP: scripts in a page see nothing of a status.")
 KEY(welcome, TEXT, "Welcome {user}! Your connection ID: {id}", "0", "1024", NEW_CONN,
     "Text of the first message to a new client. {user} stands for its user id, {id} for its "
     "connection id. Empty: no such message.")

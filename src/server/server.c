@@ -85,8 +85,6 @@ static int take_signals(struct server *s)
 	sigset_t set;
 	int r;
 
-	/* A client that is gone is an error of the call that sends, not of the process. */
-	(void)signal(SIGPIPE, SIG_IGN);
 	sigemptyset(&set);
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGINT);
@@ -266,6 +264,8 @@ int server_main(int argc, char **argv)
 
 	(void)argc;
 	s->signal_fd = -1;
+	/* Before the first line: who reads them may be gone, or a client at any call that sends. */
+	(void)signal(SIGPIPE, SIG_IGN);
 	/* Whoever mistypes an option reads it at the terminal, not in the journal. */
 	status = parse_arguments(&s->source, argv);
 	if (status >= 0)

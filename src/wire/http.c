@@ -119,6 +119,63 @@ static bool is_authority(struct http_text t)
 	return t.p[i] == ':' && is_port((struct http_text){t.p + i + 1, t.n - i - 1});
 }
 
+/* ----------------------------------------------------------------------------- flaws */
+
+/* What a head is refused for. The functions below return one, 0 or HTTP_MORE. */
+enum {
+	FLAW_LINE = HTTP_MORE + 1,
+	FLAW_METHOD,
+	FLAW_TARGET,
+	FLAW_VERSION,
+	FLAW_MAJOR,
+	FLAW_STATUS,
+	FLAW_HEADER,
+	FLAW_MANY,
+	FLAW_LONG,
+	FLAW_NO_HOST,
+	FLAW_HOSTS,
+	FLAW_HOST,
+	N_FLAWS,
+};
+
+static const struct {
+	int status;
+	const char *why;
+} flaw_row[N_FLAWS] = {
+	[FLAW_LINE] = {400, "a line has a control character, or does not end with CR LF"},
+	[FLAW_METHOD] = {400, "no request line of HTTP: it has no method"},
+	[FLAW_TARGET] = {400, "the target is neither a path nor a URL"},
+	[FLAW_VERSION] = {400, "no request line of HTTP: it does not end with a version"},
+	[FLAW_MAJOR] = {505, "another version than HTTP/1.1"},
+	[FLAW_STATUS] = {400, "no status line of HTTP"},
+	[FLAW_HEADER] = {400, "a header line without a name and a colon"},
+	[FLAW_MANY] = {431, "more than 64 headers"},
+	[FLAW_LONG] = {431, "a head of more than 8192 bytes; large cookies, or a large token?"},
+	[FLAW_NO_HOST] = {400, "no Host"},
+	[FLAW_HOSTS] = {400, "two lines of Host"},
+	[FLAW_HOST] = {400, "Host is no name or address with a port"},
+};
+
+/* What speaks something else, by its first bytes; NULL: nothing that is known. */
+static const char *foreign_protocol(const char *p, size_t n)
+{
+	static const struct {
+		const char *p;
+		size_t n;
+		const char *why;
+	} row[] = {
+		{"\x16\x03", 2, "TLS, on a port without it: ws:// in the place of wss://"},
+		{"PRI * HTTP/2", 12, "HTTP/2, where HTTP/1.1 is spoken"},
+		{"PROXY ", 6, "a PROXY protocol header, and proxy_protocol is off"},
+		{"\r\n\r\n\0\r\nQUIT\n", 12, "a PROXY protocol header, and proxy_protocol is off"},
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(row); i++)
+		if (n >= row[i].n && memcmp(p, row[i].p, row[i].n) == 0)
+			return row[i].why;
+	return NULL;
+}
+
 /* ----------------------------------------------------------------------------- heads */
 
 /*
@@ -136,14 +193,14 @@ static int http_line(struct http_text *rest, bool is_start, struct http_text *re
 			if (i + 1 == rest->n)
 				return HTTP_MORE;
 			if (rest->p[i + 1] != '\n')
-				return 400;
+				return FLAW_LINE;
 			*ret = (struct http_text){rest->p, i};
 			rest->p += i + 2;
 			rest->n -= i + 2;
 			return 0;
 		}
 		if (c == 127 || (c < ' ' && (is_start || c != '\t')) || (c > 127 && is_start))
-			return 400;
+			return FLAW_LINE;
 	}
 	return HTTP_MORE;
 }
@@ -155,11 +212,11 @@ static int http_line(struct http_text *rest, bool is_start, struct http_text *re
 static int http_parse_version(struct http_text t, uint8_t *ret_minor)
 {
 	if (t.n != HTTP_VERSION_LEN || memcmp(t.p, "HTTP/", 5) != 0)
-		return 400;
+		return FLAW_VERSION;
 	if (!is_digit(t.p[5]) || t.p[6] != '.' || !is_digit(t.p[7]))
-		return 400;
+		return FLAW_VERSION;
 	if (t.p[5] != '1')
-		return 505;
+		return FLAW_MAJOR;
 	*ret_minor = (uint8_t)(t.p[7] - '0');
 	return 0;
 }
@@ -222,13 +279,13 @@ static int http_parse_request_line(struct http_text line, struct http_request *r
 
 	/* RFC 9112 section 3: one blank between each two, where lenient readers split at any. */
 	if (!http_cut(&line, ' ', &req->method) || !http_text_is_token(req->method))
-		return 400;
+		return FLAW_METHOD;
 	if (!http_cut(&line, ' ', &req->target) || req->target.n == 0)
-		return 400;
+		return FLAW_TARGET;
 	r = http_parse_version(line, &req->version_minor);
 	if (r)
 		return r;
-	return http_parse_target(req) ? 0 : 400;
+	return http_parse_target(req) ? 0 : FLAW_TARGET;
 }
 
 /* The reason behind the status may be missing, and its blank with it: servers differ. */
@@ -238,16 +295,16 @@ static int http_parse_status_line(struct http_text line, struct http_response *r
 	int r;
 
 	if (!http_cut(&line, ' ', &version))
-		return 400;
+		return FLAW_VERSION;
 	r = http_parse_version(version, &res->version_minor);
 	if (r)
 		return r;
 	/* RFC 9110 section 15: three digits, of which the first is a class from 1 up. */
 	if (line.n < 3 || line.p[0] == '0' || (line.n > 3 && line.p[3] != ' '))
-		return 400;
+		return FLAW_STATUS;
 	for (size_t i = 0; i < 3; i++) {
 		if (!is_digit(line.p[i]))
-			return 400;
+			return FLAW_STATUS;
 		res->status = res->status * 10 + (line.p[i] - '0');
 	}
 	return 0;
@@ -265,9 +322,9 @@ static int http_parse_headers(struct http_text *rest, struct http_headers *h)
 		if (r || line.n == 0)
 			return r;
 		if (h->count == HTTP_MAX_HEADERS)
-			return 431;
+			return FLAW_MANY;
 		if (!http_cut(&line, ':', &at->name) || !http_text_is_token(at->name))
-			return 400;
+			return FLAW_HEADER;
 		at->value = http_trim(line);
 		h->count++;
 	}
@@ -280,10 +337,12 @@ static int http_check_host(struct http_request *req)
 	unsigned count = http_count(&req->headers, "Host");
 
 	/* Of two, a proxy in front may have looked at the other one. */
-	if (count > 1 || (count == 0 && req->version_minor > 0))
-		return 400;
+	if (count == 0 && req->version_minor > 0)
+		return FLAW_NO_HOST;
+	if (count > 1)
+		return FLAW_HOSTS;
 	if (host && !is_authority(host->value))
-		return 400;
+		return FLAW_HOST;
 	if (host && !req->authority.p)
 		req->authority = host->value;
 	return 0;
@@ -292,7 +351,7 @@ static int http_check_host(struct http_request *req)
 /* Incomplete, but already as long as a head may be: no use to wait. */
 static int http_bound(int r, size_t n, size_t limit)
 {
-	return r == HTTP_MORE && n >= limit ? 431 : r;
+	return r == HTTP_MORE && n >= limit ? FLAW_LONG : r;
 }
 
 int http_parse_request(const char *p, size_t n, size_t limit, struct http_request *ret,
@@ -315,8 +374,15 @@ int http_parse_request(const char *p, size_t n, size_t limit, struct http_reques
 		r = http_parse_headers(&rest, &req.headers);
 	if (r == 0)
 		r = http_check_host(&req);
-	if (r)
-		return http_bound(r, n, limit);
+	if (r) {
+		r = http_bound(r, n, limit);
+		if (r == HTTP_MORE)
+			return r;
+		ret->why = foreign_protocol(p, n);
+		if (!ret->why)
+			ret->why = flaw_row[r].why;
+		return flaw_row[r].status;
+	}
 	*ret = req;
 	*ret_head_bytes = (size_t)(rest.p - p);
 	return 0;
@@ -337,8 +403,9 @@ int http_parse_response(const char *p, size_t n, size_t limit, struct http_respo
 		r = http_parse_status_line(line, &res);
 	if (r == 0)
 		r = http_parse_headers(&rest, &res.headers);
+	r = r ? http_bound(r, n, limit) : 0;
 	if (r)
-		return http_bound(r, n, limit);
+		return r == HTTP_MORE ? r : flaw_row[r].status;
 	*ret = res;
 	*ret_head_bytes = (size_t)(rest.p - p);
 	return 0;

@@ -51,6 +51,7 @@ struct WB_VALUE http_request {
 	struct http_text query;     /* after "?"; p is NULL when there is none */
 	struct http_text authority; /* of an absolute target, else the Host header */
 	uint8_t version_minor;      /* HTTP/1.x */
+	const char *why;            /* where it is refused: what for, a static text */
 	struct http_headers headers;
 };
 
@@ -70,7 +71,7 @@ struct WB_VALUE http_list {
  * http_parse_request() - read a request head
  * @p:              all bytes of the connection so far
  * @limit:          what a head may have [bytes]; at most HTTP_MAX_HEADERS lines beside
- * @ret:            slices into @p, filled on 0 alone
+ * @ret:            slices into @p, filled on 0; @ret->why alone where a status is returned
  * @ret_head_bytes: length of the head on 0; what follows is the next protocol's
  *
  * Host must be there once for HTTP/1.1 and at most once for HTTP/1.0, and must be

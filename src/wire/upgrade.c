@@ -80,29 +80,76 @@ static struct http_text upgrade_value(const struct http_request *req, const char
 	return h ? h->value : (struct http_text){0};
 }
 
-/* RFC 6455 sections 11.3.1, 11.3.5 and RFC 6454: these are no lists. */
-static bool upgrade_has_duplicates(const struct http_request *req)
-{
-	return http_count(&req->headers, "Sec-WebSocket-Key") > 1 ||
-	       http_count(&req->headers, "Sec-WebSocket-Version") > 1 ||
-	       http_count(&req->headers, "Origin") > 1;
-}
+/* What a request is refused for. */
+enum flaw {
+	FLAW_NONE,
+	FLAW_METHOD,
+	FLAW_BODY,
+	FLAW_KEYS,
+	FLAW_VERSIONS,
+	FLAW_ORIGINS,
+	FLAW_OLD_HTTP,
+	FLAW_NO_UPGRADE,
+	FLAW_CONNECTION,
+	FLAW_NO_VERSION,
+	FLAW_VERSION,
+	FLAW_NO_KEY,
+	FLAW_KEY,
+	FLAW_CHANNEL,
+	FLAW_SHA1,
+	N_FLAWS,
+};
+
+static const struct {
+	int status;
+	const char *why;
+} flaw_row[N_FLAWS] = {
+	[FLAW_METHOD] = {405, "another method than GET"},
+	[FLAW_BODY] = {400, "a body, which no handshake has"},
+	[FLAW_KEYS] = {400, "two lines of Sec-WebSocket-Key"},
+	[FLAW_VERSIONS] = {400, "two lines of Sec-WebSocket-Version"},
+	[FLAW_ORIGINS] = {400, "two lines of Origin"},
+	[FLAW_OLD_HTTP] = {426, "HTTP/1.0, which has no upgrade; nginx: proxy_http_version 1.1"},
+	[FLAW_NO_UPGRADE] = {426, "no Upgrade: websocket; does a proxy take it away?"},
+	[FLAW_CONNECTION] = {400, "Connection does not name upgrade; does a proxy take it away?"},
+	[FLAW_NO_VERSION] = {426, "no Sec-WebSocket-Version"},
+	[FLAW_VERSION] = {426, "another Sec-WebSocket-Version than 13"},
+	[FLAW_NO_KEY] = {400, "no Sec-WebSocket-Key"},
+	[FLAW_KEY] = {400, "Sec-WebSocket-Key is not 16 bytes in base64"},
+	[FLAW_CHANNEL] = {404, "its path can be no channel's name: at most 255 bytes of UTF-8"},
+	[FLAW_SHA1] = {503, "SHA-1 is not to be had"},
+};
 
 /* The header's list of verdicts, but for the channel. */
-static int upgrade_verdict(const struct http_request *req, struct http_text key)
+static enum flaw upgrade_verdict(const struct http_request *req, struct http_text key)
 {
+	const struct http_headers *h = &req->headers;
+
 	/* In the order of the header's note: the first that applies is answered. */
 	if (!http_text_is(req->method, "GET"))
-		return 405;
-	if (http_has_body(req) || upgrade_has_duplicates(req))
-		return 400;
-	if (req->version_minor < 1 || !http_has_token(req, "Upgrade", "websocket"))
-		return 426;
+		return FLAW_METHOD;
+	if (http_has_body(req))
+		return FLAW_BODY;
+	/* RFC 6455 sections 11.3.1, 11.3.5 and RFC 6454: these are no lists. */
+	if (http_count(h, "Sec-WebSocket-Key") > 1)
+		return FLAW_KEYS;
+	if (http_count(h, "Sec-WebSocket-Version") > 1)
+		return FLAW_VERSIONS;
+	if (http_count(h, "Origin") > 1)
+		return FLAW_ORIGINS;
+	if (req->version_minor < 1)
+		return FLAW_OLD_HTTP;
+	if (!http_has_token(req, "Upgrade", "websocket"))
+		return FLAW_NO_UPGRADE;
 	if (!http_has_token(req, "Connection", "upgrade"))
-		return 400;
+		return FLAW_CONNECTION;
+	if (!http_find(req, "Sec-WebSocket-Version"))
+		return FLAW_NO_VERSION;
 	if (!http_text_is(upgrade_value(req, "Sec-WebSocket-Version"), UPGRADE_VERSION))
-		return 426;
-	return upgrade_key_is_valid(key) ? 0 : 400;
+		return FLAW_VERSION;
+	if (!key.p)
+		return FLAW_NO_KEY;
+	return upgrade_key_is_valid(key) ? FLAW_NONE : FLAW_KEY;
 }
 
 static void upgrade_select(const struct http_request *req, struct upgrade *u)
@@ -132,18 +179,17 @@ int upgrade_check(const struct http_request *req, struct upgrade *ret)
 		.origin = upgrade_value(req, "Origin"),
 		.extensions = upgrade_value(req, "Sec-WebSocket-Extensions"),
 	};
-	int r = upgrade_verdict(req, key);
+	enum flaw flaw = upgrade_verdict(req, key);
 
-	if (r)
-		return r;
+	if (flaw == FLAW_NONE && !upgrade_accept(key.p, u.accept))
+		flaw = FLAW_SHA1;
 	/* No channel can be called so; whether there is one is the caller's question. */
-	if (!upgrade_has_channel(req->path, &u))
-		return 404;
-	if (!upgrade_accept(key.p, u.accept))
-		return 503;
+	if (flaw == FLAW_NONE && !upgrade_has_channel(req->path, &u))
+		flaw = FLAW_CHANNEL;
+	u.why = flaw_row[flaw].why;
 	upgrade_select(req, &u);
 	*ret = u;
-	return 0;
+	return flaw_row[flaw].status;
 }
 
 /* What snprintf() returned, as the formatting functions return it. */
@@ -172,43 +218,54 @@ size_t upgrade_format_ok(char *out, size_t cap, const struct upgrade *u, const c
 	return upgrade_fitted(n, cap);
 }
 
+/* 405 needs Allow, 426 needs Upgrade: RFC 9110 sections 15.5.6, 15.5.22. */
+static const struct refusal {
+	int status;
+	const char *headers;
+	const char *body;
+} refusal_row[] = {
+	{400, "", "This is not a valid WebSocket handshake.\n"},
+	{403, "", "This connection is not allowed.\n"},
+	{404, "", "There is no such channel.\n"},
+	{405, "Allow: GET\r\n", "A WebSocket handshake is a GET request.\n"},
+	{426,
+	 "Upgrade: websocket\r\nConnection: Upgrade\r\n"
+	 "Sec-WebSocket-Version: " UPGRADE_VERSION "\r\n",
+	 "This is a WebSocket service: connect with a WebSocket client, version "
+	 "" UPGRADE_VERSION ".\n"},
+	{429, "", "There are too many connections from this address.\n"},
+	{431, "", "The request head is too large.\n"},
+	{503, "", "No more connections are possible now.\n"},
+	{505, "", "This service speaks HTTP/1.1.\n"},
+};
+
+static const struct refusal *refusal_find(int status)
+{
+	static const struct refusal none = {0, "", ""};
+
+	for (size_t i = 0; i < ARRAY_LEN(refusal_row); i++)
+		if (refusal_row[i].status == status)
+			return &refusal_row[i];
+	return &none;
+}
+
+const char *upgrade_refusal_text(int status)
+{
+	return refusal_find(status)->body;
+}
+
 size_t upgrade_format_refusal(char *out, size_t cap, int status, unsigned retry_after_s)
 {
-	/* 405 needs Allow, 426 needs Upgrade: RFC 9110 sections 15.5.6, 15.5.22. */
-	static const struct {
-		int status;
-		const char *headers;
-		const char *body;
-	} row[] = {
-		{400, "", "This is not a valid WebSocket handshake.\n"},
-		{403, "", "This connection is not allowed.\n"},
-		{404, "", "There is no such channel.\n"},
-		{405, "Allow: GET\r\n", "A WebSocket handshake is a GET request.\n"},
-		{426,
-		 "Upgrade: websocket\r\nConnection: Upgrade\r\n"
-		 "Sec-WebSocket-Version: " UPGRADE_VERSION "\r\n",
-		 "This is a WebSocket service: connect with a WebSocket client, version "
-		 "" UPGRADE_VERSION ".\n"},
-		{429, "", "There are too many connections from this address.\n"},
-		{431, "", "The request head is too large.\n"},
-		{503, "", "No more connections are possible now.\n"},
-		{505, "", "This service speaks HTTP/1.1.\n"},
-	};
-	const char *headers = "", *body = "";
+	const struct refusal *row = refusal_find(status);
+	const char *headers = row->headers;
 	char line[160];
 
-	for (size_t i = 0; i < ARRAY_LEN(row); i++) {
-		if (row[i].status != status)
-			continue;
-		headers = row[i].headers;
-		body = row[i].body;
-	}
 	/* Neither of the two has headers of its own above. */
 	if (retry_after_s && (status == 429 || status == 503)) {
 		snprintf(line, sizeof(line), "Retry-After: %u\r\n", retry_after_s);
 		headers = line;
 	}
-	return http_format_response(out, cap, status, headers, body);
+	return http_format_response(out, cap, status, headers, row->body);
 }
 
 /* ----------------------------------------------------------------------- the client's */

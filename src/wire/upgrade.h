@@ -40,6 +40,7 @@ struct WB_VALUE upgrade {
 	struct http_text host;       /* authority of the request */
 	struct http_text origin;     /* p is NULL when there is none: not a browser */
 	struct http_text extensions; /* first line offered; all of them: http_list_next() */
+	const char *why;             /* where it is refused: what for, a static text */
 	struct http_text selected;   /* subprotocol to answer with; n = 0: none */
 	struct http_text bearer;     /* what stood behind "bearer" among them; p NULL: it didn't */
 };
@@ -58,7 +59,8 @@ int upgrade_prepare(void) WB_NODISCARD;
 /**
  * upgrade_check() - decide whether a request opens a WebSocket connection
  * @req:    what http_parse_request() returned 0 for
- * @ret:    filled on 0 alone; its slices live as long as those of @req
+ * @ret:    filled on 0, its slices live as long as those of @req; where a status is returned
+ *          @ret->why alone, and after 404 what upgrade_format_ok() needs
  *
  * Return:  0 | the status to answer: 400, 404, 405, 426; 503 when SHA-1 is not to be had.
  * Thread:  any.
@@ -90,6 +92,9 @@ WB_ANY_THREAD size_t upgrade_format_ok(char *out, size_t cap, const struct upgra
  */
 WB_ANY_THREAD size_t upgrade_format_refusal(char *out, size_t cap, int status,
 					    unsigned retry_after_s);
+
+/* The one line of text that goes with a status. */
+WB_ANY_THREAD const char *upgrade_refusal_text(int status);
 
 /**
  * upgrade_format_request() - the client's request

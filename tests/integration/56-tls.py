@@ -214,7 +214,7 @@ async def test_what_is_no_tls_or_too_old_is_refused():
                     pass
 
         speak(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-        d.wait_log("TLS failed: http request")
+        d.wait_log("TLS failed: plain HTTP, on a port with TLS")
         speak(bytes.fromhex("160301ffff") + os.urandom(100))
         # SSLv3's ClientHello, and a record that promises more than comes.
         speak(bytes.fromhex("1603000031 0100002d 0300") + bytes(32) + bytes.fromhex("0000060035002f000a0100"))

@@ -169,6 +169,13 @@ class RawClient:
         self.expect_end()
         return before
 
+    def recv_all(self):
+        """Every byte up to the end."""
+        while self._fill():
+            pass
+        taken, self.buffer = self.buffer, b""
+        return taken
+
     def expect_end(self):
         """The connection ends without another byte."""
         while self._fill():

