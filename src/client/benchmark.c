@@ -190,12 +190,16 @@ static int bench_prepare_command(struct bench *b, char **argv)
 
 bool bench_is_throttled(const struct bench *b, uint64_t limit)
 {
+	double wanted = (double)b->options.rate / (double)b->options.publishers;
 	double frames = (double)limit, ns = (double)(b->last_ns - b->began_ns);
 	double each = ns > 0 ? (double)b->sent * NS_PER_S / ns / (double)b->options.publishers : 0;
 
-	/* Up to twice the limit, since a run begins with what a second allows already there. */
+	/*
+	 * Up to twice the limit, since a run begins with what a second allows already there. With
+	 * a rate, only where more was wanted than came of it.
+	 */
 	return limit > 0 && b->sent > limit && each > 0.8 * frames && each < 2 * frames &&
-	       !b->options.rate;
+	       (!b->options.rate || wanted > 1.05 * each);
 }
 
 /* The server may have its limit by default, or one that this configuration names. */

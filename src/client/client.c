@@ -40,9 +40,10 @@ static const struct option_row rows[] = {
 
 const struct option_table client_option_table = {
 	.command = "client",
-	.about = "On a terminal, sends the lines typed as chat and prints what arrives; end with\n"
-		 "Ctrl-D. Without one, with several clients or with --interval-ms, sends by "
-		 "itself.\n",
+	.about =
+		"Sends the lines of standard input as chat, those typed on a terminal too, prints\n"
+		"what arrives, and ends with it (Ctrl-D). With several clients or with\n"
+		"--interval-ms, sends by itself.\n",
 	.ending =
 		"Exit status: 0 closed by the server with 1000, ended by the user, or the file is\n"
 		"delivered; 1 gave up; 2 usage; 78 configuration. See wsbind-client(1).\n",
@@ -62,76 +63,15 @@ static int WB_PRINTF(1, 2) client_fail(const char *format, ...)
 	return EXIT_FAILURE;
 }
 
-/* --------------------------------------------------------------------- terminal */
-
-static void client_terminal_stop(struct client *c)
-{
-	/* Called at every end of a connection, whether the terminal was read or not. */
-	if (c->terminal_fd < 0)
-		return;
-	reactor_del(&c->loop.reactor, &c->terminal_source, c->terminal_fd);
-	c->terminal_fd = -1;
-}
-
 /* A second call is someone who doesn't want to wait for the polite way. */
 static void client_stop(struct client *c)
 {
 	if (c->is_stopping)
 		c->is_killed = true;
 	c->is_stopping = true;
-	client_terminal_stop(c);
+	client_input_stop(c);
 	for (size_t i = 0; i < c->n_sessions; i++)
 		session_stop(&c->sessions[i]);
-}
-
-static void client_terminal_line(void *ctx, const char *line, size_t n)
-{
-	struct client *c = ctx;
-	struct session *s = c->sessions;
-	int r;
-
-	/* The server would take neither, and its refusal could not show which line it means. */
-	if (n == 0)
-		return;
-	if (strlen(line) != n || !utf8_valid(line, n)) {
-		session_report(s, "not sent: the line is not UTF-8 text");
-		return;
-	}
-	r = session_chat(s, line);
-	if (r != 0)
-		session_report(s, "not sent: %s",
-			       r == ENDPOINT_E_FULL ? "the server takes nothing now"
-						    : "not connected");
-}
-
-static void client_terminal_ready(struct reactor_source *source, uint32_t events)
-{
-	struct client *c = CONTAINER_OF(source, struct client, terminal_source);
-	char typed[4096];
-	ssize_t n = read(c->terminal_fd, typed, sizeof(typed));
-
-	(void)events;
-	if (n < 0 && (errno == EINTR || errno == EAGAIN))
-		return;
-	if (n > 0) {
-		lines_feed(c->lines, typed, (size_t)n, client_terminal_line, c);
-		return;
-	}
-	/* Ctrl-D behind words sends them, too; what is queued goes before the Close. */
-	lines_end(c->lines, client_terminal_line, c);
-	client_stop(c);
-}
-
-/* Read only while there is someone to send to: what is typed meanwhile waits in the terminal. */
-static void client_terminal_start(struct client *c)
-{
-	int r = reactor_add(&c->loop.reactor, &c->terminal_source, STDIN_FILENO, EPOLLIN,
-			    client_terminal_ready);
-
-	if (r < 0)
-		client_fail("the terminal cannot be read: %s", strerror(-r));
-	else
-		c->terminal_fd = STDIN_FILENO;
 }
 
 /* --------------------------------------------------------------------- sessions */
@@ -149,9 +89,11 @@ static void client_session_opened(struct session *s)
 	if (c->n_sessions == 1)
 		session_report(s, "connected to %s%s as %s%s", c->target.host,
 			       c->target.request_path, s->user,
-			       c->mode == CLIENT_CHAT ? "; type a line, Ctrl-D ends" : "");
+			       c->mode == CLIENT_CHAT && isatty(STDIN_FILENO)
+				       ? "; type a line, Ctrl-D ends"
+				       : "");
 	if (c->mode == CLIENT_CHAT)
-		client_terminal_start(c);
+		client_input_start(c);
 	else if (c->mode == CLIENT_INTERVAL && !c->tick_from_ns)
 		c->tick_from_ns = clock_now_ns();
 }
@@ -188,7 +130,7 @@ static void client_session_writable(struct session *s)
 
 static void client_session_closed(struct session *s)
 {
-	client_terminal_stop(client_of(s));
+	client_input_stop(client_of(s));
 	/* What the server sends after another connection is not what is missing. */
 	if (client_of(s)->receive)
 		client_receive_drop_all(client_of(s)->receive, "the connection ended before it");
@@ -263,6 +205,8 @@ static uint64_t client_longest_wait_ns(const struct client *c)
 {
 	uint64_t now = clock_now_ns();
 
+	if (client_input_is_due(c))
+		return 0;
 	if (!c->tick_from_ns || c->is_stopping)
 		return UINT64_MAX;
 	return client_tick_due_ns(c) > now ? client_tick_due_ns(c) - now : 0;
@@ -297,6 +241,10 @@ static int client_run(struct client *c)
 		if (r < 0)
 			return client_fail("epoll: %s", strerror(-r));
 		client_tick_all(c);
+		client_input_turn(c);
+		/* What is queued goes before the Close. */
+		if (c->input == CLIENT_INPUT_ENDED)
+			client_stop(c);
 		/* A reader of our output that went away ends the command, with a polite Close. */
 		if (fflush(stdout) != 0 && !c->is_stopping) {
 			c->status = client_fail("cannot write: %s", strerror(errno));
@@ -449,13 +397,13 @@ static int client_choose_mode(struct client *c)
 		c->mode = CLIENT_FILE;
 		return client_open_file(c);
 	}
-	/* Whoever asks for messages by themselves gets them on a terminal, too. */
 	c->mode = CLIENT_INTERVAL;
 	if (c->options.receive_dir && !c->options.interval_ms && !isatty(STDIN_FILENO)) {
 		c->mode = CLIENT_RECEIVE;
 		return 0;
 	}
-	if (c->options.clients > 1 || c->options.interval_ms || !isatty(STDIN_FILENO))
+	/* Nobody wants made up messages in his channel who hasn't asked for them. */
+	if (c->options.clients > 1 || c->options.interval_ms)
 		return 0;
 	c->mode = CLIENT_CHAT;
 	c->lines = calloc(1, sizeof(*c->lines));
@@ -493,7 +441,7 @@ int client_main(int argc, char **argv)
 	int status;
 
 	(void)argc;
-	*c = (struct client){.terminal_fd = -1};
+	*c = (struct client){.input = CLIENT_INPUT_OFF};
 	status = client_prepare(c, argv);
 	if (status == 0)
 		status = client_start(c);

@@ -24,7 +24,7 @@ struct WB_FROZEN client_options {
 extern const struct option_table client_option_table;
 
 enum client_mode {
-	CLIENT_CHAT,     /* lines typed on the terminal */
+	CLIENT_CHAT,     /* lines of standard input */
 	CLIENT_INTERVAL, /* by itself */
 	CLIENT_FILE,
 	CLIENT_RECEIVE, /* sends nothing */
@@ -43,8 +43,14 @@ struct WB_OWNER(loop) client {
 	bool is_stopping; /* told to; everyone closes politely */
 	bool is_killed;   /* told twice */
 
-	int terminal_fd; /* -1: not read now */
-	struct reactor_source terminal_source;
+	enum client_input {
+		CLIENT_INPUT_OFF,     /* there is nobody to send to */
+		CLIENT_INPUT_WATCHED, /* input_source tells */
+		CLIENT_INPUT_FULL,    /* there was no room for more */
+		CLIENT_INPUT_FILE,    /* read on in each turn */
+		CLIENT_INPUT_ENDED,   /* all of it is sent, or queued */
+	} input;
+	struct reactor_source input_source;
 	struct lines *lines;
 
 	uint64_t tick_from_ns; /* when the first message was due; 0: nobody was open yet */
@@ -54,6 +60,18 @@ struct WB_OWNER(loop) client {
 	struct client_file *file;       /* NULL: none to send */
 	struct client_receive *receive; /* NULL: files of others are not kept */
 };
+
+/* ----------------------------------------------------------------- client_input.c */
+
+/* Lines are read from here on, and no more. */
+void client_input_start(struct client *c);
+void client_input_stop(struct client *c);
+
+/* Whether client_input_turn() has something to do at once, and to do it: after each turn. */
+bool client_input_is_due(const struct client *c);
+void client_input_turn(struct client *c);
+
+/* -------------------------------------------------------------------- client.c */
 
 /* What the sessions tell the command; for the group of a client that was made by hand. */
 extern const struct session_ops client_session_ops;

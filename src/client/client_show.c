@@ -97,8 +97,9 @@ static void show_config(FILE *out, const Websocket__ControlMessage *control)
 /* A notice: somebody came or went, here or in another channel. */
 static void show_notice(FILE *out, const message *m, const char *what)
 {
+	/* By name where it has one; an older server tells ids alone. */
 	fputs("* ", out);
-	show_string(out, m->control->session_id);
+	show_string(out, m->control->user_id[0] ? m->control->user_id : m->control->session_id);
 	fprintf(out, " %s", what);
 	if (m->has_channel_case && m->channel[0]) {
 		fputs(" ", out);

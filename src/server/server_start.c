@@ -3,10 +3,13 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "io/log.h"
 #include "server/server_private.h"
 #include "service/systemd.h"
+
+#define TLS_CONN_BYTES ((uint64_t)48 * 1024) /* 14 idle, and a record each way */
 
 static int start_pool(struct server *s)
 {
@@ -42,15 +45,36 @@ static char *format_urls(const struct server *s, char *out, size_t cap)
 	return out;
 }
 
+/* What the process has already: libraries, tables, the workers' buffers. Bytes. */
+static uint64_t resident_bytes(void)
+{
+	FILE *f = fopen("/proc/self/statm", "re");
+	uint64_t pages = 0;
+
+	if (f && fscanf(f, "%*u %" SCNu64, &pages) != 1)
+		pages = 0;
+	if (f)
+		(void)fclose(f);
+	return pages * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+/*
+ * What clients can make it use, so that MemoryMax= can be set above it. A message under work
+ * counts once in reassembly_memory, but is there twice until it is published.
+ */
+static uint64_t memory_bound(const struct server *s)
+{
+	const struct config *config = s->config;
+	uint64_t each = sizeof(struct conn) + (s->policy->tls ? TLS_CONN_BYTES : 0);
+
+	return resident_bytes() + config->max_connections * each + config->log_memory +
+	       2 * config->reassembly_memory * s->pool->n + (s->spool ? SPOOL_MAX_BYTES : 0);
+}
+
 static void announce_ready(struct server *s)
 {
 	const struct config *config = s->config;
-	/*
-	 * What clients can make it use, so that MemoryMax= can be set above it. A message under
-	 * work counts once in reassembly_memory, but is there twice until it is published.
-	 */
-	uint64_t bound = config->max_connections * sizeof(struct conn) + config->log_memory +
-			 2 * config->reassembly_memory * s->pool->n;
+	uint64_t bound = memory_bound(s);
 	char metrics[100] = "", urls[320];
 
 	if (s->admin.http && admin_port(s->admin.http))

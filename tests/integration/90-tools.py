@@ -695,3 +695,29 @@ async def test_benchmark_without_a_server():
     with socket.create_server(("127.0.0.1", 0)) as s:
         port = s.getsockname()[1]
     await ended(await start("benchmark", "-u", f"ws://127.0.0.1:{port}", "-m", 10), 1)
+
+
+async def test_client_sends_what_stands_in_its_input():
+    """From a pipe and from a file, far more than the queue has room for; then it ends."""
+    lines = [f"line {i} " + "x" * (i % 80) for i in range(20000)]
+    text = "\n".join(lines)
+    with Daemon(max_incoming_frames_per_second=0, notice_limit=0, message_queue_size=100000,
+                max_send_buffer="64M", log_connections="no") as d, \
+            tempfile.TemporaryFile("w+") as file:
+        file.write(text)
+        async with await Client.connect(d, "/in") as reader:
+            for source in ("pipe", "file", "nothing"):
+                options = {"input": text, "text": True}
+                if source == "file":
+                    file.seek(0)
+                    options = {"stdin": file}
+                elif source == "nothing":
+                    options = {"stdin": subprocess.DEVNULL}
+                task = asyncio.to_thread(subprocess.run, [str(binary()), "client", "-u", d.url("/in")],
+                                         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                         timeout=60 * SLOW, **options)
+                running = asyncio.create_task(task)
+                for line in lines if source != "nothing" else ():
+                    await reader.expect_chat(line)
+                assert (await running).returncode == 0
+            await reader.expect_silence()

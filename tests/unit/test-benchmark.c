@@ -463,10 +463,11 @@ TEST(bench_sees_a_limit_that_held_the_publishers_back)
 		uint64_t sent, seconds, publishers, rate, limit;
 		bool is_throttled;
 	} table[] = {
-		{20000, 10, 2, 0, 1000, true}, {20000, 10, 2, 0, 1250, false},
-		{20000, 10, 2, 0, 500, false}, {20000, 10, 2, 0, 501, true},
-		{20000, 10, 2, 0, 0, false},   {20000, 10, 2, 2000, 1000, false},
-		{900, 1, 1, 0, 1000, false},   {20000, 0, 2, 0, 1000, false},
+		{20000, 10, 2, 0, 1000, true},    {20000, 10, 2, 0, 1250, false},
+		{20000, 10, 2, 0, 500, false},    {20000, 10, 2, 0, 501, true},
+		{20000, 10, 2, 0, 0, false},      {20000, 10, 2, 2000, 1000, false},
+		{20000, 10, 2, 3000, 1000, true}, {900, 1, 1, 0, 1000, false},
+		{20000, 0, 2, 0, 1000, false},
 	};
 
 	for (size_t i = 0; i < ARRAY_LEN(table); i++) {

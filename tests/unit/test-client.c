@@ -141,7 +141,6 @@ static struct set *set_new(enum client_mode mode)
 	const char *why;
 
 	c->mode = mode;
-	c->terminal_fd = -1;
 	c->sessions = &s->session;
 	c->n_sessions = 1;
 	CHECK_EQ(config_parse_text("test", "", 0, &c->config, &errors), 0);
