@@ -197,6 +197,10 @@ KEY(control_socket, TEXT, "", "0", "107", RESTART,
     "taken under $RUNTIME_DIRECTORY. Empty: control.sock there, or none when that is not set. "
     "none: no such socket.")
 
+KEY(control_group, TEXT, "", "0", "32", RESTART,
+    "Group of the control socket, by name or number, whose members may use it: a back end that "
+    "publishes. The daemon has to be a member. Empty: the daemon's own.")
+
 GROUP("Files")
 KEY(spool_dir, TEXT, "", "0", "1024", RESTART,
     "Directory that received binary transfers are written to. A relative path is taken under "

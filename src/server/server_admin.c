@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 #include <errno.h>
+#include <grp.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
+#include "base/text.h"
 #include "base/version.h"
 #include "containers/buf.h"
 #include "io/log.h"
@@ -344,6 +347,39 @@ static const char *key_of_listener(enum admin_listener failed, int error)
 	return error == -EINVAL || error == -EADDRNOTAVAIL ? "metrics_host" : "metrics_port";
 }
 
+/* By name, or by its number. Return: 0 | -ENOENT there is no such group | -errno. */
+static int find_group(const char *name, gid_t *ret)
+{
+	const struct group *g;
+	uint64_t number;
+
+	if (text_parse_count(name, &number) == 0 && number <= INT32_MAX) {
+		*ret = (gid_t)number;
+		return 0;
+	}
+	errno = 0;
+	g = getgrnam(name);
+	if (!g)
+		return errno ? -errno : -ENOENT;
+	*ret = g->gr_gid;
+	return 0;
+}
+
+/* Gives the control socket to its group. Return: 0 | -errno. */
+static int give_to_group(const char *path, const char *name)
+{
+	struct stat st;
+	gid_t group;
+	int r = find_group(name, &group);
+
+	if (r)
+		return r;
+	/* In a folder that gives its own group to what is in it, nothing is left to be done. */
+	if (stat(path, &st) == 0 && st.st_gid == group)
+		return 0;
+	return chown(path, (uid_t)-1, group) < 0 ? -errno : 0;
+}
+
 int server_admin_start(struct server *s)
 {
 	struct server_admin *a = &s->admin;
@@ -384,6 +420,12 @@ int server_admin_start(struct server *s)
 	if (r)
 		return server_log_failure(s, failed == ADMIN_CONTROL ? "control socket" : "metrics",
 					  key_of_listener(failed, r), r);
+	if (a->control_path && s->config->control_group[0]) {
+		r = give_to_group(a->control_path, s->config->control_group);
+		if (r)
+			return server_log_failure(s, "group of the control socket", "control_group",
+						  r);
+	}
 	r = reactor_add(&s->reactor, &a->source, admin_fd(a->http), EPOLLIN, admin_ready);
 	return r ? server_log_failure(s, "epoll", NULL, r) : 0;
 }

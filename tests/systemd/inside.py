@@ -366,6 +366,61 @@ def test_example_localhost_only(s):
     raise AssertionError("reached by another address")
 
 
+def test_example_control_group(s):
+    """A back end of another user publishes; nobody else may."""
+    s.example("control-group.conf")
+    s.configure(control_socket="/run/wsbind-control/control.sock")
+    s.start()
+    with connects(s, "/room/7") as c:
+        as_user = ["setpriv", "--reuid=www-data", "--regid=www-data", "--init-groups"]
+        run(*as_user, "wsbind", "publish", "-c", "room/7", "from the back end")
+        while c.recv().chat.content != "from the back end":
+            pass
+        script = ("import socket; s = socket.socket(socket.AF_UNIX); "
+                  "s.connect('/run/wsbind-control/control.sock'); "
+                  "s.sendall(b'POST /publish?channel=room/7 HTTP/1.1\\r\\nHost: localhost\\r\\n"
+                  "Content-Type: text/plain\\r\\nContent-Length: 5\\r\\n\\r\\nhello'); "
+                  "print(s.recv(1000))")
+        assert "200 OK" in run(*as_user, "/usr/bin/python3", "-c", script)
+        while c.recv().chat.content != "hello":
+            pass
+        run("setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", "wsbind", "status", ok=False)
+        # Reload and restart find it there as well.
+        systemctl("reload", UNIT)
+        systemctl("restart", UNIT)
+        run(*as_user, "wsbind", "publish", "-c", "room/7", "after the restart")
+        while c.recv().chat.content != "after the restart":
+            pass
+
+
+def test_example_tls_key(s):
+    """A pair is replaced as certbot's hook does it, and a reload takes it."""
+    (ETC / "wsbind").mkdir(exist_ok=True)
+    run("sh", "-c", "getent group ssl-cert || groupadd -r ssl-cert")
+    s.example("tls-key.conf")
+
+    def renew():
+        run("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
+            "-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost",
+            "-keyout", "/tmp/privkey.pem", "-out", "/tmp/fullchain.pem")
+        run("install", "-m", "644", "/tmp/fullchain.pem", "/etc/wsbind/tls.pem")
+        run("install", "-m", "640", "-g", "ssl-cert", "/tmp/privkey.pem", "/etc/wsbind/tls.key")
+
+    def served():
+        context = ssl.create_default_context(cafile="/etc/wsbind/tls.pem")
+        with socket.create_connection(("127.0.0.1", 8443)) as plain, \
+                context.wrap_socket(plain, server_hostname="localhost") as c:
+            return c.getpeercert(True)
+
+    renew()
+    s.configure(tls_port=8443, tls_certificate="/etc/wsbind/tls.pem", tls_key="/etc/wsbind/tls.key")
+    s.start()
+    first = served()
+    renew()
+    systemctl("try-reload-or-restart", UNIT)
+    assert served() != first
+
+
 def test_example_credential(s):
     (ETC / "wsbind").mkdir(exist_ok=True)
     key = ETC / "wsbind/tls.key"
