@@ -64,6 +64,19 @@ static int config_record_read(const Record__Config *s, struct config **ret,
 	return r > 0 ? -ENOENT : r;
 }
 
+/* Whether a record says that nobody was left: then nothing speaks for going on. */
+static bool says_no_connections(const struct record *record)
+{
+	Record__Head *head = NULL;
+	bool is_so;
+
+	if (record->kind == RECORD_HEAD)
+		head = record__head__unpack(NULL, record->n, record->p);
+	is_so = head && head->connections == 0;
+	record__head__free_unpacked(head, NULL);
+	return is_so;
+}
+
 int config_record_find(const uint8_t *records, size_t n, struct config **ret,
 		       struct file_set *ret_files)
 {
@@ -74,7 +87,8 @@ int config_record_find(const uint8_t *records, size_t n, struct config **ret,
 
 	if (record_open(&reader, records, n) != RECORD_OK)
 		return -ENOENT;
-	while (!s && record_next(&reader, &record))
+	/* The head is the first of them. */
+	while (!s && record_next(&reader, &record) && !says_no_connections(&record))
 		if (record.kind == RECORD_CONFIG)
 			s = record__config__unpack(NULL, record.n, record.p);
 	if (s)

@@ -16,7 +16,8 @@ int config_record_put(struct record_writer *out, const struct policy *policy) WB
  * config_record_find() - a configuration out of records
  * @ret_files: closed; for policy_new()
  *
- * Return:  0 | -ENOENT there is none that can be used | -ENOMEM.
+ * Return:  0 | -ENOENT there is none that can be used, or no connection that it is for |
+ *          -ENOMEM.
  * Owns:    the caller: *@ret by config_unref(), *@ret_files by file_set_fini().
  */
 int config_record_find(const uint8_t *records, size_t n, struct config **ret,
