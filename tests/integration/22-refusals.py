@@ -95,25 +95,28 @@ def closing(d, path="/", lines=GOOD):
 
 
 def test_refusals_that_a_page_can_read():
-    with Daemon(refuse_by_close="yes", allowed_origins="https://example.org", max_connections=1,
-                max_connections_per_ip=1) as d:
+    with Daemon(refuse_by_close="yes", allowed_origins="https://example.org") as d:
         error, code, reason = closing(d, lines=GOOD + "Origin: https://evil.example\r\n")
         assert (error.type, error.code, code) == (ERROR, 403, 4403)
         assert error.reason == reason == "This connection is not allowed."
         assert closing(d, "/%FF")[1] == 4404
-        with RawClient(d):
-            error, code, _ = closing(d)
-            assert (error.code, code) in ((429, 4429), (503, 4503))
-            assert error.reconnect_after_ms == 1000
         # What is no handshake has nothing to be let through.
         with RawClient(d, handshake=False) as c:
             c.send(head(GOOD.replace(UPGRADE, "")))
             assert c.recv_head()[0] == 426
-        assert d.metric("websocket_active_connections") == 0
+        wait_until(lambda: d.metric("websocket_active_connections") == 0, "they are gone")
         assert d.reload(refuse_by_close="no").status == 200
         with RawClient(d, handshake=False) as c:
             c.send(head(GOOD + "Origin: https://evil.example\r\n"))
             assert c.recv_head()[0] == 403
+
+
+def test_limits_that_a_page_can_read():
+    for limit, seen in (("max_connections", (503, 4503)), ("max_connections_per_ip", (429, 4429))):
+        with Daemon(refuse_by_close="yes", **{limit: 1}) as d, RawClient(d):
+            error, code, _ = closing(d)
+            assert (error.code, code) == seen
+            assert error.reconnect_after_ms == 1000
 
 
 async def test_a_client_that_is_not_allowed_does_not_come_back():
