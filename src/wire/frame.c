@@ -30,6 +30,7 @@ static struct frame *frame_alloc(size_t len, _Atomic size_t *account)
 	/* The bytes behind it are all written later: clearing a large body would cost. */
 	memset(f, 0, sizeof(*f));
 	atomic_init(&f->refs, 1);
+	f->is_charging = (atomic_flag)ATOMIC_FLAG_INIT;
 	f->account = account;
 	f->messages = 1;
 	frame_charge(f, sizeof(*f) + len);
@@ -127,14 +128,17 @@ struct frame *frame_new_saved(const struct frame_saved *s, _Atomic size_t *accou
 	return f;
 }
 
-struct frame *frame_from_msg(const struct msg_builder *b, size_t max_frame, _Atomic size_t *account)
+struct frame *frame_from_msg_said(const struct msg_builder *b, const uint8_t *suffix, size_t n,
+				  size_t max_frame, _Atomic size_t *account)
 {
 	size_t size = msg_size(b);
-	struct frame *f = frame_new(WS_BINARY, size, max_frame, account);
+	struct frame *f = frame_new(WS_BINARY, size + n, max_frame, account);
 	uint8_t *whole;
 
 	if (!f)
 		return NULL;
+	if (n > 0)
+		frame_write(f, size, suffix, n);
 	if (frame_payload(f)) {
 		msg_pack(b, frame_payload(f));
 		return f;
@@ -147,6 +151,11 @@ struct frame *frame_from_msg(const struct msg_builder *b, size_t max_frame, _Ato
 	frame_write(f, 0, whole, size);
 	free(whole);
 	return f;
+}
+
+struct frame *frame_from_msg(const struct msg_builder *b, size_t max_frame, _Atomic size_t *account)
+{
+	return frame_from_msg_said(b, NULL, 0, max_frame, account);
 }
 
 /* ------------------------------------------------------------------------ payload */
@@ -185,23 +194,39 @@ static bool variant_is_own(const struct frame *f, size_t variant, const struct f
 	       b != atomic_load_explicit(&f->variant[FRAME_VARIANT_UNPACKED], memory_order_relaxed);
 }
 
+/*
+ * For a few instructions, and once or twice in the life of a frame: whoever moves it to another
+ * account has to move all that it was charged with.
+ */
+static void account_lock(struct frame *f)
+{
+	while (atomic_flag_test_and_set_explicit(&f->is_charging, memory_order_acquire))
+		;
+}
+
+static void account_unlock(struct frame *f)
+{
+	atomic_flag_clear_explicit(&f->is_charging, memory_order_release);
+}
+
 const struct frame_bytes *frame_publish_variant(struct frame *f, size_t variant,
 						const struct frame_bytes *made)
 {
 	bool is_own = variant_is_own(f, variant, made);
 	const struct frame_bytes *there = NULL;
+	bool is_first;
 
-	/* Charged first: whoever meets the variant finds the account right. */
-	if (is_own)
-		frame_charge(f, sizeof(*made) + made->len);
+	account_lock(f);
 	/* Release: the bytes come before the slot. Pairs with the load in frame_variant_for(). */
-	if (atomic_compare_exchange_strong_explicit(&f->variant[variant], &there, made,
-						    memory_order_acq_rel, memory_order_acquire))
+	is_first = atomic_compare_exchange_strong_explicit(
+		&f->variant[variant], &there, made, memory_order_acq_rel, memory_order_acquire);
+	if (is_first && is_own)
+		frame_charge(f, sizeof(*made) + made->len);
+	account_unlock(f);
+	if (is_first)
 		return made;
-	if (is_own) {
-		frame_discharge(f, sizeof(*made) + made->len);
+	if (is_own)
 		free((void *)(uintptr_t)made);
-	}
 	return there;
 }
 
@@ -240,11 +265,55 @@ size_t frame_charged(const struct frame *f)
 
 void frame_move_account(struct frame *f, _Atomic size_t *account)
 {
-	size_t bytes = frame_charged(f);
+	size_t bytes;
 
+	account_lock(f);
+	bytes = frame_charged(f);
 	frame_discharge(f, bytes);
 	f->account = account;
 	frame_charge(f, bytes);
+	account_unlock(f);
+}
+
+/* ------------------------------------------------------------------------- numbers */
+
+void frame_number_block(uint8_t out[FRAME_NUMBER_BLOCK], uint64_t number)
+{
+	/*
+	 * Behind the three bits and the padding that a sync flush leaves: a stored block's length
+	 * twice, what is in it, and the head of the empty block whose length the receiver adds.
+	 */
+	out[0] = MSG_NUMBER_FIELD;
+	out[1] = 0;
+	out[2] = (uint8_t)~MSG_NUMBER_FIELD;
+	out[3] = 0xff;
+	msg_number_field(out + 4, number);
+	out[4 + MSG_NUMBER_FIELD] = 0;
+}
+
+static void bytes_set_number(struct frame_bytes *b, size_t behind, uint64_t number)
+{
+	uint8_t field[MSG_NUMBER_FIELD];
+
+	msg_number_field(field, number);
+	frame_bytes_write(b, frame_bytes_payload_len(b) - behind - MSG_NUMBER_BYTES,
+			  field + MSG_NUMBER_FIELD - MSG_NUMBER_BYTES, MSG_NUMBER_BYTES);
+}
+
+void frame_set_number(struct frame *f, uint64_t number)
+{
+	bytes_set_number(&f->body, 0, number);
+	if (!frame_varies(f))
+		return;
+	for (size_t i = 0; i < FRAME_N_VARIANTS; i++) {
+		const struct frame_bytes *b =
+			atomic_load_explicit(&f->variant[i], memory_order_relaxed);
+
+		if (variant_is_own(f, i, b))
+			bytes_set_number((struct frame_bytes *)(uintptr_t)b,
+					 i < FRAME_VARIANT_DEFLATED ? 0 : FRAME_NUMBER_TAIL,
+					 number);
+	}
 }
 
 struct frame *frame_unref(struct frame *f)

@@ -15,7 +15,11 @@
  * and no thread waits. Whoever loses the race frees its own and takes the winner's.
  *
  * Memory: every frame is charged to one atomic account, variants included, and given back
- * when the last reference goes: log_memory is checked against it.
+ * when the last reference goes: log_memory is checked against it. It may move to another account
+ * at any time.
+ *
+ * What carries its number is made before that is known, in all its variants. The number stands
+ * last in each, in a place that frame_set_number() knows: deflated it is a stored block.
  */
 
 #include "base/base.h"
@@ -37,6 +41,7 @@ enum frame_flags {
 	FRAME_IS_PACKED = 1 << 3,   /* compressed BinaryData, see @packed_with */
 	FRAME_CLOSE = 1 << 4,       /* the last that a connection sends */
 	FRAME_CAN_DEFLATE = 1 << 5, /* may be worth it: as received, or once it is unpacked */
+	FRAME_NUMBERED = 1 << 6,    /* it ends with msg_number_field() of its place, + 1 */
 };
 
 /*
@@ -48,15 +53,16 @@ struct WB_SHARED frame {
 	uint8_t flags WB_FROZEN;
 	uint8_t opcode WB_FROZEN;
 	uint8_t packed_with WB_FROZEN; /* enum zip_kind, where FRAME_IS_PACKED */
+	atomic_flag is_charging;       /* @account is looked at, for a moment */
 	uint32_t slot WB_FROZEN;       /* channel: slot of the directory … */
 	uint32_t generation WB_FROZEN; /* … and which of its users */
 	uint64_t seq WB_FROZEN;        /* place in the channel's order */
 	uint64_t sender WB_FROZEN;     /* serial of the connection that must not get it; 0: none */
 	uint64_t received_ns WB_FROZEN;
-	struct frame *next; /* in a private queue */
-	uint32_t messages;  /* in body: 1, or so many as were joined */
-	uint32_t room;      /* bytes of body that may still be joined */
-	_Atomic size_t *account WB_FROZEN;
+	struct frame *next;      /* in a private queue */
+	uint32_t messages;       /* in body: 1, or so many as were joined */
+	uint32_t room;           /* bytes of body that may still be joined */
+	_Atomic size_t *account; /* under @is_charging, once it is published */
 	/* By enum frame_variant. NULL: not made. Several slots may have the same bytes. */
 	_Atomic(const struct frame_bytes *) variant[FRAME_N_VARIANTS];
 	struct frame_bytes body; /* must be last */
@@ -161,9 +167,29 @@ void frame_copy_payload(const struct frame *f, uint8_t *out);
 struct frame *frame_from_msg(const struct msg_builder *b, size_t max_frame, _Atomic size_t *account)
 	WB_NODISCARD;
 
-/* Bytes that it is charged with; and from now on another account is, before it is published. */
-size_t frame_charged(const struct frame *f);
-void frame_move_account(struct frame *f, _Atomic size_t *account);
+/* A frame that carries a message of wire/msg, and @n bytes of msg_suffix() behind it. */
+struct frame *frame_from_msg_said(const struct msg_builder *b, const uint8_t *suffix, size_t n,
+				  size_t max_frame, _Atomic size_t *account) WB_NODISCARD;
+
+/* The bytes that it is charged with. Thread: any that holds a reference. */
+WB_ANY_THREAD size_t frame_charged(const struct frame *f);
+
+/* From now on another account is charged with it. Thread: as frame_charged(). */
+WB_ANY_THREAD void frame_move_account(struct frame *f, _Atomic size_t *account);
+
+/**
+ * frame_set_number() - write its number into all its variants
+ * @number: `sequence` of the message
+ *
+ * It is FRAME_NUMBERED; before others know it. Cost: eight bytes for each variant that is made.
+ */
+void frame_set_number(struct frame *f, uint64_t number);
+
+#define FRAME_NUMBER_BLOCK (MSG_NUMBER_FIELD + 5) /* bytes that end a deflated message … */
+#define FRAME_NUMBER_TAIL 1                       /* … so many of them behind the number */
+
+/* What ends a numbered message that was deflated up to its number. Source: RFC 1951, 3.2.4. */
+void frame_number_block(uint8_t out[FRAME_NUMBER_BLOCK], uint64_t number);
 
 /* One more reference. Thread: any that holds one. */
 static inline struct frame *frame_ref(struct frame *f)

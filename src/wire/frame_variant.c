@@ -83,11 +83,10 @@ struct frame *frame_new_deflated(uint8_t opcode, const void *p, size_t n,
 /* ---------------------------------------------------------------------- being made */
 
 void frame_forms_init(struct frame_forms *w, struct frame *f,
-		      const Websocket__WebSocketMessage *msg, const char *channel,
+		      const Websocket__WebSocketMessage *msg, const struct msg_said *said,
 		      unsigned variants, struct frame_maker *m)
 {
-	*w = (struct frame_forms){
-		.f = f, .maker = m, .msg = msg, .channel = channel, .left = variants};
+	*w = (struct frame_forms){.f = f, .maker = m, .msg = msg, .said = *said, .left = variants};
 	/* Nearly always there is only one at work, and nothing is allocated for its output. */
 	if (variants)
 		w->out = m->scratch;
@@ -207,9 +206,21 @@ static const struct frame_bytes *forms_base(const struct frame_forms *w)
 	return w->f->flags & FRAME_IS_PACKED && unpacked ? unpacked : &w->f->body;
 }
 
+/* Behind what was deflated comes what is written later. Return: 0 | DEFLATE_E_ | -ENOMEM. */
+static int forms_end_deflated(struct frame_forms *w, size_t n)
+{
+	uint8_t block[FRAME_NUMBER_BLOCK];
+
+	if (w->out.len + sizeof(block) >= n)
+		return DEFLATE_E_NOT_SMALLER;
+	frame_number_block(block, w->f->seq + 1);
+	return buf_append(&w->out, block, sizeof(block), BUF_NO_LIMIT);
+}
+
 static int forms_deflate(struct frame_forms *w, enum deflate_window window, size_t *budget)
 {
 	const struct frame_bytes *base = forms_base(w);
+	bool is_numbered = w->f->flags & FRAME_NUMBERED;
 	size_t n = frame_bytes_payload_len(base);
 	const uint8_t *p = frame_bytes_whole(base);
 	size_t at;
@@ -228,8 +239,10 @@ static int forms_deflate(struct frame_forms *w, enum deflate_window window, size
 	if (!p)
 		return -ENOMEM;
 	at = w->deflating.at;
-	r = deflating_run(&w->deflating, p, n, budget);
+	r = deflating_run(&w->deflating, p, is_numbered ? n - MSG_NUMBER_FIELD : n, budget);
 	w->worked += w->deflating.at - at;
+	if (r == 0 && is_numbered)
+		r = forms_end_deflated(w, n);
 	if (r == 0) {
 		w->deflate_in += n;
 		w->deflate_out += w->out.len;
@@ -265,21 +278,27 @@ static int forms_run_codec(struct frame_forms *w, unsigned variant, size_t *budg
 static int forms_lay_out(struct frame_forms *w, unsigned variant)
 {
 	bool is_deflated = variant >= FRAME_VARIANT_DEFLATED;
+	bool is_numbered = w->f->flags & FRAME_NUMBERED && !is_deflated;
+	uint8_t number[MSG_NUMBER_FIELD];
 	Websocket__CompressionType compression = variant == FRAME_VARIANT_PACKED
 							 ? (Websocket__CompressionType)ZIP_PREFERRED
 							 : WEBSOCKET__COMPRESSION_TYPE__NONE;
 	size_t n;
 
 	if (!is_deflated &&
-	    msg_pack_repacked(w->msg, w->channel, w->out.len, w->crc, compression, &w->head))
+	    msg_pack_repacked(w->msg, &w->said, w->out.len, w->crc, compression, &w->head))
 		return -ENOMEM;
-	n = w->head.len + w->out.len;
+	n = w->head.len + w->out.len + (is_numbered ? sizeof(number) : 0);
 	w->bytes = malloc(sizeof(*w->bytes) + frame_bytes_size(n, w->maker->max_frame));
 	if (!w->bytes)
 		return -ENOMEM;
 	frame_bytes_lay_out(w->bytes, is_deflated ? WS_RSV1 : 0, w->f->opcode, n,
 			    w->maker->max_frame);
 	frame_bytes_write(w->bytes, 0, w->head.data, w->head.len);
+	if (is_numbered) {
+		msg_number_field(number, w->f->seq + 1);
+		frame_bytes_write(w->bytes, n - sizeof(number), number, sizeof(number));
+	}
 	return 0;
 }
 
@@ -399,7 +418,8 @@ static const struct frame_bytes *variant_unpack_late(struct frame *f, struct fra
 	int r = -ENOMEM;
 
 	if (msg) {
-		frame_forms_init(&w, f, msg, NULL, 1u << FRAME_VARIANT_UNPACKED, m);
+		frame_forms_init(&w, f, msg, &(struct msg_said){0}, 1u << FRAME_VARIANT_UNPACKED,
+				 m);
 		r = frame_forms_run(&w, &budget);
 		frame_forms_fini(&w);
 	} else {

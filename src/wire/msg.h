@@ -39,8 +39,11 @@ struct buf;
 
 #define MSG_SENDER_BYTES 16 /* a client id */
 
+#define MSG_NUMBER_BYTES 8                      /* of `sequence`: as many whatever its value … */
+#define MSG_NUMBER_FIELD (MSG_NUMBER_BYTES + 2) /* … and with its tag */
+
 /* Room for msg_suffix() of any channel name: a tag and a length of two bytes each. */
-#define MSG_SUFFIX_MAX (MSG_CHANNEL_MAX + 4 + MSG_SENDER_BYTES + 3)
+#define MSG_SUFFIX_MAX (MSG_CHANNEL_MAX + 4 + MSG_SENDER_BYTES + 3 + 12 + MSG_NUMBER_FIELD)
 
 enum msg_result {
 	MSG_OK = 0,
@@ -198,16 +201,26 @@ WB_ANY_THREAD uint32_t msg_crc32_on(uint32_t crc, const void *p, size_t n);
 /* Compares as a number: leading zeros may be missing, case does not matter. Not hex: false. */
 WB_ANY_THREAD bool msg_checksum_matches(const char *hex, uint32_t crc);
 
+/* What the server says of a message behind what its sender wrote. */
+struct WB_VALUE msg_said {
+	const char *channel;   /* at most MSG_CHANNEL_MAX bytes; NULL: nothing is said of it */
+	const uint8_t *sender; /* MSG_SENDER_BYTES; NULL: likewise */
+	int64_t sent_ms;       /* Unix time; 0: likewise */
+	bool is_numbered;      /* it has a number, which is written once it is known */
+};
+
 /**
- * msg_suffix() - the bytes which, appended to a message, say where it goes and whose it is
- * @channel:  at most MSG_CHANNEL_MAX bytes; NULL: nothing is said of it
- * @sender:   MSG_SENDER_BYTES; NULL: likewise
+ * msg_suffix() - the bytes which, appended to a message, say that
+ *
+ * The number comes last: MSG_NUMBER_FIELD bytes, msg_number_field() of it.
  *
  * Return: bytes written.
  * Source: protobuf.dev, Encoding: the last one of a field counts that isn't repeated.
  */
-WB_ANY_THREAD size_t msg_suffix(uint8_t out[MSG_SUFFIX_MAX], const char *channel,
-				const uint8_t *sender);
+WB_ANY_THREAD size_t msg_suffix(uint8_t out[MSG_SUFFIX_MAX], const struct msg_said *said);
+
+/* `sequence` with its tag, the tag first. */
+WB_ANY_THREAD void msg_number_field(uint8_t out[MSG_NUMBER_FIELD], uint64_t number);
 
 /* Begin a message; every setter below is optional. NULL texts count as empty. */
 void msg_init_heartbeat(struct msg_builder *b);
@@ -310,7 +323,7 @@ void msg_set_mentions(struct msg_builder *b, char **mentions, size_t n);
 /**
  * msg_pack_repacked() - a BINARY_DATA with other data, but for the data itself
  * @m:    a BINARY_DATA message
- * @channel: that it is to name; NULL: what it names itself
+ * @said: what msg_suffix() says of it, but for the number, which goes behind the data
  * @n:    bytes of the data, which follow right behind @out; protobuf lets a field stand last
  * @crc:  their checksum, for a message that has one
  * @out:  appended to
@@ -319,7 +332,7 @@ void msg_set_mentions(struct msg_builder *b, char **mentions, size_t n);
  *
  * Return: 0 | -ENOMEM.
  */
-int msg_pack_repacked(const Websocket__WebSocketMessage *m, const char *channel, size_t n,
+int msg_pack_repacked(const Websocket__WebSocketMessage *m, const struct msg_said *said, size_t n,
 		      uint32_t crc, Websocket__CompressionType compression, struct buf *out)
 	WB_NODISCARD;
 

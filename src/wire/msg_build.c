@@ -67,8 +67,17 @@ static size_t field_head_write(uint8_t *out, unsigned id, uint64_t len)
 	return n + varint_write(out + n, len);
 }
 
-size_t msg_suffix(uint8_t out[MSG_SUFFIX_MAX], const char *channel, const uint8_t *sender)
+void msg_number_field(uint8_t out[MSG_NUMBER_FIELD], uint64_t number)
 {
+	out[0] = 0x80 | (ENVELOPE_SEQUENCE << 3 & 0x7f) | PROTOBUF_C_WIRE_TYPE_64BIT;
+	out[1] = ENVELOPE_SEQUENCE >> 4;
+	for (unsigned i = 0; i < MSG_NUMBER_BYTES; i++)
+		out[2 + i] = (uint8_t)(number >> 8 * i);
+}
+
+size_t msg_suffix(uint8_t out[MSG_SUFFIX_MAX], const struct msg_said *said)
+{
+	const char *channel = said->channel;
 	size_t n = channel ? strlen(channel) : 0, at = 0;
 
 	WB_ASSERT(n <= MSG_CHANNEL_MAX);
@@ -81,11 +90,20 @@ size_t msg_suffix(uint8_t out[MSG_SUFFIX_MAX], const char *channel, const uint8_
 		memcpy(out + at, channel, n);
 		at += n;
 	}
-	if (!sender)
-		return at;
-	at += field_head_write(out + at, ENVELOPE_SENDER, MSG_SENDER_BYTES);
-	memcpy(out + at, sender, MSG_SENDER_BYTES);
-	return at + MSG_SENDER_BYTES;
+	if (said->sender) {
+		at += field_head_write(out + at, ENVELOPE_SENDER, MSG_SENDER_BYTES);
+		memcpy(out + at, said->sender, MSG_SENDER_BYTES);
+		at += MSG_SENDER_BYTES;
+	}
+	if (said->sent_ms) {
+		at += varint_write(out + at, ENVELOPE_SENT_MS << 3 | PROTOBUF_C_WIRE_TYPE_VARINT);
+		at += varint_write(out + at, (uint64_t)said->sent_ms);
+	}
+	if (said->is_numbered) {
+		msg_number_field(out + at, 0);
+		at += MSG_NUMBER_FIELD;
+	}
+	return at;
 }
 
 /* ------------------------------------------------------------------------- messages */
@@ -297,7 +315,7 @@ bool msg_stamp_init(struct msg_stamp *s, const struct msg_spots *spots, const ui
 	return true;
 }
 
-int msg_pack_repacked(const Websocket__WebSocketMessage *m, const char *channel, size_t n,
+int msg_pack_repacked(const Websocket__WebSocketMessage *m, const struct msg_said *said, size_t n,
 		      uint32_t crc, Websocket__CompressionType compression, struct buf *out)
 {
 	Websocket__WebSocketMessage envelope = *m;
@@ -309,10 +327,15 @@ int msg_pack_repacked(const Websocket__WebSocketMessage *m, const char *channel,
 	if (m->binary->checksum[0])
 		builder_put_crc(&b, crc);
 	envelope.payload_case = WEBSOCKET__WEB_SOCKET_MESSAGE__PAYLOAD__NOT_SET;
-	if (channel) {
+	if (said->channel) {
 		envelope.has_channel_case = WEBSOCKET__WEB_SOCKET_MESSAGE__HAS_CHANNEL_CHANNEL;
-		envelope.channel = text_borrow(channel);
+		envelope.channel = text_borrow(said->channel);
 	}
+	if (said->sender)
+		envelope.sender =
+			(ProtobufCBinaryData){MSG_SENDER_BYTES, (uint8_t *)(uintptr_t)said->sender};
+	if (said->sent_ms)
+		envelope.sent_ms = said->sent_ms;
 	binary_len = websocket__binary_data__get_packed_size(&b.binary);
 	envelope_len = websocket__web_socket_message__get_packed_size(&envelope);
 	data_head_len = n ? field_head_write(data_head, 1, n) : 0;

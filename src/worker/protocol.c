@@ -285,15 +285,6 @@ static void take_control(struct conn *c, const message *m)
 
 /* ---------------------------------------------------------------- all that comes */
 
-/* What only the server may say of a message, it says now. */
-static void stamp_message(const struct conn *c, message *m, const struct msg_spots *spots)
-{
-	if (spots->n_cuts)
-		msg_drop_cuts(m);
-	if (c->env->config->stamp_sender == STAMP_YES)
-		m->sender = (ProtobufCBinaryData){sizeof(c->id), (uint8_t *)(uintptr_t)c->id};
-}
-
 static bool take_message(struct conn *c, struct publication *pub, const message *m,
 			 const uint8_t *p, size_t n)
 {
@@ -348,8 +339,8 @@ bool protocol_message(struct conn *c, uint8_t opcode, uint8_t *p, size_t n)
 		pub.spots = &d.spots;
 		if (r != MSG_OK)
 			refuse_undecoded(c, m, r);
-		else
-			stamp_message(c, m, &d.spots);
+		else if (d.spots.n_cuts)
+			msg_drop_cuts(m);
 		is_done = r != MSG_OK || take_message(c, &pub, m, p, n);
 	}
 	/* What is not done within a share begins anew: its bytes are somewhere else then. */
@@ -432,7 +423,8 @@ static bool work_on(struct conn *c, struct work *w, uint8_t opcode, const uint8_
 			refuse_undecoded(c, m, r);
 			return true;
 		}
-		stamp_message(c, m, &w->decoder.spots);
+		if (w->decoder.spots.n_cuts)
+			msg_drop_cuts(m);
 		w->m = m;
 		w->pub.spots = &w->decoder.spots;
 	}

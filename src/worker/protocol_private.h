@@ -56,6 +56,7 @@ void protocol_refuse_for_limit(struct conn *c, const message *m, uint32_t code, 
 struct WB_OWNER(worker) publication {
 	struct frame *f;               /* what will be published */
 	struct frame_forms forms;      /* what others need instead */
+	struct msg_said said;          /* behind what its sender wrote */
 	const struct msg_spots *spots; /* of the message, borrowed; NULL: of a text */
 	unsigned n_pieces, at_piece;
 	size_t copied; /* of that piece */

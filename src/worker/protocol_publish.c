@@ -56,18 +56,14 @@ static bool needs_name(const message *m, const char *channel)
 	return m && !message_names_channel(m) && channel[0];
 }
 
-/* Room for the bytes as they came, with what is said behind them: the channel, the sender. */
-static struct frame *frame_for(struct hub *h, const message *m, const char *channel, size_t n)
+/* Room for the bytes as they came, with what is said behind them. */
+static struct frame *frame_for(struct hub *h, const message *m, const struct msg_said *said,
+			       size_t n)
 {
 	uint8_t suffix[MSG_SUFFIX_MAX];
-	size_t more = 0;
-	struct frame *f;
-
-	if (m && (needs_name(m, channel) || m->sender.len))
-		more = msg_suffix(suffix, needs_name(m, channel) ? channel : NULL,
-				  m->sender.len ? m->sender.data : NULL);
-	f = frame_new(m ? WS_BINARY : WS_TEXT, n + more, h->env.config->max_frame_size,
-		      &h->unpublished_bytes);
+	size_t more = msg_suffix(suffix, said);
+	struct frame *f = frame_new(m ? WS_BINARY : WS_TEXT, n + more,
+				    h->env.config->max_frame_size, &h->unpublished_bytes);
 	if (f)
 		frame_write(f, n, suffix, more);
 	return f;
@@ -137,22 +133,22 @@ static bool copy_on(struct conn_env *env, struct publication *pub)
 }
 
 /* Packed again: of a message that has some field again and again. */
-static struct frame *frame_repacked(struct hub *h, const message *m, const char *channel,
+static struct frame *frame_repacked(struct hub *h, const message *m, const struct msg_said *said,
 				    const char *user_id)
 {
+	uint8_t suffix[MSG_SUFFIX_MAX];
 	struct msg_builder b;
 
 	msg_init_stamp(&b, m, user_id);
-	if (needs_name(m, channel))
-		msg_set_channel(&b, channel);
-	return frame_from_msg(&b, h->env.config->max_frame_size, &h->unpublished_bytes);
+	return frame_from_msg_said(&b, suffix, msg_suffix(suffix, said),
+				   h->env.config->max_frame_size, &h->unpublished_bytes);
 }
 
 /* Without what a client may not say, and with the user id of who has to be somebody. */
 static struct frame *frame_stamped(struct hub *h, struct publication *pub, const message *m,
-				   const char *channel, const struct msg_stamp *s)
+				   const struct msg_stamp *s)
 {
-	struct frame *f = frame_for(h, m, channel, s->bytes);
+	struct frame *f = frame_for(h, m, &pub->said, s->bytes);
 
 	if (!f)
 		return NULL;
@@ -167,23 +163,40 @@ static struct frame *frame_stamped(struct hub *h, struct publication *pub, const
 
 /* The frame itself. Return: 0, or the code that it is refused with. */
 static uint32_t publication_begin_frame(struct hub *h, struct publication *pub, const message *m,
-					const char *channel, const char *user_id, const uint8_t *p,
-					size_t n)
+					const char *user_id, const uint8_t *p, size_t n)
 {
 	struct msg_stamp stamp;
 
 	if (!user_id && (!m || pub->spots->n_cuts == 0)) {
-		pub->f = frame_for(h, m, channel, n);
+		pub->f = frame_for(h, m, &pub->said, n);
 		pub->piece[0] = (struct msg_piece){p, n, 0};
 		pub->n_pieces = 1;
 	} else if (msg_stamp_init(&stamp, pub->spots, p, n, user_id)) {
-		pub->f = frame_stamped(h, pub, m, channel, &stamp);
+		pub->f = frame_stamped(h, pub, m, &stamp);
 	} else if (n <= PROTOCOL_AT_ONCE_BYTES) {
-		pub->f = frame_repacked(h, m, channel, user_id);
+		pub->f = frame_repacked(h, m, &pub->said, user_id);
 	} else {
 		return 413;
 	}
-	return pub->f ? 0 : 503;
+	if (!pub->f)
+		return 503;
+	pub->f->flags |= pub->said.is_numbered ? FRAME_NUMBERED : 0;
+	return 0;
+}
+
+/* What is said of a client's message; of a text nothing can be. */
+static void publication_begin_said(struct publication *pub, const struct conn *c, const message *m,
+				   const struct channel *ch)
+{
+	const struct directory_entry *e = ch->entry;
+
+	pub->said = (struct msg_said){0};
+	if (!m)
+		return;
+	if (needs_name(m, e->name))
+		pub->said.channel = e->name;
+	if (c->env->config->stamp_sender == STAMP_YES)
+		pub->said.sender = c->id;
 }
 
 /* What members can't take as it is, or better otherwise; the sender gets nothing of it. */
@@ -198,8 +211,7 @@ static void publication_begin_forms(struct hub *h, struct publication *pub, cons
 		return;
 	variants = directory_variants(e, pub->f, except);
 	if (variants)
-		frame_forms_init(&pub->forms, pub->f, m, needs_name(m, e->name) ? e->name : NULL,
-				 variants, &h->maker);
+		frame_forms_init(&pub->forms, pub->f, m, &pub->said, variants, &h->maker);
 }
 
 /* What members need is made. Return: 0 | FRAME_FORMS_ | -ENOMEM. */
@@ -255,8 +267,8 @@ enum publication_result protocol_publish_run(struct conn *c, struct publication 
 			protocol_refuse_result(c, m, 422, MSG_BAD_CHECKSUM);
 			return PUBLICATION_REFUSED;
 		}
-		code = publication_begin_frame(hub_of(c), pub, m, e->name, user_to_put_in(c, m), p,
-					       n);
+		publication_begin_said(pub, c, m, through->channel);
+		code = publication_begin_frame(hub_of(c), pub, m, user_to_put_in(c, m), p, n);
 		if (code) {
 			protocol_refuse(c, m, code,
 					code == 503 ? "out of memory"
@@ -324,12 +336,15 @@ static struct frame *frame_of_admin(struct hub *h, const char *channel, const me
 				    const char **ret_flaw)
 {
 	struct directory_entry *e = directory_pin(&h->shared->directory, channel, strlen(channel));
-	struct publication pub = {.spots = spots};
+	struct publication pub = {
+		.spots = spots,
+		.said = {.channel = needs_name(m, channel) ? channel : NULL},
+	};
 	size_t budget = SIZE_MAX; /* that is never used up: it is one task, whoever waits */
 	int r = 0;
 
 	*ret_flaw = NULL;
-	if (publication_begin_frame(h, &pub, m, channel, NULL, p, n) == 413)
+	if (publication_begin_frame(h, &pub, m, NULL, p, n) == 413)
 		*ret_flaw = "too long for fields in pieces";
 	if (pub.f) {
 		for (unsigned i = 0; i < pub.n_pieces; i++)

@@ -245,7 +245,7 @@ TEST(bench_scan_finds_data_among_other_fields)
 	b.m.has_sequence_case = WEBSOCKET__WEB_SOCKET_MESSAGE__HAS_SEQUENCE_SEQUENCE;
 	b.m.sequence = UINT64_MAX;
 	n = msg_pack(&b, packed);
-	n += msg_suffix(packed + n, "room", NULL);
+	n += msg_suffix(packed + n, &(struct msg_said){.channel = "room"});
 	CHECK(bench_scan(packed, n, &data, &data_n));
 	CHECK_EQ(data_n, 8);
 	CHECK_MEM(data, "the data", 8);

@@ -178,7 +178,7 @@ static int make_forms(struct frame *f, unsigned caps, enum deflate_window window
 	frame_copy_payload(f, payload);
 	if (f->opcode == WS_BINARY)
 		CHECK_EQ(msg_decode(&arena, payload, n, &msg), MSG_OK);
-	frame_forms_init(&w, f, msg, NULL, variants, m);
+	frame_forms_init(&w, f, msg, &(struct msg_said){0}, variants, m);
 	do {
 		size_t budget = step;
 
@@ -705,7 +705,8 @@ TEST(frame_forms_leave_out_what_would_need_one_context_more)
 		size_t budget = 1;
 
 		f[i] = text_of(data, sizeof(data), 1 << 20);
-		frame_forms_init(&w[i], f[i], NULL, NULL, 1u << FRAME_VARIANT_DEFLATED, &r.m);
+		frame_forms_init(&w[i], f[i], NULL, &(struct msg_said){0},
+				 1u << FRAME_VARIANT_DEFLATED, &r.m);
 		CHECK_EQ(frame_forms_run(&w[i], &budget),
 			 i < FRAME_PACKINGS_MAX ? FRAME_FORMS_MORE : 0);
 	}
@@ -724,5 +725,163 @@ TEST(frame_forms_leave_out_what_would_need_one_context_more)
 		frame_unref(f[i]);
 	}
 	CHECK_EQ(atomic_load(&account), 0);
+	rig_fini(&r);
+}
+
+/* ------------------------------------------------------------------------- numbers */
+
+/* The message that a receiver decodes of @b, deflated or not, into @arena. */
+static Websocket__WebSocketMessage *decode_form(const struct frame_bytes *b, bool is_deflated,
+						struct arena *arena, uint8_t *out, size_t cap)
+{
+	static const uint8_t tail[] = {0, 0, 0xff, 0xff};
+	uint8_t *payload = malloc(b->len + sizeof(tail));
+	Websocket__WebSocketMessage *m = NULL;
+	size_t n = read_payload(b, payload, b->len);
+	z_stream zs = {.next_out = out, .avail_out = (uInt)cap};
+
+	if (is_deflated) {
+		/* RFC 7692 section 7.2.2. */
+		memcpy(payload + n, tail, sizeof(tail));
+		zs.next_in = payload;
+		zs.avail_in = (uInt)(n + sizeof(tail));
+		CHECK_EQ(inflateInit2(&zs, -15), Z_OK);
+		CHECK_EQ(inflate(&zs, Z_SYNC_FLUSH), Z_OK);
+		CHECK_EQ(zs.avail_in, 0);
+		n = zs.total_out;
+		inflateEnd(&zs);
+	} else {
+		memcpy(out, payload, n);
+	}
+	free(payload);
+	CHECK_EQ(msg_decode(arena, out, n, &m), MSG_OK);
+	return m;
+}
+
+static void check_said(const struct frame_bytes *b, bool is_deflated, uint64_t number)
+{
+	static uint8_t out[4 * DATA_BYTES];
+	const Websocket__WebSocketMessage *m;
+	struct arena arena;
+
+	arena_init(&arena, 4096, 65536);
+	m = decode_form(b, is_deflated, &arena, out, sizeof(out));
+	CHECK_EQ(m->has_sequence_case, WEBSOCKET__WEB_SOCKET_MESSAGE__HAS_SEQUENCE_SEQUENCE);
+	CHECK_EQ(m->sequence, number);
+	CHECK_STR(m->channel, "room");
+	CHECK_EQ(m->sent_ms, 1234567890123);
+	CHECK_EQ(m->sender.len, MSG_SENDER_BYTES);
+	CHECK_MEM(m->sender.data, "fedcba9876543210", MSG_SENDER_BYTES);
+	CHECK_EQ(msg_check_binary(m), MSG_OK);
+	arena_fini(&arena);
+}
+
+/* Made before the number is known, in all forms; and one that somebody needs later. */
+static void check_numbers(enum zip_kind kind, size_t max_frame)
+{
+	static const uint64_t numbers[] = {1, 255, 256, 0x0102030405060708, UINT64_MAX / 2};
+	const struct msg_said said = {.channel = "room",
+				      .sender = (const uint8_t *)"fedcba9876543210",
+				      .sent_ms = 1234567890123,
+				      .is_numbered = true};
+	unsigned want = (1u << FRAME_N_VARIANTS) - (1u << FRAME_VARIANT_DEFLATED);
+	uint8_t data[DATA_BYTES], suffix[MSG_SUFFIX_MAX];
+	struct buf packed = {0};
+	struct msg_builder b;
+	struct frame_forms w;
+	struct frame *f;
+	struct rig r;
+
+	rig_init(&r, max_frame, 1024 * 1024);
+	fill(data, sizeof(data));
+	if (kind)
+		CHECK_EQ(zip_pack_kind(&r.zip, kind, 6, data, sizeof(data), &packed), 0);
+	msg_init_binary(&b, kind ? packed.data : data, kind ? packed.len : sizeof(data), 0, true,
+			(Websocket__CompressionType)kind);
+	f = frame_from_msg_said(&b, suffix, msg_suffix(suffix, &said), max_frame, &account);
+	f->flags |= FRAME_NUMBERED | FRAME_CAN_DEFLATE | (kind ? FRAME_IS_PACKED : FRAME_CAN_PACK);
+	f->packed_with = (uint8_t)kind;
+	want |= 1u << (kind ? FRAME_VARIANT_UNPACKED : FRAME_VARIANT_PACKED);
+	frame_forms_init(&w, f, &b.m, &said, want, &r.m);
+	for (int more = FRAME_FORMS_MORE; more == FRAME_FORMS_MORE;) {
+		size_t budget = 1000;
+
+		more = frame_forms_run(&w, &budget);
+		CHECK(more == 0 || more == FRAME_FORMS_MORE);
+	}
+	frame_forms_fini(&w);
+	for (size_t i = 0; i < ARRAY_LEN(numbers); i++) {
+		frame_set_number(f, numbers[i]);
+		check_said(&f->body, false, numbers[i]);
+		for (unsigned v = 0; v < FRAME_N_VARIANTS; v++) {
+			CHECK_EQ(f->variant[v] != NULL, (want >> v) & 1);
+			if (f->variant[v])
+				check_said(f->variant[v], v >= FRAME_VARIANT_DEFLATED, numbers[i]);
+		}
+	}
+	frame_unref(f);
+	buf_fini(&packed);
+	rig_fini(&r);
+}
+
+TEST(frame_has_its_number_in_all_forms_though_they_were_made_before)
+{
+	for (size_t max_frame = 300; max_frame <= 1024 * 1024; max_frame *= 7) {
+		check_numbers(ZIP_NONE, max_frame);
+		for (size_t i = 0; i < ARRAY_LEN(packed_kinds); i++)
+			check_numbers(packed_kinds[i], max_frame);
+	}
+	CHECK_EQ(account, 0);
+}
+
+TEST(frame_that_is_unpacked_late_has_its_number)
+{
+	const struct msg_said said = {.channel = "room",
+				      .sender = (const uint8_t *)"fedcba9876543210",
+				      .sent_ms = 1234567890123,
+				      .is_numbered = true};
+	uint8_t data[DATA_BYTES], suffix[MSG_SUFFIX_MAX];
+	struct buf packed = {0};
+	struct msg_builder b;
+	struct frame *f;
+	struct rig r;
+
+	rig_init(&r, 1024 * 1024, 1024 * 1024);
+	fill(data, sizeof(data));
+	CHECK_EQ(zip_pack_kind(&r.zip, ZIP_ZSTD, 6, data, sizeof(data), &packed), 0);
+	msg_init_binary(&b, packed.data, packed.len, 0, true, WEBSOCKET__COMPRESSION_TYPE__ZSTD);
+	f = frame_from_msg_said(&b, suffix, msg_suffix(suffix, &said), 1024 * 1024, &account);
+	f->flags |= FRAME_NUMBERED | FRAME_IS_PACKED;
+	f->packed_with = ZIP_ZSTD;
+	f->seq = 41;
+	frame_set_number(f, f->seq + 1);
+	check_said(frame_variant_for(f, 0, DEFLATE_NONE, &r.m), false, 42);
+	frame_unref(f);
+	buf_fini(&packed);
+	rig_fini(&r);
+}
+
+TEST(frame_moves_to_another_account_with_all_that_it_was_charged_with)
+{
+	_Atomic size_t other = 0;
+	struct rig r;
+	uint8_t data[DATA_BYTES];
+	struct frame *f;
+	size_t before;
+
+	rig_init(&r, 1024 * 1024, 1024 * 1024);
+	fill(data, sizeof(data));
+	f = binary(data, sizeof(data), ZIP_NONE, 1024 * 1024);
+	before = account;
+	frame_move_account(f, &other);
+	CHECK_EQ(account, 0);
+	CHECK_EQ(other, before);
+	(void)made_for(f, MSG_CAP_ZSTD, DEFLATE_NONE, &r.m);
+	CHECK(other > before);
+	CHECK_EQ(other, frame_charged(f));
+	frame_move_account(f, &account);
+	CHECK_EQ(other, 0);
+	frame_unref(f);
+	CHECK_EQ(account, 0);
 	rig_fini(&r);
 }

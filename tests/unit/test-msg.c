@@ -430,13 +430,14 @@ TEST(msg_suffix_says_where_a_message_goes_and_whose_it_is)
 		memset(name, 'c', len);
 		name[len] = '\0';
 		n = msg_pack(&b, packed);
-		suffix = msg_suffix(packed + n, name, NULL);
+		suffix = msg_suffix(packed + n, &(struct msg_said){.channel = name});
 		CHECK_EQ(suffix, len + 3 + (len > 127));
 		CHECK_EQ(decode(packed, n + suffix, &m), MSG_OK);
 		CHECK_EQ(strlen(m->channel), len);
 		CHECK_EQ(m->has_channel_case, HAS_CHANNEL);
 		CHECK_EQ(m->sender.len, 0);
-		suffix = msg_suffix(packed + n, name, sender);
+		suffix = msg_suffix(packed + n,
+				    &(struct msg_said){.channel = name, .sender = sender});
 		CHECK(suffix <= MSG_SUFFIX_MAX);
 		CHECK_EQ(decode(packed, n + suffix, &m), MSG_OK);
 		CHECK_STR(m->channel, name);
@@ -444,7 +445,7 @@ TEST(msg_suffix_says_where_a_message_goes_and_whose_it_is)
 		CHECK_MEM(m->sender.data, sender, sizeof(sender));
 		arena_fini(&arena);
 	}
-	CHECK_EQ(msg_suffix(packed, NULL, NULL), 0);
+	CHECK_EQ(msg_suffix(packed, &(struct msg_said){0}), 0);
 }
 
 /* What a client says in fields that are the server's, in every order and wire type. */
