@@ -39,6 +39,7 @@
 #define WB_PRINTF(fmt, args) __attribute__((format(printf, fmt, args)))
 #define WB_CLEANUP(fn) __attribute__((cleanup(fn)))
 #define WB_NORETURN __attribute__((noreturn))
+#define WB_COLD __attribute__((cold, noinline)) /* seldom needed, beside what is hot */
 #define WB_LIKELY(x) __builtin_expect(!!(x), 1)
 #define WB_UNLIKELY(x) __builtin_expect(!!(x), 0)
 

@@ -38,6 +38,7 @@ void channel_env_fini(struct channel_env *env)
 		free(env->pool.ring[--env->pool.n]);
 	for (size_t i = 0; i < ARRAY_LEN(env->batch); i++)
 		free(env->batch[i].copy);
+	table_fini(&env->marks);
 }
 
 /* -------------------------------------------------------------------- members */
@@ -239,6 +240,7 @@ void channel_leave(struct member *m, struct member **at)
 	WB_ASSERT(*at == m);
 	member_unpin(m);
 	member_release(m);
+	member_drop_mark(m);
 	if (m->conn->is_slow)
 		channel_count_slow(ch, false);
 	/*
@@ -276,6 +278,23 @@ static void member_check_own(const struct channel *ch, const struct member *m)
 	WB_ASSERT(m->own_bytes == bytes && m->own_messages == messages);
 }
 
+/* What each slot says came before it, looked at one by one. */
+static void log_check_sums(const struct channel *ch)
+{
+	uint64_t bytes = ch->bytes;
+	uint32_t messages = ch->messages;
+
+	for (uint64_t seq = ch->end; seq > ch->from; seq--) {
+		const struct channel_slot *slot = slot_of(ch, seq - 1);
+
+		if (slot->frame && !(slot->frame->flags & FRAME_NOTICE)) {
+			bytes -= slot->frame->body.len;
+			messages--;
+		}
+		WB_ASSERT(slot->bytes_before == bytes && slot->messages_before == messages);
+	}
+}
+
 void channel_check(const struct channel *ch)
 {
 	uint32_t pins = 0, lagging = 0;
@@ -287,6 +306,7 @@ void channel_check(const struct channel *ch)
 	WB_ASSERT(ch->cursor <= ch->n_members);
 	for (uint64_t s = ch->from; s < ch->high; s++)
 		pins += slot_of(ch, s)->pins;
+	log_check_sums(ch);
 	for (uint32_t i = 0; i < ch->n_members; i++) {
 		const struct member *m = ch->members[i];
 

@@ -33,6 +33,7 @@
 #include <sys/uio.h>
 
 #include "channel/directory.h"
+#include "channel/history.h"
 #include "conn/conn.h"
 #include "containers/table.h"
 #include "wire/frame_variant.h"
@@ -92,9 +93,11 @@ struct WB_OWNER(worker) channel_batch {
 struct WB_OWNER(worker) channel_env {
 	struct conn_env *conn;
 	struct frame_maker *maker;
-	unsigned worker;        /* whose they are */
-	uint64_t notice_bytes;  /* of all notices in their logs */
-	uint64_t backlog_bytes; /* of all that no round has taken */
+	struct history *history; /* of all workers */
+	struct table marks;      /* what is due to be said to members beside their messages */
+	unsigned worker;         /* whose they are */
+	uint64_t notice_bytes;   /* of all notices in their logs */
+	uint64_t backlog_bytes;  /* of all that no round has taken */
 	/* Channels whose members wait for this worker; NULL: none. And when they were seen to. */
 	struct channel *owing[CHANNEL_OWING_MAX];
 	uint64_t owing_turn[CHANNEL_OWING_MAX];
@@ -136,6 +139,11 @@ struct WB_OWNER(worker) channel {
 	bool is_owing;    /* members that read on wait for this worker: the same bit */
 	bool is_flushing; /* it stays, even without members */
 	bool is_lost;     /* a message could not be kept: the members here must go */
+	/* By the configuration: */
+	bool has_history;    /* this worker uses its store */
+	bool is_stamped;     /* something is said of each message beside its channel */
+	bool stamps_sender;  /* who published it */
+	uint8_t slow_policy; /* enum config_slow_consumer */
 	struct list grown_node;
 	struct list held_node;       /* in the hub, while members or acknowledgements wait */
 	struct list late_acks;       /* of worker/acks: those that wait for slow members */
@@ -173,6 +181,39 @@ int channel_join(struct channel *ch, struct member *m, struct conn *c) WB_NODISC
  * Return: 0 | -ENOMEM.
  */
 int channel_load(struct channel *ch, uint64_t from, struct frame **frame, size_t n) WB_NODISCARD;
+
+/**
+ * channel_begin() - put a member that has just joined where its history begins
+ * @start:     of history_begin(), with the log's @from as @before
+ * @wants_end: POSITION is to say where what it asked for ends
+ *
+ * Rounds come by it from where the log ends now; up to there it lags. Its answer is sent before
+ * this, so that it comes before the messages.
+ *
+ * Return: 0 | -ENOMEM.
+ */
+int channel_begin(struct member *m, const struct history_start *start, bool wants_end) WB_NODISCARD;
+
+/**
+ * channel_send_position() - POSITION, of how far a member has got, behind all that it was sent
+ * @request: that it answers, @n bytes; NULL: none
+ *
+ * A GAP that is due comes before it. The connection may be gone after it.
+ */
+void channel_send_position(struct member *m, const void *request, size_t n);
+
+/* How far it has got, and in what. Its name is the channel's. */
+void channel_position(const struct member *m, Websocket__Position *ret);
+
+/* What is due to a member, as places; UINT64_MAX where it isn't. And to set it again. */
+void channel_get_mark(const struct member *m, uint64_t *ret_replay_to, uint64_t *ret_gap_from);
+int channel_set_mark(struct member *m, uint64_t replay_to, uint64_t gap_from) WB_NODISCARD;
+
+/* The store that a channel has here, or NULL. */
+static inline struct history_store *channel_store(const struct channel *ch)
+{
+	return WB_UNLIKELY(ch->has_history) ? history_of(ch->env->history, ch->entry) : NULL;
+}
 
 /*
  * Puts a member back to message @next; further than the log goes back means to its start. Before
@@ -232,7 +273,7 @@ void channel_catch_up(struct conn *c);
 /* What a member meets here that reads too slowly. */
 static inline enum config_slow_consumer channel_slow_policy(const struct channel *ch)
 {
-	return ch->env->conn->config->slow_consumer;
+	return (enum config_slow_consumer)ch->slow_policy;
 }
 
 /* A connection has become slow, or isn't any more: all its channels count that. O(memberships). */

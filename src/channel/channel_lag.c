@@ -15,34 +15,60 @@ static void log_before(const struct channel *ch, uint64_t seq, uint64_t *ret_byt
 	*ret_messages = slot ? slot->messages_before : ch->messages;
 }
 
+/* Of the log from message @from on, which is not before the member's next, up to @to. O(1). */
+static void log_between(const struct channel *ch, uint64_t from, uint64_t to, uint64_t *ret_bytes,
+			uint64_t *ret_messages)
+{
+	uint64_t bytes;
+	uint32_t messages, messages_before;
+
+	*ret_bytes = *ret_messages = 0;
+	if (from >= to)
+		return;
+	log_before(ch, from, &bytes, &messages_before);
+	log_before(ch, to, ret_bytes, &messages);
+	*ret_bytes -= bytes;
+	*ret_messages = (uint32_t)(messages - messages_before);
+}
+
+/* What no round has brought to it yet waits for the server, not for this member. */
+static uint64_t member_brought(const struct member *m)
+{
+	const struct channel *ch = m->channel;
+
+	return m->index < ch->cursor ? ch->round_to : ch->flushed;
+}
+
 /* What waits in its channel for a lagging member, its own messages included. O(1). */
 static void member_waiting(const struct member *m, uint64_t *ret_bytes, uint64_t *ret_messages)
 {
-	const struct channel *ch = m->channel;
-	const struct channel_slot *slot;
-	uint32_t messages;
-	uint64_t to;
+	uint64_t to = m->is_lagging ? member_brought(m) : 0;
 
-	*ret_bytes = *ret_messages = 0;
-	if (!m->is_lagging)
-		return;
-	/* What no round has brought to it yet waits for the server, not for this member. */
-	to = m->index < ch->cursor ? ch->round_to : ch->flushed;
-	if (member_next(m) >= to)
-		return;
-	slot = slot_of(ch, member_next(m));
-	log_before(ch, to, ret_bytes, &messages);
-	*ret_bytes -= slot->bytes_before;
-	*ret_messages = (uint32_t)(messages - slot->messages_before);
+	log_between(m->channel, member_next(m), to, ret_bytes, ret_messages);
+}
+
+/* What is kept anyway costs nothing where that is the channel's policy. */
+static uint64_t member_counted_to(const struct member *m)
+{
+	const struct history_store *s = channel_store(m->channel);
+	uint64_t to = member_brought(m);
+
+	if (s && channel_slow_policy(m->channel) == SLOW_HISTORY)
+		to = MIN(to, atomic_load_explicit(&s->earliest, memory_order_relaxed));
+	return to;
 }
 
 /*
- * The same without its own, which it won't get. Those that no round has passed yet are taken off,
- * too: they are no more than the channel's backlog, which has a bound.
+ * The same without its own, which it won't get, and without what it came for, which it did not let
+ * lie. Those that no round has passed yet are taken off, too: they are no more than the channel's
+ * backlog, which has a bound.
  */
 static void member_backlog(const struct member *m, uint64_t *ret_bytes, uint64_t *ret_messages)
 {
-	member_waiting(m, ret_bytes, ret_messages);
+	uint64_t to = m->is_lagging ? member_counted_to(m) : 0;
+
+	log_between(m->channel, MAX(member_next(m), member_replay_to(m)), to, ret_bytes,
+		    ret_messages);
 	*ret_bytes -= MIN(m->own_bytes, *ret_bytes);
 	*ret_messages -= MIN((uint64_t)m->own_messages, *ret_messages);
 }
@@ -50,7 +76,7 @@ static void member_backlog(const struct member *m, uint64_t *ret_bytes, uint64_t
 static void member_backlog_kept(const struct member *m, uint64_t *ret_bytes, uint64_t *ret_messages)
 {
 	*ret_bytes = *ret_messages = 0;
-	if (channel_slow_policy(m->channel) != SLOW_SKIP)
+	if (channel_slow_policy(m->channel) == SLOW_DISCONNECT)
 		member_backlog(m, ret_bytes, ret_messages);
 }
 
@@ -177,16 +203,28 @@ bool member_send_range(struct member *m, uint64_t to, size_t *budget)
 
 /* --------------------------------------------------------------------- catching up */
 
-/* One member goes on, as far as @budget and the kernel allow; false: the kernel is full. */
+/*
+ * One member goes on, as far as @budget and the kernel allow; false: the kernel is full, or
+ * something is to be said before it goes on.
+ */
 static bool member_catch_up(struct member *m, size_t *budget)
 {
 	struct channel *ch = m->channel;
 	struct conn *c = m->conn;
+	uint64_t to = ch->end, replay_to;
 	bool goes_on;
 
+	if (WB_UNLIKELY(m->has_mark)) {
+		if (member_tell(m))
+			return false;
+		replay_to = member_replay_to(m);
+		to = MIN(to, MAX(replay_to, m->next));
+	}
+	if (!m->is_lagging)
+		return true;
 	/* Its next message changes. The log is trimmed once the pin is where it belongs. */
 	member_unpin(m);
-	goes_on = member_send_range(m, ch->end, budget);
+	goes_on = member_send_range(m, to, budget);
 	if (c->state != CONN_OPEN)
 		return false; /* then @m is gone, and perhaps the channel */
 	if (goes_on && m->next < ch->end)
@@ -206,7 +244,7 @@ void channel_catch_up(struct conn *c)
 	 */
 	do {
 		for (struct member *m = c->members; m && budget > 0; m = m->sibling)
-			if (m->is_lagging && !member_catch_up(m, &budget))
+			if ((m->is_lagging || m->has_mark) && !member_catch_up(m, &budget))
 				return;
 	} while (c->n_lagging > 0 && budget > 0 && !turn_is_over(turn));
 	c->is_owed = c->n_lagging > 0;
@@ -233,6 +271,11 @@ void channel_owe(const struct conn *c)
 
 /* ----------------------------------------------------------------------- skipping */
 
+static const char *skip_reason(const struct channel *ch)
+{
+	return channel_slow_policy(ch) == SLOW_HISTORY ? "history" : "skipped";
+}
+
 /* The lagging member whose next message is the oldest, or NULL. */
 static struct member *oldest_lagging(struct conn *c)
 {
@@ -242,7 +285,8 @@ static struct member *oldest_lagging(struct conn *c)
 	for (struct member *m = c->members; m; m = m->sibling) {
 		const struct frame *f;
 
-		if (!m->is_lagging || channel_slow_policy(m->channel) != SLOW_SKIP)
+		if (!m->is_lagging || channel_slow_policy(m->channel) == SLOW_DISCONNECT ||
+		    member_next(m) >= member_counted_to(m))
 			continue;
 		f = slot_of(m->channel, member_next(m))->frame;
 		if (!f)
@@ -255,20 +299,29 @@ static struct member *oldest_lagging(struct conn *c)
 	return found;
 }
 
-/* Passes over one message; true when it was one that waited for this member. */
-static bool member_skip_one(struct member *m, size_t *ret_len)
+enum skip_outcome { SKIP_PASSED, SKIP_COUNTS, SKIP_NO_MEMORY };
+
+/* Passes over one message; SKIP_COUNTS: it was one that waited for this member. */
+static enum skip_outcome member_skip_one(struct member *m, size_t *ret_len)
 {
 	struct channel *ch = m->channel;
 	const struct frame *f = slot_of(ch, member_next(m))->frame;
 	bool counts = f && !(f->flags & FRAME_NOTICE) && f->sender != m->conn->serial;
 
+	member_unpin(m);
+	/* Of what is kept it is told; without memory for that it could not be honest. */
+	if (counts && f->flags & FRAME_NUMBERED && !member_note_gap(m, skip_reason(ch))) {
+		member_pin(m);
+		return SKIP_NO_MEMORY;
+	}
 	if (counts)
 		*ret_len = f->body.len;
-	member_unpin(m);
+	/* What it came for was on nobody's account. */
+	counts = counts && m->next >= member_replay_to(m);
 	member_pass(m, m->next + 1);
 	if (m->next < ch->end)
 		member_pin(m);
-	return counts;
+	return counts ? SKIP_COUNTS : SKIP_PASSED;
 }
 
 uint64_t channel_skip(struct conn *c, uint64_t bytes, uint64_t messages)
@@ -285,13 +338,19 @@ uint64_t channel_skip(struct conn *c, uint64_t bytes, uint64_t messages)
 	}
 	while (sum_bytes > bytes || sum_messages > messages) {
 		struct member *m = oldest_lagging(c);
+		enum skip_outcome outcome;
 		size_t len = 0;
 
 		if (!m)
 			break;
-		if (!member_skip_one(m, &len))
+		outcome = member_skip_one(m, &len);
+		if (outcome == SKIP_NO_MEMORY) {
+			conn_close(c, WS_CODE_INTERNAL_ERROR, NULL);
+			return skipped;
+		}
+		skipped += len > 0;
+		if (outcome == SKIP_PASSED)
 			continue;
-		skipped++;
 		sum_bytes -= len;
 		sum_messages--;
 	}

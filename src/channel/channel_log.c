@@ -21,8 +21,8 @@ static void ring_give_back(struct channel_pool *pool, struct channel_slot *ring,
 		free(ring);
 }
 
-/* Moves the log to a ring that has room for message @seq. */
-static int ring_grow(struct channel *ch, uint64_t seq)
+/* Moves the log to a ring whose first and last message may be @span apart. */
+static int ring_grow(struct channel *ch, uint64_t span)
 {
 	size_t slots = ch->slots ? ((size_t)ch->mask + 1) : CHANNEL_RING_SLOTS / 2;
 	struct channel_slot *ring;
@@ -30,7 +30,7 @@ static int ring_grow(struct channel *ch, uint64_t seq)
 	/* As far as the message's own slot, though what lies before it may not be here yet. */
 	do
 		slots *= 2;
-	while (seq - ch->from >= slots);
+	while (span >= slots);
 	if (slots > UINT32_MAX)
 		return -ENOMEM;
 	ring = ring_take(&ch->env->pool, slots);
@@ -351,7 +351,7 @@ int channel_append(struct channel *ch, struct frame *f)
 		return 0; /* from before this worker joined */
 	/* Grown before anything is changed: without memory the log is as it was. */
 	if (!ch->slots || f->seq - ch->from > ch->mask) {
-		if (ring_grow(ch, f->seq))
+		if (ring_grow(ch, f->seq - ch->from))
 			return -ENOMEM;
 	}
 	slot_of(ch, f->seq)->frame = frame_ref(f);
@@ -369,7 +369,7 @@ int channel_load(struct channel *ch, uint64_t from, struct frame **frame, size_t
 {
 	WB_ASSERT(!ch->slots && ch->n_members == 0);
 	ch->from = ch->end = ch->high = from;
-	if (n > 0 && ring_grow(ch, from + n - 1))
+	if (n > 0 && ring_grow(ch, n - 1))
 		return -ENOMEM;
 	/* All of it counts as flushed, so an empty slot holds nothing back: nobody needs it. */
 	for (size_t i = 0; i < n; i++) {
@@ -391,6 +391,35 @@ int channel_load(struct channel *ch, uint64_t from, struct frame **frame, size_t
 		}
 	}
 	ch->flushed = ch->round_to = ch->end = ch->high = from + n;
+	return 0;
+}
+
+int channel_prepend(struct channel *ch, struct frame **frame, size_t n)
+{
+	uint64_t from = frame[0]->seq, bytes = ch->bytes;
+	uint32_t messages = ch->messages;
+
+	WB_ASSERT(frame[n - 1]->seq < ch->from);
+	if (ch->from < ch->end) {
+		bytes = slot_of(ch, ch->from)->bytes_before;
+		messages = slot_of(ch, ch->from)->messages_before;
+	}
+	if ((!ch->slots || ch->high - from > (uint64_t)ch->mask + 1) &&
+	    ring_grow(ch, ch->high - 1 - from))
+		return -ENOMEM;
+	/* From its start backwards, where it is known how much comes before; slots stay empty. */
+	while (ch->from > from) {
+		struct channel_slot *slot = slot_of(ch, --ch->from);
+		struct frame *f = n > 0 && frame[n - 1]->seq == ch->from ? frame[--n] : NULL;
+
+		bytes -= f ? f->body.len : 0;
+		messages -= f != NULL;
+		*slot = (struct channel_slot){
+			.frame = f ? frame_ref(f) : NULL,
+			.bytes_before = bytes,
+			.messages_before = messages,
+		};
+	}
 	return 0;
 }
 

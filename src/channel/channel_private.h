@@ -3,9 +3,10 @@
 
 /*
  * What the sources of a channel share. They form a ladder: channel_log.c (the ring of
- * messages), channel.c (the members), channel_lag.c (one member alone: what waits for it,
- * and how it catches up), channel_round.c (all members that are caught up). Nobody else
- * includes it.
+ * messages), channel_mark.c (what is due to be told to a member beside them), channel.c (the
+ * members), channel_history.c (where a member begins, and what it is
+ * told of its place), channel_lag.c (one member alone: what waits for it, and how it catches up),
+ * channel_round.c (all members that are caught up). Nobody else includes it.
  */
 
 #include "channel/channel.h"
@@ -42,6 +43,45 @@ void channel_flushed_back(struct channel *ch, uint64_t to);
 /* Drops everything. */
 void channel_drop_log(struct channel *ch);
 
+/*
+ * Puts messages before those of the log, @n of them in their order, all of which every round has
+ * passed. The log takes references. Return: 0 | -ENOMEM.
+ */
+int channel_prepend(struct channel *ch, struct frame **frame, size_t n) WB_NODISCARD;
+
+/* ------------------------------------------------------------------- channel_mark.c */
+
+#define NO_PLACE UINT64_MAX
+
+/*
+ * What is due to be said to a member beside its messages, in their order. While there is one its
+ * connection counts as lagging once more, so nothing passes it by.
+ */
+struct WB_OWNER(worker) member_mark {
+	struct table_node node; /* in channel_env.marks, by the member's address */
+	struct member *member;
+	uint64_t replay_to; /* POSITION is due at this place; or NO_PLACE */
+	uint64_t gap_from;  /* what came from here on was passed over: GAP is due; or NO_PLACE */
+	const char *reason; /* of the GAP */
+};
+
+/* NULL: it has none. */
+struct member_mark *member_mark(const struct member *m);
+
+/* Its next message is passed over: one that it would have got. False: no memory for that. */
+bool member_note_gap(struct member *m, const char *reason) WB_NODISCARD;
+
+/* Forgets what would be due. */
+void member_drop_mark(struct member *m);
+
+/* Place up to which what it lags behind is what it asked for; 0: none of it. */
+static inline uint64_t member_replay_to(const struct member *m)
+{
+	const struct member_mark *mark = WB_UNLIKELY(m->has_mark) ? member_mark(m) : NULL;
+
+	return mark && mark->replay_to != NO_PLACE ? mark->replay_to : 0;
+}
+
 /* ------------------------------------------------------------------------ channel.c */
 
 /* @m cannot go on now: its next message, which is here, stays until it can. */
@@ -66,6 +106,11 @@ static inline void member_pass(struct member *m, uint64_t to)
 		member_pass_own(m, to);
 	m->next = to;
 }
+
+/* ---------------------------------------------------------------- channel_history.c */
+
+/* Says what is due at its place; the private queue has it. False: nothing is. */
+bool member_tell(struct member *m);
 
 /* -------------------------------------------------------------------- channel_lag.c */
 

@@ -31,7 +31,8 @@ int directory_init(struct directory *d, uint32_t max)
 	while (buckets < max)
 		buckets *= 2;
 	/* Address space for all that may be; a page costs memory once it is used. */
-	d->max = max;
+	d->limit = max;
+	d->max = max = 2 * max;
 	d->mask = buckets - 1;
 	d->entries = map_zeroes((size_t)max * sizeof(*d->entries));
 	d->buckets = map_zeroes((size_t)buckets * sizeof(*d->buckets));
@@ -94,6 +95,12 @@ static struct directory_entry *entry_take_slot(struct directory *d)
 	return e;
 }
 
+static void entry_give_slot(struct directory *d, struct directory_entry *e)
+{
+	e->next = d->free;
+	d->free = e->slot + 1;
+}
+
 /* The cell of an address, counted from 1; 0: there is none. */
 static uint16_t maker_cell(const struct directory *d, const uint8_t *network)
 {
@@ -107,9 +114,32 @@ static uint16_t maker_cell(const struct directory *d, const uint8_t *network)
 /* Whether as much is left for others as whoever is counted in a cell has to leave. */
 static bool maker_may(const struct directory *d, uint16_t cell)
 {
-	uint64_t room = d->max - atomic_load_explicit(&d->count, memory_order_relaxed);
+	uint64_t room = d->limit - atomic_load_explicit(&d->count, memory_order_relaxed);
 
 	return cell == 0 || d->made[cell - 1] < DIRECTORY_MAKER_SHARE * room;
+}
+
+/* One channel more, of this maker: if there is room for it. */
+static bool count_channel(struct directory *d, uint32_t slot, const uint8_t *network)
+{
+	uint16_t cell = maker_cell(d, network);
+
+	if (atomic_load_explicit(&d->count, memory_order_relaxed) >= d->limit ||
+	    !maker_may(d, cell))
+		return false;
+	d->maker[slot] = cell;
+	if (cell)
+		d->made[cell - 1]++;
+	atomic_fetch_add_explicit(&d->count, 1, memory_order_relaxed);
+	return true;
+}
+
+static void uncount_channel(struct directory *d, uint32_t slot)
+{
+	if (d->maker[slot])
+		d->made[d->maker[slot] - 1]--;
+	d->maker[slot] = 0;
+	atomic_fetch_sub_explicit(&d->count, 1, memory_order_relaxed);
 }
 
 static int entry_create(struct directory *d, const char *name, size_t n, const uint8_t *network,
@@ -117,29 +147,25 @@ static int entry_create(struct directory *d, const char *name, size_t n, const u
 {
 	WB_CLEANUP(ptr_freep) char *copy = malloc(n + 1);
 	uint32_t *bucket = bucket_of(d, name, n);
-	uint16_t cell = maker_cell(d, network);
 	struct directory_entry *e;
 
-	if (!maker_may(d, cell))
-		return DIRECTORY_E_FULL;
-	/* Memory before the slot: a slot that was taken need not be given back then. */
 	if (!copy)
 		return -ENOMEM;
 	e = entry_take_slot(d);
 	if (!e)
 		return DIRECTORY_E_FULL;
+	if (!count_channel(d, e->slot, network)) {
+		entry_give_slot(d, e);
+		return DIRECTORY_E_FULL;
+	}
 	memcpy(copy, name, n);
 	copy[n] = '\0';
 	e->name = TAKE_PTR(copy);
 	e->name_len = (uint8_t)n;
 	/* Counted for all slots: an old message finds no later user of its slot. */
 	e->generation = ++d->generation;
-	d->maker[e->slot] = cell;
-	if (cell)
-		d->made[cell - 1]++;
 	e->next = *bucket;
 	*bucket = e->slot + 1;
-	atomic_fetch_add_explicit(&d->count, 1, memory_order_relaxed);
 	*ret = e;
 	return 0;
 }
@@ -149,21 +175,34 @@ static void entry_drop_if_unheld(struct directory *d, struct directory_entry *e)
 	uint32_t *at = bucket_of(d, e->name, e->name_len);
 
 	/* The mutex is held, so no worker can come in between the look and what follows it. */
-	if (e->pins || atomic_load_explicit(&e->workers, memory_order_relaxed))
+	if (e->pins > e->is_kept || atomic_load_explicit(&e->workers, memory_order_relaxed))
+		return;
+	if (!e->is_place)
+		uncount_channel(d, e->slot);
+	e->is_place = e->is_kept;
+	if (e->is_place)
 		return;
 	while (*at != e->slot + 1)
 		at = &d->entries[*at - 1].next;
 	*at = e->next;
 	free(e->name);
 	e->name = NULL;
-	if (d->maker[e->slot])
-		d->made[d->maker[e->slot] - 1]--;
-	e->next = d->free;
-	d->free = e->slot + 1;
+	entry_give_slot(d, e);
 	/* The next channel in this slot begins at 0. Who held this one has let go of it. */
 	atomic_store_explicit(&e->seq, 0, memory_order_relaxed);
+	atomic_store_explicit(&e->has_history, false, memory_order_relaxed);
 	WB_ASSERT(directory_full(e) == 0 && directory_lagging(e) == 0);
-	atomic_fetch_sub_explicit(&d->count, 1, memory_order_relaxed);
+}
+
+/* A channel again, if there is room for one. */
+static int entry_leave_place(struct directory *d, struct directory_entry *e, const uint8_t *network)
+{
+	if (!e->is_place)
+		return 0;
+	if (!count_channel(d, e->slot, network))
+		return DIRECTORY_E_FULL;
+	e->is_place = false;
+	return 0;
 }
 
 int directory_join_for(struct directory *d, const uint8_t *network, const char *name, size_t n,
@@ -175,8 +214,7 @@ int directory_join_for(struct directory *d, const uint8_t *network, const char *
 	WB_ASSERT(worker < DIRECTORY_MAX_WORKERS && n <= DIRECTORY_NAME_MAX);
 	pthread_mutex_lock(&d->mutex);
 	e = entry_find(d, name, n);
-	if (!e)
-		r = entry_create(d, name, n, network, &e);
+	r = e ? entry_leave_place(d, e, network) : entry_create(d, name, n, network, &e);
 	if (r == 0) {
 		/* Pairs with directory_take(): number, then set. */
 		atomic_fetch_or_explicit(&e->workers, 1ULL << worker, memory_order_seq_cst);
@@ -235,6 +273,24 @@ void directory_pin_entry(struct directory *d, struct directory_entry *e)
 {
 	pthread_mutex_lock(&d->mutex);
 	e->pins++;
+	pthread_mutex_unlock(&d->mutex);
+}
+
+void directory_keep(struct directory *d, struct directory_entry *e)
+{
+	pthread_mutex_lock(&d->mutex);
+	WB_ASSERT(!e->is_kept && !e->is_place);
+	e->is_kept = true;
+	e->pins++;
+	pthread_mutex_unlock(&d->mutex);
+}
+
+void directory_unkeep(struct directory *d, struct directory_entry *e)
+{
+	pthread_mutex_lock(&d->mutex);
+	e->is_kept = false;
+	e->pins--;
+	entry_drop_if_unheld(d, e);
 	pthread_mutex_unlock(&d->mutex);
 }
 

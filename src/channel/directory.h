@@ -66,28 +66,32 @@ struct WB_SHARED directory_entry {
 	_Atomic uint64_t lagging;         /* bit i: a member there has much waiting */
 	_Atomic uint32_t members;         /* in all workers */
 	uint32_t slot WB_FROZEN;
-	uint32_t generation; /* written under the mutex while nobody holds the entry */
-	uint32_t next;       /* under the mutex: hash chain or free list, slot + 1 */
-	uint32_t pins;       /* under the mutex: holders beside the workers */
-	uint8_t name_len;    /* as generation */
-	char *name;          /* as generation; NUL-terminated */
+	uint32_t generation;      /* written under the mutex while nobody holds the entry */
+	uint32_t next;            /* under the mutex: hash chain or free list, slot + 1 */
+	uint32_t pins;            /* under the mutex: holders beside the workers */
+	uint8_t name_len;         /* as generation */
+	_Atomic bool has_history; /* publishing goes through its store: channel/history */
+	bool is_kept;             /* under the mutex: one of the pins is its store's … */
+	bool is_place;            /* … and nobody else holds it: it is no channel now */
+	char *name;               /* as generation; NUL-terminated */
 	struct directory_readers readers;
 };
 
 struct WB_SHARED directory {
 	pthread_mutex_t mutex;
-	/* max_channels of them; untouched ones cost nothing. */
+	/* Twice as many as there may be channels; untouched ones cost nothing. */
 	struct directory_entry *entries WB_FROZEN;
 	uint32_t *buckets; /* under the mutex: slot + 1 */
 	uint16_t *maker;   /* under the mutex: by slot, the cell of who made it, + 1; 0: unknown */
 	uint32_t *made;    /* under the mutex: by cell, channels that exist */
-	uint32_t max WB_FROZEN;
-	uint32_t mask WB_FROZEN; /* buckets - 1 */
+	uint32_t max WB_FROZEN;   /* entries */
+	uint32_t limit WB_FROZEN; /* channels, and as many that are only kept: places */
+	uint32_t mask WB_FROZEN;  /* buckets - 1 */
 	struct siphash_key key WB_FROZEN;
 	uint32_t free;          /* under the mutex: list of slots that were used, slot + 1 */
 	uint32_t fresh;         /* under the mutex: slots never used start here */
 	uint32_t generation;    /* under the mutex */
-	_Atomic uint32_t count; /* channels that exist */
+	_Atomic uint32_t count; /* channels that exist, places left out */
 };
 
 /**
@@ -152,6 +156,14 @@ WB_ANY_THREAD int directory_name(struct directory *d, uint32_t slot, uint32_t ge
 /* The same with an entry that somebody holds. Thread: any. */
 WB_ANY_THREAD void directory_pin_entry(struct directory *d, struct directory_entry *e);
 WB_ANY_THREAD void directory_unpin(struct directory *d, struct directory_entry *e);
+
+/*
+ * Whoever holds it keeps it: its name and its numbers stay when it has no members, as a place,
+ * which is no channel until somebody joins. Once for an entry, until directory_unkeep(). The
+ * caller sees to it that there are no more places than channels. Thread: any.
+ */
+WB_ANY_THREAD void directory_keep(struct directory *d, struct directory_entry *e);
+WB_ANY_THREAD void directory_unkeep(struct directory *d, struct directory_entry *e);
 
 /**
  * directory_restore() - make a channel that had messages before

@@ -72,6 +72,7 @@ enum conn_refusal {
 	CONN_E_ADDRESS_FULL,   /* max_connections_per_ip */
 	CONN_E_NO_CHANNEL,     /* max_channels, or no memory */
 	CONN_E_CHANNEL_DENIED, /* its grant does not allow the channel of its path */
+	CONN_E_BAD_POSITION,   /* since or rewind of its query is none */
 	CONN_N_REFUSALS
 };
 
@@ -112,10 +113,11 @@ struct WB_OWNER(worker) member {
 	uint64_t next;           /* number of the next message to send */
 	uint64_t own_bytes;      /* of @own_messages */
 	uint32_t own_messages;   /* that it published here itself and has not passed yet */
-	uint32_t index : 28;     /* in the channel's members */
+	uint32_t index : 27;     /* in the channel's members */
 	bool is_lagging : 1;     /* @next is there, waits, and is pinned in the log */
 	bool is_held : 1;        /* the connection waits for the channel: CONN_PAUSE_CHANNEL */
 	bool has_own_notice : 1; /* that it came; it has not passed that yet */
+	bool has_mark : 1;       /* something is due to be said of its place: channel_history.c */
 };
 
 /* Names that few connections have. */
@@ -212,6 +214,7 @@ struct WB_OWNER(worker) conn {
 	bool was_told_of_text : 1; /* that text messages are not passed on */
 	bool was_told_of_rate : 1; /* that it is throttled */
 	bool has_late_acks : 1;    /* some acknowledgements for it wait: worker/acks */
+	bool has_positions : 1;    /* it takes part in history: POSITION and GAP are for it */
 	uint16_t close_code;       /* that the connection ended with */
 	uint16_t n_members;
 	uint16_t n_lagging;

@@ -27,6 +27,8 @@ const struct conn_refusal_row conn_refusals[CONN_N_REFUSALS] = {
 				   "max_channels", NULL},
 	[CONN_E_CHANNEL_DENIED] = {403, offsetof(struct metrics, refused_auth),
 				   NULL, "its token does not allow the channel"},
+	[CONN_E_BAD_POSITION]   = {400, offsetof(struct metrics, refused_bad_request),
+				   NULL, "since or rewind in its query is no position"},
 };
 /* clang-format on */
 

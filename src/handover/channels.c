@@ -7,9 +7,6 @@
 #include "base/text.h"
 #include "handover/record_ids.h"
 
-/* Flags of a message in a log: what stands beyond them in a record is of a private queue. */
-#define LOG_FLAGS (FRAME_NOTICE | FRAME_CAN_PACK | FRAME_IS_PACKED | FRAME_CAN_DEFLATE)
-
 /* A channel, and what is kept of it on all workers. */
 struct channel_out {
 	const struct directory_entry *entry; /* held by its members */
@@ -137,7 +134,7 @@ static bool fill_log(struct hub_log *log, const Record__Channel *s, const struct
 		if (!f)
 			continue;
 		/* Slot and generation are of this process: no record could know them. */
-		f->flags &= LOG_FLAGS;
+		f->flags &= FRAME_LOG_FLAGS;
 		f->seq = log->from + log->n;
 		f->slot = log->entry->slot;
 		f->generation = log->entry->generation;

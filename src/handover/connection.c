@@ -24,7 +24,8 @@
 	X(AWAITS_PROXY, 6, awaits_proxy) \
 	X(AWAITS_TLS, 7, awaits_tls)     \
 	X(TOO_MANY, 8, is_too_many)      \
-	X(HUP, 9, has_hup)
+	X(HUP, 9, has_hup)               \
+	X(POSITIONS, 10, has_positions)
 
 /* Members that travel as they are, by the same name. */
 #define SAVED_NUMBERS(X)  \
@@ -86,23 +87,29 @@ static uint32_t flags_of(const struct conn *c)
 static bool save_members(const struct conn *c, Record__Connection *s,
 			 const struct channels_out *channels, struct arena *a)
 {
+	bool has_marks = false;
 	size_t n = 0;
 
 	s->channel = arena_alloc(a, c->n_members * sizeof(*s->channel));
 	s->next = arena_alloc(a, c->n_members * sizeof(*s->next));
 	s->own = arena_alloc(a, c->n_members * sizeof(*s->own));
 	s->lags = arena_alloc(a, c->n_members * sizeof(*s->lags));
-	if (!s->channel || !s->next || !s->own || !s->lags)
+	s->replay = arena_alloc(a, c->n_members * sizeof(*s->replay));
+	s->gap = arena_alloc(a, c->n_members * sizeof(*s->gap));
+	if (!s->channel || !s->next || !s->own || !s->lags || !s->replay || !s->gap)
 		return false;
 	for (const struct member *m = c->members; m; m = m->sibling, n++) {
 		s->channel[n] = channels->id_by_slot[m->channel->entry->slot];
 		s->next[n] = m->next;
 		s->own[n] = channel_last_own(m);
 		s->lags[n] = m->is_lagging;
+		channel_get_mark(m, &s->replay[n], &s->gap[n]);
+		has_marks |= m->has_mark;
 		if (m == &c->path_member)
 			s->path_member = (uint32_t)n + 1;
 	}
 	s->n_channel = s->n_next = s->n_own = s->n_lags = n;
+	s->n_replay = s->n_gap = has_marks ? n : 0;
 	/* It may come back to the channel that its path named, so that has to be known. */
 	if (!c->path_member.channel)
 		s->path_channel = text_of(conn_left_path_channel(c));
@@ -316,6 +323,8 @@ static int restore_member(struct conn *c, const Record__Connection *s, size_t i,
 		.next = s->next[i],
 		.own = s->own[i],
 		.lags = s->n_lags == 0 || s->lags[i],
+		.replay_to = s->n_replay ? s->replay[i] : UINT64_MAX,
+		.gap_from = s->n_gap ? s->gap[i] : UINT64_MAX,
 	};
 	int error = channels_in_get(channels, s->channel[i], &log);
 
@@ -332,6 +341,7 @@ static int restore_members(struct conn *c, const Record__Connection *s,
 
 	if (s->n_next != s->n_channel || s->n_own != s->n_channel ||
 	    (s->n_lags > 0 && s->n_lags != s->n_channel) || s->path_member > s->n_channel ||
+	    (s->n_replay > 0 && s->n_replay != s->n_channel) || s->n_gap != s->n_replay ||
 	    s->n_channel > UINT16_MAX ||
 	    (s->n_channel > 0 && (c->state != CONN_OPEN || c->is_echo)))
 		return RESTORE_E_UNFIT;

@@ -13,6 +13,10 @@
 #include "record.pb-c.h"
 #include "wire/frame.h"
 
+/* Flags of a message in a log: what stands beyond them in a record is of a private queue. */
+#define FRAME_LOG_FLAGS \
+	(FRAME_NOTICE | FRAME_CAN_PACK | FRAME_IS_PACKED | FRAME_CAN_DEFLATE | FRAME_NUMBERED)
+
 /* A message that will be written. */
 struct WB_OWNER(main) frame_out {
 	struct frame *frame; /* borrowed */

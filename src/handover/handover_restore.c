@@ -8,6 +8,7 @@
 #include "handover/counters.h"
 #include "handover/frames.h"
 #include "handover/handover.h"
+#include "handover/histories.h"
 #include "handover/record_ids.h"
 #include "io/log.h"
 #include "worker/protocol.h"
@@ -85,6 +86,15 @@ static int take_channel(struct restoring *r, const struct record *record)
 
 	r->report->channels += error == 0;
 	return error;
+}
+
+static int take_history(struct restoring *r, const struct record *record)
+{
+	const Record__History *s = record__history__unpack(&r->allocator, record->n, record->p);
+
+	return s ? history_from_record(&r->pool->shared, r->pool->workers[0]->hub.env.config, s,
+				       &r->frames)
+		 : RESTORE_E_UNFIT;
 }
 
 /* -------------------------------------------------------------------- connections */
@@ -176,6 +186,9 @@ static int take_record(struct restoring *r, const struct record *record)
 		break;
 	case RECORD_CHANNEL:
 		error = take_channel(r, record);
+		break;
+	case RECORD_HISTORY:
+		error = take_history(r, record);
 		break;
 	case RECORD_CONNECTION:
 		error = take_connection(r, record);

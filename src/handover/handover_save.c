@@ -8,6 +8,7 @@
 #include "handover/counters.h"
 #include "handover/frames.h"
 #include "handover/handover.h"
+#include "handover/histories.h"
 #include "io/log.h"
 
 #define ARENA_BYTES ((size_t)256 << 10)
@@ -35,6 +36,8 @@ static int collect_all(struct saving *s)
 {
 	int r = channels_out_collect(&s->channels, s->pool, &s->frames);
 
+	if (r == 0)
+		r = histories_collect(&s->pool->shared.history, &s->frames);
 	for (unsigned i = 0; i < s->pool->n && r == 0; i++) {
 		LIST_FOREACH (node, &s->pool->workers[i]->hub.env.all) {
 			const struct conn *c = CONTAINER_OF(node, struct conn, node);
@@ -100,6 +103,22 @@ static int put_channels(struct saving *s)
 	return r;
 }
 
+static int put_histories(struct saving *s)
+{
+	int r = 0;
+
+	HISTORY_FOREACH(node, &s->pool->shared.history)
+	{
+		const struct history_store *store = CONTAINER_OF(node, struct history_store, node);
+
+		/* One that gives no positions yet has none that anybody could come back with. */
+		if (r == 0 && !store->is_starting)
+			r = put_record(s, RECORD_HISTORY,
+				       history_to_record(store, &s->frames, &s->arena));
+	}
+	return r;
+}
+
 static int put_connections(struct saving *s, const struct conn_env *env)
 {
 	LIST_FOREACH (node, &env->all) {
@@ -120,7 +139,7 @@ static int put_connections(struct saving *s, const struct conn_env *env)
 
 /*
  * In an order in which no record refers to one behind it: frames, the channels whose logs they
- * are in, the connections that are members. So the reader goes over them once.
+ * are in, what channels keep, the connections that are members. So the reader goes over them once.
  */
 static int put_all(struct saving *s, const struct handover_report *report)
 {
@@ -136,6 +155,8 @@ static int put_all(struct saving *s, const struct handover_report *report)
 		r = put_frames(s);
 	if (r == 0)
 		r = put_channels(s);
+	if (r == 0)
+		r = put_histories(s);
 	for (unsigned i = 0; i < s->pool->n && r == 0; i++)
 		r = put_connections(s, &s->pool->workers[i]->hub.env);
 	return r ? r : record_finish(s->out);

@@ -28,6 +28,7 @@ STAYS(RECORD_FRAME, 3);
 STAYS(RECORD_CHANNEL, 4);
 STAYS(RECORD_CONNECTION, 5);
 STAYS(RECORD_CONFIG, 6);
+STAYS(RECORD_HISTORY, 7);
 
 /* Connection.state; one that is dead never travels. */
 STAYS(CONN_HANDSHAKE, 0);
@@ -55,6 +56,7 @@ STAYS(FRAME_CAN_PACK, 1 << 2);
 STAYS(FRAME_IS_PACKED, 1 << 3);
 STAYS(FRAME_CLOSE, 1 << 4);
 STAYS(FRAME_CAN_DEFLATE, 1 << 5);
+STAYS(FRAME_NUMBERED, 1 << 6);
 
 /* Bytes.variant and Output.transit_variant are one more than these. */
 STAYS(FRAME_VARIANT_PACKED, 0);

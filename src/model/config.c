@@ -222,6 +222,21 @@ int config_diff(const struct config *was, const struct config *is, config_diff_f
 	return 0;
 }
 
+void config_for_channel(const struct config *c, const char *name, size_t n,
+			struct config_channel *ret)
+{
+	(void)name;
+	(void)n;
+	*ret = (struct config_channel){
+		.history_messages = c->history_messages,
+		.history_bytes = c->history_bytes,
+		.history_age = c->history_age,
+		.slow_consumer = c->slow_consumer,
+		.stamp_sender = c->stamp_sender,
+		.notice_limit = c->notice_limit,
+	};
+}
+
 int config_keep_running(struct config *fresh, const struct config *running)
 {
 	for (size_t i = 0; i < CONFIG_N_KEYS; i++) {

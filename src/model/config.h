@@ -18,7 +18,7 @@
 
 #include "base/base.h"
 
-enum config_slow_consumer { SLOW_DISCONNECT, SLOW_SKIP };
+enum config_slow_consumer { SLOW_DISCONNECT, SLOW_SKIP, SLOW_HISTORY };
 enum config_rate_action { RATE_THROTTLE, RATE_CLOSE };
 enum config_auth { AUTH_NONE, AUTH_JWT };
 enum config_on_stop { ON_STOP_AUTO, ON_STOP_KEEP, ON_STOP_CLOSE };
@@ -93,6 +93,20 @@ struct WB_FROZEN config_key {
 };
 
 extern const struct config_key config_keys[CONFIG_N_KEYS];
+
+/* Keys of a channel: what holds for one. */
+struct WB_VALUE config_channel {
+	uint64_t history_messages;
+	uint64_t history_bytes;
+	uint64_t history_age; /* ns */
+	enum config_slow_consumer slow_consumer;
+	enum config_stamp stamp_sender;
+	uint64_t notice_limit;
+};
+
+/* What holds for the channel of that name. Thread: any. */
+void config_for_channel(const struct config *c, const char *name, size_t n,
+			struct config_channel *ret);
 
 /* One --KEY=VALUE of the command line. Both texts are borrowed from argv. */
 struct WB_VALUE config_override {

@@ -164,13 +164,26 @@ KEY(max_send_buffer, SIZE, "1M", "4K", "1G", LIVE,
     "slow_consumer applies.")
 KEY(slow_consumer, SLOW_CONSUMER, "disconnect", "", "", LIVE,
     "What happens to a client that reads too slowly: disconnect closes it with code 1013, skip "
-    "drops its oldest waiting channel messages down to half the limit.")
+    "drops its oldest waiting channel messages down to half the limit, history does so with those "
+    "alone that the channel keeps no more, and counts no others.")
 KEY(slow_consumer_grace, DURATION, "5", "0|50ms", "1h", LIVE,
     "How long a client may be past those limits before slow_consumer applies; at four times a "
     "limit it applies at once, and with 0 always at once.")
 KEY(log_memory, SIZE, "256M", "1M", "1T", LIVE,
     "Memory for all messages that wait for any client; past it the clients that lag most meet "
     "slow_consumer until it fits.")
+
+GROUP("History")
+KEY(history_messages, COUNT, "0", "0", "1000000", LIVE,
+    "Messages that a channel keeps for those who come back or are new, also without members. 0: "
+    "it has no history.")
+KEY(history_bytes, SIZE, "1M", "1K", "1T", LIVE,
+    "Bytes of messages that a channel keeps. One that is larger alone is not kept.")
+KEY(history_age, DURATION, "10m", "1s", "8760h", LIVE,
+    "How long a channel keeps a message.")
+KEY(history_memory, SIZE, "256M", "1M", "1T", LIVE,
+    "Memory for what all channels keep; past it those without members lose theirs first, then the "
+    "one that keeps most its oldest.")
 
 GROUP("Compression")
 KEY(enable_compression, BOOL, "yes", "", "", LIVE,

@@ -235,6 +235,7 @@ static const struct config_choice rate_actions[] = {
 static const struct config_choice slow_consumers[] = {
 	{"disconnect", SLOW_DISCONNECT},
 	{"skip", SLOW_SKIP},
+	{"history", SLOW_HISTORY},
 	{NULL, 0},
 };
 

@@ -350,6 +350,12 @@ static void render_extra(struct render *r, const struct metrics_extra *x)
 	render_single(r, "websocket_channels", "gauge", "Channels that have members.", x->channels);
 	render_single(r, "websocket_log_memory_bytes", "gauge",
 		      "Bytes of all messages that wait for anyone.", x->log_memory_bytes);
+	render_single(r, "websocket_history_bytes", "gauge",
+		      "Memory of what channels keep of what was said.", x->history_bytes);
+	render_single(r, "websocket_history_messages", "gauge", "Messages that channels keep.",
+		      x->history_messages);
+	render_single(r, "websocket_history_evicted_messages_total", "counter",
+		      "Messages that channels have kept, and keep no more.", x->history_evicted);
 	render_single(r, "websocket_log_lines_dropped_total", "counter",
 		      "Log lines that the journal did not take in time.", x->log_lines_dropped);
 	render_single(r, "websocket_spool_queue_bytes", "gauge",

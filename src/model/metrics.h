@@ -69,6 +69,9 @@ struct WB_SHARED metrics {
 struct WB_VALUE metrics_extra {
 	uint64_t channels;         /* channels that have members */
 	uint64_t log_memory_bytes; /* frames waiting for anyone */
+	uint64_t history_bytes;    /* of what channels keep, and how many messages that is */
+	uint64_t history_messages;
+	uint64_t history_evicted; /* that are kept no more */
 	uint64_t log_lines_dropped;
 	uint64_t spool_queue_bytes; /* of chunks that wait for the disk */
 	uint64_t spool_wait_ns;     /* of the chunk in hand, so far */

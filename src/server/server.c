@@ -17,6 +17,8 @@
 #define EXIT_USAGE 2
 #define EXIT_CONFIG 78
 
+#define HISTORY_LOOKS 2000 /* channels that are looked at, each time, for what is too old */
+
 /* ---------------------------------------------------------------- once a second */
 
 /* One line for `systemctl status`, with what has happened since the line before. */
@@ -50,6 +52,7 @@ static void tick_due(struct wheel_timer *t)
 	watchdog_run(&s->watchdog, now);
 	show_status(s, period_ns);
 	log_report_suppressed();
+	history_expire(&s->pool->shared.history, now, HISTORY_LOOKS);
 	wheel_add(&s->reactor.wheel, t, now + period_ns);
 }
 

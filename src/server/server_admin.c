@@ -29,6 +29,12 @@ static void answer_metrics(void *ctx, struct admin_request *req)
 						 memory_order_relaxed),
 		.log_memory_bytes =
 			atomic_load_explicit(&s->pool->shared.frame_bytes, memory_order_relaxed),
+		.history_bytes =
+			atomic_load_explicit(&s->pool->shared.history.bytes, memory_order_relaxed),
+		.history_messages = atomic_load_explicit(&s->pool->shared.history.n_messages,
+							 memory_order_relaxed),
+		.history_evicted = atomic_load_explicit(&s->pool->shared.history.evicted,
+							memory_order_relaxed),
 		.log_lines_dropped = log_dropped(),
 		.state_bytes = s->incoming.records_bytes,
 		.pause_ns = s->incoming.pause_ns,

@@ -104,6 +104,11 @@ static void reload_is_over(struct server *s)
 		server_reload(s, NULL);
 }
 
+static bool history_limits(void *ctx, const char *name, struct history_limits *ret)
+{
+	return hub_history_limits(ctx, name, ret);
+}
+
 static void configure_done(struct worker_task *t)
 {
 	struct reload *r = CONTAINER_OF(t, struct reload_task, task)->reload;
@@ -117,6 +122,9 @@ static void configure_done(struct worker_task *t)
 	s->config_is_kept = false;
 	policy_unref(s->policy);
 	s->policy = TAKE_PTR(r->policy);
+	history_set_memory(&s->pool->shared.history, s->config->history_memory);
+	/* No message is on its way any more that was made for a channel as it was before. */
+	history_settle(&s->pool->shared.history, s->reactor.now_ns, history_limits, s->config);
 	atomic_store(&log_level, s->config->log_level);
 	server_spool_configure(s, s->config);
 	if (s->admin.http)
@@ -135,6 +143,7 @@ static void reload_distribute(struct reload *r)
 	struct server *s = r->server;
 
 	r->open = s->pool->n;
+	history_begin_reload(&s->pool->shared.history);
 	/*
 	 * Each task carries a reference of its own: the worker keeps it, however long it takes for
 	 * the others to have theirs.

@@ -30,7 +30,6 @@ static struct frame *frame_alloc(size_t len, _Atomic size_t *account)
 	/* The bytes behind it are all written later: clearing a large body would cost. */
 	memset(f, 0, sizeof(*f));
 	atomic_init(&f->refs, 1);
-	f->is_charging = (atomic_flag)ATOMIC_FLAG_INIT;
 	f->account = account;
 	f->messages = 1;
 	frame_charge(f, sizeof(*f) + len);
@@ -263,15 +262,19 @@ size_t frame_charged(const struct frame *f)
 	return bytes;
 }
 
-void frame_move_account(struct frame *f, _Atomic size_t *account)
+void frame_set_account(struct frame *f, _Atomic size_t *account)
 {
-	size_t bytes;
+	size_t bytes = frame_charged(f);
 
-	account_lock(f);
-	bytes = frame_charged(f);
 	frame_discharge(f, bytes);
 	f->account = account;
 	frame_charge(f, bytes);
+}
+
+void frame_move_account(struct frame *f, _Atomic size_t *account)
+{
+	account_lock(f);
+	frame_set_account(f, account);
 	account_unlock(f);
 }
 

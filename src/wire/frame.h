@@ -174,7 +174,10 @@ struct frame *frame_from_msg_said(const struct msg_builder *b, const uint8_t *su
 /* The bytes that it is charged with. Thread: any that holds a reference. */
 WB_ANY_THREAD size_t frame_charged(const struct frame *f);
 
-/* From now on another account is charged with it. Thread: as frame_charged(). */
+/* From now on another account is charged with it, while nobody else knows it. */
+void frame_set_account(struct frame *f, _Atomic size_t *account);
+
+/* The same of one that others may know. Thread: as frame_charged(). */
 WB_ANY_THREAD void frame_move_account(struct frame *f, _Atomic size_t *account);
 
 /**

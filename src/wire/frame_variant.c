@@ -86,7 +86,7 @@ void frame_forms_init(struct frame_forms *w, struct frame *f,
 		      const Websocket__WebSocketMessage *msg, const struct msg_said *said,
 		      unsigned variants, struct frame_maker *m)
 {
-	*w = (struct frame_forms){.f = f, .maker = m, .msg = msg, .said = *said, .left = variants};
+	*w = (struct frame_forms){.f = f, .maker = m, .msg = msg, .said = said, .left = variants};
 	/* Nearly always there is only one at work, and nothing is allocated for its output. */
 	if (variants)
 		w->out = m->scratch;
@@ -206,6 +206,12 @@ static const struct frame_bytes *forms_base(const struct frame_forms *w)
 	return w->f->flags & FRAME_IS_PACKED && unpacked ? unpacked : &w->f->body;
 }
 
+/* It is to be, or was when it was published. */
+static bool forms_are_numbered(const struct frame_forms *w)
+{
+	return w->said->is_numbered || w->f->flags & FRAME_NUMBERED;
+}
+
 /* Behind what was deflated comes what is written later. Return: 0 | DEFLATE_E_ | -ENOMEM. */
 static int forms_end_deflated(struct frame_forms *w, size_t n)
 {
@@ -220,7 +226,7 @@ static int forms_end_deflated(struct frame_forms *w, size_t n)
 static int forms_deflate(struct frame_forms *w, enum deflate_window window, size_t *budget)
 {
 	const struct frame_bytes *base = forms_base(w);
-	bool is_numbered = w->f->flags & FRAME_NUMBERED;
+	bool is_numbered = forms_are_numbered(w);
 	size_t n = frame_bytes_payload_len(base);
 	const uint8_t *p = frame_bytes_whole(base);
 	size_t at;
@@ -278,7 +284,7 @@ static int forms_run_codec(struct frame_forms *w, unsigned variant, size_t *budg
 static int forms_lay_out(struct frame_forms *w, unsigned variant)
 {
 	bool is_deflated = variant >= FRAME_VARIANT_DEFLATED;
-	bool is_numbered = w->f->flags & FRAME_NUMBERED && !is_deflated;
+	bool is_numbered = forms_are_numbered(w) && !is_deflated;
 	uint8_t number[MSG_NUMBER_FIELD];
 	Websocket__CompressionType compression = variant == FRAME_VARIANT_PACKED
 							 ? (Websocket__CompressionType)ZIP_PREFERRED
@@ -286,7 +292,7 @@ static int forms_lay_out(struct frame_forms *w, unsigned variant)
 	size_t n;
 
 	if (!is_deflated &&
-	    msg_pack_repacked(w->msg, &w->said, w->out.len, w->crc, compression, &w->head))
+	    msg_pack_repacked(w->msg, w->said, w->out.len, w->crc, compression, &w->head))
 		return -ENOMEM;
 	n = w->head.len + w->out.len + (is_numbered ? sizeof(number) : 0);
 	w->bytes = malloc(sizeof(*w->bytes) + frame_bytes_size(n, w->maker->max_frame));
@@ -413,13 +419,13 @@ static const struct frame_bytes *variant_in_slot(const struct frame *f, unsigned
 static const struct frame_bytes *variant_unpack_late(struct frame *f, struct frame_maker *m)
 {
 	const Websocket__WebSocketMessage *msg = maker_decode(m, f);
-	size_t budget = SIZE_MAX; /* that is never used up */
+	static const struct msg_said nothing; /* it stands in the message itself */
+	size_t budget = SIZE_MAX;             /* that is never used up */
 	struct frame_forms w;
 	int r = -ENOMEM;
 
 	if (msg) {
-		frame_forms_init(&w, f, msg, &(struct msg_said){0}, 1u << FRAME_VARIANT_UNPACKED,
-				 m);
+		frame_forms_init(&w, f, msg, &nothing, 1u << FRAME_VARIANT_UNPACKED, m);
 		r = frame_forms_run(&w, &budget);
 		frame_forms_fini(&w);
 	} else {

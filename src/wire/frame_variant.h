@@ -114,7 +114,7 @@ struct WB_OWNER(worker) frame_forms {
 	struct frame *f; /* borrowed */
 	struct frame_maker *maker;
 	const Websocket__WebSocketMessage *msg; /* that @f carries, borrowed; NULL: a text */
-	struct msg_said said;                   /* what is said of it beyond that, borrowed */
+	const struct msg_said *said;            /* what is said of it beyond that, borrowed */
 	unsigned left;                          /* bit i: enum frame_variant i is to be made */
 	bool is_begun;                          /* the lowest of them is */
 	bool is_packing;                        /* it is among maker->n_packings */
@@ -136,7 +136,7 @@ struct WB_OWNER(worker) frame_forms {
 
 /*
  * Begin to make these variants of a frame that nobody else knows yet. @said: what @f says
- * beyond @msg; what it points to is borrowed like that.
+ * beyond @msg; borrowed like that.
  */
 void frame_forms_init(struct frame_forms *w, struct frame *f,
 		      const Websocket__WebSocketMessage *msg, const struct msg_said *said,

@@ -205,9 +205,14 @@ WB_ANY_THREAD bool msg_checksum_matches(const char *hex, uint32_t crc);
 struct WB_VALUE msg_said {
 	const char *channel;   /* at most MSG_CHANNEL_MAX bytes; NULL: nothing is said of it */
 	const uint8_t *sender; /* MSG_SENDER_BYTES; NULL: likewise */
-	int64_t sent_ms;       /* Unix time; 0: likewise */
-	bool is_numbered;      /* it has a number, which is written once it is known */
+	bool is_numbered;      /* it has a number, which is written once it is known … */
+	int64_t sent_ms;       /* … and this was its time, in Unix ms */
 };
+
+static inline bool msg_says(const struct msg_said *said)
+{
+	return said->channel || said->sender || said->is_numbered;
+}
 
 /**
  * msg_suffix() - the bytes which, appended to a message, say that
@@ -316,6 +321,7 @@ void msg_set_reason(struct msg_builder *b, const char *reason);
 void msg_set_code(struct msg_builder *b, uint32_t code);
 void msg_set_channels(struct msg_builder *b, char **channels, size_t n);
 void msg_set_reconnect_after_ms(struct msg_builder *b, uint32_t ms);
+void msg_set_positions(struct msg_builder *b, Websocket__Position **positions, size_t n);
 
 /* Chat messages only. */
 void msg_set_mentions(struct msg_builder *b, char **mentions, size_t n);

@@ -90,20 +90,20 @@ size_t msg_suffix(uint8_t out[MSG_SUFFIX_MAX], const struct msg_said *said)
 		memcpy(out + at, channel, n);
 		at += n;
 	}
+	/* Of most messages that is all. */
+	if (((uintptr_t)said->sender | said->is_numbered) == 0)
+		return at;
 	if (said->sender) {
 		at += field_head_write(out + at, ENVELOPE_SENDER, MSG_SENDER_BYTES);
 		memcpy(out + at, said->sender, MSG_SENDER_BYTES);
 		at += MSG_SENDER_BYTES;
 	}
-	if (said->sent_ms) {
-		at += varint_write(out + at, ENVELOPE_SENT_MS << 3 | PROTOBUF_C_WIRE_TYPE_VARINT);
-		at += varint_write(out + at, (uint64_t)said->sent_ms);
-	}
-	if (said->is_numbered) {
-		msg_number_field(out + at, 0);
-		at += MSG_NUMBER_FIELD;
-	}
-	return at;
+	if (!said->is_numbered)
+		return at;
+	at += varint_write(out + at, ENVELOPE_SENT_MS << 3 | PROTOBUF_C_WIRE_TYPE_VARINT);
+	at += varint_write(out + at, (uint64_t)said->sent_ms);
+	msg_number_field(out + at, 0);
+	return at + MSG_NUMBER_FIELD;
 }
 
 /* ------------------------------------------------------------------------- messages */
@@ -439,6 +439,12 @@ void msg_set_channels(struct msg_builder *b, char **channels, size_t n)
 {
 	b->control.channels = channels;
 	b->control.n_channels = n;
+}
+
+void msg_set_positions(struct msg_builder *b, Websocket__Position **positions, size_t n)
+{
+	b->control.positions = positions;
+	b->control.n_positions = n;
 }
 
 void msg_set_reconnect_after_ms(struct msg_builder *b, uint32_t ms)

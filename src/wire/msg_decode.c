@@ -158,12 +158,15 @@ static bool array_grow(struct msg_decoder *d, void **array, size_t n, size_t ele
 /* Strings that the daemon compares or stores: what a NUL hides in one would deceive it. */
 static bool forbids_nul(const ProtobufCMessageDescriptor *desc, uint32_t id)
 {
+	if (desc == CHAT)
+		return id == 2; /* user_id */
 	if (desc == ENVELOPE)
 		return id == 16; /* channel */
 	if (desc == CONTROL)
 		return id == 2 || id == 18 || id == 20; /* session_id, channels, user_id */
-	/* What comes next in the list is read by nobody yet. */
-	return (desc == CHAT && id == 2) || (desc == BINARY && (id == 2 || id == 16));
+	if (desc == BINARY)
+		return id == 2 || id == 16;                         /* checksum, name */
+	return desc == &websocket__position__descriptor && id == 1; /* channel */
 }
 
 /* Not protobuf-c's own constant, which in a oneof is left out when it is packed again. */

@@ -28,6 +28,7 @@ enum record_kind {
 	RECORD_CHANNEL,
 	RECORD_CONNECTION,
 	RECORD_CONFIG,
+	RECORD_HISTORY,
 };
 
 /* Where records go. grow() makes cap at least @need: 0 | -errno. All-zero but grow is empty. */

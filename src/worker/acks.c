@@ -20,6 +20,7 @@ struct WB_OWNER(worker) ack {
 	struct acks_sender *sender;
 	struct member *through;
 	uint64_t since_ns;
+	uint64_t sequence; /* 0: it says of none */
 	size_t id_len;
 	uint8_t id[];
 };
@@ -41,6 +42,24 @@ void acks_send(struct conn *c, const void *id, size_t n)
 
 	msg_init_control(&b, WEBSOCKET__CONTROL_TYPE__ACKNOWLEDGE);
 	msg_set_request_id(&b, id, n);
+	METRIC_INC(c->env->metrics, acks_sent);
+	conn_send_msg(c, &b);
+}
+
+void acks_send_through(struct member *through, const void *id, size_t n, uint64_t sequence)
+{
+	Websocket__Position position, *one[] = {&position};
+	struct conn *c = through->conn;
+	struct msg_builder b;
+
+	msg_init_control(&b, WEBSOCKET__CONTROL_TYPE__ACKNOWLEDGE);
+	msg_set_request_id(&b, id, n);
+	if (sequence) {
+		channel_position(through, &position);
+		position.sequence = sequence;
+		/* Its history may have been turned off meanwhile. */
+		msg_set_positions(&b, one, position.epoch != 0);
+	}
 	METRIC_INC(c->env->metrics, acks_sent);
 	conn_send_msg(c, &b);
 }
@@ -103,7 +122,7 @@ static void ack_release(struct acks *a, struct ack *k)
 		sender_judge(s);
 	}
 	if (c->state == CONN_OPEN)
-		acks_send(c, k->id, k->id_len);
+		acks_send_through(k->through, k->id, k->id_len, k->sequence);
 	turn_charge(&c->env->turn, TURN_FRAME);
 	free(k);
 }
@@ -129,7 +148,7 @@ bool acks_has(const struct acks *a, const struct member *through)
 	return s && last_through(s, through);
 }
 
-void acks_wait(struct acks *a, struct member *through, const void *id, size_t n)
+void acks_wait(struct acks *a, struct member *through, const void *id, size_t n, uint64_t sequence)
 {
 	size_t len = n <= MSG_REQUEST_ID_MAX ? n : 0;
 	struct ack *k = calloc(1, sizeof(*k) + len);
@@ -145,6 +164,7 @@ void acks_wait(struct acks *a, struct member *through, const void *id, size_t n)
 	}
 	k->sender = s;
 	k->through = through;
+	k->sequence = sequence;
 	k->since_ns = c->env->reactor->now_ns;
 	k->id_len = len;
 	if (len)
@@ -163,8 +183,8 @@ void acks_send_behind(struct acks *a, struct conn *c, const void *id, size_t n)
 	const struct acks_sender *s = sender_of(a, c);
 
 	if (s)
-		acks_wait(a, CONTAINER_OF(s->waiting.prev, struct ack, sender_node)->through, id,
-			  n);
+		acks_wait(a, CONTAINER_OF(s->waiting.prev, struct ack, sender_node)->through, id, n,
+			  0);
 	else
 		acks_send(c, id, n);
 }

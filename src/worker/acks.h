@@ -34,8 +34,14 @@ void acks_send(struct conn *c, const void *id, size_t n);
 /* Whether some of what this client said in a channel waits. */
 bool acks_has(const struct acks *a, const struct member *through);
 
+/*
+ * The same of what stands at @sequence of the channel that it went through; 0: at none that is to
+ * be told.
+ */
+void acks_send_through(struct member *through, const void *id, size_t n, uint64_t sequence);
+
 /* Waits from now on; without memory for that the connection is closed with 1011. */
-void acks_wait(struct acks *a, struct member *through, const void *id, size_t n);
+void acks_wait(struct acks *a, struct member *through, const void *id, size_t n, uint64_t sequence);
 
 /* The same for one whose channel is not known any more: behind all of its sender, or at once. */
 void acks_send_behind(struct acks *a, struct conn *c, const void *id, size_t n);

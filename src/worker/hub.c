@@ -23,6 +23,8 @@ int hub_init(struct hub *h, struct hub_shared *shared, unsigned index)
 	acks_init(&h->acks);
 	transfers_init(&h->transfers, &shared->transfers, &h->acks, index, h->env.metrics);
 	h->channels.conn = &h->env;
+	h->channels.history = &shared->history;
+	table_init(&h->channels.marks);
 	h->channels.worker = index;
 	h->channels.maker = h->env.maker = &h->maker;
 	h->maker.zip = &h->zip;
@@ -41,6 +43,7 @@ void hub_configure(struct hub *h)
 	/* A message that is decoded takes more room than its bytes: its structs, its strings. */
 	size_t limit = 2 * config->max_message_size + 64 * 1024;
 
+	hub_channels_configure(h);
 	h->maker.level = (unsigned)config->compression_level;
 	h->maker.max_frame = config->max_frame_size;
 	h->maker.max_message = config->max_message_size;

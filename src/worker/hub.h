@@ -31,6 +31,7 @@
 
 #include "channel/channel.h"
 #include "channel/directory.h"
+#include "channel/history.h"
 #include "conn/conn.h"
 #include "containers/mem.h"
 #include "containers/ring.h"
@@ -55,6 +56,7 @@ struct hub;
 /* What the workers of a daemon share. */
 struct WB_SHARED hub_shared {
 	struct directory directory;
+	struct history history;
 	struct admission admission;
 	struct transfer_shared transfers;
 	struct slow_consumer_lags lags;
@@ -69,6 +71,12 @@ enum hub_result {
 	HUB_E_MEMBER,     /* is a member already */
 	HUB_E_CONGESTED,  /* rings are full, or the channel is behind: try again later */
 	HUB_E_NO_CHANNEL, /* nobody is there */
+};
+
+/* Where a member begins, for the answer: see struct history_start. */
+struct WB_VALUE hub_joined {
+	uint64_t epoch, sequence, earliest;
+	enum history_recovered recovered;
 };
 
 /* Posts that found the ring of another worker full. */
@@ -104,7 +112,9 @@ struct WB_SHARED hub {
 	struct acks acks;
 	struct transfers transfers;
 	struct connection_log log;
-	uint64_t flush_at_ns; /* when what flush_delay holds back is due; 0: nothing */
+	struct hub_joined home; /* of who is just being let in, until it is told */
+	uint64_t sequence;      /* of hub_publish(); 0: there is no position to be told */
+	uint64_t flush_at_ns;   /* when what flush_delay holds back is due; 0: nothing */
 	unsigned index WB_FROZEN;
 	struct ring inbox; /* posts of the other workers */
 	/* Bit i: worker i waits for room in inbox. */
@@ -125,22 +135,31 @@ int hub_init(struct hub *h, struct hub_shared *shared, unsigned index) WB_NODISC
 /* Frees what is left after all connections are gone; drops posts that nobody waits for. */
 void hub_fini(struct hub *h);
 
-/* Takes over what a new configuration means for variants and limits. */
+/* Takes over what a new configuration means for variants, limits and history. */
 void hub_configure(struct hub *h);
+
+/* What a channel keeps by a configuration. False: nothing, it has no history. Thread: any. */
+WB_ANY_THREAD bool hub_history_limits(const struct config *config, const char *name,
+				      struct history_limits *ret);
 
 /**
  * hub_join() - make a connection a member of a channel
  * @name:  @n bytes of UTF-8 without NUL, at most DIRECTORY_NAME_MAX
+ * @since: what it says of its place; NULL: nothing
+ * @ret:   where it begins; of a channel without history nothing; NULL: nobody asks
  *
- * Others are told by hub_notice_joined(). Of its memberships the new one stands first.
+ * Others are told by hub_notice_joined(). Of its memberships the new one stands first. What it
+ * gets before that is new comes once the answer is queued, at the end of the turn.
  *
  * Return: 0 | HUB_E_MEMBER | HUB_E_TOO_MANY | HUB_E_FULL | -ENOMEM.
- * Cost:   O(1), however many it has.
+ * Cost:   O(1), however many it has, and a step for each message that it gets first.
  */
-int hub_join(struct hub *h, struct conn *c, const char *name, size_t n) WB_NODISCARD;
+int hub_join(struct hub *h, struct conn *c, const char *name, size_t n,
+	     const struct history_since *since, struct hub_joined *ret) WB_NODISCARD;
 
 /* The same with the channel of its path, whose membership lies in the connection. */
-int hub_join_path(struct hub *h, struct conn *c, const char *name, size_t n) WB_NODISCARD;
+int hub_join_path(struct hub *h, struct conn *c, const char *name, size_t n,
+		  const struct history_since *since, struct hub_joined *ret) WB_NODISCARD;
 
 /* Messages of a channel from before this process, as its members may still need them. */
 struct WB_OWNER(main) hub_log {
@@ -152,9 +171,11 @@ struct WB_OWNER(main) hub_log {
 
 /* Where in it a member was. */
 struct WB_VALUE hub_place {
-	uint64_t next; /* number of the next message for it */
-	uint64_t own;  /* number + 1 of the last one that it published itself; 0: none */
-	bool lags;     /* it could not take @next when that was sent to it */
+	uint64_t next;      /* number of the next message for it */
+	uint64_t own;       /* number + 1 of the last one that it published itself; 0: none */
+	bool lags;          /* it could not take @next when that was sent to it */
+	uint64_t replay_to; /* of channel_set_mark() */
+	uint64_t gap_from;
 };
 
 /**
@@ -192,6 +213,8 @@ struct member *hub_membership(struct hub *h, struct conn *c, const char *name, s
  *
  * The hub is not congested. Where the channel is behind, the sender is not read for a while.
  *
+ * Where the channel has history, and gives positions, h->sequence is the message's `sequence`.
+ *
  * Owns:    takes the reference.
  */
 void hub_publish(struct hub *h, struct directory_entry *e, struct frame *f, struct member *sender);
@@ -210,9 +233,10 @@ int hub_publish_by_name(struct hub *h, const char *name, size_t n, struct frame 
  * hub_acknowledge() - ACKNOWLEDGE of what a client has published, at once or later
  * @through:  the membership that it went through
  * @is_chunk: BINARY_DATA, whose acknowledgement waits for members that are slow
+ * @sequence: of hub_publish()
  */
-void hub_acknowledge(struct hub *h, struct member *through, const void *id, size_t n,
-		     bool is_chunk);
+void hub_acknowledge(struct hub *h, struct member *through, const void *id, size_t n, bool is_chunk,
+		     uint64_t sequence);
 
 /* conn_ops.check_acks: those that have waited long enough. */
 uint64_t hub_check_acks(struct conn *c, uint64_t now);

@@ -26,16 +26,17 @@ void hub_hold(struct hub *h, struct member *m)
 	hub_wait_for(h, m->channel);
 }
 
-void hub_acknowledge(struct hub *h, struct member *through, const void *id, size_t n, bool is_chunk)
+void hub_acknowledge(struct hub *h, struct member *through, const void *id, size_t n, bool is_chunk,
+		     uint64_t sequence)
 {
 	bool waits = is_chunk && directory_lagging(through->channel->entry);
 
 	if (!waits && !(through->conn->has_late_acks && acks_has(&h->acks, through))) {
-		acks_send(through->conn, id, n);
+		acks_send_through(through, id, n, sequence);
 		return;
 	}
 	hub_wait_for(h, through->channel);
-	acks_wait(&h->acks, through, id, n);
+	acks_wait(&h->acks, through, id, n, sequence);
 }
 
 uint64_t hub_check_acks(struct conn *c, uint64_t now)

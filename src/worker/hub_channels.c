@@ -6,6 +6,7 @@
 #include <sys/mman.h>
 
 #include "base/ip.h"
+#include "io/log.h"
 
 static size_t by_slot_bytes(const struct hub *h)
 {
@@ -50,6 +51,71 @@ static struct channel *channel_by_name(struct hub *h, const char *name, size_t n
 	return NULL;
 }
 
+/* ------------------------------------------------------------------------ history */
+
+static struct history_limits limits_of(const struct config_channel *is)
+{
+	return (struct history_limits){
+		.messages = is->history_messages,
+		.bytes = is->history_bytes,
+		.age_ns = is->history_age,
+	};
+}
+
+bool hub_history_limits(const struct config *config, const char *name, struct history_limits *ret)
+{
+	struct config_channel is;
+
+	config_for_channel(config, name, strlen(name), &is);
+	*ret = limits_of(&is);
+	return is.history_messages > 0;
+}
+
+/* Has or has no history from now on. Without memory it stays as it is. */
+static int channel_set_history(struct hub *h, struct channel *ch, const struct config_channel *is)
+{
+	struct history *history = &h->shared->history;
+	const struct history_limits limits = limits_of(is);
+	int r = 0;
+
+	if (is->history_messages > 0 && !ch->has_history)
+		r = history_hold(history, ch->entry, &limits);
+	if (is->history_messages == 0 && ch->has_history) {
+		history_end(history, ch->entry);
+		history_release(history, ch->entry);
+	}
+	if (r == 0)
+		ch->has_history = is->history_messages > 0;
+	return r;
+}
+
+/* Takes over what the configuration says of it. Return: 0 | as history_hold(). */
+static int channel_configure(struct hub *h, struct channel *ch)
+{
+	struct config_channel is;
+	int r;
+
+	config_for_channel(h->env.config, ch->entry->name, ch->entry->name_len, &is);
+	r = channel_set_history(h, ch, &is);
+	ch->stamps_sender =
+		is.stamp_sender == STAMP_YES || (is.stamp_sender == STAMP_AUTO && ch->has_history);
+	ch->is_stamped = ch->stamps_sender || ch->has_history;
+	/* What is kept anyway is nothing where nothing is kept. */
+	ch->slow_policy = is.slow_consumer == SLOW_HISTORY && !ch->has_history
+				  ? SLOW_SKIP
+				  : (uint8_t)is.slow_consumer;
+	return r;
+}
+
+void hub_channels_configure(struct hub *h)
+{
+	HUB_FOREACH_CHANNEL (ch, h)
+		if (channel_configure(h, ch))
+			log_line_limited(LOG_ERR, "out of memory for a channel's history");
+}
+
+/* --------------------------------------------------------------------- channels here */
+
 /* Makes it for a client, in whose address's name it is, unless it comes from nowhere. */
 static int channel_open(struct hub *h, const struct conn *c, const char *name, size_t n,
 			struct channel **ret)
@@ -71,6 +137,14 @@ static int channel_open(struct hub *h, const struct conn *c, const char *name, s
 		return r == DIRECTORY_E_FULL ? HUB_E_FULL : r;
 	}
 	channel_init(ch, &h->channels, e, from);
+	/* Before anybody here publishes to it. */
+	r = channel_configure(h, ch);
+	if (r) {
+		channel_fini(ch);
+		directory_leave(&h->shared->directory, e, h->index);
+		free(ch);
+		return r;
+	}
 	table_insert(&h->by_name, &ch->name_node, channel_hash(h, name, n));
 	h->by_slot[e->slot] = ch;
 	*ret = ch;
@@ -86,6 +160,8 @@ void hub_close_channel_if_empty(struct hub *h, struct channel *ch)
 	table_remove(&h->by_name, &ch->name_node);
 	h->by_slot[ch->entry->slot] = NULL;
 	channel_fini(ch);
+	if (ch->has_history)
+		history_release(&h->shared->history, ch->entry);
 	directory_leave(&h->shared->directory, ch->entry, h->index);
 	free(ch);
 }
@@ -186,9 +262,45 @@ void hub_end_membership(struct hub *h, struct member *m)
 
 /* ----------------------------------------------------------------- coming by name */
 
-static int membership_join(struct hub *h, struct conn *c, const char *name, size_t n, bool is_path)
+static const struct history_since no_since;
+
+/* The first of its memberships begins where it has to; its answer is not queued yet. */
+static int membership_place(struct hub *h, struct member *m, const struct history_since *since,
+			    struct hub_joined *ret)
+{
+	struct history_store *s = channel_store(m->channel);
+	struct history_start start;
+	bool is_asked = since->has_position || since->has_rewind;
+	int r;
+
+	*ret = (struct hub_joined){0};
+	if (is_asked)
+		m->conn->has_positions = true;
+	if (since->has_position)
+		ret->recovered = HISTORY_NOT_RECOVERED;
+	if (!s)
+		return 0;
+	r = history_begin(&h->shared->history, s, since, m->channel->from, h->env.reactor->now_ns,
+			  &start);
+	if (r == 0)
+		r = channel_begin(m, &start, is_asked);
+	turn_charge(&h->env.turn, start.n);
+	if (start.epoch)
+		*ret = (struct hub_joined){start.epoch, start.sequence, start.earliest,
+					   start.recovered};
+	if (start.recovered == HISTORY_RECOVERED)
+		METRIC_INC(h->env.metrics, history_recovered);
+	else if (since->has_position)
+		METRIC_INC(h->env.metrics, history_not_recovered);
+	history_start_fini(&start);
+	return r;
+}
+
+static int membership_join(struct hub *h, struct conn *c, const char *name, size_t n, bool is_path,
+			   const struct history_since *since, struct hub_joined *ret)
 {
 	struct channel *ch = channel_by_name(h, name, n);
+	struct hub_joined joined;
 	int r;
 
 	if (ch && membership_in(h, c, ch))
@@ -202,19 +314,26 @@ static int membership_join(struct hub *h, struct conn *c, const char *name, size
 			return r;
 	}
 	r = membership_begin(h, c, ch, is_path);
+	if (r == 0) {
+		r = membership_place(h, c->members, since ? since : &no_since, ret ? ret : &joined);
+		if (r)
+			hub_end_membership(h, c->members);
+	}
 	if (r)
 		hub_close_channel_if_empty(h, ch);
 	return r;
 }
 
-int hub_join(struct hub *h, struct conn *c, const char *name, size_t n)
+int hub_join(struct hub *h, struct conn *c, const char *name, size_t n,
+	     const struct history_since *since, struct hub_joined *ret)
 {
-	return membership_join(h, c, name, n, false);
+	return membership_join(h, c, name, n, false, since, ret);
 }
 
-int hub_join_path(struct hub *h, struct conn *c, const char *name, size_t n)
+int hub_join_path(struct hub *h, struct conn *c, const char *name, size_t n,
+		  const struct history_since *since, struct hub_joined *ret)
 {
-	return membership_join(h, c, name, n, true);
+	return membership_join(h, c, name, n, true, since, ret);
 }
 
 int hub_rejoin(struct hub *h, struct conn *c, bool is_path, const struct hub_log *log,
@@ -235,11 +354,12 @@ int hub_rejoin(struct hub *h, struct conn *c, bool is_path, const struct hub_log
 	}
 	if (r == 0)
 		r = membership_begin(h, c, ch, is_path);
-	if (r)
+	if (r) {
 		hub_close_channel_if_empty(h, ch);
-	else
-		channel_rewind(c->members, place->next, place->own, place->lags);
-	return r;
+		return r;
+	}
+	channel_rewind(c->members, place->next, place->own, place->lags);
+	return channel_set_mark(c->members, place->replay_to, place->gap_from);
 }
 
 void hub_end_rejoining(struct hub *h)

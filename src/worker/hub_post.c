@@ -61,6 +61,24 @@ static void post_to(struct hub *h, unsigned to, struct frame *f)
 	mark_waiting(h, to);
 }
 
+/* The number of a message that is to be kept. Return: the workers that must get it. */
+WB_COLD static uint64_t take_kept_number(struct hub *h, struct directory_entry *e, struct frame *f)
+{
+	struct history_store *s = history_of(&h->shared->history, e);
+	uint64_t workers;
+
+	h->sequence = 0;
+	if (s && atomic_load_explicit(&e->has_history, memory_order_acquire)) {
+		h->sequence = history_publish(&h->shared->history, s, f, &workers);
+		return workers;
+	}
+	/* It was made for a history that is gone meanwhile. */
+	f->seq = directory_take(e, &workers);
+	frame_set_account(f, h->env.frame_account);
+	frame_set_number(f, f->seq + 1);
+	return workers;
+}
+
 void hub_publish(struct hub *h, struct directory_entry *e, struct frame *f, struct member *sender)
 {
 	uint64_t workers;
@@ -72,11 +90,16 @@ void hub_publish(struct hub *h, struct directory_entry *e, struct frame *f, stru
 	 */
 	f->slot = e->slot;
 	f->generation = e->generation;
-	f->sender = sender ? sender->conn->serial : 0;
 	f->received_ns = h->env.reactor->now_ns;
-	f->seq = directory_take(e, &workers);
-	if (sender)
+	f->sender = 0;
+	if (sender) {
+		f->sender = sender->conn->serial;
 		channel_note_own(sender, f);
+	}
+	if (WB_UNLIKELY(f->flags & FRAME_NUMBERED))
+		workers = take_kept_number(h, e, f);
+	else
+		f->seq = directory_take(e, &workers);
 	workers &= ~(1ULL << h->index);
 	while (workers) {
 		unsigned to = (unsigned)__builtin_ctzll(workers);

@@ -22,6 +22,9 @@ static inline struct channel *hub_channel_at(struct hub *h, uint32_t slot, uint3
 int hub_channels_init(struct hub *h) WB_NODISCARD;
 void hub_channels_fini(struct hub *h);
 
+/* Another configuration: its channels have history by that. */
+void hub_channels_configure(struct hub *h);
+
 /* Ends a membership, about which nobody is told; the channel stays. @m is gone after it. */
 void hub_end_membership(struct hub *h, struct member *m);
 

@@ -33,8 +33,56 @@ static bool is_echo_path(const struct conn *c, const struct upgrade *u)
 	return path[0] == '/' && strcmp(path + 1, u->channel) == 0;
 }
 
+/* Decimal digits and nothing else. */
+static bool parse_number(struct http_text t, uint64_t max, uint64_t *ret)
+{
+	uint64_t n = 0;
+
+	for (size_t i = 0; i < t.n; i++) {
+		uint64_t digit = (uint64_t)(t.p[i] - '0');
+
+		if (t.p[i] < '0' || t.p[i] > '9' || n > (max - digit) / 10)
+			return false;
+		n = 10 * n + digit;
+	}
+	*ret = n;
+	return t.n > 0;
+}
+
+/* since=EPOCH.SEQUENCE and rewind=N of a query; of one that stands twice the last counts. */
+static bool parse_since(struct http_text query, struct history_since *ret)
+{
+	struct http_text pair, name, epoch;
+	uint64_t n;
+
+	*ret = (struct history_since){0};
+	while (query.n > 0) {
+		if (!http_cut(&query, '&', &pair)) {
+			pair = query;
+			query.n = 0;
+		}
+		if (!http_cut(&pair, '=', &name))
+			continue;
+		if (http_text_is(name, "since")) {
+			if (!http_cut(&pair, '.', &epoch) ||
+			    !parse_number(epoch, UINT64_MAX, &ret->epoch) ||
+			    !parse_number(pair, UINT64_MAX, &ret->sequence))
+				return false;
+			ret->has_position = true;
+		} else if (http_text_is(name, "rewind")) {
+			if (!parse_number(pair, UINT32_MAX, &n))
+				return false;
+			ret->rewind = (uint32_t)n;
+			ret->has_rewind = true;
+		}
+	}
+	return true;
+}
+
 enum conn_refusal protocol_admit(struct conn *c, const struct upgrade *u)
 {
+	struct hub *h = hub_of(c);
+	struct history_since since;
 	int r;
 
 	/* The echo is no channel: nothing of it is in a grant, and no limit of channels holds. */
@@ -44,7 +92,10 @@ enum conn_refusal protocol_admit(struct conn *c, const struct upgrade *u)
 	}
 	if (c->grant && !grant_allows(c->grant, u->channel))
 		return CONN_E_CHANNEL_DENIED;
-	r = hub_join_path(hub_of(c), c, u->channel, u->channel_len);
+	if (!parse_since(u->query, &since))
+		return CONN_E_BAD_POSITION;
+	/* Told in protocol_opened(), before anybody else is let in. */
+	r = hub_join_path(h, c, u->channel, u->channel_len, &since, &h->home);
 	return r ? CONN_E_NO_CHANNEL : CONN_ADMITTED;
 }
 
@@ -67,7 +118,7 @@ void protocol_opened(struct conn *c)
 	conn_format_user(user, c);
 	protocol_send_welcome(c, id, user);
 	if (c->path_member.channel)
-		protocol_send_config(c, id, user, c->path_member.channel->entry->name);
+		protocol_send_config(c, id, user, &hub_of(c)->home);
 	/* Either may have closed it for want of memory; then it is a member of nothing any more. */
 	if (c->path_member.channel)
 		hub_notice_joined(hub_of(c), &c->path_member);
@@ -122,10 +173,14 @@ static struct member *route_message(struct conn *c, const message *m)
 }
 
 /* It was published through this membership. */
-static void acknowledge_message(struct member *through, const message *m, bool is_chunk)
+static void acknowledge_message(struct member *through, const message *m, bool is_chunk,
+				const struct publication *pub)
 {
-	hub_acknowledge(hub_of(through->conn), through, m->request_id.data, m->request_id.len,
-			is_chunk);
+	struct hub *h = hub_of(through->conn);
+
+	/* It was the last that was published. */
+	hub_acknowledge(h, through, m->request_id.data, m->request_id.len, is_chunk,
+			pub->said.is_numbered ? h->sequence : 0);
 }
 
 /* Each of these returns false where the message takes more than a share of a turn. */
@@ -146,7 +201,7 @@ static bool take_chat(struct conn *c, struct publication *pub, const message *m,
 	}
 	done = protocol_publish_run(c, pub, m, through, p, n);
 	if (done == PUBLICATION_DONE && c->caps & MSG_CAP_ACK)
-		acknowledge_message(through, m, false);
+		acknowledge_message(through, m, false, pub);
 	return done != PUBLICATION_MORE;
 }
 
@@ -171,7 +226,7 @@ static bool take_binary(struct conn *c, struct publication *pub, const message *
 		return true;
 	/* The last chunk of a file is acknowledged once the file is there. */
 	if (c->caps & MSG_CAP_ACK && !(is_spooled && m->binary->is_last))
-		acknowledge_message(through, m, true);
+		acknowledge_message(through, m, true, pub);
 	return true;
 }
 
@@ -269,6 +324,9 @@ static void take_control(struct conn *c, const message *m)
 		break;
 	case WEBSOCKET__CONTROL_TYPE__UNSUBSCRIBE:
 		protocol_unsubscribe(c, m);
+		break;
+	case WEBSOCKET__CONTROL_TYPE__POSITION:
+		protocol_position(c, m);
 		break;
 	case WEBSOCKET__CONTROL_TYPE__ACKNOWLEDGE:
 	case WEBSOCKET__CONTROL_TYPE__ERROR:

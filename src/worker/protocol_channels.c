@@ -27,23 +27,35 @@ struct member *protocol_path_membership(struct conn *c)
 
 /* --------------------------------------------------------------- lists of channels */
 
+/* Those that it names, by themselves or with a position: a position comes first. */
+static size_t n_names(const message *m)
+{
+	return m->control->n_positions + m->control->n_channels;
+}
+
+static const char *name_at(const message *m, size_t i)
+{
+	return i < m->control->n_positions ? m->control->positions[i]->channel
+					   : m->control->channels[i - m->control->n_positions];
+}
+
 static bool check_names(struct conn *c, const message *m)
 {
 	static_assert(DIRECTORY_NAME_MAX == 255, "the reason says so");
 
-	if (m->control->n_channels == 0) {
+	if (n_names(m) == 0) {
 		protocol_refuse(c, m, 400, "channels is empty");
 		return false;
 	}
-	if (m->control->n_channels > c->env->config->max_channels_per_client) {
+	if (n_names(m) > c->env->config->max_channels_per_client) {
 		protocol_refuse_for_limit(c, m, 429, "max_channels_per_client", NULL);
 		return false;
 	}
 	/* Each is work like a frame; the first is what the frame itself was counted for. */
-	conn_charge_frames(c, m->control->n_channels - 1);
+	conn_charge_frames(c, n_names(m) - 1);
 	/* That they are UTF-8 without NUL was seen to when the message was decoded. */
-	for (size_t i = 0; i < m->control->n_channels; i++) {
-		if (strlen(m->control->channels[i]) > DIRECTORY_NAME_MAX) {
+	for (size_t i = 0; i < n_names(m); i++) {
+		if (strlen(name_at(m, i)) > DIRECTORY_NAME_MAX) {
 			protocol_refuse(c, m, 413, "a channel's name is longer than 255 bytes");
 			return false;
 		}
@@ -53,10 +65,10 @@ static bool check_names(struct conn *c, const message *m)
 
 static bool check_allowed(struct conn *c, const message *m)
 {
-	for (size_t i = 0; c->grant && i < m->control->n_channels; i++) {
-		if (!grant_allows(c->grant, m->control->channels[i])) {
+	for (size_t i = 0; c->grant && i < n_names(m); i++) {
+		if (!grant_allows(c->grant, name_at(m, i))) {
 			protocol_refuse_in(c, m, 403, "not allowed to join the channel",
-					   m->control->channels[i]);
+					   name_at(m, i));
 			return false;
 		}
 	}
@@ -69,23 +81,70 @@ static bool check_allowed(struct conn *c, const message *m)
  */
 static bool check_slashes(struct conn *c, const message *m)
 {
-	for (size_t i = 0; i < m->control->n_channels; i++) {
-		if (m->control->channels[i][0] != '/')
+	for (size_t i = 0; i < n_names(m); i++) {
+		if (name_at(m, i)[0] != '/')
 			continue;
 		protocol_refuse_in(c, m, 400,
 				   "a channel's name has no \"/\" in front: leave it out",
-				   m->control->channels[i]);
+				   name_at(m, i));
 		return false;
 	}
 	return true;
 }
 
-/* Return: 0, also when it is a member already; else as hub_join(). */
-static int join_channel(struct conn *c, const char *name)
-{
-	int r = hub_join(hub_of(c), c, name, strlen(name));
+/* What is said of where each begins, in one list. */
+struct answer {
+	Websocket__Position *position;
+	Websocket__Position **list;
+	size_t n;
+};
 
-	return r == HUB_E_MEMBER ? 0 : r;
+static void answer_fini(struct answer *a)
+{
+	free(a->position);
+	free(a->list);
+}
+
+/* Whatever it returns, answer_fini() comes next. */
+static int answer_init(struct answer *a, size_t n)
+{
+	*a = (struct answer){.position = calloc(n, sizeof(*a->position)),
+			     .list = calloc(n, sizeof(*a->list))};
+	return a->position && a->list ? 0 : -ENOMEM;
+}
+
+/* An epoch is never 0: without one there is no position, unless nothing else was asked for. */
+static struct history_since since_of(const message *m, size_t i)
+{
+	const Websocket__Position *p =
+		i < m->control->n_positions ? m->control->positions[i] : NULL;
+	struct history_since since = {0};
+
+	if (!p)
+		return since;
+	since.has_rewind = p->rewind > 0;
+	since.rewind = p->rewind;
+	since.has_position = p->epoch || p->sequence || !since.has_rewind;
+	since.epoch = p->epoch;
+	since.sequence = p->sequence;
+	return since;
+}
+
+/* Return: 0, also when it is a member already; else as hub_join(). */
+static int join_channel(struct conn *c, const message *m, size_t i, struct answer *answer)
+{
+	const struct history_since since = since_of(m, i);
+	const char *name = name_at(m, i);
+	struct hub_joined joined;
+	int r = hub_join(hub_of(c), c, name, strlen(name), &since, &joined);
+
+	if (r == HUB_E_MEMBER)
+		return 0;
+	if (r == 0 && protocol_joined_position(&joined, name, &answer->position[answer->n])) {
+		answer->list[answer->n] = &answer->position[answer->n];
+		answer->n++;
+	}
+	return r;
 }
 
 static void leave_channel(struct conn *c, struct member *m, bool tell)
@@ -114,14 +173,17 @@ static void refuse_subscription(struct conn *c, const message *m, int r, const c
 void protocol_subscribe(struct conn *c, const message *m)
 {
 	struct member *before = c->members;
+	WB_CLEANUP(answer_fini) struct answer answer = {0};
 	const char *last = NULL;
-	int r = 0;
+	int r;
 
 	if (!check_names(c, m) || !check_slashes(c, m) || !check_allowed(c, m))
 		return;
-	for (size_t i = 0; i < m->control->n_channels && r == 0; i++) {
-		last = m->control->channels[i];
-		r = join_channel(c, last);
+	c->has_positions |= m->control->n_positions > 0;
+	r = answer_init(&answer, n_names(m));
+	for (size_t i = 0; i < n_names(m) && r == 0; i++) {
+		last = name_at(m, i);
+		r = join_channel(c, m, i, &answer);
 	}
 	if (r) {
 		/* The list is taken whole or not at all; new memberships stand first. */
@@ -131,30 +193,55 @@ void protocol_subscribe(struct conn *c, const message *m)
 		return;
 	}
 	/* Who asked has its answer before others learn of it, and say something to it. */
-	protocol_send_ack(c, m);
+	protocol_send_positions(c, m, answer.list, answer.n);
 	if (c->state != CONN_OPEN)
 		return; /* without memory for the answer, and without its memberships */
 	for (struct member *joined = c->members; joined != before; joined = joined->sibling)
 		hub_notice_joined(hub_of(c), joined);
 }
 
+static bool check_memberships(struct conn *c, const message *m)
+{
+	for (size_t i = 0; i < n_names(m); i++) {
+		const char *name = name_at(m, i);
+
+		if (!hub_membership(hub_of(c), c, name, strlen(name))) {
+			protocol_refuse_in(c, m, 404, "not a member of the channel", name);
+			return false;
+		}
+	}
+	return true;
+}
+
+void protocol_position(struct conn *c, const message *m)
+{
+	const void *id = m->request_id.data;
+	size_t n = m->request_id.len;
+
+	/* Whoever asks knows what it is told. */
+	c->has_positions = true;
+	if (n_names(m) == 0) {
+		conn_charge_frames(c, c->n_members);
+		for (struct member *in = c->members; in && c->state == CONN_OPEN; in = in->sibling)
+			channel_send_position(in, id, n);
+		return;
+	}
+	if (!check_names(c, m) || !check_memberships(c, m))
+		return;
+	for (size_t i = 0; i < n_names(m) && c->state == CONN_OPEN; i++)
+		channel_send_position(
+			hub_membership(hub_of(c), c, name_at(m, i), strlen(name_at(m, i))), id, n);
+}
+
 void protocol_unsubscribe(struct conn *c, const message *m)
 {
 	struct hub *h = hub_of(c);
 
-	if (!check_names(c, m))
-		return;
 	/* All are looked at before the first is left: this list is whole or nothing, too. */
-	for (size_t i = 0; i < m->control->n_channels; i++) {
-		const char *name = m->control->channels[i];
-
-		if (!hub_membership(h, c, name, strlen(name))) {
-			protocol_refuse_in(c, m, 404, "not a member of the channel", name);
-			return;
-		}
-	}
-	for (size_t i = 0; i < m->control->n_channels; i++) {
-		const char *name = m->control->channels[i];
+	if (!check_names(c, m) || !check_memberships(c, m))
+		return;
+	for (size_t i = 0; i < n_names(m); i++) {
+		const char *name = name_at(m, i);
 		struct member *left = hub_membership(h, c, name, strlen(name));
 
 		if (left) /* unless the list names it twice */

@@ -13,6 +13,7 @@
 #include "conn/conn.h"
 #include "wire/frame_variant.h"
 #include "wire/msg.h"
+#include "worker/hub.h"
 
 typedef Websocket__WebSocketMessage message;
 
@@ -24,11 +25,19 @@ static inline bool message_names_channel(const message *m)
 
 /* ------------------------------------------------------------------ protocol_send.c */
 
-/* @id, @user: its own; @home: the channel of its path. */
+/* @id, @user: its own; @home: where it begins in the channel of its path, which it is in. */
 void protocol_send_welcome(struct conn *c, const char *id, const char *user);
-void protocol_send_config(struct conn *c, const char *id, const char *user, const char *home);
+void protocol_send_config(struct conn *c, const char *id, const char *user,
+			  const struct hub_joined *home);
+
+/* What an answer says of where a member begins. @ret borrows @channel. False: nothing. */
+bool protocol_joined_position(const struct hub_joined *joined, const char *channel,
+			      Websocket__Position *ret);
 void protocol_send_heartbeat(struct conn *c, const message *request);
 void protocol_send_ack(struct conn *c, const message *request);
+/* The same with positions of channels that were joined. */
+void protocol_send_positions(struct conn *c, const message *request, Websocket__Position **list,
+			     size_t n);
 
 /* ACKNOWLEDGE that says which capabilities are in force. */
 void protocol_send_capabilities(struct conn *c, const message *request);
@@ -56,7 +65,6 @@ void protocol_refuse_for_limit(struct conn *c, const message *m, uint32_t code, 
 struct WB_OWNER(worker) publication {
 	struct frame *f;               /* what will be published */
 	struct frame_forms forms;      /* what others need instead */
-	struct msg_said said;          /* behind what its sender wrote */
 	const struct msg_spots *spots; /* of the message, borrowed; NULL: of a text */
 	unsigned n_pieces, at_piece;
 	size_t copied; /* of that piece */
@@ -65,6 +73,7 @@ struct WB_OWNER(worker) publication {
 	bool is_complete;
 	/* What is copied of the message, borrowed, and where it goes. Not looked at before. */
 	struct msg_piece piece[MSG_STAMP_PIECES];
+	struct msg_said said; /* behind what its sender wrote; with @f */
 };
 
 /* Nothing of a message is done yet, or anything any more. */
@@ -114,3 +123,4 @@ struct member *protocol_path_membership(struct conn *c);
 
 void protocol_subscribe(struct conn *c, const message *m);
 void protocol_unsubscribe(struct conn *c, const message *m);
+void protocol_position(struct conn *c, const message *m);

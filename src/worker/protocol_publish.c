@@ -61,7 +61,7 @@ static struct frame *frame_for(struct hub *h, const message *m, const struct msg
 			       size_t n)
 {
 	uint8_t suffix[MSG_SUFFIX_MAX];
-	size_t more = msg_suffix(suffix, said);
+	size_t more = WB_LIKELY(said->channel) || msg_says(said) ? msg_suffix(suffix, said) : 0;
 	struct frame *f = frame_new(m ? WS_BINARY : WS_TEXT, n + more,
 				    h->env.config->max_frame_size, &h->unpublished_bytes);
 	if (f)
@@ -178,25 +178,40 @@ static uint32_t publication_begin_frame(struct hub *h, struct publication *pub, 
 	} else {
 		return 413;
 	}
-	if (!pub->f)
-		return 503;
-	pub->f->flags |= pub->said.is_numbered ? FRAME_NUMBERED : 0;
-	return 0;
+	return pub->f ? 0 : 503;
+}
+
+/* It was begun before its channel had a history, or after: it is made once more. */
+WB_COLD static enum publication_result publication_begin_anew(struct publication *pub)
+{
+	const struct msg_spots *spots = pub->spots;
+
+	publication_fini(pub);
+	pub->spots = spots;
+	return PUBLICATION_MORE;
+}
+
+/* Who has published it, and where it stands. */
+WB_COLD static void publication_stamp(struct publication *pub, const struct conn *c,
+				      const struct channel *ch)
+{
+	if (ch->stamps_sender)
+		pub->said.sender = c->id;
+	if (!ch->has_history)
+		return;
+	pub->said.sent_ms = (int64_t)clock_wall_ms();
+	pub->said.is_numbered = true;
 }
 
 /* What is said of a client's message; of a text nothing can be. */
 static void publication_begin_said(struct publication *pub, const struct conn *c, const message *m,
 				   const struct channel *ch)
 {
-	const struct directory_entry *e = ch->entry;
-
-	pub->said = (struct msg_said){0};
-	if (!m)
-		return;
-	if (needs_name(m, e->name))
-		pub->said.channel = e->name;
-	if (c->env->config->stamp_sender == STAMP_YES)
-		pub->said.sender = c->id;
+	pub->said = (struct msg_said){
+		.channel = needs_name(m, ch->entry->name) ? ch->entry->name : NULL,
+	};
+	if (WB_UNLIKELY(ch->is_stamped) && m)
+		publication_stamp(pub, c, ch);
 }
 
 /* What members can't take as it is, or better otherwise; the sender gets nothing of it. */
@@ -289,7 +304,12 @@ enum publication_result protocol_publish_run(struct conn *c, struct publication 
 		return PUBLICATION_REFUSED;
 	}
 	/* log_memory is for what waits to be sent: until here it was the sender's own. */
-	frame_move_account(pub->f, c->env->frame_account);
+	if (WB_LIKELY(!(through->channel->has_history | pub->said.is_numbered)) || !m)
+		frame_set_account(pub->f, c->env->frame_account);
+	else if (through->channel->has_history != pub->said.is_numbered)
+		return publication_begin_anew(pub);
+	else
+		pub->f->flags |= FRAME_NUMBERED;
 	hub_publish(hub_of(c), e, TAKE_PTR(pub->f), through);
 	return PUBLICATION_DONE;
 }
@@ -361,7 +381,7 @@ static struct frame *frame_of_admin(struct hub *h, const char *channel, const me
 		pub.f = frame_unref(pub.f);
 	frame_forms_fini(&pub.forms);
 	if (pub.f)
-		frame_move_account(pub.f, h->env.frame_account);
+		frame_set_account(pub.f, h->env.frame_account);
 	return pub.f;
 }
 

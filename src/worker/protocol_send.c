@@ -65,14 +65,34 @@ void protocol_send_welcome(struct conn *c, const char *id, const char *user)
 	conn_send_msg(c, &b);
 }
 
-void protocol_send_config(struct conn *c, const char *id, const char *user, const char *home)
+bool protocol_joined_position(const struct hub_joined *joined, const char *channel,
+			      Websocket__Position *ret)
 {
+	websocket__position__init(ret);
+	ret->channel = (char *)(uintptr_t)channel;
+	ret->epoch = joined->epoch;
+	ret->sequence = joined->sequence;
+	ret->earliest = joined->earliest;
+	if (joined->recovered != HISTORY_NOT_ASKED) {
+		ret->has_recovered_case = WEBSOCKET__POSITION__HAS_RECOVERED_RECOVERED;
+		ret->recovered = joined->recovered == HISTORY_RECOVERED;
+	}
+	return joined->epoch || joined->recovered != HISTORY_NOT_ASKED;
+}
+
+void protocol_send_config(struct conn *c, const char *id, const char *user,
+			  const struct hub_joined *home)
+{
+	const char *channel = c->path_member.channel->entry->name;
 	const struct config *config = c->env->config;
+	Websocket__Position position, *one[] = {&position};
 	struct msg_builder b;
 
 	msg_init_control(&b, WEBSOCKET__CONTROL_TYPE__CONFIG);
 	set_own_request_id(&b);
-	msg_set_channel(&b, home);
+	msg_set_channel(&b, channel);
+	if (protocol_joined_position(home, channel, &position))
+		msg_set_positions(&b, one, 1);
 	msg_set_user_id(&b, user);
 	msg_set_max_frames_per_second(&b, (uint32_t)config->max_incoming_frames_per_second);
 	msg_set_session_id(&b, id);
@@ -97,6 +117,18 @@ void protocol_send_heartbeat(struct conn *c, const message *request)
 void protocol_send_ack(struct conn *c, const message *request)
 {
 	acks_send(c, request->request_id.data, request->request_id.len);
+}
+
+void protocol_send_positions(struct conn *c, const message *request, Websocket__Position **list,
+			     size_t n)
+{
+	struct msg_builder b;
+
+	msg_init_control(&b, WEBSOCKET__CONTROL_TYPE__ACKNOWLEDGE);
+	msg_set_request_of(&b, request);
+	msg_set_positions(&b, list, n);
+	METRIC_INC(c->env->metrics, acks_sent);
+	conn_send_msg(c, &b);
 }
 
 void protocol_send_capabilities(struct conn *c, const message *request)

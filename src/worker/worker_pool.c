@@ -13,6 +13,10 @@ static int make_workers(struct worker_pool *p, struct policy *policy, unsigned n
 
 	r = directory_init(&p->shared.directory, (uint32_t)config->max_channels);
 	if (!r)
+		r = history_init(&p->shared.history, &p->shared.directory, &p->shared.frame_bytes);
+	if (!r)
+		history_set_memory(&p->shared.history, config->history_memory);
+	if (!r)
 		r = admission_init(&p->shared.admission, config->max_connections);
 	/* Counted one by one, so that an error leaves what worker_pool_free() can free. */
 	for (; !r && p->n < n; p->n += !r) {
@@ -157,6 +161,7 @@ struct worker_pool *worker_pool_free(struct worker_pool *p)
 	if (p->unix_path)
 		(void)unlink(p->unix_path); /* perhaps somebody has removed it */
 	free(p->unix_path);
+	history_fini(&p->shared.history);
 	directory_fini(&p->shared.directory);
 	admission_fini(&p->shared.admission);
 	free(p);

@@ -15,6 +15,7 @@
 
 #define GUESTS 6
 #define LIMITS "echo_path = /echo\nmax_frame_size = 4K\nmax_message_size = 64K\n"
+#define KEEPS LIMITS "history_messages = 3\nslow_consumer = history\n"
 #define TIGHT LIMITS "max_channels = 1\nmessage_queue_size = 1\nmax_send_buffer = 4K\n"
 
 /* The records behind a head that is right. */
@@ -63,6 +64,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct fuzz_input in = {data, size};
 	uint8_t what = fuzz_byte(&in);
 	struct handover_report report;
+	const char *config;
 	struct record_writer records;
 	struct rig *r;
 
@@ -70,7 +72,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	records = wrap(in.p, in.n);
 	r = rig_new(1, LIMITS);
 	greet(r);
-	WB_ASSERT(rig_restore(r, 1 + what % 3, what & 0x40 ? TIGHT : NULL, &records, &report) == 0);
+	config = what & 0x40 ? TIGHT : what & 0x20 ? KEEPS : NULL;
+	WB_ASSERT(rig_restore(r, 1 + what % 3, config, &records, &report) == 0);
 	free(records.data);
 	rig_check(r);
 	if (what & 0x80)

@@ -524,9 +524,10 @@ def token_seeds():
 # ----------------------------------------------------------------------- record
 
 
-HEAD, COUNTERS, FRAME_RECORD, CHANNEL, CONNECTION = range(1, 6)
+HEAD, COUNTERS, FRAME_RECORD, CHANNEL, CONNECTION, _, HISTORY = range(1, 8)
 HANDSHAKE, OPEN, CLOSING, LINGERING = range(4)
-ALL_READ, NONE_READS = 0, 0x80
+ALL_READ, NONE_READS, KEEPS = 0, 0x80, 0x20
+NUMBERED = 1 << 6
 ZERO = bytes(1)
 
 
@@ -631,6 +632,27 @@ def record_seeds():
           saved_conn(1, text(22, num(3, 9)), channels=[1], next=[0]))
     saved("channel-backwards", record(CHANNEL, text(1, "x"), num(2, 1), num(3, 2)))
     saved("channel-twice", room, room, saved_conn(1, channels=[1, 2], next=[3, 3]))
+    said = [record(FRAME_RECORD, saved_frame(chat("said") + varint(21 << 3 | 1)
+                                             + struct.pack("<Q", n + 1), flags=NUMBERED, seq=n))
+            for n in range(5)]
+
+    def kept(*ids, name="room", epoch=77, seq=5, earliest=0):
+        return record(HISTORY, text(1, name), fixed64(2, epoch), num(3, seq), num(4, earliest),
+                      packed_list(5, ids))
+
+    place = record(CHANNEL, text(1, "room"), num(2, 5), num(3, 5))
+    saved("kept", *said, place, kept(1, 2, 3, 4, 5), members(), what=KEEPS)
+    saved("kept-without-members", *said, kept(4, 5, earliest=3), what=KEEPS)
+    saved("kept-replaying", *said, record(CHANNEL, text(1, "room"), num(2, 5), num(3, 0),
+                                          packed_list(4, [1, 2, 3, 4, 5])), kept(3, 5, earliest=1),
+          members(packed_list(34, [5], "<Q"), packed_list(35, [2], "<Q")), what=KEEPS | NONE_READS)
+    saved("kept-backwards", *said, place, kept(2, 1), kept(1, 1), members(), what=KEEPS)
+    saved("kept-ahead", *said, place, kept(1, 2, seq=4), kept(5, earliest=9), members(),
+          what=KEEPS)
+    saved("kept-twice", *said, kept(1, 2), kept(1, 2, epoch=78), kept(1, name="other"),
+          what=KEEPS)
+    saved("kept-by-nobody", *said, place, kept(1, 2, 3), members(), what=ALL_READ)
+    saved("kept-no-epoch", *said, place, kept(1, epoch=0), kept(9), members(), what=KEEPS)
     saved("cut", members()[:-9])
     with open(os.path.join(HERE, "../unit/data/records-0.1.0.bin"), "rb") as f:
         seed("record", "from-0.1.0", bytes([ALL_READ]) + f.read()[32:])

@@ -7,8 +7,8 @@ import uuid
 import old_websockets
 from daemon import DEADLINE
 from proto import (ACKNOWLEDGE, BINARY_DATA, CHAT_MESSAGE, CONFIG, CONNECT, CONTROL, DISCONNECT,
-                   ERROR, HEARTBEAT, SUBSCRIBE, UNSUBSCRIBE, Message, chat, control, data,
-                   describe, new_id)
+                   ERROR, GAP, HEARTBEAT, POSITION, SUBSCRIBE, UNSUBSCRIBE, Message, chat,
+                   control, data, describe, new_id)
 
 Closed = old_websockets.ConnectionClosed
 

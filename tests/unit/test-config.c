@@ -268,8 +268,8 @@ TEST(config_names_what_is_wrong_with_a_line)
 		 "f:1: worker_threads = 65: out of range; allowed: auto, or 1 to 64"},
 		{"worker_threads = all",
 		 "f:1: worker_threads = all: not a number; allowed: auto, or 1 to 64"},
-		{"slow_consumer = kill",
-		 "f:1: slow_consumer = kill: not a known action; allowed: disconnect, skip"},
+		{"slow_consumer = kill", "f:1: slow_consumer = kill: not a known action; allowed: "
+					 "disconnect, skip, history"},
 		{"rate_limit_action = x",
 		 "f:1: rate_limit_action = x: not a known action; allowed: throttle, close"},
 		{"text_messages = x",

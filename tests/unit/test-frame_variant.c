@@ -12,6 +12,7 @@
 #define DATA_BYTES 20000
 
 static _Atomic size_t account;
+static const struct msg_said nothing;
 
 #define KIND_OF(NAME, name, number) ZIP_##NAME,
 static const enum zip_kind packed_kinds[] = {ZIP_CODECS(KIND_OF)};
@@ -178,7 +179,7 @@ static int make_forms(struct frame *f, unsigned caps, enum deflate_window window
 	frame_copy_payload(f, payload);
 	if (f->opcode == WS_BINARY)
 		CHECK_EQ(msg_decode(&arena, payload, n, &msg), MSG_OK);
-	frame_forms_init(&w, f, msg, &(struct msg_said){0}, variants, m);
+	frame_forms_init(&w, f, msg, &nothing, variants, m);
 	do {
 		size_t budget = step;
 
@@ -705,8 +706,7 @@ TEST(frame_forms_leave_out_what_would_need_one_context_more)
 		size_t budget = 1;
 
 		f[i] = text_of(data, sizeof(data), 1 << 20);
-		frame_forms_init(&w[i], f[i], NULL, &(struct msg_said){0},
-				 1u << FRAME_VARIANT_DEFLATED, &r.m);
+		frame_forms_init(&w[i], f[i], NULL, &nothing, 1u << FRAME_VARIANT_DEFLATED, &r.m);
 		CHECK_EQ(frame_forms_run(&w[i], &budget),
 			 i < FRAME_PACKINGS_MAX ? FRAME_FORMS_MORE : 0);
 	}

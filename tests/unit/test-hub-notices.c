@@ -186,11 +186,11 @@ TEST(hub_leave_and_return_cancel_each_other)
 	h = j.h;
 	a = jam_come(&j, "/home");
 	conn_env_resume(&j.h->env, CONN_PAUSE_CONGESTED);
-	CHECK_EQ(hub_join(h, a->conn, "room", 4), 0);
+	CHECK_EQ(hub_join(h, a->conn, "room", 4, NULL, NULL), 0);
 	conn_env_pause(&j.h->env, CONN_PAUSE_CONGESTED);
 	hub_leave(h, a->conn->members, true);
 	CHECK_EQ(h->notices.pending.n, 1);
-	CHECK_EQ(hub_join(h, a->conn, "room", 4), 0);
+	CHECK_EQ(hub_join(h, a->conn, "room", 4, NULL, NULL), 0);
 	hub_notice_joined(h, a->conn->members);
 	CHECK_EQ(h->notices.pending.n, 0);
 	hub_leave(h, a->conn->members, true);
@@ -213,7 +213,7 @@ TEST(hub_keeps_a_bounded_number_of_notices_back)
 	member = jam_come(&j, "/home")->conn;
 	for (unsigned i = 0; i < CHANNELS; i++) {
 		snprintf(name, sizeof(name), "%u", i);
-		CHECK_EQ(hub_join(j.h, member, name, strlen(name)), 0);
+		CHECK_EQ(hub_join(j.h, member, name, strlen(name), NULL, NULL), 0);
 	}
 	/* They come and stay, so nothing cancels anything. */
 	for (unsigned k = 0; k < HUB_PENDING_NOTICES / CHANNELS + 1; k++) {
@@ -221,7 +221,7 @@ TEST(hub_keeps_a_bounded_number_of_notices_back)
 
 		for (unsigned i = 0; i < CHANNELS; i++) {
 			snprintf(name, sizeof(name), "%u", i);
-			CHECK_EQ(hub_join(j.h, g->conn, name, strlen(name)), 0);
+			CHECK_EQ(hub_join(j.h, g->conn, name, strlen(name), NULL, NULL), 0);
 			hub_notice_joined(j.h, g->conn->members);
 		}
 		g->is_mute = true;
@@ -258,16 +258,16 @@ TEST(hub_gives_notices_a_share_of_a_turn)
 	guest_drop(a);
 	guest_drop(b);
 	before = RIG_SUM(r, notices_sent);
-	CHECK_EQ(hub_join(h, g->conn, "a", 1), 0);
+	CHECK_EQ(hub_join(h, g->conn, "a", 1, NULL, NULL), 0);
 	hub_notice_joined(h, g->conn->members);
-	CHECK_EQ(hub_join(h, g->conn, "b", 1), 0);
+	CHECK_EQ(hub_join(h, g->conn, "b", 1, NULL, NULL), 0);
 	hub_notice_joined(h, g->conn->members);
 	CHECK_EQ(h->notices.pending.n, 0);
 	/* Its share is used up. */
 	for (unsigned i = 0; i < 100; i++) {
 		hub_leave(h, hub_membership(h, g->conn, "a", 1), true);
 		CHECK_EQ(h->notices.pending.n, 1);
-		CHECK_EQ(hub_join(h, g->conn, "a", 1), 0);
+		CHECK_EQ(hub_join(h, g->conn, "a", 1, NULL, NULL), 0);
 		hub_notice_joined(h, g->conn->members);
 		CHECK_EQ(h->notices.pending.n, 0);
 	}

@@ -166,16 +166,16 @@ TEST(hub_join_says_what_is_in_the_way)
 	struct hub *h = &r->w[0]->hub;
 	struct member *two;
 
-	CHECK_EQ(hub_join(h, g->conn, "one", 3), HUB_E_MEMBER);
-	CHECK_EQ(hub_join(h, g->conn, "two", 3), 0);
+	CHECK_EQ(hub_join(h, g->conn, "one", 3, NULL, NULL), HUB_E_MEMBER);
+	CHECK_EQ(hub_join(h, g->conn, "two", 3, NULL, NULL), 0);
 	two = g->conn->members;
-	CHECK_EQ(hub_join(h, g->conn, "three", 5), HUB_E_FULL);
+	CHECK_EQ(hub_join(h, g->conn, "three", 5, NULL, NULL), HUB_E_FULL);
 	CHECK(hub_membership(h, g->conn, "two", 3) == two);
 	CHECK(hub_membership(h, g->conn, "three", 5) == NULL);
 	CHECK_EQ(g->conn->n_members, 2);
 	hub_leave(h, two, false);
 	CHECK(hub_membership(h, g->conn, "two", 3) == NULL);
-	CHECK_EQ(hub_join(h, g->conn, "three", 5), 0);
+	CHECK_EQ(hub_join(h, g->conn, "three", 5, NULL, NULL), 0);
 	hub_leave(h, g->conn->members, false);
 	rig_free(r);
 }
@@ -206,7 +206,7 @@ TEST(hub_finds_memberships_however_many)
 		CHECK_EQ(hub_membership(h, other->conn, name, len) != NULL, i == 0);
 		/* Few at first, then many, then few again. */
 		if (!m && (step < 2000 || test_random(&random) % 4 == 0))
-			CHECK_EQ(hub_join(h, g->conn, name, len), 0);
+			CHECK_EQ(hub_join(h, g->conn, name, len, NULL, NULL), 0);
 		else if (m && (step >= 2000 || test_random(&random) % 4 == 0))
 			hub_leave(h, m, false);
 		else
@@ -234,7 +234,7 @@ TEST(hub_tables_shrink_with_what_they_hold)
 
 		for (size_t i = 0; i < 3000; i++) {
 			number_name(name, i);
-			CHECK_EQ(hub_join(h, g->conn, name, strlen(name)), 0);
+			CHECK_EQ(hub_join(h, g->conn, name, strlen(name), NULL, NULL), 0);
 		}
 		CHECK(h->by_name.n_buckets >= 3000);
 		guest_end(g);
