@@ -12,16 +12,23 @@ URL = "ws://127.0.0.1:8080/"
 # What chat.html needs of a browser. Lines of the standard input are typed into its form; what its
 # log shows is written out as JSON.
 BROWSER = """
-const element = () => ({ textContent: "", value: "" });
+const element = () => ({ textContent: "", value: "", disabled: false });
 const elements = { form: element(), line: element(), log: element() };
 let shown = 0;
 globalThis.document = { getElementById: id => elements[id] };
-globalThis.WebSocket = require("ws");
+globalThis.WebSocket = class extends require("ws") {
+	constructor(...args) {
+		super(...args);
+		this.on("error", () => {}); // a browser's throws nothing when nobody listens
+	}
+};
 Object.defineProperty(elements.log, "textContent", {
 	get: () => "",
 	set: line => process.stdout.write(JSON.stringify(line) + "\\n"),
 });
 require("readline").createInterface({ input: process.stdin }).on("line", line => {
+	if (elements.line.disabled)
+		throw new Error("nobody could type this");
 	elements.line.value = line;
 	let prevented = 0;
 	elements.form.onsubmit({ preventDefault: () => prevented++ });
@@ -117,8 +124,13 @@ async def test_node(daemon):
         await converse(daemon, Snippet(folder, "node", "hello.js"), "node", "hello from Node")
 
 
-async def test_browser_page(daemon):
+async def test_browser_page():
     need_node()
+    with Daemon(reconnect_window=0) as d:
+        await run_browser_page(d)
+
+
+async def run_browser_page(daemon):
     page = snippet("html", daemon)
     script = re.search(r"<script>\n(.*)</script>", page, re.S)[1]
     for element in ("form", "line", "log"):
@@ -134,6 +146,14 @@ async def test_browser_page(daemon):
             assert m.chat.user_id == "browser", m
             await c.send_chat("x" * 1000, user_id="tester")
             await s.until(json.dumps(f"tester: {'x' * 1000}\n"))
+            # It comes back by itself, and what is said then arrives.
+            daemon.stop()
+            await s.until_begins('"closed: 1012 ')
+            with Daemon(port=daemon.port) as again:
+                await s.until(json.dumps("connected\n"))
+                s.type("back again")
+                await s.until(json.dumps("browser: back again\n"))
+                assert again.metric("websocket_messages_received_total") == 2
 
 
 def test_settings_and_files():
