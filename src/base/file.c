@@ -125,6 +125,9 @@ const char *file_result_text(int result)
 		return "is too long";
 	case FILE_E_SILENT:
 		return "is no regular file, and nothing comes from it, or no end";
+	case -EACCES:
+		return "may not be read by this user: see its permissions and its folders', or "
+		       "SupplementaryGroups= and LoadCredential= of the unit";
 	default:
 		return strerror(-result);
 	}

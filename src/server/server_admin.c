@@ -1,11 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 #include <errno.h>
-#include <grp.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 
-#include "base/text.h"
 #include "base/version.h"
 #include "containers/buf.h"
 #include "io/log.h"
@@ -353,30 +351,12 @@ static const char *key_of_listener(enum admin_listener failed, int error)
 	return error == -EINVAL || error == -EADDRNOTAVAIL ? "metrics_host" : "metrics_port";
 }
 
-/* By name, or by its number. Return: 0 | -ENOENT there is no such group | -errno. */
-static int find_group(const char *name, gid_t *ret)
-{
-	const struct group *g;
-	uint64_t number;
-
-	if (text_parse_count(name, &number) == 0 && number <= INT32_MAX) {
-		*ret = (gid_t)number;
-		return 0;
-	}
-	errno = 0;
-	g = getgrnam(name);
-	if (!g)
-		return errno ? -errno : -ENOENT;
-	*ret = g->gr_gid;
-	return 0;
-}
-
 /* Gives the control socket to its group. Return: 0 | -errno. */
 static int give_to_group(const char *path, const char *name)
 {
 	struct stat st;
 	gid_t group;
-	int r = find_group(name, &group);
+	int r = preflight_find_group(name, &group);
 
 	if (r)
 		return r;

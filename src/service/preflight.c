@@ -2,10 +2,12 @@
 #include "service/preflight.h"
 
 #include <errno.h>
+#include <grp.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/text.h"
 #include "io/sock.h"
 
 struct flight {
@@ -104,6 +106,53 @@ static void try_socket(struct flight *f, const char *path, enum config_key_index
 		flight_fails(f, key, flaw);
 }
 
+int preflight_find_group(const char *name, gid_t *ret)
+{
+	const struct group *g;
+	uint64_t number;
+
+	if (text_parse_count(name, &number) == 0 && number <= INT32_MAX) {
+		*ret = (gid_t)number;
+		return 0;
+	}
+	errno = 0;
+	g = getgrnam(name);
+	if (!g)
+		return errno ? -errno : -ENOENT;
+	*ret = g->gr_gid;
+	return 0;
+}
+
+/* Root may give a file to any group, others to their own. */
+static bool may_give_to(gid_t group)
+{
+	return geteuid() == 0 || getegid() == group || group_member(group);
+}
+
+static void try_group(struct flight *f, const char *socket)
+{
+	WB_CLEANUP(ptr_freep) char *folder = strdup(socket);
+	char *slash = folder ? strrchr(folder, '/') : NULL;
+	struct stat st;
+	gid_t group;
+
+	if (!f->config->control_group[0])
+		return;
+	if (preflight_find_group(f->config->control_group, &group)) {
+		flight_fails(f, CONFIG_KEY_control_group, "there is no such group");
+		return;
+	}
+	/* A folder may give its group to what is made in it. */
+	if (slash)
+		slash[slash == folder] = '\0';
+	if (slash && stat(folder, &st) == 0 && st.st_gid == group && st.st_mode & S_ISGID)
+		return;
+	if (!may_give_to(group))
+		flight_fails(f, CONFIG_KEY_control_group,
+			     "this process is not in the group: SupplementaryGroups= of the unit "
+			     "puts it there");
+}
+
 static void try_sockets(struct flight *f)
 {
 	WB_CLEANUP(ptr_freep) char *control = NULL;
@@ -114,8 +163,10 @@ static void try_sockets(struct flight *f)
 	    path[0] == '/')
 		try_socket(f, path, CONFIG_KEY_listen_unix);
 	if (config_control_socket_path(f->config, NULL, &control) == 0 && control &&
-	    control[0] == '/')
+	    control[0] == '/') {
 		try_socket(f, control, CONFIG_KEY_control_socket);
+		try_group(f, control);
+	}
 }
 
 /* It is made where it is missing, but not the folder around it. */

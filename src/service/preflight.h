@@ -3,11 +3,13 @@
 
 /*
  * Whether everything that a configuration names can be opened: keys and certificates, the
- * folder of the spool, addresses, ports and the folders of sockets. Asked before anything is
- * let go of: by `wsbind check-config`, and by a daemon that begins.
+ * folder of the spool, addresses, ports, the folders of sockets and their group. Asked before
+ * anything is let go of: by `wsbind check-config`, and by a daemon that begins.
  *
  * Nothing stays open, nothing is made, nobody is accepted.
  */
+
+#include <sys/types.h>
 
 #include "conn/policy.h"
 #include "model/config.h"
@@ -33,6 +35,9 @@ struct WB_VALUE preflight_options {
  */
 int preflight(const struct policy *policy, const struct preflight_options *o,
 	      struct config_errors *errors) WB_NODISCARD;
+
+/* A group by its name, or number. Return: 0 | -ENOENT there is no such group | -errno. */
+int preflight_find_group(const char *name, gid_t *ret) WB_NODISCARD;
 
 /* The port that is also Prometheus' own. */
 #define PREFLIGHT_METRICS_PORT 9090

@@ -76,6 +76,47 @@ def test_check_config():
         said(tool("check-config", Path(folder) / "none.conf"), 78)
 
 
+def as_nobody(*args, status):
+    """check-config as a user that may do nothing; needs root to become that."""
+    if os.geteuid() != 0:
+        raise Skip("not root")
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o777)
+        for part in Path(binary()).parents:
+            if not part.stat().st_mode & 1:
+                raise Skip("nobody may not reach the program")
+        done = subprocess.run(
+            ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", str(binary()),
+             "check-config", "/dev/null", "--port=0", "--metrics-port=0",
+             *(a.replace("FOLDER", folder) for a in args)],
+            capture_output=True, text=True, timeout=DEADLINE, check=False)
+        assert done.returncode == status, done
+        return done.stderr
+
+
+def test_check_config_tries_the_group_of_the_control_socket():
+    at = "--control-socket=FOLDER/control.sock"
+    text = as_nobody(at, "--control-group=no-such-group", status=78)
+    assert "control_group = no-such-group: there is no such group" in text, text
+    for group in ("root", "0"):
+        text = as_nobody(at, f"--control-group={group}", status=78)
+        assert f"control_group = {group}: this process is not in the group" in text, text
+    as_nobody(at, "--control-group=nogroup", status=0)
+
+
+def test_a_file_that_may_not_be_read_says_what_helps():
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        key = Path(folder, "secret")
+        key.write_text("0123456789abcdef0123456789abcdef")
+        key.chmod(0o600)
+        for args in (["--auth=jwt", f"--jwt-key-file={key}"],
+                     ["--tls-port=0", f"--tls-certificate={key}"],
+                     ["--tls-port=0", f"--tls-certificate={key}", f"--tls-key={key}"]):
+            text = as_nobody(*args, status=78)
+            assert f"{key}" in text and "SupplementaryGroups=" in text, text
+
+
 # Through the control socket
 
 
