@@ -195,6 +195,9 @@ static enum MHD_Result request_collect(struct admin_request *req, const char *da
 	size_t more = *n;
 
 	*n = 0;
+	/* It has its answer, and only has to say all that it has to say. */
+	if (req->is_replied)
+		return (req->discarded += more) <= DISCARD_MAX ? MHD_YES : MHD_NO;
 	if (req->is_too_big || more > req->max_body - req->body.len)
 		return request_discard(req, more);
 	return buf_append(&req->body, data, more, req->max_body) < 0 ? MHD_NO : MHD_YES;
@@ -222,6 +225,28 @@ static enum MHD_Result request_run(struct admin_request *req)
 	return MHD_YES;
 }
 
+static const char *request_header(const struct admin_request *req, const char *name)
+{
+	return MHD_lookup_connection_value(req->connection, MHD_HEADER_KIND, name);
+}
+
+/*
+ * Whether a body is on its way, whatever the answer will be: who is answered and closed in the
+ * middle of sending it meets a reset, and never sees why. Who has asked first waits for an answer.
+ */
+static bool request_is_sending(const struct admin_request *req)
+{
+	const char *length = request_header(req, MHD_HTTP_HEADER_CONTENT_LENGTH);
+	size_t most = MIN(req->max_body ? req->max_body : (size_t)ADMIN_SMALL_BODY, DISCARD_MAX);
+
+	if (request_header(req, MHD_HTTP_HEADER_EXPECT))
+		return false;
+	if (request_header(req, MHD_HTTP_HEADER_TRANSFER_ENCODING))
+		return true;
+	/* Nobody has to send more than could be taken to be told so. */
+	return length && strcmp(length, "0") != 0 && strtoull(length, NULL, 10) <= most;
+}
+
 enum MHD_Result admin_http_handle(void *cls, struct MHD_Connection *connection, const char *url,
 				  const char *method, const char *version, const char *data,
 				  size_t *data_size, void **state)
@@ -243,7 +268,7 @@ enum MHD_Result admin_http_handle(void *cls, struct MHD_Connection *connection, 
 		req->is_held_by_http = true;
 		*state = req;
 		request_begin(req, side, url, method);
-		return req->is_replied ? request_send(req) : MHD_YES;
+		return req->is_replied && !request_is_sending(req) ? request_send(req) : MHD_YES;
 	}
 	if (*data_size > 0)
 		return request_collect(req, data, data_size);
