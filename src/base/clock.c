@@ -6,6 +6,7 @@
 /* 0: the clock runs. The only writer is a test, so the line stays shared by all caches. */
 static _Atomic uint64_t stopped_at;
 static _Atomic uint64_t creep;
+static _Atomic int64_t step_ms;
 
 static uint64_t read_clock(clockid_t id, uint64_t per_second)
 {
@@ -34,7 +35,13 @@ uint64_t clock_now_ns(void)
 
 uint64_t clock_wall_ms(void)
 {
-	return read_clock(CLOCK_REALTIME, NS_PER_S / NS_PER_MS);
+	return read_clock(CLOCK_REALTIME, NS_PER_S / NS_PER_MS) +
+	       (uint64_t)atomic_load_explicit(&step_ms, memory_order_relaxed);
+}
+
+void clock_step_for_test(int64_t ms)
+{
+	atomic_store_explicit(&step_ms, ms, memory_order_relaxed);
 }
 
 void clock_set_for_test(uint64_t ns)

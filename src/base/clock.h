@@ -28,7 +28,7 @@ WB_ANY_THREAD uint64_t clock_now_ns(void);
 /**
  * clock_wall_ms() - the wall clock
  *
- * May jump, also backwards. Not affected by clock_set_for_test().
+ * May jump, also backwards. Not affected by clock_set_for_test(), but by clock_step_for_test().
  *
  * Return: milliseconds since the epoch.
  * Thread: any.
@@ -42,6 +42,9 @@ WB_ANY_THREAD uint64_t clock_wall_ms(void);
  * Thread: any.
  */
 WB_ANY_THREAD void clock_set_for_test(uint64_t ns);
+
+/* The wall clock is set: by so many milliseconds beside the right time. Thread: any. */
+WB_ANY_THREAD void clock_step_for_test(int64_t ms);
 
 /* A clock that is stopped moves on by @ns at each look, until it is let go: work takes time. */
 WB_ANY_THREAD void clock_creep_for_test(uint64_t ns);

@@ -81,6 +81,39 @@ TEST(conn_ends_with_its_token)
 	rig_free(r);
 }
 
+/* Both ways: a minute after it was set, at the latest, it is known. */
+TEST(conn_with_a_token_notices_that_the_wall_clock_was_set)
+{
+	enum { DAY_MS = 24 * 3600 * 1000 };
+	const struct grant like = {.user_id = "carol",
+				   .expires_s = clock_wall_ms() / 1000 + 3600,
+				   .any_channel = true};
+	struct rig *r = rig_new(1, "heartbeat_timeout = 1h\nping_interval = 1h\n");
+	struct guest *early = guest_open(r, 0, "/"), *late;
+	uint64_t set_at;
+
+	early->conn->grant = grant_restore(&like);
+	conn_arm(early->conn, r->now_ns);
+	rig_pass(r, 600 * NS_PER_S);
+	CHECK_EQ(early->conn->state, CONN_OPEN);
+	clock_step_for_test(DAY_MS);
+	set_at = r->now_ns;
+	CHECK(time_until_close(early, 4003, 61 * NS_PER_S) <= 61 * NS_PER_S);
+	CHECK(r->now_ns - set_at <= 61 * NS_PER_S);
+	/* Back: it is an hour more than it seemed. */
+	clock_step_for_test(0);
+	late = guest_open(r, 0, "/");
+	late->conn->grant = grant_restore(&like);
+	clock_step_for_test(3500 * 1000);
+	conn_arm(late->conn, r->now_ns);
+	rig_pass(r, 50 * NS_PER_S);
+	CHECK_EQ(late->conn->state, CONN_OPEN);
+	clock_step_for_test(0);
+	rig_pass(r, 600 * NS_PER_S);
+	CHECK_EQ(late->conn->state, CONN_OPEN);
+	rig_free(r);
+}
+
 TEST(conn_pings_counts_what_is_missed_and_expires)
 {
 	struct rig *r = rig_new(1, "");
