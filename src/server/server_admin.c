@@ -235,25 +235,28 @@ static void answer_publish(void *ctx, struct admin_request *req)
 
 /* ------------------------------------------------------------------- disconnect */
 
-/* Goes from worker to worker until one has the client. */
+/* Goes from worker to worker: until one has the client, or to all that may have the user. */
 struct disconnect_query {
 	struct worker_task task;
 	struct server *server;
 	struct admin_request *req;
-	uint8_t id[16];
+	struct admin_target target;
+	struct client_ending ending;
 	unsigned at;
-	bool is_found;
+	int result; /* of client_list_end_user() */
 };
 
 static void disconnect_run(struct worker *w, struct worker_task *t)
 {
 	struct disconnect_query *q = CONTAINER_OF(t, struct disconnect_query, task);
-	struct conn *c = client_list_find(&w->hub, q->id);
+	struct conn *c;
 
 	/* Found is enough: how long the goodbye takes is the client's business. */
-	if (c) {
-		q->is_found = true;
-		conn_close(c, WS_CODE_NORMAL, "disconnected by the administrator");
+	if (q->target.by_user) {
+		q->result = client_list_end_user(&w->hub, &q->ending);
+	} else if ((c = client_list_find(&w->hub, q->target.id))) {
+		client_list_end(c);
+		q->ending.n = 1;
 	}
 	worker_task_answer(w, t);
 }
@@ -261,13 +264,16 @@ static void disconnect_run(struct worker *w, struct worker_task *t)
 static void disconnect_done(struct worker_task *t)
 {
 	struct disconnect_query *q = CONTAINER_OF(t, struct disconnect_query, task);
+	bool has_all = !q->target.by_user && q->ending.n > 0;
 
 	/* Which worker has it is not known to main; most often the first ones are asked in vain. */
-	if (!q->is_found && ++q->at < q->server->pool->n) {
+	if (q->result == 0)
+		q->at++;
+	if (!has_all && q->at < q->server->pool->n) {
 		worker_post(q->server->pool->workers[q->at], t);
 		return;
 	}
-	admin_reply_found(q->req, q->is_found);
+	admin_reply_ended(q->req, &q->target, q->ending.n);
 	free(q);
 }
 
@@ -275,9 +281,9 @@ static void answer_disconnect(void *ctx, struct admin_request *req)
 {
 	struct server *s = ctx;
 	struct disconnect_query *q;
-	uint8_t id[16];
+	struct admin_target target;
 
-	if (!admin_read_client_id(req, id))
+	if (!admin_read_target(req, &target))
 		return;
 	q = calloc(1, sizeof(*q));
 	if (!q) {
@@ -287,7 +293,8 @@ static void answer_disconnect(void *ctx, struct admin_request *req)
 	q->task = (struct worker_task){.run = disconnect_run, .done = disconnect_done};
 	q->server = s;
 	q->req = req;
-	memcpy(q->id, id, sizeof(q->id));
+	q->target = target;
+	q->ending.user = q->target.user;
 	worker_post(s->pool->workers[0], &q->task);
 }
 

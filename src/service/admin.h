@@ -156,7 +156,14 @@ bool admin_read_order(struct admin_request *req, const char *const *names, unsig
 /* Borrowed until the function that answers returns. */
 bool admin_read_publication(struct admin_request *req, struct admin_publication *ret) WB_NODISCARD;
 
-bool admin_read_client_id(struct admin_request *req, uint8_t ret_id[16]) WB_NODISCARD;
+/* Whom to disconnect: one client, or all of one user. */
+struct WB_VALUE admin_target {
+	bool by_user;
+	uint8_t id[16];
+	char user[ADMIN_USER_MAX + 1];
+};
+
+bool admin_read_target(struct admin_request *req, struct admin_target *ret) WB_NODISCARD;
 
 /**
  * admin_reply() - end a request
@@ -195,5 +202,5 @@ void admin_reply_list(struct admin_request *req, const char *name, struct buf *o
 /* Answers /publish: {"members":N}. */
 void admin_reply_members(struct admin_request *req, uint64_t members);
 
-/* Answers /disconnect: 200 or 404. */
-void admin_reply_found(struct admin_request *req, bool found);
+/* Answers /disconnect: 200, or 404 where there was nobody; @n: connections that are closed. */
+void admin_reply_ended(struct admin_request *req, const struct admin_target *target, uint64_t n);

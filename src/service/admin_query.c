@@ -141,12 +141,19 @@ bool admin_read_publication(struct admin_request *req, struct admin_publication 
 	return true;
 }
 
-bool admin_read_client_id(struct admin_request *req, uint8_t ret_id[16])
+bool admin_read_target(struct admin_request *req, struct admin_target *ret)
 {
-	const char *id = request_argument(req, "id");
+	const char *id = request_argument(req, "id"), *user = request_argument(req, "user");
 
-	if (!id || uuid_parse(id, ret_id) < 0)
+	*ret = (struct admin_target){.by_user = user != NULL};
+	if (!id == !user)
+		return request_refuse(req, MHD_HTTP_BAD_REQUEST,
+				      "either id or user has to say who is meant\n");
+	if (id && uuid_parse(id, ret->id) < 0)
 		return request_refuse(req, MHD_HTTP_BAD_REQUEST,
 				      "id has to be the id of a client, a UUID\n");
+	if (user && (!user[0] || strlen(user) > ADMIN_USER_MAX))
+		return request_refuse(req, MHD_HTTP_BAD_REQUEST, "user is no user's id\n");
+	snprintf(ret->user, sizeof(ret->user), "%s", user ? user : "");
 	return true;
 }

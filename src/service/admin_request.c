@@ -3,6 +3,7 @@
 #include "service/admin_private.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 #define PLAIN_TEXT "text/plain; charset=utf-8"
@@ -149,10 +150,15 @@ void admin_reply_members(struct admin_request *req, uint64_t members)
 	admin_reply_buf(req, MHD_HTTP_OK, JSON, &text);
 }
 
-void admin_reply_found(struct admin_request *req, bool found)
+void admin_reply_ended(struct admin_request *req, const struct admin_target *target, uint64_t n)
 {
-	if (found)
-		admin_reply(req, MHD_HTTP_OK, NULL, "closing the connection\n");
+	char text[64];
+
+	snprintf(text, sizeof(text), "closing %" PRIu64 " connection%s\n", n, n == 1 ? "" : "s");
+	if (n > 0)
+		admin_reply(req, MHD_HTTP_OK, NULL, text);
 	else
-		admin_reply(req, MHD_HTTP_NOT_FOUND, NULL, "no client with this id\n");
+		admin_reply(req, MHD_HTTP_NOT_FOUND, NULL,
+			    target->by_user ? "no client of this user\n"
+					    : "no client with this id\n");
 }

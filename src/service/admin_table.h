@@ -26,7 +26,7 @@ ROUTE(clients,    GET,  "/clients",    ADMIN_CONTROL_ONLY, "offset limit sort ch
 ROUTE(channels,   GET,  "/channels",   ADMIN_CONTROL_ONLY, "offset limit sort")
 ROUTE(reload,     POST, "/reload",     ADMIN_CONTROL_ONLY, "")
 ROUTE(publish,    POST, "/publish",    ADMIN_CONTROL_ONLY | ADMIN_HAS_BODY, "channel")
-ROUTE(disconnect, POST, "/disconnect", ADMIN_CONTROL_ONLY, "id")
+ROUTE(disconnect, POST, "/disconnect", ADMIN_CONTROL_ONLY, "id user")
 /* clang-format on */
 
 #undef ROUTE

@@ -21,6 +21,9 @@ static const struct option_row channels_options[] = {
 	OPTION(0, "sort", TEXT, sort, 0, 0, "busiest|bytes|members|lagging", NULL, NULL),
 	OPTION(0, "limit", COUNT, limit, 1, UINT32_MAX, "N", NULL, NULL),
 };
+static const struct option_row user_options[] = {
+	OPTION(0, "user", TEXT, user, 0, 0, "USER", NULL, NULL),
+};
 static const struct option_row channel_options[] = {
 	OPTION('c', "channel", TEXT, channel, 0, 0, "CHANNEL", "[-c|--channel CHANNEL]", NULL),
 };
@@ -68,7 +71,7 @@ int control_run(char **argv, const struct control_streams *streams)
 		options_print_synopsis(&c.command->options, streams->out);
 		return control_finish(&c);
 	}
-	if (c.command->options.operand && !c.operand)
+	if (c.command->options.operand && c.command->options.operand[0] != '[' && !c.operand)
 		return control_fail_usage(&c, "an argument is missing", "");
 	/*
 	 * The command line is right: from here on what goes wrong is the configuration's or the

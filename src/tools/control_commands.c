@@ -248,19 +248,28 @@ int control_run_publish(struct control_call *c)
 int control_run_disconnect(struct control_call *c)
 {
 	struct control_answer a = {0};
+	struct buf query = {0};
 	uint8_t id[16];
-	char query[64];
 	int r;
 
+	if (!c->operand == !c->user)
+		return control_fail_usage(c, "either ID or --user USER has to say who is meant",
+					  "");
 	/* A name, or an address, is what most would try first: said before the daemon is asked. */
-	if (uuid_parse(c->operand, id) < 0)
+	if (c->operand && uuid_parse(c->operand, id) < 0)
 		return control_fail_usage(c, "not the id of a client: ", c->operand);
-	snprintf(query, sizeof(query), "?id=%s", c->operand);
-	r = control_ask(c, c->command->route, query, NULL, 0, &a);
+	r = buf_printf(&query, c->operand ? "?id=%s" : "?user=", c->operand);
+	if (r == 0 && c->user)
+		r = control_http_encode(&query, c->user);
+	if (r == 0)
+		r = buf_append(&query, "", 1, BUF_NO_LIMIT);
+	r = r ? control_fail(c, "%s", strerror(-r))
+	      : control_ask(c, c->command->route, (const char *)query.data, NULL, 0, &a);
+	buf_fini(&query);
 	if (r == 0 && a.status != 200) {
 		r = control_fail_answer(c, &a);
 	} else if (r == 0) {
-		fprintf(c->io->out, "disconnected %s\n", c->operand);
+		fprintf(c->io->out, "%.*s", (int)a.body.len, (const char *)a.body.data);
 		r = control_finish(c);
 	}
 	buf_fini(&a.body);

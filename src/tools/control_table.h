@@ -9,7 +9,8 @@
  * main.c knows; completion and the check of wsbind(8) read --help. What a command prints is in
  * control_commands.c, the route that it asks in service/admin_table.h.
  *
- * operand: what stands behind the options, or NULL. options: rows of control.c.
+ * operand: what stands behind the options, or NULL; in brackets it may be left out. options: rows
+ * of control.c.
  *
  * This file has no include guard: define CONTROL, include it, and find it undefined again.
  */
@@ -24,7 +25,7 @@ CONTROL(clients,    "list the clients of the daemon",     NULL,     client_optio
 CONTROL(channels,   "list the channels, busiest first",   NULL,     channels_options, channels,  CONTROL_TIMEOUT_MS)
 CONTROL(reload,     "read the configuration again",       NULL,     no_options,      reload,     CONTROL_RELOAD_MS)
 CONTROL(publish,    "send a chat message to a channel",   "TEXT|-", channel_options, publish,    CONTROL_TIMEOUT_MS)
-CONTROL(disconnect, "close a client's connection",        "ID",     no_options,      disconnect, CONTROL_TIMEOUT_MS)
+CONTROL(disconnect, "close a client's connection",        "[ID]",   user_options,    disconnect, CONTROL_TIMEOUT_MS)
 /* clang-format on */
 
 #undef CONTROL

@@ -11,6 +11,7 @@
 
 #define VISITS_AT_ONCE 256                /* connections of a piece */
 #define TEXT_AT_ONCE ((size_t)16 << 10)   /* bytes of a piece, and at least one client */
+#define ENDS_AT_ONCE 16                   /* each leaves its channels */
 #define CHANNELS_SHOWN 256                /* of one client … */
 #define CHANNELS_BYTES ((size_t)16 << 10) /* … or fewer, with long names */
 
@@ -295,4 +296,38 @@ int client_list_append(struct hub *h, struct client_list *l)
 		r = l->order ? list_note(l, c) : list_visit(l, c);
 	}
 	return list_end(l, h, r);
+}
+
+/* ------------------------------------------------------------------------------ ending */
+
+void client_list_end(struct conn *c)
+{
+	conn_close(c, WS_CODE_NORMAL, "disconnected by the administrator");
+}
+
+int client_list_end_user(struct hub *h, struct client_ending *e)
+{
+	unsigned ends = 0;
+
+	if (!e->is_begun) {
+		e->place.at = h->env.all.next;
+		list_add_tail(&h->env.walkers, &e->place.node);
+		e->is_begun = true;
+	}
+	for (unsigned i = 0; e->place.at != &h->env.all; i++) {
+		struct conn *c = CONTAINER_OF(e->place.at, struct conn, node);
+		char user[CONN_USER_MAX];
+
+		if (i == VISITS_AT_ONCE || ends == ENDS_AT_ONCE)
+			return CLIENT_LIST_E_MORE;
+		e->place.at = e->place.at->next;
+		if (c->state != CONN_OPEN || strcmp(e->user, conn_format_user(user, c)) != 0)
+			continue;
+		client_list_end(c);
+		ends++;
+		e->n++;
+	}
+	list_del(&e->place.node);
+	e->is_begun = false;
+	return 0;
 }

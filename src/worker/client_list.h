@@ -88,5 +88,23 @@ static inline uint64_t client_list_count(const struct hub *h)
 	return METRIC_GET(h->env.metrics, connections_active);
 }
 
+/* All of one user, on their way out. All zero but for @user. */
+struct WB_OWNER(worker) client_ending {
+	struct conn_walker place; /* while it is begun on a worker */
+	bool is_begun;
+	const char *user;
+	uint64_t n; /* that were closed */
+};
+
+/**
+ * client_list_end_user() - close a piece of a worker's clients, those of one user
+ *
+ * As client_list_append(). Return: 0 this worker is done | CLIENT_LIST_E_MORE.
+ */
+int client_list_end_user(struct hub *h, struct client_ending *e) WB_NODISCARD;
+
+/* Closes it as the administrator does. */
+void client_list_end(struct conn *c);
+
 /* The open connection with this client id, or NULL. Walks through all connections. */
 struct conn *client_list_find(struct hub *h, const uint8_t id[16]);

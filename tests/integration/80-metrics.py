@@ -2,6 +2,7 @@
 """Metrics, health, and what the control socket serves."""
 
 import stat
+import urllib.parse
 
 from harness import *
 from pki import token
@@ -333,8 +334,36 @@ async def test_disconnect():
             pass
         assert d.ask("POST", f"/disconnect?id={a.id}").status == 404
         assert d.ask("POST", f"/disconnect?id={uuid.uuid4()}").status == 404
-        assert d.ask("POST", "/disconnect?id=nonsense").status in (400, 404)
+        assert d.ask("POST", "/disconnect?id=nonsense").status == 400
+        assert d.ask("POST", "/disconnect").status == 400
+        assert d.ask("POST", f"/disconnect?id={a.id}&user=x").status == 400
+        assert d.ask("POST", "/disconnect?user=").status == 400
         await close_all(groups)
+
+
+async def test_disconnect_a_user():
+    """All connections of one, on every worker, and nobody else's."""
+    with tempfile.TemporaryDirectory() as keys:
+        secret = Path(keys) / "secret"
+        secret.write_bytes(b"0123456789abcdef0123456789abcdef")
+        secret.chmod(0o600)
+        with Daemon(worker_threads=2, auth="jwt", jwt_key_file=secret) as d:
+            def header(sub):
+                signed = token(secret.read_bytes(), {"sub": sub})
+                return {"extra_headers": {"Authorization": f"Bearer {signed}"}}
+
+            alices = [await Client.connect(d, f"/r{i % 7}", **header("alice & co"))
+                      for i in range(40)]
+            bob = await Client.connect(d, "/r0", **header("bob"))
+            query = f"/disconnect?user={urllib.parse.quote('alice & co')}"
+            answer = d.ask("POST", query)
+            assert (answer.status, answer.text) == (200, "closing 40 connections\n")
+            for a in alices:
+                await a.expect_close(1000, "administrator")
+            answer = d.ask("POST", query)
+            assert answer.status == 404 and "no client of this user" in answer.text
+            await bob.expect_silence()
+            await bob.close()
 
 
 def test_hostile_requests(daemon):
@@ -381,7 +410,7 @@ def test_misspelled_parameters_are_refused():
                 ("POST", "/publish?channel=a&channel=b", "channel: stands twice"),
                 ("POST", "/publish?channel=a&x", "x: no such parameter; allowed: channel"),
                 ("GET", "/clients?channels=a", "channels"), ("GET", "/channels?user=a", "user"),
-                ("POST", "/reload?force=1", "force"), ("POST", "/disconnect?id=1&user=x", "user")):
+                ("POST", "/reload?force=1", "force"), ("POST", "/disconnect?name=x", "name")):
             answer = d.ask(method, path, b"hello" if method == "POST" else None,
                            {"Content-Type": "text/plain"})
             assert answer.status == 400 and named in answer.text, (path, answer)

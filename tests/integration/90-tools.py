@@ -180,6 +180,16 @@ async def test_disconnect(daemon):
         assert said(tool("disconnect", c.id, "--config", daemon.config), 1)
 
 
+async def test_disconnect_a_user(daemon):
+    async with await Client.connect(daemon) as c:
+        text = said(tool("disconnect", "--user", c.user_id, "--config", daemon.config))
+        assert text == "closing 1 connection\n", text
+        await c.expect_close(1000)
+    for arguments in ([], [str(uuid.uuid4()), "--user", "x"]):
+        text = said(tool("disconnect", *arguments, "--config", daemon.config), 2)
+        assert "either ID or --user USER" in text, text
+
+
 def test_reload():
     with Daemon() as d:
         d.write_config(text_messages="relay")

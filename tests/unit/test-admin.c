@@ -149,14 +149,14 @@ static void answer_publish(void *ctx, struct admin_request *req)
 static void answer_disconnect(void *ctx, struct admin_request *req)
 {
 	struct fake *f = ctx;
-	uint8_t id[16];
+	struct admin_target target;
 
-	if (!admin_read_client_id(req, id))
+	if (!admin_read_target(req, &target))
 		return;
 	f->calls++;
-	uuid4_format(f->id, id);
+	uuid4_format(f->id, target.id);
 	if (f->answers_at_once)
-		admin_reply_found(req, strcmp(f->id, ID) == 0);
+		admin_reply_ended(req, &target, strcmp(f->id, ID) == 0);
 	else
 		f->waiting = req;
 }

@@ -379,12 +379,14 @@ TEST(control_publish_says_why_not)
 
 TEST(control_disconnect_says_whether)
 {
-	struct daemon *d = daemon_new(OK "closing\n", "HTTP/1.1 404 x\r\n\r\nno client\n", NULL);
+	struct daemon *d =
+		daemon_new(OK "closing 1 connection\n", "HTTP/1.1 404 x\r\n\r\nno client\n", NULL);
 
-	expect(run(NULL, d->option, "disconnect", ID, NULL), 0, "disconnected " ID "\n", NULL);
+	expect(run(NULL, d->option, "disconnect", ID, NULL), 0, "closing 1 connection\n", NULL);
 	CHECK(strncmp(d->request[0], "POST /disconnect?id=" ID " HTTP/1.1\r\n", 67) == 0);
-	expect(run(NULL, d->option, "disconnect", ID, NULL), 1, NULL,
+	expect(run(NULL, d->option, "disconnect", "--user", "a&b c", NULL), 1, NULL,
 	       "wsbind disconnect: no client\n");
+	CHECK(strncmp(d->request[1], "POST /disconnect?user=a%26b%20c HTTP/1.1\r\n", 42) == 0);
 	daemon_free(d);
 }
 
@@ -398,7 +400,9 @@ TEST(control_wrong_usage_is_2)
 	expect(run(NULL, NULL, "publish", "hi", "--there", NULL), 2, NULL, "understood");
 	expect(run(NULL, NULL, "disconnect", ID, "b", NULL), 2, NULL, ": b\n");
 	expect(run(NULL, NULL, "publish", "a", "-c", NULL), 2, NULL, "-c");
-	expect(run(NULL, NULL, "disconnect", NULL), 2, NULL, "usage: wsbind disconnect ID");
+	expect(run(NULL, NULL, "disconnect", NULL), 2, NULL, "either ID or --user USER");
+	expect(run(NULL, NULL, "disconnect", ID, "--user", "x", NULL), 2, NULL,
+	       "usage: wsbind disconnect [--user USER] [ID] ");
 	expect(run(NULL, NULL, "disconnect", "7", NULL), 2, NULL, "not the id of a client: 7");
 	expect(run(NULL, NULL, "clients", "--no-such-key=1", NULL), 2, NULL, "no_such_key");
 	expect(run(NULL, NULL, "reload", "--help", NULL), 0, "usage: wsbind reload ", NULL);
