@@ -124,7 +124,7 @@ void frame_forms_fini(struct frame_forms *w)
 
 size_t frame_forms_bytes(const struct frame_forms *w)
 {
-	return w->out.cap + w->head.cap + (w->bytes ? w->bytes->len : 0);
+	return w->maker ? w->out.cap + w->head.cap + (w->bytes ? w->bytes->len : 0) : 0;
 }
 
 /* Whether one more may be packed, over several turns where need be. */

@@ -109,7 +109,7 @@ enum frame_forms_outcome {
 	FRAME_FORMS_E_NOT_SMALLER, /* of one variant: it is left out */
 };
 
-/* Variants of one frame on their way. All-zero is good for frame_forms_fini(). */
+/* Variants of one frame on their way. All-zero there are none, as after frame_forms_init_none(). */
 struct WB_OWNER(worker) frame_forms {
 	struct frame *f; /* borrowed */
 	struct frame_maker *maker;
@@ -141,6 +141,14 @@ struct WB_OWNER(worker) frame_forms {
 void frame_forms_init(struct frame_forms *w, struct frame *f,
 		      const Websocket__WebSocketMessage *msg, const struct msg_said *said,
 		      unsigned variants, struct frame_maker *m);
+
+/* There are none to make. What stands in the rest of it doesn't matter: it is large. */
+static inline void frame_forms_init_none(struct frame_forms *w)
+{
+	w->maker = NULL;
+	w->left = 0;
+	w->unpacked = 0;
+}
 
 /**
  * frame_forms_run() - make them, or go on with it

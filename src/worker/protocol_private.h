@@ -64,7 +64,6 @@ void protocol_refuse_for_limit(struct conn *c, const message *m, uint32_t code, 
 /* A message on its way into a channel. */
 struct WB_OWNER(worker) publication {
 	struct frame *f;               /* what will be published */
-	struct frame_forms forms;      /* what others need instead */
 	const struct msg_spots *spots; /* of the message, borrowed; NULL: of a text */
 	unsigned n_pieces, at_piece;
 	size_t copied; /* of that piece */
@@ -73,13 +72,15 @@ struct WB_OWNER(worker) publication {
 	bool is_complete;
 	/* What is copied of the message, borrowed, and where it goes. Not looked at before. */
 	struct msg_piece piece[MSG_STAMP_PIECES];
-	struct msg_said said; /* behind what its sender wrote; with @f */
+	struct msg_said said;     /* behind what its sender wrote; with @f */
+	struct frame_forms forms; /* what others need instead */
 };
 
 /* Nothing of a message is done yet, or anything any more. */
 static inline void publication_init(struct publication *pub)
 {
 	memset(pub, 0, offsetof(struct publication, piece));
+	frame_forms_init_none(&pub->forms);
 }
 
 enum publication_result {
@@ -102,7 +103,7 @@ enum publication_result protocol_publish_run(struct conn *c, struct publication 
 					     const message *m, struct member *through,
 					     const uint8_t *p, size_t n);
 
-/* In any state. */
+/* In any state; before it is used again comes publication_init(). */
 void publication_fini(struct publication *pub);
 
 /* Bytes that it holds beside the message, of which its frame is a copy that takes its place. */

@@ -84,7 +84,6 @@ void publication_fini(struct publication *pub)
 {
 	frame_forms_fini(&pub->forms);
 	frame_unref(pub->f);
-	publication_init(pub);
 }
 
 size_t publication_bytes(const struct publication *pub)
@@ -187,6 +186,7 @@ WB_COLD static enum publication_result publication_begin_anew(struct publication
 	const struct msg_spots *spots = pub->spots;
 
 	publication_fini(pub);
+	publication_init(pub);
 	pub->spots = spots;
 	return PUBLICATION_MORE;
 }
