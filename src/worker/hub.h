@@ -219,15 +219,25 @@ struct member *hub_membership(struct hub *h, struct conn *c, const char *name, s
  */
 void hub_publish(struct hub *h, struct directory_entry *e, struct frame *f, struct member *sender);
 
+/* A channel that somebody publishes to who is no member. */
+struct WB_OWNER(worker) hub_outlet {
+	struct directory_entry *entry;
+	bool has_history; /* the message has to be numbered */
+};
+
+/* Return: 0 | HUB_E_NO_CHANNEL | -ENOMEM. After 0 comes hub_outlet_fini(). */
+int hub_outlet_init(struct hub *h, const char *name, size_t n, struct hub_outlet *ret) WB_NODISCARD;
+void hub_outlet_fini(struct hub *h, struct hub_outlet *o);
+
 /**
- * hub_publish_by_name() - publish to a channel by its name, without a sender
+ * hub_outlet_publish() - publish there, without a sender
  * @ret_members: that the message goes to, in all workers
  *
- * Return:  0 | HUB_E_CONGESTED | HUB_E_NO_CHANNEL: @f stays the caller's.
+ * Return:  0 | HUB_E_CONGESTED: @f stays the caller's.
  * Owns:    on success takes the reference.
  */
-int hub_publish_by_name(struct hub *h, const char *name, size_t n, struct frame *f,
-			uint32_t *ret_members) WB_NODISCARD;
+int hub_outlet_publish(struct hub *h, const struct hub_outlet *o, struct frame *f,
+		       uint32_t *ret_members) WB_NODISCARD;
 
 /**
  * hub_acknowledge() - ACKNOWLEDGE of what a client has published, at once or later

@@ -117,24 +117,43 @@ void hub_publish(struct hub *h, struct directory_entry *e, struct frame *f, stru
 	frame_unref(f);
 }
 
-int hub_publish_by_name(struct hub *h, const char *name, size_t n, struct frame *f,
-			uint32_t *ret_members)
+int hub_outlet_init(struct hub *h, const char *name, size_t n, struct hub_outlet *ret)
 {
-	struct directory_entry *e;
+	struct directory_entry *e = directory_pin(&h->shared->directory, name, n);
+	struct history_limits limits;
+	int r = 0;
 
-	if (conn_env_is_paused(&h->env, CONN_PAUSE_CONGESTED))
-		return HUB_E_CONGESTED;
-	e = directory_pin(&h->shared->directory, name, n);
 	if (!e)
 		return HUB_E_NO_CHANNEL;
-	if (directory_full(e)) {
-		directory_unpin(&h->shared->directory, e);
-		return HUB_E_CONGESTED;
+	*ret = (struct hub_outlet){.entry = e};
+	/* Held like a worker's own: it may have no members, and then might go meanwhile. */
+	if (atomic_load_explicit(&e->has_history, memory_order_acquire) &&
+	    hub_history_limits(h->env.config, e->name, &limits)) {
+		r = history_hold(&h->shared->history, e, &limits);
+		ret->has_history = r == 0;
 	}
+	if (r)
+		directory_unpin(&h->shared->directory, e);
+	return r;
+}
+
+void hub_outlet_fini(struct hub *h, struct hub_outlet *o)
+{
+	if (o->has_history)
+		history_release(&h->shared->history, o->entry);
+	directory_unpin(&h->shared->directory, o->entry);
+}
+
+int hub_outlet_publish(struct hub *h, const struct hub_outlet *o, struct frame *f,
+		       uint32_t *ret_members)
+{
+	struct directory_entry *e = o->entry;
+
+	if (conn_env_is_paused(&h->env, CONN_PAUSE_CONGESTED) || directory_full(e))
+		return HUB_E_CONGESTED;
 	/* How many there are just now; some may come or go before the message has its number. */
 	*ret_members = atomic_load_explicit(&e->members, memory_order_relaxed);
 	hub_publish(h, e, f, NULL);
-	directory_unpin(&h->shared->directory, e);
 	return 0;
 }
 

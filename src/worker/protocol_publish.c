@@ -316,9 +316,22 @@ enum publication_result protocol_publish_run(struct conn *c, struct publication 
 
 /* ------------------------------------------------------------- of the administrator */
 
-static struct frame *frame_of_system(struct hub *h, const char *channel, const uint8_t *p, size_t n)
+/* What is said of it: it has no sender. */
+static struct msg_said said_by_admin(const struct hub_outlet *o, bool names_channel)
+{
+	return (struct msg_said){
+		.channel = names_channel ? NULL : o->entry->name,
+		.sent_ms = (int64_t)clock_wall_ms(),
+		.is_numbered = o->has_history,
+	};
+}
+
+static struct frame *frame_of_system(struct hub *h, const struct hub_outlet *o, const uint8_t *p,
+				     size_t n)
 {
 	WB_CLEANUP(ptr_freep) char *content = strndup((const char *)p, n);
+	const struct msg_said said = said_by_admin(o, !o->entry->name[0]);
+	uint8_t suffix[MSG_SUFFIX_MAX];
 	struct msg_builder b;
 	sd_id128_t random;
 	char id[37];
@@ -329,10 +342,9 @@ static struct frame *frame_of_system(struct hub *h, const char *channel, const u
 	if (sd_id128_randomize(&random) < 0)
 		random = SD_ID128_NULL;
 	uuid4_format(id, random.bytes);
-	msg_init_chat(&b, id, "system", content, (int64_t)(clock_wall_ms() / 1000));
-	if (channel[0])
-		msg_set_channel(&b, channel);
-	return frame_from_msg(&b, h->env.config->max_frame_size, h->env.frame_account);
+	msg_init_chat(&b, id, "system", content, said.sent_ms / 1000);
+	return frame_from_msg_said(&b, suffix, msg_suffix(suffix, &said),
+				   h->env.config->max_frame_size, h->env.frame_account);
 }
 
 /* Why a message of the administrator's cannot be published; NULL: it can. */
@@ -351,14 +363,13 @@ static const char *message_flaw(const message *m, const char *channel)
 }
 
 /* A message of the administrator's as a frame, with what members need instead of it. */
-static struct frame *frame_of_admin(struct hub *h, const char *channel, const message *m,
+static struct frame *frame_of_admin(struct hub *h, const struct hub_outlet *o, const message *m,
 				    const struct msg_spots *spots, const uint8_t *p, size_t n,
 				    const char **ret_flaw)
 {
-	struct directory_entry *e = directory_pin(&h->shared->directory, channel, strlen(channel));
 	struct publication pub = {
 		.spots = spots,
-		.said = {.channel = needs_name(m, channel) ? channel : NULL},
+		.said = said_by_admin(o, !needs_name(m, o->entry->name)),
 	};
 	size_t budget = SIZE_MAX; /* that is never used up: it is one task, whoever waits */
 	int r = 0;
@@ -369,12 +380,9 @@ static struct frame *frame_of_admin(struct hub *h, const char *channel, const me
 	if (pub.f) {
 		for (unsigned i = 0; i < pub.n_pieces; i++)
 			frame_write(pub.f, pub.piece[i].at, pub.piece[i].p, pub.piece[i].n);
-		if (e)
-			publication_begin_forms(h, &pub, m, e, NULL);
+		publication_begin_forms(h, &pub, m, o->entry, NULL);
 		r = frame_forms_run(&pub.forms, &budget);
 	}
-	if (e)
-		directory_unpin(&h->shared->directory, e);
 	if (r == FRAME_FORMS_E_CORRUPT || r == FRAME_FORMS_E_TOO_BIG)
 		*ret_flaw = "members need the data unpacked, and it cannot be";
 	if (r)
@@ -385,46 +393,70 @@ static struct frame *frame_of_admin(struct hub *h, const char *channel, const me
 	return pub.f;
 }
 
+/* What is to be published: a text, or a message that was decoded. */
+struct admin_words {
+	bool is_text;
+	const uint8_t *p;
+	size_t n;
+	struct msg_decoder decoder;
+	message *m;
+};
+
+/* Why that can't be published; NULL: it can, if the channel is there. */
+static const char *words_read(struct hub *h, struct admin_words *w, const char *channel)
+{
+	size_t budget = SIZE_MAX; /* that nothing of this size uses up */
+	enum msg_result result;
+
+	if (w->is_text)
+		return w->n > 0 && memchr(w->p, 0, w->n) ? "the text has a NUL" : NULL;
+	/* No client's message is being looked at: this is a task, between two of them. */
+	arena_reset(&h->arena);
+	result = msg_decoder_begin(&w->decoder, &h->arena, w->p, w->n, SIZE_MAX);
+	if (result == MSG_OK)
+		result = msg_decoder_run(&w->decoder, &budget, &w->m);
+	if (result != MSG_OK)
+		return msg_result_text(result);
+	msg_drop_cuts(w->m);
+	return message_flaw(w->m, channel);
+}
+
+static struct protocol_published words_publish(struct hub *h, const struct admin_words *w,
+					       const struct hub_outlet *o)
+{
+	struct protocol_published done = {.status = 400};
+	struct frame *f = w->is_text ? frame_of_system(h, o, w->p, w->n)
+				     : frame_of_admin(h, o, w->m, &w->decoder.spots, w->p, w->n,
+						      &done.reason);
+
+	if (done.reason)
+		return done;
+	if (!f)
+		return (struct protocol_published){.status = 503, .reason = "out of memory"};
+	f->flags |= o->has_history ? FRAME_NUMBERED : 0;
+	if (hub_outlet_publish(h, o, f, &done.members) == 0)
+		return (struct protocol_published){.status = 200, .members = done.members};
+	frame_unref(f);
+	return (struct protocol_published){.status = 503, .reason = "busy, try again"};
+}
+
 struct protocol_published protocol_publish(struct hub *h, const char *channel, bool is_text,
 					   const uint8_t *p, size_t n)
 {
-	struct protocol_published done = {.status = 400};
-	struct frame *f;
+	struct admin_words w = {.is_text = is_text, .p = p, .n = n};
+	const char *flaw = words_read(h, &w, channel);
+	struct protocol_published done;
+	struct hub_outlet o;
 	int r;
 
-	if (is_text) {
-		if (n > 0 && memchr(p, 0, n)) {
-			done.reason = "the text has a NUL";
-			return done;
-		}
-		f = frame_of_system(h, channel, p, n);
-	} else {
-		size_t budget = SIZE_MAX; /* that nothing of this size uses up */
-		enum msg_result result;
-		struct msg_decoder d;
-		message *m = NULL;
-
-		/* No client's message is being looked at: this is a task, between two of them. */
-		arena_reset(&h->arena);
-		result = msg_decoder_begin(&d, &h->arena, p, n, SIZE_MAX);
-		if (result == MSG_OK)
-			result = msg_decoder_run(&d, &budget, &m);
-		if (result == MSG_OK)
-			msg_drop_cuts(m);
-		done.reason = result == MSG_OK ? message_flaw(m, channel) : msg_result_text(result);
-		if (done.reason)
-			return done;
-		f = frame_of_admin(h, channel, m, &d.spots, p, n, &done.reason);
-		if (done.reason)
-			return done;
-	}
-	if (!f)
+	if (flaw)
+		return (struct protocol_published){.status = 400, .reason = flaw};
+	r = hub_outlet_init(h, channel, strlen(channel), &o);
+	if (r < 0)
 		return (struct protocol_published){.status = 503, .reason = "out of memory"};
-	r = hub_publish_by_name(h, channel, strlen(channel), f, &done.members);
-	if (r == 0)
-		return (struct protocol_published){.status = 200, .members = done.members};
-	frame_unref(f);
-	if (r == HUB_E_CONGESTED)
-		return (struct protocol_published){.status = 503, .reason = "busy, try again"};
-	return (struct protocol_published){.status = 404, .reason = "the channel has no members"};
+	if (r)
+		return (struct protocol_published){404, "the channel has no members", 0};
+	done = words_publish(h, &w, &o);
+	hub_outlet_fini(h, &o);
+	return done;
 }

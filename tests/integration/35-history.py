@@ -234,6 +234,29 @@ async def test_others_are_told_nothing(daemon):
     await close_all(a, b)
 
 
+async def test_what_the_administrator_says_is_kept(daemon):
+    """Text and serialized, also while nobody is there; it has no sender."""
+    name = unique()
+    a, contents, at = await some(daemon, name, 1)
+    await a.close()
+    packed = chat("packed", user_id="x")
+    for kind, body, content in (("text/plain", b"plain", "plain"),
+                                ("application/x-protobuf", packed.SerializeToString(), "packed")):
+        answer = daemon.ask("POST", f"/publish?channel={name}", body, {"Content-Type": kind})
+        assert answer.status == 200, answer
+    b, start = await enter(daemon, f"/{name}{since(at[0])}")
+    assert start.recovered
+    last = at[0].sequence
+    for content in ("plain", "packed"):
+        m = await b.expect_chat(content)
+        assert m.sequence > last and m.sent_ms and not m.sender and m.channel == name
+        last = m.sequence
+    await b.expect_control(POSITION)
+    daemon.ask("POST", f"/publish?channel={name}", b"live", {"Content-Type": "text/plain"})
+    assert (await b.expect_chat("live")).sequence > last
+    await b.close()
+
+
 # All forms
 
 async def test_every_form_carries_the_same_number(daemon):

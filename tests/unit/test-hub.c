@@ -261,10 +261,13 @@ TEST(hub_publishes_by_name_without_being_a_member)
 	struct hub *h = &r->w[0]->hub;
 	struct frame *f = number_frame(h, "0");
 	uint32_t members = 99;
+	struct hub_outlet o;
 
-	CHECK_EQ(hub_publish_by_name(h, "nobody", 6, f, &members), HUB_E_NO_CHANNEL);
+	CHECK_EQ(hub_outlet_init(h, "nobody", 6, &o), HUB_E_NO_CHANNEL);
+	CHECK_EQ(hub_outlet_init(h, "room", 4, &o), 0);
 	CHECK_EQ(members, 99);
-	CHECK_EQ(hub_publish_by_name(h, "room", 4, f, &members), 0);
+	CHECK_EQ(hub_outlet_publish(h, &o, f, &members), 0);
+	hub_outlet_fini(h, &o);
 	CHECK_EQ(members, 2);
 	rig_settle(r);
 	guest_expect_numbers(g[0], 0, 1);
@@ -272,7 +275,9 @@ TEST(hub_publishes_by_name_without_being_a_member)
 	h = &r->w[0]->hub;
 	conn_env_pause(&h->env, CONN_PAUSE_CONGESTED);
 	f = number_frame(h, "1");
-	CHECK_EQ(hub_publish_by_name(h, "room", 4, f, &members), HUB_E_CONGESTED);
+	CHECK_EQ(hub_outlet_init(h, "room", 4, &o), 0);
+	CHECK_EQ(hub_outlet_publish(h, &o, f, &members), HUB_E_CONGESTED);
+	hub_outlet_fini(h, &o);
 	frame_unref(f);
 	rig_settle(r);
 	rig_free(r);
