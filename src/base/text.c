@@ -545,3 +545,42 @@ size_t text_next_word(const char **at)
 	*at += n;
 	return n;
 }
+
+/* --------------------------------------------------------------------- patterns */
+
+/*
+ * Without recursion: where a star took too little, it takes one character more and the rest
+ * is tried again. The last star of each width is enough for that: what an earlier one could
+ * take beside, the later one may take as well. A `*` cannot pass a "/"; then the last `**`
+ * before it takes more, and the `*` behind that begins anew.
+ */
+bool text_matches(const char *pattern, const char *text)
+{
+	const char *star = NULL, *star_text = NULL; /* behind the last `*`, and what it took */
+	const char *wide = NULL, *wide_text = NULL; /* the same of the last `**` */
+
+	for (;;) {
+		if (pattern[0] == '*' && pattern[1] == '*') {
+			wide = pattern += 2;
+			wide_text = text;
+			star = NULL;
+		} else if (pattern[0] == '*') {
+			star = ++pattern;
+			star_text = text;
+		} else if (*pattern == *text) {
+			if (!*text)
+				return true;
+			pattern++;
+			text++;
+		} else if (star && *star_text && *star_text != '/') {
+			pattern = star;
+			text = ++star_text;
+		} else if (wide && *wide_text) {
+			pattern = wide;
+			text = ++wide_text;
+			star = NULL;
+		} else {
+			return false;
+		}
+	}
+}

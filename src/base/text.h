@@ -165,3 +165,14 @@ WB_ANY_THREAD int uuid_parse(const char *s, uint8_t ret_id[16]) WB_NODISCARD;
  * Thread: any.
  */
 WB_ANY_THREAD size_t text_next_word(const char **at);
+
+/**
+ * text_matches() - whether a name is one of those that a pattern means
+ *
+ * `*` stands for anything within a segment (up to the next "/"), `**` for anything at all;
+ * everything else for itself.
+ *
+ * Thread: any.
+ * Cost:   O(text * pattern).
+ */
+WB_ANY_THREAD bool text_matches(const char *pattern, const char *text) WB_NODISCARD;

@@ -191,6 +191,7 @@ uint64_t channel_last_own(const struct member *m)
 
 void channel_end_loading(struct channel *ch)
 {
+	ch->shed_to = 0;
 	channel_trim(ch);
 	if (ch->flushed < ch->end)
 		channel_want_flush(ch);

@@ -121,7 +121,6 @@ struct WB_OWNER(worker) channel {
 	struct member *only;
 	struct channel_slot *slots; /* NULL while the log is empty */
 	uint64_t from;              /* oldest message kept */
-	uint64_t whole_from;        /* of what was loaded: from here on all of it is here */
 	uint64_t flushed;           /* members that don't lag have everything before it */
 	uint64_t round_to;          /* end of the present round; flushed: there is none */
 	uint64_t end;               /* behind the last message without a gap before it */
@@ -130,8 +129,11 @@ struct WB_OWNER(worker) channel {
 	uint32_t messages;          /* number of them (wraps) */
 	uint32_t mask;              /* slots - 1 */
 	uint32_t n_notices;         /* kept in the log */
-	uint64_t shed_to;           /* notices before it are shed */
-	uint64_t backlog_bytes;     /* memory of all from flushed up to high */
+	union {
+		uint64_t whole_from; /* while it is loaded: from here on all of it is here */
+		uint64_t shed_to;    /* notices before it are shed */
+	};
+	uint64_t backlog_bytes; /* memory of all from flushed up to high */
 	struct channel_window window;
 	uint32_t n_held;  /* members that wait for all workers to catch up */
 	uint32_t n_slow;  /* members that are slow: the bit in the entry's `lagging` */
@@ -140,6 +142,7 @@ struct WB_OWNER(worker) channel {
 	bool is_flushing; /* it stays, even without members */
 	bool is_lost;     /* a message could not be kept: the members here must go */
 	/* By the configuration: */
+	uint32_t notice_limit;
 	bool has_history;    /* this worker uses its store */
 	bool is_stamped;     /* something is said of each message beside its channel */
 	bool stamps_sender;  /* who published it */

@@ -58,6 +58,14 @@ int config_new(struct config **ret)
 	return 0;
 }
 
+static void section_free(struct config_section *s)
+{
+	for (size_t i = 0; i < s->n; i++)
+		free(s->setting[i].origin);
+	free(s->setting);
+	free(s->pattern);
+}
+
 static void config_free(struct config *c)
 {
 	/* The members that are texts are the only ones that hold memory. */
@@ -69,6 +77,9 @@ static void config_free(struct config *c)
 	for (size_t i = 0; i < c->n_files; i++)
 		free(c->file[i].path);
 	free(c->file);
+	for (size_t i = 0; i < c->n_sections; i++)
+		section_free(&c->section[i]);
+	free(c->section);
 	free(c);
 }
 
@@ -177,64 +188,36 @@ static const char *config_choice_name(const struct config_kind *k, int value)
 
 int config_format(const struct config *c, const struct config_key *key, char **ret)
 {
+	const struct config_value v = config_value_get(c, key);
+
+	return config_format_value(key, &v, ret);
+}
+
+int config_format_value(const struct config_key *key, const struct config_value *v, char **ret)
+{
 	const struct config_kind *k = key->kind;
-	struct config_value v = config_value_get(c, key);
 	char number[32];
 	char *text;
 
 	/* What config_value_parse() reads as the same value: --dump can be fed back. */
 	if (k->storage == STORE_TEXT)
-		text = strdup(v.text);
+		text = strdup(v->text);
 	else if (k->storage == STORE_BOOL)
-		text = strdup(v.choice ? "yes" : "no");
+		text = strdup(v->choice ? "yes" : "no");
 	else if (k->storage == STORE_CHOICE)
-		text = strdup(config_choice_name(k, v.choice));
+		text = strdup(config_choice_name(k, v->choice));
 	else if (k->storage == STORE_REAL)
-		text = asprintf(&text, "%.15g", v.real) < 0 ? NULL : text;
-	else if (k->zero && v.number == 0)
+		text = asprintf(&text, "%.15g", v->real) < 0 ? NULL : text;
+	else if (k->zero && v->number == 0)
 		text = strdup(k->zero);
 	else if (k->format)
-		text = strdup(k->format(number, sizeof(number), v.number));
+		text = strdup(k->format(number, sizeof(number), v->number));
 	else
-		text = asprintf(&text, "%" PRIu64, v.number) < 0 ? NULL : text;
+		text = asprintf(&text, "%" PRIu64, v->number) < 0 ? NULL : text;
 	if (!text)
 		return -ENOMEM;
 	*ret = text;
 	return 0;
-}
-
-int config_diff(const struct config *was, const struct config *is, config_diff_fn *fn, void *ctx)
-{
-	for (size_t i = 0; i < CONFIG_N_KEYS; i++) {
-		const struct config_key *key = &config_keys[i];
-		struct config_value a = config_value_get(was, key);
-		struct config_value b = config_value_get(is, key);
-		WB_CLEANUP(ptr_freep) char *was_text = NULL;
-		WB_CLEANUP(ptr_freep) char *is_text = NULL;
-
-		/* By value: a key that is now set to its default has not changed. */
-		if (config_value_equal(key, &a, &b))
-			continue;
-		if (config_format(was, key, &was_text) < 0 || config_format(is, key, &is_text) < 0)
-			return -ENOMEM;
-		fn(ctx, key, was_text, is_text);
-	}
-	return 0;
-}
-
-void config_for_channel(const struct config *c, const char *name, size_t n,
-			struct config_channel *ret)
-{
-	(void)name;
-	(void)n;
-	*ret = (struct config_channel){
-		.history_messages = c->history_messages,
-		.history_bytes = c->history_bytes,
-		.history_age = c->history_age,
-		.slow_consumer = c->slow_consumer,
-		.stamp_sender = c->stamp_sender,
-		.notice_limit = c->notice_limit,
-	};
 }
 
 int config_keep_running(struct config *fresh, const struct config *running)

@@ -63,6 +63,8 @@ enum config_key_index {
 #define CONFIG_MAX_OVERRIDES 64
 #define CONFIG_MAX_ERRORS 100
 
+struct config_section; /* model/config_private.h */
+
 /* A snapshot. Made by config_load(), read by every thread, freed by the last config_unref(). */
 struct WB_FROZEN config {
 #define KEY(name, kind, ...) CONFIG_MEMBER_##kind name;
@@ -74,6 +76,8 @@ struct WB_FROZEN config {
 		bool is_empty; /* nothing but blanks stood in it */
 	} * file;              /* those that were read, in their order */
 	size_t n_files;
+	struct config_section *section; /* in their order */
+	size_t n_sections;
 	_Atomic unsigned refs; /* the only member that changes */
 };
 
@@ -96,17 +100,19 @@ extern const struct config_key config_keys[CONFIG_N_KEYS];
 
 /* Keys of a channel: what holds for one. */
 struct WB_VALUE config_channel {
-	uint64_t history_messages;
-	uint64_t history_bytes;
-	uint64_t history_age; /* ns */
-	enum config_slow_consumer slow_consumer;
-	enum config_stamp stamp_sender;
-	uint64_t notice_limit;
+#define KEY(...)
+#define CHANNEL_KEY(name, kind, ...) CONFIG_MEMBER_##kind name;
+#include "model/config_keys.h"
 };
 
-/* What holds for the channel of that name. Thread: any. */
-void config_for_channel(const struct config *c, const char *name, size_t n,
-			struct config_channel *ret);
+#define CONFIG_MAX_SECTIONS 1000
+
+/*
+ * What holds for the channel of that name: everyone's values, but those that sections have whose
+ * pattern it has, the last of them each time. Thread: any. Cost: O(sections).
+ */
+WB_ANY_THREAD void config_for_channel(const struct config *c, const char *name,
+				      struct config_channel *ret);
 
 /* One --KEY=VALUE of the command line. Both texts are borrowed from argv. */
 struct WB_VALUE config_override {
@@ -225,9 +231,12 @@ WB_ANY_THREAD int config_format(const struct config *c, const struct config_key 
 /* "default", "FILE:LINE" or "command line". Thread: any. */
 WB_ANY_THREAD const char *config_origin(const struct config *c, const struct config_key *key);
 
-/* What config_diff() reports: a key and its old and new value as text. */
-typedef void config_diff_fn(void *ctx, const struct config_key *key, const char *was,
-			    const char *is);
+/*
+ * What config_diff() reports: a key, its name with that of its section, and its old and new value
+ * as text; of a section that has no such key "not set".
+ */
+typedef void config_diff_fn(void *ctx, const struct config_key *key, const char *name,
+			    const char *was, const char *is);
 
 /**
  * config_diff() - call @fn for each key whose value differs

@@ -6,6 +6,7 @@
 
 #include "base/text.h"
 #include "model/config_kind.h"
+#include "model/config_private.h"
 
 /*
  * Two pages that are made of the table of keys alone, so that neither can say anything that
@@ -49,7 +50,7 @@ static char *config_shown(const struct config *c, const struct config_key *key)
 	return shown;
 }
 
-static void dump_print(const struct config *c, const struct dump_row *row, FILE *out)
+static int dump_print(const struct config *c, const struct dump_row *row, FILE *out)
 {
 	size_t key_columns = strlen("KEY"), value_columns = strlen("VALUE");
 	size_t origin_columns = strlen("ORIGIN");
@@ -67,6 +68,8 @@ static void dump_print(const struct config *c, const struct dump_row *row, FILE 
 		fprintf(out, "%-*s  %-*s  %-*s  %s\n", (int)key_columns, row[i].key->name,
 			(int)value_columns, row[i].value, (int)origin_columns,
 			config_origin(c, row[i].key), config_reload_text(row[i].key->reload));
+	return config_sections_dump(c, (int)key_columns, (int)value_columns, (int)origin_columns,
+				    out);
 }
 
 int config_dump(const struct config *c, FILE *out)
@@ -81,10 +84,10 @@ int config_dump(const struct config *c, FILE *out)
 		if (!row[i].value)
 			r = -ENOMEM;
 	}
-	if (r == 0) {
-		dump_print(c, row, out);
+	if (r == 0)
+		r = dump_print(c, row, out);
+	if (r == 0)
 		r = dump_finish(out);
-	}
 	for (size_t i = 0; i < CONFIG_N_KEYS; i++)
 		free(row[i].value);
 	return r;
@@ -104,7 +107,7 @@ int config_save(const struct config *c, FILE *out)
 			return -ENOMEM;
 		fprintf(out, "%s = %s\n", config_keys[i].name, value);
 	}
-	return dump_finish(out);
+	return config_sections_save(c, out) ? -ENOMEM : dump_finish(out);
 }
 
 /* Prints words in lines that begin with "# ". */
@@ -164,7 +167,12 @@ int config_template(FILE *out)
 	      "# A line is \"key = value\", or a comment that begins with \"#\". Files in\n"
 	      "# /etc/wsbind.conf.d whose names end in .conf are read after this one, and\n"
 	      "# options of the command line (--key=value) come last; later wins.\n"
-	      "# \"wsbind check-config\" tells what is wrong, \"wsbind reload\" applies changes.\n",
+	      "# \"wsbind check-config\" tells what is wrong, \"wsbind reload\" applies changes.\n"
+	      "#\n"
+	      "# Some keys may be set for some channels alone, at the end of a file:\n"
+	      "#\n"
+	      "# [channel market/**]\n"
+	      "# slow_consumer = skip\n",
 	      out);
 	for (size_t i = 0; i < ARRAY_LEN(row); i++) {
 		if (row[i].heading)

@@ -16,12 +16,18 @@
  * RELOAD: LIVE, open connections follow; NEW_CONN, from the next handshake on;
  * RESTART, a reload reports the change and does not apply it.
  *
- * This file has no include guard: define KEY (and GROUP, if wanted), include it,
- * and find both undefined again.
+ * CHANNEL_KEY is a KEY that can be set for some channels alone, in a section. Those are numbers
+ * and choices, and LIVE.
+ *
+ * This file has no include guard: define KEY (and CHANNEL_KEY and GROUP, if wanted), include it,
+ * and find all of them undefined again.
  */
 
 #ifndef KEY
 #define KEY(...)
+#endif
+#ifndef CHANNEL_KEY
+#define CHANNEL_KEY(...) KEY(__VA_ARGS__)
 #endif
 #ifndef GROUP
 #define GROUP(heading)
@@ -144,13 +150,13 @@ KEY(max_channels, COUNT, "100000", "1", "10000000", RESTART,
     "many as are left for others.")
 KEY(max_channels_per_client, COUNT, "64", "1", "10000", LIVE,
     "Channels that one client may be a member of; past it SUBSCRIBE is answered with ERROR.")
-KEY(notice_limit, COUNT, "500", "0", "1000000", LIVE,
+CHANNEL_KEY(notice_limit, COUNT, "500", "0", "1000000", LIVE,
     "Joins and leaves are announced while a channel has at most this many members. "
     "0 turns announcements off.")
 
-KEY(stamp_sender, STAMP, "auto", "", "", LIVE,
+CHANNEL_KEY(stamp_sender, STAMP, "auto", "", "", LIVE,
     "Whether a delivered message carries the client id of who published it (field sender): yes or "
-    "no. auto is no.")
+    "no. auto is yes in channels with history, else no.")
 
 KEY(flush_delay, DURATION, "0", "0|1ms", "10ms", LIVE,
     "How long messages of a channel are held back, so that those that come meanwhile go with "
@@ -162,7 +168,7 @@ KEY(message_queue_size, COUNT, "1000", "1", "1000000", LIVE,
 KEY(max_send_buffer, SIZE, "1M", "4K", "1G", LIVE,
     "Bytes that may wait for one client, though one message alone may be larger; past it "
     "slow_consumer applies.")
-KEY(slow_consumer, SLOW_CONSUMER, "disconnect", "", "", LIVE,
+CHANNEL_KEY(slow_consumer, SLOW_CONSUMER, "disconnect", "", "", LIVE,
     "What happens to a client that reads too slowly: disconnect closes it with code 1013, skip "
     "drops its oldest waiting channel messages down to half the limit, history does so with those "
     "alone that the channel keeps no more, and counts no others.")
@@ -174,12 +180,12 @@ KEY(log_memory, SIZE, "256M", "1M", "1T", LIVE,
     "slow_consumer until it fits.")
 
 GROUP("History")
-KEY(history_messages, COUNT, "0", "0", "1000000", LIVE,
+CHANNEL_KEY(history_messages, COUNT, "0", "0", "1000000", LIVE,
     "Messages that a channel keeps for those who come back or are new, also without members. 0: "
     "it has no history.")
-KEY(history_bytes, SIZE, "1M", "1K", "1T", LIVE,
+CHANNEL_KEY(history_bytes, SIZE, "1M", "1K", "1T", LIVE,
     "Bytes of messages that a channel keeps. One that is larger alone is not kept.")
-KEY(history_age, DURATION, "10m", "1s", "8760h", LIVE,
+CHANNEL_KEY(history_age, DURATION, "10m", "1s", "8760h", LIVE,
     "How long a channel keeps a message.")
 KEY(history_memory, SIZE, "256M", "1M", "1T", LIVE,
     "Memory for what all channels keep; past it those without members lose theirs first, then the "
@@ -256,5 +262,6 @@ KEY(reconnect_backoff, REAL, "1.5", "1", "10", RESTART,
 
 /* clang-format on */
 
+#undef CHANNEL_KEY
 #undef KEY
 #undef GROUP

@@ -6,6 +6,7 @@
 #include <limits.h>
 #include <string.h>
 
+#include "base/text.h"
 #include "model/config_kind.h"
 
 /*
@@ -20,6 +21,8 @@
 #define MAX_TYPOS 3
 #define MAX_NAME 40
 #define SHOWN_BYTES 120 /* of a wrong name or value, in a diagnostic */
+#define CONFIG_PATTERN_MAX 255
+#define BLANKS " \t\v\f\r"
 
 /* Where in which source we are. The callback of inih gets it. */
 struct config_parser {
@@ -28,6 +31,8 @@ struct config_parser {
 	const char *name; /* of the file, or "command line" */
 	unsigned line;    /* 0 on the command line */
 	int result;       /* 0 | -ENOMEM */
+	bool in_section;  /* keys are of the last section … */
+	bool skips;       /* … or of one that is none: they were refused with it */
 };
 
 /* As much as a diagnostic shows, as it is; a cut is between characters. */
@@ -155,14 +160,33 @@ static void config_assign(struct config_parser *p, const struct config_key *key,
 	enum config_value_result result = config_value_parse(key, value, &v);
 
 	/* Later wins in this, too: a good value further on makes up for a bad one. */
-	p->errors->wrong[key - config_keys] = result != VALUE_OK;
+	if (!p->in_section)
+		p->errors->wrong[key - config_keys] = result != VALUE_OK;
 	if (result != VALUE_OK) {
 		config_bad_value(p, config_where(p, where, sizeof(where)), key, value, result, &v);
+		return;
+	}
+	if (p->in_section) {
+		p->result = config_section_set(p->c, key, &v, p->name, p->line);
 		return;
 	}
 	p->result = config_value_set(p->c, key, &v);
 	if (p->result == 0)
 		p->result = config_set_origin(p->c, key, p->name, p->line);
+}
+
+/* A key that holds for all stands in a section: it would not do what it seems to say. */
+static void config_not_of_channel(struct config_parser *p, const struct config_key *key,
+				  const char *value)
+{
+	char where[PATH_MAX + 16], shown[SHOWN_BYTES], allowed[300];
+
+	config_channel_keys(allowed, sizeof(allowed));
+	config_errors_add(p->errors,
+			  "%s: %s = %s: no key of a channel, so it belongs before the first "
+			  "section; allowed here: %s",
+			  config_where(p, where, sizeof(where)), key->name,
+			  text_shorten(shown, value), allowed);
 }
 
 /* inih's callback: one key and its value. Keys of a file are written as they are named. */
@@ -173,8 +197,12 @@ static int config_on_pair(void *user, const char *section, const char *name, con
 		strchr(name, '-') ? NULL : config_key_find(name, strlen(name));
 	char where[PATH_MAX + 16];
 
-	(void)section; /* a line with one has been refused before */
-	if (key)
+	(void)section; /* each line is a document of its own: inih has none */
+	if (p->skips)
+		return 1;
+	if (key && p->in_section && !config_key_is_of_channel(key))
+		config_not_of_channel(p, key, value);
+	else if (key)
 		config_assign(p, key, value);
 	else
 		config_unknown_key(p, config_where(p, where, sizeof(where)), name, value);
@@ -219,7 +247,7 @@ static int config_parse_pair(struct config_parser *p, char *line)
 static const char *config_line_flaw(const char *line, size_t n)
 {
 	/* What isspace() takes for a blank: inih sees what stands behind it. */
-	const char *text = line + strspn(line, " \t\v\f\r");
+	const char *text = line + strspn(line, BLANKS);
 	size_t key_bytes = strcspn(text, "=:");
 
 	/* In the order in which one hides the next: what is too long was cut, a NUL ends a text. */
@@ -230,13 +258,58 @@ static const char *config_line_flaw(const char *line, size_t n)
 	/* Lines that end with it alone are one line, which is nothing when it begins with "#". */
 	if (memchr(line, '\r', n))
 		return "a carriage return in a line; allowed: lines that end with LF, or CR LF";
-	if (*text == '\0' || *text == '#' || *text == ';')
+	if (*text == '\0' || *text == '#' || *text == ';' || *text == '[')
 		return NULL;
-	if (*text == '[')
-		return "sections are not used; allowed: key = value";
 	/* inih takes "key: value", too; the manual doesn't, and a URL would be cut at its colon. */
 	if (text[key_bytes] != '=' || key_bytes == 0)
 		return "no key and value; allowed: key = value";
+	return NULL;
+}
+
+static bool is_pattern(const char *text)
+{
+	size_t n = strlen(text);
+
+	for (const char *p = text; *p; p++)
+		if ((unsigned char)*p < ' ' || *p == 0x7f)
+			return false;
+	return n <= CONFIG_PATTERN_MAX && utf8_valid(text, n);
+}
+
+/*
+ * "[channel PATTERN]", up to its end. Return: NULL, keys are of that from here on; or what is
+ * wrong, and they are of none.
+ */
+static const char *config_parse_section(struct config_parser *p, char *line)
+{
+	size_t n = strlen(line);
+	char *pattern;
+
+	p->in_section = false;
+	p->skips = true;
+	while (n > 0 && strchr(BLANKS, line[n - 1]))
+		n--;
+	if (line[n - 1] != ']')
+		return "a section without its end; allowed: [channel PATTERN]";
+	for (line[--n] = '\0'; n > 0 && strchr(BLANKS, line[n - 1]);)
+		line[--n] = '\0';
+	line++;
+	line += strspn(line, BLANKS);
+	if (strncmp(line, "channel", 7) != 0 || (line[7] && !strchr(BLANKS, line[7])))
+		return "no such section; allowed: [channel PATTERN]";
+	pattern = line + 7 + strspn(line + 7, BLANKS);
+	if (!*pattern)
+		return "a section needs a pattern, as in [channel room/**]; that of the lobby is /";
+	/* As a path has it. */
+	pattern += *pattern == '/';
+	if (!is_pattern(pattern))
+		return "no pattern of channels; allowed: at most 255 bytes of UTF-8 without "
+		       "control characters";
+	if (p->c->n_sections == CONFIG_MAX_SECTIONS)
+		return "too many sections; allowed: 1000";
+	p->result = config_section_begin(p->c, pattern);
+	p->in_section = p->result == 0;
+	p->skips = false;
 	return NULL;
 }
 
@@ -248,11 +321,16 @@ static int config_parse_line(struct config_parser *p, const char *text, size_t n
 
 	memcpy(line, text, copied);
 	line[copied] = '\0';
+	text_shorten(shown, line);
 	flaw = config_line_flaw(line, n > CONFIG_MAX_LINE_BYTES ? n : copied);
-	if (!flaw)
+	if (!flaw && line[strspn(line, BLANKS)] == '[')
+		flaw = config_parse_section(p, line + strspn(line, BLANKS));
+	else if (!flaw)
 		return config_parse_pair(p, line);
-	config_errors_add(p->errors, "%s: %s: %s", config_where(p, where, sizeof(where)),
-			  text_shorten(shown, line), flaw);
+	if (!flaw)
+		return p->result;
+	config_errors_add(p->errors, "%s: %s: %s", config_where(p, where, sizeof(where)), shown,
+			  flaw);
 	return 0;
 }
 

@@ -67,7 +67,8 @@ static void reload_failed(struct reload *r, const struct config_errors *errors, 
 	reload_free(r);
 }
 
-static void report_change(void *ctx, const struct config_key *key, const char *was, const char *is)
+static void report_change(void *ctx, const struct config_key *key, const char *name,
+			  const char *was, const char *is)
 {
 	struct reload *r = ctx;
 	/* What cannot follow is no error: the file is right for the next start. */
@@ -78,9 +79,9 @@ static void report_change(void *ctx, const struct config_key *key, const char *w
 	const char *more = opens ? "; this lets in who was kept out" : "";
 
 	log_event(key->reload == RELOAD_RESTART || opens ? LOG_WARNING : LOG_INFO, EV_RELOAD,
-		  LOG_FIELDS(LOG_TEXT("SETTING", key->name)), "%s: %s, was %s%s%s", key->name, is,
-		  was, when, more);
-	reload_report(r, "%s: %s, was %s%s%s\n", key->name, is, was, when, more);
+		  LOG_FIELDS(LOG_TEXT("SETTING", key->name)), "%s: %s, was %s%s%s", name, is, was,
+		  when, more);
+	reload_report(r, "%s: %s, was %s%s%s\n", name, is, was, when, more);
 }
 
 static void configure_run(struct worker *w, struct worker_task *t)

@@ -66,7 +66,7 @@ bool hub_history_limits(const struct config *config, const char *name, struct hi
 {
 	struct config_channel is;
 
-	config_for_channel(config, name, strlen(name), &is);
+	config_for_channel(config, name, &is);
 	*ret = limits_of(&is);
 	return is.history_messages > 0;
 }
@@ -95,10 +95,11 @@ static int channel_configure(struct hub *h, struct channel *ch)
 	struct config_channel is;
 	int r;
 
-	config_for_channel(h->env.config, ch->entry->name, ch->entry->name_len, &is);
+	config_for_channel(h->env.config, ch->entry->name, &is);
 	r = channel_set_history(h, ch, &is);
 	ch->stamps_sender =
 		is.stamp_sender == STAMP_YES || (is.stamp_sender == STAMP_AUTO && ch->has_history);
+	ch->notice_limit = (uint32_t)is.notice_limit;
 	ch->is_stamped = ch->stamps_sender || ch->has_history;
 	/* What is kept anyway is nothing where nothing is kept. */
 	ch->slow_policy = is.slow_consumer == SLOW_HISTORY && !ch->has_history

@@ -57,11 +57,23 @@ static struct frame *notice_frame(struct hub *h, const struct notice *what, cons
 	return f;
 }
 
-static bool notices_are_on(const struct hub *h, struct directory_entry *e)
+/* Of a channel that has members here, or had just now. */
+static uint64_t notice_limit_of(struct hub *h, const struct directory_entry *e)
+{
+	const struct channel *ch = hub_channel_at(h, e->slot, e->generation);
+	struct config_channel is;
+
+	if (WB_LIKELY(ch))
+		return ch->notice_limit;
+	config_for_channel(h->env.config, e->name, &is);
+	return is.notice_limit;
+}
+
+static bool notices_are_on(struct hub *h, struct directory_entry *e)
 {
 	uint32_t members = atomic_load_explicit(&e->members, memory_order_relaxed);
 
-	return members > 0 && members <= h->env.config->notice_limit &&
+	return members > 0 && members <= notice_limit_of(h, e) &&
 	       !conn_env_is_paused(&h->env, CONN_PAUSE_STOPPING) && !h->env.is_restoring;
 }
 

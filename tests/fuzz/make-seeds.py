@@ -345,6 +345,11 @@ def config_seeds():
         "bad-values": "port = 65536\nport = x\nport =\nworker_threads = 0\nhost = nowhere\n",
         "crlf": "\ufeffport = 1\r\nhost = 10.0.0.1\r\n",
         "sections": "[wsbind]\nport = 1\n",
+        "channels": "slow_consumer = skip\n[channel market/**]\nhistory_messages = 10\n"
+                    "slow_consumer = history\n [ channel  / ] \nnotice_limit = 0\n"
+                    "[channel //a]b]\nstamp_sender = no\n[channel market/**]\nhistory_age = 1h\n",
+        "channels-wrong": "[channel]\nx = 1\n[channel a\n[other b]\n[channel c]\nport = 1\n"
+                          "history_messages = -1\n[]\n[ ]\n[channel \x01]\n[channela]\n",
         "no-equals": "port\n: 5\n= 5\nport : 5\n",
         "long-line": "welcome = " + "x" * 1100 + "\n# " + "y" * 4200 + "\n",
         "text": "welcome = ä\u20ac \"quoted\" 'x' = y\necho_path = /a%20b\nspool_dir = rel/dir\n",

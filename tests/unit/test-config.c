@@ -308,7 +308,7 @@ TEST(config_names_what_is_wrong_with_a_line)
 		{"a_name_that_is_longer_than_any_key_could_ever_be = 1",
 		 "f:1: a_name_that_is_longer_than_any_key_could_ever_be = 1: unknown key; "
 		 "wsbind.conf(5) lists those there are"},
-		{"[server]", "f:1: [server]: sections are not used; allowed: key = value"},
+		{"[server]", "f:1: [server]: no such section; allowed: [channel PATTERN]"},
 		{"port", "f:1: port: no key and value; allowed: key = value"},
 		{"port 80", "f:1: port 80: no key and value; allowed: key = value"},
 		{"port: 80", "f:1: port: 80: no key and value; allowed: key = value"},
@@ -369,9 +369,10 @@ TEST(config_takes_a_text_up_to_its_limit)
 
 TEST(config_collects_all_errors_in_their_order)
 {
-	static const char text[] = "port = x\nmax_channels = 5\nfoo\nhost = y\n[z]\nlog_level = q";
-	static const char *const begins[] = {"f:1: port", "f:3: foo", "f:4: host", "f:5: [z]",
-					     "f:6: log_level"};
+	static const char text[] =
+		"port = x\nmax_channels = 5\nfoo\nhost = y\nlog_level = q\n[z]\nhost = q";
+	static const char *const begins[] = {"f:1: port", "f:3: foo", "f:4: host", "f:5: log_level",
+					     "f:6: [z]"};
 	struct config_errors errors = {0};
 	struct config *c = NULL;
 
@@ -664,13 +665,13 @@ struct diff_log {
 	char text[1000];
 };
 
-static void note_difference(void *ctx, const struct config_key *key, const char *was,
-			    const char *is)
+static void note_difference(void *ctx, const struct config_key *key, const char *name,
+			    const char *was, const char *is)
 {
 	struct diff_log *log = ctx;
 	size_t n = strlen(log->text);
 
-	snprintf(log->text + n, sizeof(log->text) - n, "%s: %s -> %s (%s)\n", key->name, was, is,
+	snprintf(log->text + n, sizeof(log->text) - n, "%s: %s -> %s (%s)\n", name, was, is,
 		 config_reload_text(key->reload));
 }
 
@@ -1195,4 +1196,167 @@ TEST(config_knows_what_opens_a_door)
 		config_unref(was);
 		config_unref(is);
 	}
+}
+
+/* -------------------------------------------------------------------------- sections */
+
+TEST(config_says_what_is_wrong_with_a_section)
+{
+#define LIST                                                                          \
+	"allowed here: notice_limit, stamp_sender, slow_consumer, history_messages, " \
+	"history_bytes, history_age"
+	static const struct {
+		const char *text, *expected;
+	} row[] = {
+		{"[", "f:1: [: a section without its end; allowed: [channel PATTERN]"},
+		{"[channel a", "f:1: [channel a: a section without its end; allowed: "
+			       "[channel PATTERN]"},
+		{"[channel a] # x", "f:1: [channel a] # x: a section without its end; allowed: "
+				    "[channel PATTERN]"},
+		{"[]", "f:1: []: no such section; allowed: [channel PATTERN]"},
+		{"[channels a]", "f:1: [channels a]: no such section; allowed: [channel PATTERN]"},
+		{"[Channel a]", "f:1: [Channel a]: no such section; allowed: [channel PATTERN]"},
+		{"\v[channel]", "f:1: \v[channel]: a section needs a pattern, as in "
+				"[channel room/**]; that of the lobby is /"},
+		{"[channel  ]", "f:1: [channel  ]: a section needs a pattern, as in "
+				"[channel room/**]; that of the lobby is /"},
+		{"[channel \xff]",
+		 "f:1: [channel \xff]: no pattern of channels; allowed: at most 255 "
+		 "bytes of UTF-8 without control characters"},
+		{"[channel a\tb]",
+		 "f:1: [channel a\tb]: no pattern of channels; allowed: at most 255 "
+		 "bytes of UTF-8 without control characters"},
+		{"[channel a]\nport = 1",
+		 "f:2: port = 1: no key of a channel, so it belongs before "
+		 "the first section; " LIST},
+		{"[channel a]\nprot = 1", "f:2: prot = 1: unknown key; did you mean port?"},
+		{"[channel a]\nslow_consumer = kill", "f:2: slow_consumer = kill: not a known "
+						      "action; allowed: disconnect, skip, history"},
+		{"[channel a]\nhistory_messages = 1000001",
+		 "f:2: history_messages = 1000001: out of range; allowed: 0 to 1000000"},
+		/* What stands in one that is none is of nobody. */
+		{"[other]\nx = 1\nport = no", "f:1: [other]: no such section; allowed: "
+					      "[channel PATTERN]"},
+	};
+	char many[64 * 1024] = "";
+	size_t n = 0;
+
+	for (size_t i = 0; i < ARRAY_LEN(row); i++)
+		parse_bad(row[i].text, row[i].expected);
+	for (int i = 0; i < CONFIG_MAX_SECTIONS; i++)
+		n += (size_t)sprintf(many + n, "[channel c%d]\n", i);
+	config_unref(parse_good(many));
+	sprintf(many + n, "[channel more]\n");
+	parse_bad(many, "f:1001: [channel more]: too many sections; allowed: 1000");
+}
+
+static struct config_channel of(const struct config *c, const char *name)
+{
+	struct config_channel is;
+
+	config_for_channel(c, name, &is);
+	return is;
+}
+
+TEST(config_sections_hold_for_the_channels_of_their_pattern)
+{
+	struct config *c = parse_good("history_messages = 5\n"
+				      "[channel room/**]\nhistory_messages = 10\n"
+				      "slow_consumer = skip\n"
+				      "[ channel\t/room/vip ] \nhistory_messages = 20\n"
+				      "[channel /]\nnotice_limit = 7\n"
+				      "[channel **]\nhistory_age = 1h\n"
+				      "[channel a]b]\nstamp_sender = no\n");
+
+	CHECK_EQ(of(c, "other").history_messages, 5);
+	CHECK_EQ(of(c, "other").history_age, 3600 * NS_PER_S);
+	CHECK_EQ(of(c, "other").slow_consumer, SLOW_DISCONNECT);
+	CHECK_EQ(of(c, "room/1").history_messages, 10);
+	CHECK_EQ(of(c, "room/1").slow_consumer, SLOW_SKIP);
+	CHECK_EQ(of(c, "room/vip").history_messages, 20);
+	CHECK_EQ(of(c, "room/vip").slow_consumer, SLOW_SKIP);
+	CHECK_EQ(of(c, "room").history_messages, 5);
+	CHECK_EQ(of(c, "").notice_limit, 7);
+	CHECK_EQ(of(c, "").history_age, 3600 * NS_PER_S);
+	CHECK_EQ(of(c, "x").notice_limit, 500);
+	CHECK_EQ(of(c, "a]b").stamp_sender, STAMP_NO);
+	CHECK_EQ(c->history_messages, 5);
+	config_unref(c);
+}
+
+/* A section ends with its file; what the command line says is everyone's. */
+TEST(config_sections_of_several_files_and_the_command_line)
+{
+	char folder[] = "/tmp/wsbind-sections-XXXXXX", path[100], drop_in[100];
+	struct config_errors errors = {0};
+	struct config_source src = {.file = path};
+	struct config *c = NULL;
+	FILE *f;
+
+	CHECK(mkdtemp(folder) != NULL);
+	snprintf(path, sizeof(path), "%s/x.conf", folder);
+	snprintf(drop_in, sizeof(drop_in), "%s/x.conf.d", folder);
+	CHECK_EQ(mkdir(drop_in, 0700), 0);
+	f = fopen(path, "w");
+	fputs("[channel a]\nhistory_messages = 1\nhistory_bytes = 2K\n", f);
+	fclose(f);
+	snprintf(drop_in, sizeof(drop_in), "%s/x.conf.d/1.conf", folder);
+	f = fopen(drop_in, "w");
+	fputs("history_bytes = 3K\nport = 77\n[channel a]\nhistory_messages = 2\n", f);
+	fclose(f);
+	src.override[0] = (struct config_override){"history-messages", "9"};
+	src.n_overrides = 1;
+	CHECK_EQ(config_load(&src, &c, &errors), 0);
+	CHECK_EQ(c->port, 77);
+	CHECK_EQ(of(c, "a").history_messages, 2);
+	CHECK_EQ(of(c, "a").history_bytes, 2048);
+	CHECK_EQ(of(c, "b").history_messages, 9);
+	CHECK_EQ(of(c, "b").history_bytes, 3072);
+	config_unref(c);
+	unlink(drop_in);
+	unlink(path);
+	snprintf(drop_in, sizeof(drop_in), "%s/x.conf.d", folder);
+	rmdir(drop_in);
+	rmdir(folder);
+}
+
+TEST(config_sections_are_told_apart_dumped_and_saved)
+{
+	struct config *was = parse_good("[channel a]\nhistory_messages = 1\nnotice_limit = 3\n"
+					"[channel gone]\nstamp_sender = no\n"
+					"[channel a]\nhistory_messages = 2\n");
+	struct config *is = parse_good("[channel /]\nslow_consumer = skip\n"
+				       "[channel a]\nhistory_messages = 2\nnotice_limit = 4\n"
+				       "[channel //x]\nhistory_age = 90\n");
+	struct diff_log log = {""};
+	char *text = NULL;
+	size_t n = 0;
+	FILE *out = open_memstream(&text, &n);
+	struct config *again;
+
+	CHECK_EQ(config_diff(was, is, note_difference, &log), 0);
+	CHECK_STR(log.text, "[channel /] slow_consumer: not set -> skip (live)\n"
+			    "[channel a] notice_limit: 3 -> 4 (live)\n"
+			    "[channel /x] history_age: not set -> 90s (live)\n"
+			    "[channel gone] stamp_sender: no -> not set (live)\n");
+	CHECK_EQ(config_save(is, out), 0);
+	fclose(out);
+	CHECK_STR(text, "[channel /]\nslow_consumer = skip\n"
+			"[channel /a]\nhistory_messages = 2\nnotice_limit = 4\n"
+			"[channel //x]\nhistory_age = 90s\n");
+	again = parse_good(text);
+	log.text[0] = '\0';
+	CHECK_EQ(config_diff(is, again, note_difference, &log), 0);
+	CHECK_STR(log.text, "");
+	free(text);
+	out = open_memstream(&text, &n);
+	CHECK_EQ(config_dump(is, out), 0);
+	fclose(out);
+	CHECK(strstr(text, "\n\n[channel /]\nslow_consumer ") != NULL);
+	CHECK(strstr(text, "test.conf:2") != NULL);
+	CHECK(strstr(text, "\n\n[channel /x]\nhistory_age ") != NULL);
+	free(text);
+	config_unref(again);
+	config_unref(is);
+	config_unref(was);
 }
