@@ -114,6 +114,9 @@ struct WB_VALUE config_channel {
 WB_ANY_THREAD void config_for_channel(const struct config *c, const char *name,
 				      struct config_channel *ret);
 
+/* Whether any channel may have history. Thread: any. */
+WB_ANY_THREAD bool config_keeps_history(const struct config *c);
+
 /* One --KEY=VALUE of the command line. Both texts are borrowed from argv. */
 struct WB_VALUE config_override {
 	const char *key; /* as written, without the dashes in front; ends at '=' or NUL */

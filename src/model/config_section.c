@@ -95,6 +95,18 @@ void config_for_channel(const struct config *c, const char *name, struct config_
 	}
 }
 
+bool config_keeps_history(const struct config *c)
+{
+	const struct config_key *key = &config_keys[CONFIG_KEY_history_messages];
+
+	for (size_t i = 0; i < c->n_sections; i++)
+		for (size_t k = 0; k < c->section[i].n; k++)
+			if (c->section[i].setting[k].key == key &&
+			    c->section[i].setting[k].value.number > 0)
+				return true;
+	return c->history_messages > 0;
+}
+
 /* -------------------------------------------------------------------------- showing them */
 
 const char *config_pattern_shown(const char *pattern)

@@ -357,6 +357,14 @@ async def test_history_memory_is_a_bound():
         assert not start.recovered and start.epoch == at[0].epoch, (start, at)
 
 
+def test_history_memory_is_in_what_the_daemon_may_use():
+    def most(d):
+        return int(re.search(r"at most (\d+) MiB", d.lines("ready: ws")[0])[1])
+
+    with Daemon() as without, Daemon(history_messages=1, history_memory="2G") as kept:
+        assert abs(most(kept) - most(without) - 2048) < 100, (most(kept), most(without))
+
+
 async def test_what_is_too_old_goes():
     with Daemon(history_messages=100, history_age="1s") as d:
         a, contents, at = await some(d, "x", 3)
