@@ -211,20 +211,26 @@ static void wake_waiting(struct hub *h)
 
 bool hub_take_posts(struct hub *h)
 {
-	struct frame *f;
-	unsigned n = 0;
+	struct frame *f = ring_pop(&h->inbox);
+	struct turn *turn = &h->env.turn;
 
-	/* Once around the ring is enough for a turn: producers may be as fast as this loop. */
-	while (n < HUB_INBOX_SLOTS && (f = ring_pop(&h->inbox))) {
+	if (!f)
+		return false;
+	/*
+	 * Once around the ring is enough for a turn, and what there is time for: producers may be
+	 * as fast as this loop. What is left is work of the next turn.
+	 */
+	turn_begin_phase(turn, TURN_POSTS_NS);
+	for (unsigned n = 1; f; n++) {
 		/* A channel that went meanwhile, or is another one's slot now, gets nothing. */
 		struct channel *ch = hub_channel_at(h, f->slot, f->generation);
 
 		if (ch)
 			append_to_log(ch, f);
 		frame_unref(f);
-		n++;
+		turn_charge(turn, TURN_POST);
+		f = n < HUB_INBOX_SLOTS && !turn_is_over(turn) ? ring_pop(&h->inbox) : NULL;
 	}
-	if (n > 0)
-		wake_waiting(h);
-	return n > 0;
+	wake_waiting(h);
+	return true;
 }

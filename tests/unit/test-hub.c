@@ -46,6 +46,26 @@ TEST(hub_full_ring_pauses_the_publishers_and_loses_nothing)
 	rig_free(r);
 }
 
+/* However much other workers have published: this one has clients of its own. */
+TEST(hub_takes_posts_for_its_part_of_a_turn)
+{
+	struct rig *r = rig_new(2, FREE);
+	struct guest *sender = guest_open(r, 0, "/room"), *far = guest_open(r, 1, "/room");
+	struct hub *h;
+
+	guest_send_numbers(sender, 0, HUB_INBOX_SLOTS);
+	clock_creep_for_test(TURN_POSTS_NS / 4);
+	rig_turn_one(r, 1);
+	clock_creep_for_test(0);
+	h = &r->w[1]->hub;
+	CHECK(!ring_is_empty(&h->inbox));
+	CHECK(ring_depth(&h->inbox) < HUB_INBOX_SLOTS);
+	CHECK(hub_has_work(h)); /* it goes on without being woken */
+	rig_settle(r);
+	guest_expect_numbers(far, 0, HUB_INBOX_SLOTS);
+	rig_free(r);
+}
+
 /* A ring that is full holds nobody up that doesn't need it. */
 TEST(hub_congestion_of_one_ring_leaves_the_others_their_posts)
 {
