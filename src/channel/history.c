@@ -129,11 +129,15 @@ static int store_grow(struct history_store *s)
 	return 0;
 }
 
-/* Takes a reference. False: it isn't kept, for want of memory, or is too large. */
+/*
+ * Takes a reference, and has it on history's account: nobody else can drop it before that. False:
+ * it isn't kept, for want of memory, or is too large.
+ */
 static bool store_keep(struct history *h, struct history_store *s, struct frame *f)
 {
 	if (f->body.len > s->limits.bytes || (s->n == s->cap && store_grow(s)))
 		return false;
+	frame_move_account(f, &h->bytes);
 	s->kept[(s->head + s->n) & (s->cap - 1)] = frame_ref(f);
 	s->n++;
 	s->bytes += f->body.len;
@@ -162,6 +166,16 @@ static void taken_give_back(struct history *h, struct history_store *taken)
 		if (d.n == ARRAY_LEN(d.frame) || taken->n == 0)
 			dropped_give_back(h, &d);
 	}
+}
+
+/* A message isn't kept: nobody who comes back can do with what is before that hole. */
+static void store_begin_behind(struct history *h, struct history_store *s, const struct frame *f)
+{
+	struct history_store taken;
+
+	store_take_all(s, &taken);
+	store_set_earliest(s, f->seq + 1);
+	taken_give_back(h, &taken);
 }
 
 /* Drops all that is past its bounds. */
@@ -454,28 +468,21 @@ int history_restore(struct history *h, struct directory_entry *e, uint64_t epoch
 		    const struct history_limits *limits, struct frame **frames, size_t n)
 {
 	struct history_store *s;
-	bool is_kept = true;
 
 	pthread_mutex_lock(&h->mutex);
 	s = store_new(h, e, epoch);
 	if (s) {
 		s->limits = *limits;
 		store_set_earliest(s, earliest);
-		for (size_t i = 0; i < n; i++) {
-			frame_move_account(frames[i], &h->bytes);
-			is_kept = store_keep(h, s, frames[i]);
-			/* Without it nothing before it is of use. */
-			if (!is_kept)
-				frame_move_account(frames[i], h->frame_account);
-			if (!is_kept)
-				break;
-		}
+		for (size_t i = 0; i < n; i++)
+			if (!store_keep(h, s, frames[i]))
+				store_begin_behind(h, s, frames[i]);
 		s->users = 1;
 		place_in_lists(h, s);
 		use_end(h, s);
 	}
 	pthread_mutex_unlock(&h->mutex);
-	return s && is_kept ? 0 : -ENOMEM;
+	return s ? 0 : -ENOMEM;
 }
 
 void history_fini(struct history *h)
@@ -508,7 +515,7 @@ uint64_t history_publish(struct history *h, struct history_store *s, struct fram
 	bool is_kept;
 
 	/* Nobody else knows it yet: that is done before the lock is taken. */
-	frame_set_account(f, &h->bytes);
+	frame_set_account(f, h->frame_account);
 	pthread_mutex_lock(&s->lock);
 	f->seq = directory_take(s->entry, ret_workers);
 	sequence = s->is_starting ? 0 : f->seq + 1;
@@ -523,8 +530,6 @@ uint64_t history_publish(struct history *h, struct history_store *s, struct fram
 	}
 	bytes = s->bytes;
 	pthread_mutex_unlock(&s->lock);
-	if (!is_kept)
-		frame_move_account(f, h->frame_account);
 	taken_give_back(h, &taken);
 	dropped_give_back(h, &d);
 	note_change(h, s, bytes);

@@ -393,6 +393,32 @@ TEST(history_without_memory_is_honest)
 	stores_free(s);
 }
 
+/* The process that follows may keep less: of what it keeps nothing is missing. */
+TEST(history_restored_within_narrower_bounds_is_honest)
+{
+	static const size_t bytes[] = {10, 20, 5000, 30, 40};
+	const struct history_limits narrow = {.messages = 10, .bytes = 1000, .age_ns = UINT64_MAX};
+	struct frame *frame[ARRAY_LEN(bytes)];
+	struct stores *s = stores_new(10);
+	struct directory_entry *e;
+
+	CHECK_EQ(directory_restore(&s->d, "room", 4, ARRAY_LEN(bytes), &e), 0);
+	for (size_t i = 0; i < ARRAY_LEN(bytes); i++) {
+		frame[i] = frame_new(WS_BINARY, bytes[i] + MSG_NUMBER_FIELD, 1u << 24, &s->account);
+		frame[i]->flags |= FRAME_NUMBERED;
+		frame[i]->seq = i;
+	}
+	CHECK_EQ(history_restore(&s->h, e, 77, 0, &narrow, frame, ARRAY_LEN(bytes)), 0);
+	CHECK_EQ(look(s, e).epoch, 77);
+	CHECK_EQ(look(s, e).messages, 2);
+	CHECK_EQ(look(s, e).earliest, 3);
+	CHECK_EQ(look(s, e).sequence, ARRAY_LEN(bytes));
+	for (size_t i = 0; i < ARRAY_LEN(bytes); i++)
+		frame_unref(frame[i]);
+	directory_unpin(&s->d, e);
+	stores_free(s);
+}
+
 /* ------------------------------------------------------------- members that come back */
 
 #define N_READERS 6
