@@ -2,7 +2,7 @@
 """Who may come in: tokens in all places, what they grant, and what is tried with them."""
 
 from harness import *
-from pki import Folder, base64url, in_seconds, openssl, token
+from pki import Folder, base64url, in_seconds, openssl, token, token_rs256
 
 SECRET = b"0123456789abcdef0123456789abcdef"
 REFUSED = "websocket_handshakes_refused_total"
@@ -109,6 +109,58 @@ def test_keys_with_names_as_services_make_them():
         assert d.reload(jwt_key_file=" ".join(f.rsplit("=", 1)[1] for f in files)).status == 200
         for i, name in enumerate(names):
             assert status_of(d, headers=bearer(token(b"%032d" % i, {"sub": "a"}, kid=name))) == 101
+
+
+# What services put into tokens: header, claims beside sub, iss, aud and times, and how aud looks.
+TOKENS_OF_SERVICES = {
+    "Cognito": ({"kid": "8dYvT1x+o2Zb/Q4kWm0cR7pLs9nGf3hJtUaEiXyKvN0="}, "one",
+                {"cognito:username": "3b6e", "cognito:groups": ["a"], "token_use": "id",
+                 "email_verified": True, "auth_time": 1700000000, "origin_jti": "77-a"}),
+    "Keycloak": ({"typ": "JWT", "kid": "FJ86GcF3jTbNLOco4NvZkUCIUmfYCqoqtOQeMfbhNlE"}, "list",
+                 {"jti": "f0c4", "typ": "Bearer", "azp": "page", "session_state": "9a", "acr": "1",
+                  "allowed-origins": ["https://example.org"],
+                  "realm_access": {"roles": ["offline_access", "uma_authorization"]},
+                  "resource_access": {"account": {"roles": ["manage-account"]}},
+                  "scope": "openid profile", "name": "Åsa 中", "sid": "9a"}),
+    "Auth0": ({"typ": "JWT", "kid": "NjVBRjY5MDlCMUIwNzU4RTA2QzZFMDQ4QzQ2MDAyQjVDNjk1RTM2Qg"},
+              "list", {"azp": "my_client", "scope": "openid read:all", "gty": "password",
+                       "permissions": ["read:all"], "https://example.org/role": None}),
+    "Firebase": ({"kid": "d4cbc0e1f1e5c3bbc1c2ad3ae1de2f2e9c4f9a11", "typ": "JWT"}, "one",
+                 {"auth_time": 1700000000, "user_id": "x", "firebase": {
+                     "identities": {"email": ["a@example.org"]}, "sign_in_provider": "password"}}),
+    "Azure": ({"typ": "JWT", "x5t": "i6lGk3FZzxRcUb2C3nEQ7syHJlY", "kid": "i6lGk3FZzxRcUb2C3nEQ7syHJlY"},
+              "one", {"aio": "E2RgYHAA==", "azpacr": "1", "oid": "1", "rh": "0.AX", "tid": "2",
+                      "roles": ["Send"], "uti": "u", "ver": "2.0", "xms_tcdt": 1600000000}),
+}
+
+
+def test_tokens_as_services_make_them():
+    subs = {"Auth0": "auth0|5f7c8ec7c33c6c004bbafe82", "Azure": "AAAAAAAAAAAAAAAAAAAAAIkzqFVrSaSaFHy782bbtaQ"}
+    with Folder() as f:
+        key, public = f.key_pair("rsa", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048")
+        other, _ = f.key_pair("other", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048")
+        certificate = f.write("x509.pem", openssl(
+            "req", "-x509", "-key", key, "-subj", "/CN=keys.example.org", "-days", "2"))
+        for service, (header, audience, more) in TOKENS_OF_SERVICES.items():
+            file = certificate if service == "Firebase" else public
+            issuer = f"https://{service.lower()}.example.org/pool/v2.0"
+            claims = {"sub": subs.get(service, str(uuid.uuid4())), "iss": issuer,
+                      "aud": "my-api" if audience == "one" else ["account", "my-api"],
+                      "iat": in_seconds(-5), "exp": in_seconds(3600), **more}
+            wrong = ({"aud": "another"}, {"aud": ["account"]}, {"iss": issuer + "/"},
+                     {"exp": in_seconds(-300)}, {"exp": in_seconds(3600) * 1000},
+                     {"nbf": in_seconds(300)})
+            with Guarded(jwt_key_file=f"{header['kid']}={file}", jwt_audience="my-api",
+                         jwt_issuer=issuer) as d:
+                def answer(claims, key=key, **changes):
+                    signed = token_rs256(key, claims, **{**header, **changes})
+                    return status_of(d, headers=bearer(signed))
+
+                assert answer(claims) == 101, service
+                for bad in wrong:
+                    assert answer({**claims, **bad}) == 403, (service, bad)
+                assert answer(claims, key=other) == 403, service
+                assert answer(claims, kid="another") == 403, service
 
 
 def test_secrets_as_editors_leave_them():

@@ -86,5 +86,12 @@ def token(secret, claims, **header):
     return f"{body}.{base64url(hmac.new(secret, body.encode(), hashlib.sha256).digest())}"
 
 
+def token_rs256(key, claims, **header):
+    """Signed by an RSA key in a file."""
+    header = {"alg": "RS256", **header}
+    body = ".".join(base64url(json.dumps(part).encode()) for part in (header, claims))
+    return f"{body}.{base64url(openssl('dgst', '-sha256', '-sign', key, stdin=body.encode()))}"
+
+
 def in_seconds(n):
     return int(time.time()) + n
