@@ -14,7 +14,7 @@
 
 #define RECORD_BYTES 16384   /* the most that one carries: RFC 8446 section 5.1 */
 #define RECORDS_PER_CALL 256 /* that reading takes; what is behind them waits for the next turn */
-#define BARREN_PER_CALL 64   /* likewise of those without data, in any order with others */
+#define BARREN_PER_CALL 8    /* of those without data, that ends it: behind the next data */
 #define BARREN_RECORDS 64    /* in a row without data: more than any handshake has */
 #ifndef SSL_R_RECORD_LAYER_FAILURE
 #define SSL_R_RECORD_LAYER_FAILURE 313 /* the headers of 3.0 have no name for what 3.2 may say */
