@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <sysexits.h>
 
@@ -150,6 +152,20 @@ unsigned server_count_workers(const struct config *config)
 	return (unsigned)MIN(MAX(n, 1), DIRECTORY_MAX_WORKERS);
 }
 
+/*
+ * The kernel's table of descriptors doubles when it is full, and with several threads each time
+ * waits for all processors (a grace period of RCU): a worker that accepts would stand still for
+ * tens of milliseconds. The highest number that is used makes it as large as it gets, at once.
+ */
+static void make_room_for_descriptors(uint64_t n)
+{
+	WB_CLEANUP(fd_closep) int fd = eventfd(0, EFD_CLOEXEC);
+	WB_CLEANUP(fd_closep) int highest = -1;
+
+	if (fd >= 0)
+		highest = fcntl(fd, F_DUPFD_CLOEXEC, (int)MIN(n, (uint64_t)INT32_MAX) - 1);
+}
+
 void server_fit_descriptors(struct config *config)
 {
 	uint64_t wanted = config->max_connections + SPARE_DESCRIPTORS;
@@ -162,7 +178,10 @@ void server_fit_descriptors(struct config *config)
 	limit.rlim_cur = limit.rlim_max;
 	(void)setrlimit(RLIMIT_NOFILE, &limit);
 	/* Asked again: what counts is what we were given. */
-	if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur >= wanted)
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+		return;
+	make_room_for_descriptors(MIN((uint64_t)limit.rlim_cur, wanted));
+	if (limit.rlim_cur >= wanted)
 		return;
 	usable = limit.rlim_cur > SPARE_DESCRIPTORS ? limit.rlim_cur - SPARE_DESCRIPTORS : 1;
 	log_event(LOG_WARNING, EV_LIMITS_LOW,

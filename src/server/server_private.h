@@ -141,7 +141,8 @@ int server_log_failure(const struct server *s, const char *what, const char *key
 
 /*
  * Raises the limit of open files as far as it goes; where that is too low, a warning, and
- * max_connections of @config, which nobody else has yet, becomes what fits.
+ * max_connections of @config, which nobody else has yet, becomes what fits. The kernel's table gets
+ * its size at once, too.
  */
 void server_fit_descriptors(struct config *config);
 

@@ -41,6 +41,16 @@ def test_auto_workers_follow_the_affinity_mask():
         assert d.workers == 1
 
 
+def test_room_for_descriptors_is_there_before_anybody_connects():
+    """A table that grows while threads share it holds up whoever accepts."""
+    def room(d):
+        return int(re.search(r"^FDSize:\s*(\d+)", Path(f"/proc/{d.process.pid}/status").read_text(), re.M)[1])
+    with Daemon(max_connections=1500) as d:
+        assert 1500 < room(d) < 4000, room(d)
+        assert d.reload(max_connections=4000).status == 200
+        assert room(d) > 4000, room(d)
+
+
 def test_command_line_wins_over_drop_in_over_file():
     d = Daemon("--welcome=from-flag", welcome="from-file", text_messages="relay")
     drop_ins = d.folder / "wsbind.conf.d"
