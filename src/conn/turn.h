@@ -7,11 +7,10 @@
  * together the clock is looked at. Small turns never do.
  *
  * A turn has phases with time of their own: reading, opening handshakes, posts of other workers,
- * answers, sending. Each
- * makes progress, whatever the others have to do. Within them each client has a share. Time is
- * over only where somebody has looked, so that everyone gets a step at least. What is over
- * stays over until the next turn, phase or client begins; whoever had to stop goes on in a
- * later turn, and says so by conn_want_read() or conn_want_write().
+ * notices, answers, sending. Each makes progress, whatever the others have to do. Within them each
+ * client has a share. Time is over only where somebody has looked, so that everyone gets a step at
+ * least. What is over stays over until the next turn, phase or client begins; whoever had to stop
+ * goes on in a later turn, and says so by conn_want_read() or conn_want_write().
  *
  * What one client may cause between two looks has to be a few hundred microseconds at most,
  * whatever it sent: that is for those who charge to see to.
@@ -22,7 +21,8 @@
 
 #define TURN_READ_NS (2 * NS_PER_MS)
 #define TURN_HANDSHAKE_NS (500 * NS_PER_US)
-#define TURN_POSTS_NS (1 * NS_PER_MS)  /* what other workers have published */
+#define TURN_POSTS_NS (1 * NS_PER_MS) /* what other workers have published */
+#define TURN_NOTICES_NS (500 * NS_PER_US)
 #define TURN_ANSWER_NS (1 * NS_PER_MS) /* what waits for one client alone, and who lags */
 #define TURN_SEND_NS (2 * NS_PER_MS)
 #define TURN_CLIENT_NS (500 * NS_PER_US)
@@ -32,6 +32,7 @@
 #define TURN_STEP 4096U         /* the clock is looked at */
 #define TURN_FRAME 256U         /* a frame, beside its bytes */
 #define TURN_POST 64U           /* what another worker has published, put into a log */
+#define TURN_CHANNEL 128U       /* one that is looked at for something to send, or closed */
 #define TURN_SEND 256U          /* one send, beside its bytes … */
 #define TURN_SEND_BYTES_PER 64U /* … of which so many cost one */
 

@@ -321,6 +321,7 @@ static void flush_list(struct hub *h, struct list *from, unsigned *budget, unsig
 		if (!flush_channel(h, ch, budget, share) && list_is_empty(&ch->grown_node))
 			list_add_tail(&h->channels.grown_large, &ch->grown_node);
 		hub_close_channel_if_empty(h, ch);
+		turn_charge(turn, TURN_CHANNEL);
 	} while (*budget > 0 && !turn_is_over(turn) && !list_is_empty(&now));
 	put_back_list(&now, from);
 }
@@ -405,8 +406,10 @@ void hub_work(struct hub *h)
 	(void)hub_take_posts(h);
 	end_congestion(h);
 	/* Those of this turn that were more than its share wait behind those of turns before. */
-	if (!list_is_empty(&h->notices.turns))
+	if (!list_is_empty(&h->notices.turns)) {
+		turn_begin_phase(&h->env.turn, TURN_NOTICES_NS);
 		hub_notices_send(h, false);
+	}
 	/*
 	 * … then everything that the turn gathered goes out at once. Answers first: who has one
 	 * waiting is not caught up, and a round would have to pass it over.

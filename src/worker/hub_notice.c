@@ -191,6 +191,7 @@ static void publish_notice(struct hub *h, struct directory_entry *e, const struc
 	if (!f)
 		return;
 	METRIC_INC(h->env.metrics, notices_sent);
+	turn_charge(&h->env.turn, TURN_FRAME);
 	hub_publish(h, e, f, about);
 }
 
@@ -245,7 +246,8 @@ static void group_send(struct hub *h, struct notice_group *g)
 
 void hub_notices_send(struct hub *h, bool all)
 {
-	while ((all || h->notices.left > 0) && !list_is_empty(&h->notices.turns) &&
+	while ((all || (h->notices.left > 0 && !turn_is_over(&h->env.turn))) &&
+	       !list_is_empty(&h->notices.turns) &&
 	       !conn_env_is_paused(&h->env, CONN_PAUSE_CONGESTED))
 		group_send(h, CONTAINER_OF(list_first(&h->notices.turns), struct notice_group,
 					   turn_node));

@@ -58,7 +58,7 @@ static inline void hub_notices_begin_turn(struct hub *h)
 	h->notices.left = HUB_NOTICES_PER_TURN;
 }
 
-/* Sends notices that wait: of this turn's share, or @all. Until there is congestion. */
+/* Sends notices that wait: of this turn's share and time, or @all. Until there is congestion. */
 void hub_notices_send(struct hub *h, bool all);
 void hub_notices_init(struct hub *h);
 void hub_notices_fini(struct hub *h);
