@@ -14,6 +14,7 @@
 #include "rig.h"
 
 #include <errno.h>
+#include <malloc.h>
 
 #define MEMBERS 1000
 
@@ -179,6 +180,7 @@ static void guard(void **state)
 
 int main(int argc, char **argv)
 {
+	(void)mallopt(M_MXFAST, 0); /* as the daemon */
 	const struct CMUnitTest tests[] = {{"guard", guard, NULL, NULL, argv}};
 
 	return argc == 3 ? cmocka_run_group_tests(tests, NULL, NULL) : 2;
