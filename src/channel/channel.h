@@ -103,6 +103,7 @@ struct WB_OWNER(worker) channel_env {
 	uint64_t owing_turn[CHANNEL_OWING_MAX];
 	unsigned n_owing;
 	bool has_caught_up; /* one that was behind isn't any more; whoever looks at it clears it */
+	uint8_t step_shift; /* how many members a round visits between two looks at the clock */
 	struct list grown;  /* small channels that have something to flush, by grown_node */
 	struct list grown_large; /* the others, and those that need more than a share */
 	struct channel_pool pool;

@@ -3,8 +3,11 @@
 
 #include "channel/channel_private.h"
 
-#define STEP_MEMBERS 64U         /* that are sent to between two looks at the clock … */
+#define STEP_MEMBERS 16U         /* that are sent to between two looks at the clock … */
+#define STEP_SHIFT_MAX 2U        /* … times up to four, while sending is quick … */
 #define STEP_BYTES (512U * 1024) /* … or fewer, so that they get no more than this in all */
+#define STEP_LONG_NS (200 * NS_PER_US)
+#define STEP_SHORT_NS (50 * NS_PER_US)
 
 /* ------------------------------------------------------------------------ its batch */
 
@@ -172,20 +175,38 @@ static uint64_t packing_work(const struct channel *ch)
 }
 
 /* Members between two looks at the clock: for a part of a millisecond, whatever they are sent. */
-static unsigned round_step_members(const struct round *round)
+static unsigned round_step_members(const struct channel_env *env, const struct round *round)
 {
+	unsigned most = STEP_MEMBERS << env->step_shift;
+
 	/* The first of a key pays for making its variants, so each is looked at alone. */
 	if (round->varies)
 		return 1;
-	if (round->bytes <= STEP_BYTES / STEP_MEMBERS)
-		return STEP_MEMBERS;
+	if (round->bytes <= STEP_BYTES / most)
+		return most;
 	return round->bytes < STEP_BYTES ? (unsigned)(STEP_BYTES / round->bytes) : 1;
+}
+
+/*
+ * A step of @visits took so long. What a send costs differs by more than ten between machines,
+ * and with who is woken by it; looking at the clock costs as much everywhere.
+ */
+static void round_pace(struct channel_env *env, unsigned visits, uint64_t ns)
+{
+	/* Whoever did less may not have looked. */
+	if (visits < STEP_MEMBERS)
+		return;
+	if (ns > STEP_LONG_NS && env->step_shift > 0)
+		env->step_shift--;
+	else if (ns < STEP_SHORT_NS && env->step_shift < STEP_SHIFT_MAX)
+		env->step_shift++;
 }
 
 /* Goes on with up to @n members; returns what of the budget that took. */
 static uint64_t round_step(struct channel *ch, const struct round *round, unsigned n)
 {
-	uint64_t before = packing_work(ch), work;
+	struct turn *turn = &ch->env->conn->turn;
+	uint64_t before = packing_work(ch), began_ns = turn->seen_ns, work;
 	unsigned visits = 0;
 
 	for (; visits < n && ch->cursor < ch->n_members; visits++) {
@@ -195,8 +216,8 @@ static uint64_t round_step(struct channel *ch, const struct round *round, unsign
 		round_visit(ch, m, round->varies);
 	}
 	work = packing_work(ch) - before;
-	turn_charge(&ch->env->conn->turn,
-		    visits * (TURN_SEND + round->bytes / TURN_SEND_BYTES_PER) + work);
+	turn_charge(turn, visits * (TURN_SEND + round->bytes / TURN_SEND_BYTES_PER) + work);
+	round_pace(ch->env, visits, turn->seen_ns - began_ns);
 	return visits + work / CHANNEL_BYTES_PER_MEMBER;
 }
 
@@ -208,7 +229,7 @@ bool channel_flush(struct channel *ch, unsigned *budget, unsigned share)
 	ch->is_flushing = true;
 	while (*budget > 0 && spent < share && ch->flushed < ch->end) {
 		const struct round round = round_begin(ch);
-		unsigned step = round_step_members(&round);
+		unsigned step = round_step_members(ch->env, &round);
 
 		do {
 			uint64_t work = round_step(ch, &round, MIN(step, *budget));
