@@ -179,11 +179,14 @@ static bool backlog_is_past(const struct channel *ch, unsigned part)
 	uint64_t memory = ch->env->conn->config->log_memory;
 	uint64_t bytes = memory / CHANNEL_BACKLOG_SHARE;
 
-	/* Where little is left, who has a backlog gets a smaller part before others have to go. */
-	if (ch->backlog_bytes > bytes / CHANNEL_BACKLOG_SHARE &&
+	/*
+	 * Where little is left, who has a backlog gets a smaller part before others have to go; and
+	 * none if the channels of this worker have too much together, however many they are.
+	 */
+	if ((ch->backlog_bytes > bytes / CHANNEL_BACKLOG_SHARE || ch->env->backlog_bytes > bytes) &&
 	    atomic_load_explicit(ch->env->conn->frame_account, memory_order_relaxed) >
 		    memory / 4 * 3)
-		bytes /= CHANNEL_BACKLOG_SHARE;
+		bytes = ch->env->backlog_bytes > bytes ? 0 : bytes / CHANNEL_BACKLOG_SHARE;
 	return ch->high - ch->flushed > CHANNEL_BACKLOG_MESSAGES / part ||
 	       ch->backlog_bytes > bytes / part;
 }

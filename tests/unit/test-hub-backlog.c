@@ -80,6 +80,35 @@ TEST(hub_backlog_of_bytes_is_a_part_of_log_memory)
 	rig_free(r);
 }
 
+/* Each has less than any part that a channel may have; together they have too much. */
+TEST(hub_backlogs_of_many_channels_are_a_part_of_log_memory)
+{
+	enum { CHANNELS = 300, EACH = 3 };
+	struct rig *r = rig_new(1, FREE "log_memory = 4M\n");
+	struct guest *sender[CHANNELS], *reader[CHANNELS];
+	char text[4801], path[16];
+
+	memset(text, 'x', sizeof(text) - 1);
+	text[sizeof(text) - 1] = '\0';
+	for (unsigned i = 0; i < CHANNELS; i++) {
+		snprintf(path, sizeof(path), "/room%u", i);
+		sender[i] = guest_open(r, 0, path);
+		reader[i] = guest_open(r, 0, path);
+	}
+	for (unsigned i = 0; i < CHANNELS * EACH; i++)
+		guest_chat(sender[i / EACH], text, NULL);
+	rig_turn(r);
+	CHECK(RIG_SUM(r, channel_pauses) > 0);
+	CHECK(RIG_SUM(r, messages_received) * sizeof(text) < 4 << 20);
+	rig_settle(r);
+	for (unsigned i = 0; i < CHANNELS; i++) {
+		CHECK(!is_held(sender[i]));
+		CHECK_EQ(guest_drop(reader[i]), EACH);
+	}
+	CHECK_EQ(RIG_SUM(r, slow_disconnects), 0);
+	rig_free(r);
+}
+
 #define LATE 20
 
 /* Members that have taken nothing of 300 messages yet. */
