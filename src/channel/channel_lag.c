@@ -155,7 +155,7 @@ static bool member_advance(struct member *m, uint64_t to, size_t sent)
 		frames++;
 	}
 	member_pass(m, seq);
-	count_sent(ch, frames, sent);
+	count_sent(m, frames, sent);
 	return true;
 }
 

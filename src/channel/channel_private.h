@@ -115,11 +115,14 @@ bool member_tell(struct member *m);
 /* -------------------------------------------------------------------- channel_lag.c */
 
 /* Counts what went out to members of a channel. */
-static inline void count_sent(const struct channel *ch, uint64_t frames, uint64_t bytes)
+static inline void count_sent(const struct member *m, uint64_t frames, uint64_t bytes)
 {
-	METRIC_ADD(ch->env->conn->metrics, messages_sent, frames);
-	METRIC_ADD(ch->env->conn->metrics, frames_sent, frames);
-	METRIC_ADD(ch->env->conn->metrics, bytes_sent, bytes);
+	struct metrics *metrics = m->channel->env->conn->metrics;
+
+	m->conn->messages_out += frames;
+	METRIC_ADD(metrics, messages_sent, frames);
+	METRIC_ADD(metrics, frames_sent, frames);
+	METRIC_ADD(metrics, bytes_sent, bytes);
 }
 
 /*
@@ -137,7 +140,7 @@ static inline bool member_take_result(struct member *m, uint64_t to, size_t byte
 		return false;
 	}
 	member_pass(m, to);
-	count_sent(m->channel, frames, bytes);
+	count_sent(m, frames, bytes);
 	return true;
 }
 

@@ -185,6 +185,7 @@ extern const struct conn_output conn_no_output;
 struct WB_OWNER(worker) conn {
 	struct reactor_source source;
 	struct transport transport;
+	uint64_t messages_out; /* that were sent to it, control frames left out */
 	struct conn_env *env;
 	union {
 		struct wheel_timer timer;      /* the earliest of all deadlines */
@@ -202,10 +203,11 @@ struct WB_OWNER(worker) conn {
 	struct grant *grant;       /* what it may, and who it is; NULL: whatever it likes */
 
 	uint64_t serial;         /* unique in the process */
-	uint64_t connected_ms;   /* wall clock */
 	uint64_t last_sign_ns;   /* last complete frame; at first: when accepted */
-	uint64_t ping_ns;        /* when a Ping went that is unanswered; 0: none */
-	uint64_t over_ns;        /* since when it is past its send limits; 0: it isn't */
+	uint32_t messages_in;    /* that it sent, of whatever kind; wraps */
+	uint32_t connected_s;    /* wall clock */
+	uint32_t ping_tick;      /* when a Ping went that is unanswered; 0: none */
+	uint32_t over_tick;      /* since when it is past its send limits; 0: it isn't */
 	uint32_t rate_second_ms; /* start of the second in which frames are counted; wraps */
 	uint32_t rate_frames;
 	uint8_t pauses;   /* of enum conn_pause: why it is not read */
@@ -427,6 +429,25 @@ void conn_want_write(struct conn *c);
  * on with the next edge or turn. The connection may be dead after it.
  */
 void conn_flush(struct conn *c);
+
+/*
+ * A time of the loop's clock that takes 32 bits, since each connection has some: in steps of about
+ * a millisecond, rounded down. Never 0, and good for 52 days.
+ */
+static inline uint32_t conn_tick(uint64_t ns)
+{
+	uint32_t tick = (uint32_t)(ns >> 20);
+
+	return tick ? tick : 1;
+}
+
+/* The time that conn_tick() made @tick of, seen from @now_ns: at most a step before it. */
+static inline uint64_t conn_tick_ns(uint32_t tick, uint64_t now_ns)
+{
+	uint64_t age = (uint32_t)((uint32_t)(now_ns >> 20) - tick);
+
+	return ((now_ns >> 20) - age) << 20;
+}
 
 /*
  * When what began at @start_ns has lasted for @timeout_ns. Time in which the whole process stood

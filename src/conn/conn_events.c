@@ -13,7 +13,7 @@
 static void conn_ping(struct conn *c, uint64_t now)
 {
 	conn_send_control(c, WS_PING, NULL, 0);
-	c->ping_ns = now;
+	c->ping_tick = conn_tick(now);
 	METRIC_INC(c->env->metrics, pings_sent);
 }
 
@@ -31,7 +31,7 @@ static uint64_t conn_check_heartbeat(struct conn *c, uint64_t now)
 {
 	const struct config *config = c->env->config;
 	uint64_t expiry = conn_deadline(c, c->last_sign_ns, config->heartbeat_timeout);
-	uint64_t next;
+	uint64_t next, ping_ns;
 
 	if (now >= expiry && conn_waits_to_be_read(c))
 		return now + REACTOR_TICK_NS;
@@ -44,16 +44,18 @@ static uint64_t conn_check_heartbeat(struct conn *c, uint64_t now)
 		return UINT64_MAX;
 	}
 	/* Any frame answers a Ping; a Ping that nothing answers is followed by another one. */
-	if (c->ping_ns && c->last_sign_ns >= c->ping_ns)
-		c->ping_ns = 0;
-	if (c->ping_ns && now >= conn_deadline(c, c->ping_ns, config->pong_timeout)) {
+	ping_ns = conn_tick_ns(c->ping_tick, now);
+	if (c->ping_tick && c->last_sign_ns >= ping_ns)
+		c->ping_tick = 0;
+	if (c->ping_tick && now >= conn_deadline(c, ping_ns, config->pong_timeout)) {
 		METRIC_INC(c->env->metrics, pongs_missed);
 		conn_ping(c, now);
-	} else if (!c->ping_ns && now >= c->last_sign_ns + config->ping_interval) {
+	} else if (!c->ping_tick && now >= c->last_sign_ns + config->ping_interval) {
 		conn_ping(c, now);
 	}
-	next = c->ping_ns ? conn_deadline(c, c->ping_ns, config->pong_timeout)
-			  : c->last_sign_ns + config->ping_interval;
+	next = c->ping_tick
+		       ? conn_deadline(c, conn_tick_ns(c->ping_tick, now), config->pong_timeout)
+		       : c->last_sign_ns + config->ping_interval;
 	return MIN(next, expiry);
 }
 
@@ -114,9 +116,10 @@ static uint64_t conn_check_send_limits(struct conn *c, uint64_t now)
 {
 	uint64_t deadline;
 
-	if (!c->over_ns)
+	if (!c->over_tick)
 		return UINT64_MAX;
-	deadline = conn_deadline(c, c->over_ns, c->env->config->slow_consumer_grace);
+	deadline = conn_deadline(c, conn_tick_ns(c->over_tick, now),
+				 c->env->config->slow_consumer_grace);
 	if (now < deadline)
 		return deadline;
 	c->env->ops->check_limits(c);
@@ -239,6 +242,14 @@ static bool conn_has_read_all(const struct conn *c, size_t n)
 	return n < c->env->read_buffer_bytes && !c->has_hup && !transport_has_more(&c->transport);
 }
 
+static void count_barren(struct conn *c)
+{
+	unsigned n = c->state == CONN_OPEN ? transport_take_barren(&c->transport) : 0;
+
+	if (WB_UNLIKELY(n > 0))
+		conn_take_barren(c, n);
+}
+
 /* One read buffer full, at most. */
 static void conn_receive(struct conn *c)
 {
@@ -247,8 +258,7 @@ static void conn_receive(struct conn *c)
 
 	if (n <= 0) {
 		conn_read_nothing(c, n);
-		if (c->state == CONN_OPEN)
-			conn_take_barren(c, transport_take_barren(&c->transport));
+		count_barren(c);
 		return;
 	}
 	/* Before the bytes are looked at, since they may end the connection. */
@@ -258,8 +268,7 @@ static void conn_receive(struct conn *c)
 		conn_want_read(c);
 	conn_feed(c, env->read_buffer, (size_t)n);
 	/* Behind what came with them: it may be closed for them. */
-	if (c->state == CONN_OPEN)
-		conn_take_barren(c, transport_take_barren(&c->transport));
+	count_barren(c);
 	/* An echo goes out while it is in the processor's cache. */
 	if (c->is_echo && c->state == CONN_OPEN && c->can_write && !conn_is_drained(c))
 		conn_flush(c);

@@ -158,8 +158,6 @@ static bool conn_is_past_rate(struct conn *c)
 
 void conn_take_barren(struct conn *c, unsigned n)
 {
-	if (n == 0 || c->state != CONN_OPEN)
-		return;
 	turn_charge(&c->env->turn, n * BARREN_UNITS);
 	(void)conn_is_past_rate(c); /* a new second begins before they count */
 	c->rate_frames += n;

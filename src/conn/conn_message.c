@@ -53,6 +53,7 @@ static struct frame *conn_new_deflated_echo(struct conn *c, uint8_t opcode, cons
 
 static void conn_count_message(struct conn *c, uint8_t opcode)
 {
+	c->messages_in++;
 	METRIC_INC(c->env->metrics, messages_received);
 	if (opcode == WS_TEXT)
 		METRIC_INC(c->env->metrics, text_messages);

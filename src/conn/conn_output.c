@@ -56,11 +56,15 @@ static size_t conn_send_iov(struct conn *c, const struct iovec *iov, int count, 
 
 static void conn_count_sent(struct conn *c, const struct frame *f)
 {
-	if (!f->opcode)
-		return; /* the answer to a handshake */
-	METRIC_ADD(c->env->metrics, frames_sent, f->messages);
-	if (!conn_is_control(f))
-		METRIC_ADD(c->env->metrics, messages_sent, f->messages);
+	struct metrics *m = c->env->metrics;
+
+	if (WB_LIKELY(f->opcode == WS_BINARY || f->opcode == WS_TEXT)) {
+		c->messages_out += f->messages;
+		METRIC_ADD(m, messages_sent, f->messages);
+		METRIC_ADD(m, frames_sent, f->messages);
+	} else if (f->opcode) { /* none: the answer to a handshake */
+		METRIC_ADD(m, frames_sent, f->messages);
+	}
 }
 
 /* ------------------------------------------------------------------------ one send at a time */
@@ -193,7 +197,7 @@ static bool conn_may_be_slow(const struct conn *c)
 	const struct config *config = c->env->config;
 	const struct conn_output *out = c->out;
 
-	if (c->over_ns || c->is_slow)
+	if (c->over_tick || c->is_slow)
 		return true; /* or it isn't any more */
 	if (out->queue && c->n_lagging > 0)
 		return true;

@@ -181,7 +181,7 @@ void conn_enforce_reassembly(struct conn_env *env);
 /* True when it must not be read now; it is where it will be found again when it may. */
 bool conn_must_wait(struct conn *c);
 
-/* What it has read had @n records without data, which count as frames and as work. */
+/* What it has read had @n records without data, which count as frames and as work. It is open. */
 void conn_take_barren(struct conn *c, unsigned n);
 
 /* Goes on with what is under work; true when nothing is. */

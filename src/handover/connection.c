@@ -30,10 +30,9 @@
 /* Members that travel as they are, by the same name. */
 #define SAVED_NUMBERS(X)  \
 	X(serial)         \
-	X(connected_ms)   \
+	X(messages_in)    \
+	X(messages_out)   \
 	X(last_sign_ns)   \
-	X(ping_ns)        \
-	X(over_ns)        \
 	X(rate_second_ms) \
 	X(rate_frames)    \
 	X(close_code)
@@ -237,12 +236,16 @@ Record__Connection *connection_to_record(const struct conn *c, uint64_t cookie,
 					 const struct frames_out *frames, struct arena *a)
 {
 	Record__Connection *s = NEW_RECORD(a, Record__Connection, record__connection__init);
+	uint64_t now = c->env->reactor->now_ns;
 
 	if (!s || !save_parts(c, s, channels, frames, a))
 		return NULL;
 #define SAVED_NUMBER(member) s->member = c->member;
 	SAVED_NUMBERS(SAVED_NUMBER)
 #undef SAVED_NUMBER
+	s->connected_ms = (uint64_t)c->connected_s * 1000;
+	s->ping_ns = c->ping_tick ? conn_tick_ns(c->ping_tick, now) : 0;
+	s->over_ns = c->over_tick ? conn_tick_ns(c->over_tick, now) : 0;
 	s->cookie = cookie;
 	s->state = c->state;
 	s->flags = flags_of(c);
@@ -431,6 +434,9 @@ static void restore_plain(struct conn *c, const Record__Connection *s)
 #define SAVED_NUMBER(member) c->member = (__typeof__(c->member))s->member;
 	SAVED_NUMBERS(SAVED_NUMBER)
 #undef SAVED_NUMBER
+	c->connected_s = (uint32_t)(s->connected_ms / 1000);
+	c->ping_tick = s->ping_ns ? conn_tick(s->ping_ns) : 0;
+	c->over_tick = s->over_ns ? conn_tick(s->over_ns) : 0;
 	restore_flags(c, s->flags);
 	/* What a later version may have agreed to with its client this one cannot do. */
 	c->caps = (uint8_t)(s->caps & MSG_CAPS_ALL);

@@ -13,7 +13,7 @@ static const struct option_row client_options[] = {
 	OPTION(0, "json", FLAG, is_json, 0, 0, NULL, NULL, NULL),
 	OPTION('c', "channel", TEXT, channel, 0, 0, "CHANNEL", "[-c|--channel CHANNEL]", NULL),
 	OPTION(0, "user", TEXT, user, 0, 0, "USER", NULL, NULL),
-	OPTION(0, "sort", TEXT, sort, 0, 0, "connected_at|last_heartbeat|queued_bytes|queued_messages", NULL, NULL),
+	OPTION(0, "sort", TEXT, sort, 0, 0, "connected_at|last_heartbeat|queued_bytes|queued_messages|messages_in|messages_out", NULL, NULL),
 	OPTION(0, "limit", COUNT, limit, 1, UINT32_MAX, "N", NULL, NULL),
 };
 static const struct option_row channels_options[] = {

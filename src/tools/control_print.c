@@ -179,7 +179,7 @@ enum column_kind {
 	COLUMN_SIZE, /* bytes */
 };
 
-#define COLUMNS_MAX 10
+#define COLUMNS_MAX 12
 
 /* A table: members of its JSON objects, and where and how each is shown. */
 static const struct column {
@@ -197,6 +197,8 @@ static const struct column {
 			{"connected_at", "CONNECTED", 9, COLUMN_AGE, ""},
 			{"last_heartbeat", "LAST SIGN", 9, COLUMN_AGE, ""},
 			{"queued_bytes", "QUEUED", 10, COLUMN_SIZE, "0 B"},
+			{"messages_in", "IN", 9, COLUMN_TEXT, "-"},
+			{"messages_out", "OUT", 10, COLUMN_TEXT, "-"},
 			{"capabilities", "CAN", -12, COLUMN_LIST, "-"},
 			{"channels", "CHANNELS", 0, COLUMN_LIST, ""},
 		},

@@ -73,12 +73,13 @@ static int list_one(struct buf *out, const struct conn *c)
 	channel_backlog(c, &bytes, &messages);
 	r = buf_printf(out,
 		       "%s{\"id\":\"%s\",\"user_id\":\"%s\",\"address\":\"%s\","
-		       "\"session_id\":\"%s\",\"connected_at\":%" PRIu64
+		       "\"session_id\":\"%s\",\"connected_at\":%" PRIu32
 		       ",\"last_heartbeat\":%" PRIu64 ","
-		       "\"worker\":%u,\"queued_bytes\":%" PRIu64 ",\"queued_messages\":%" PRIu64,
+		       "\"worker\":%u,\"queued_bytes\":%" PRIu64 ",\"queued_messages\":%" PRIu64
+		       ",\"messages_in\":%" PRIu32 ",\"messages_out\":%" PRIu64,
 		       out->len ? "," : "", id, user_json, sock_format_peer(peer, &c->peer),
-		       session, c->connected_ms / 1000, (clock_wall_ms() - silent_ms) / 1000,
-		       hub_of_const(c)->index, bytes, messages);
+		       session, c->connected_s, (clock_wall_ms() - silent_ms) / 1000,
+		       hub_of_const(c)->index, bytes, messages, c->messages_in, c->messages_out);
 	if (!r)
 		r = list_names(out, "capabilities", caps,
 			       msg_caps_names(c->caps, caps, MSG_N_CAPS));
@@ -142,6 +143,8 @@ const char *const client_order_name[CLIENTS_N_ORDERS] = {
 	[CLIENTS_BY_LAST_HEARTBEAT] = "last_heartbeat",
 	[CLIENTS_BY_QUEUED_BYTES] = "queued_bytes",
 	[CLIENTS_BY_QUEUED_MESSAGES] = "queued_messages",
+	[CLIENTS_BY_MESSAGES_IN] = "messages_in",
+	[CLIENTS_BY_MESSAGES_OUT] = "messages_out",
 };
 
 static uint64_t weight_of(const struct conn *c, enum client_order order)
@@ -149,9 +152,13 @@ static uint64_t weight_of(const struct conn *c, enum client_order order)
 	uint64_t bytes, messages;
 
 	if (order == CLIENTS_BY_CONNECTED_AT)
-		return UINT64_MAX - c->connected_ms;
+		return UINT64_MAX - c->connected_s;
 	if (order == CLIENTS_BY_LAST_HEARTBEAT)
 		return UINT64_MAX - c->last_sign_ns;
+	if (order == CLIENTS_BY_MESSAGES_IN)
+		return c->messages_in;
+	if (order == CLIENTS_BY_MESSAGES_OUT)
+		return c->messages_out;
 	channel_backlog(c, &bytes, &messages);
 	return order == CLIENTS_BY_QUEUED_BYTES ? bytes : messages;
 }

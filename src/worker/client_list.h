@@ -22,6 +22,8 @@ enum client_order {
 	CLIENTS_BY_LAST_HEARTBEAT, /* the one that is silent longest comes first */
 	CLIENTS_BY_QUEUED_BYTES,   /* the largest comes first */
 	CLIENTS_BY_QUEUED_MESSAGES,
+	CLIENTS_BY_MESSAGES_IN,
+	CLIENTS_BY_MESSAGES_OUT,
 	CLIENTS_N_ORDERS,
 };
 

@@ -105,7 +105,7 @@ void protocol_opened(struct conn *c)
 	sd_id128_t random;
 
 	/* Its id is what others know it by: drawn at random, so that none can be guessed. */
-	c->connected_ms = clock_wall_ms();
+	c->connected_s = (uint32_t)(clock_wall_ms() / 1000);
 	if (sd_id128_randomize(&random) < 0) {
 		conn_close(c, WS_CODE_INTERNAL_ERROR, "no random numbers");
 		return;

@@ -63,7 +63,7 @@ static bool skip_oldest(struct conn *c, uint64_t bytes, uint64_t messages, const
 	log_slow(c, had_bytes, had_messages, setting, "its oldest messages are skipped");
 	METRIC_INC(c->env->metrics, slow_skips);
 	METRIC_ADD(c->env->metrics, skipped_messages, skipped);
-	c->over_ns = 0;
+	c->over_tick = 0;
 	return true;
 }
 
@@ -119,15 +119,15 @@ void slow_consumer_check(struct conn *c)
 	judge_slow(c, bytes, messages);
 	/* Who takes all that it is sent, and waits for more, does not read too slowly. */
 	if (c->is_owed || !is_past(config, bytes, messages, 1)) {
-		c->over_ns = 0;
+		c->over_tick = 0;
 		return;
 	}
 	/* The grace begins; the timer looks again at its end, should nothing else do it before. */
-	if (!c->over_ns) {
-		c->over_ns = now;
+	if (!c->over_tick) {
+		c->over_tick = conn_tick(now);
 		conn_arm(c, now + config->slow_consumer_grace);
 	}
-	if (now < conn_deadline(c, c->over_ns, config->slow_consumer_grace) &&
+	if (now < conn_deadline(c, conn_tick_ns(c->over_tick, now), config->slow_consumer_grace) &&
 	    !is_past(config, bytes, messages, AT_ONCE))
 		return;
 	bring_down(c, config->max_send_buffer / 2, config->message_queue_size / 2,

@@ -147,7 +147,8 @@ async def test_clients_are_listed():
             entry = listed[client_id]
             assert entry["user_id"] == c.user_id
             assert entry["address"] == c.user_id.removeprefix("user-")
-            for key in ("connected_at", "last_heartbeat", "capabilities", "channels"):
+            for key in ("connected_at", "last_heartbeat", "capabilities", "channels", "messages_in",
+                        "messages_out"):
                 assert key in entry, key
             assert any("queued" in key for key in entry), entry
         assert set(listed[a.id]["capabilities"]) == {"zstd", "ack"}
@@ -155,6 +156,41 @@ async def test_clients_are_listed():
         await close_all(groups)
         await d.wait_metric("websocket_active_connections", 0)
         assert not d.clients()
+
+
+async def test_messages_of_each_client_are_counted():
+    """Those to it as those from it, through a hand-over too; they add up to the daemon's own."""
+    with Daemon(worker_threads=2, notice_limit=0) as d:
+        talker = await Client.connect(d, "/room")
+        readers = [await Client.connect(d, "/room") for _ in range(6)]
+
+        def counts(c):
+            entry = d.clients()[c.id]
+            return entry["messages_in"], entry["messages_out"]
+
+        def expect(talker_in, readers_out):
+            assert counts(talker) == (talker_in, 2)  # welcome and CONFIG
+            assert [counts(c) for c in readers] == [(0, 2 + readers_out)] * 6
+            listed = d.clients().values()
+            for name, key in (("sent", "messages_out"), ("received", "messages_in")):
+                assert d.metric(f"websocket_messages_{name}_total") == sum(c[key] for c in listed)
+
+        for n in range(1, 11):
+            await talker.send_chat(str(n))
+        for c in readers:
+            for n in range(1, 11):
+                await c.expect_chat(str(n))
+        await asyncio.to_thread(wait_until, lambda: counts(readers[-1])[1] == 12, "all counted")
+        expect(10, 10)
+        await asyncio.to_thread(d.hand_over)
+        expect(10, 10)
+        await talker.ask(control(SUBSCRIBE, channels=["more"]))
+        assert counts(talker) == (11, 3)
+        assert counts(readers[0]) == (0, 12)
+        first = d.ask("GET", "/clients?sort=messages_in&limit=1").json["clients"][0]
+        assert first["id"] == talker.id
+        assert d.ask("GET", "/clients?sort=messages_out").json["clients"][-1]["id"] == talker.id
+        await close_all(talker, readers)
 
 
 async def test_clients_come_in_pages():

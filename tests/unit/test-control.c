@@ -247,7 +247,8 @@ static const char page_1[] =
 	OK "{\"clients\":[{\"id\":\"" ID "\",\"user_id\":\"a\\u001b[31m\\u00e9\",\"address\":"
 	   "\"127.0.0.1:5000\",\"session_id\":\"my "
 	   "session\",\"connected_at\":1,\"last_heartbeat\":\"never\",\"capabilities\":"
-	   "[\"zstd\",\"ack\"],\"channels\":[\"\",\"room/7\"],\"queued_bytes\":2048,\"new\":{\"a\":"
+	   "[\"zstd\",\"ack\"],\"channels\":[\"\",\"room/"
+	   "7\"],\"queued_bytes\":2048,\"messages_in\":7,\"messages_out\":80,\"new\":{\"a\":"
 	   "[1,{}]}}],\"total\":2,\"next\":1000}\n";
 static const char page_2[] =
 	OK "{\"clients\":[{\"id\":\"second\",\"queued_bytes\":0}],\"total\":2,\"next\":null}\n";
@@ -263,7 +264,7 @@ TEST(control_clients_makes_a_table_of_all_pages)
 	CHECK(strstr(o.out, " SESSION "));
 	CHECK(strstr(o.out, " a\\x1b[31m\xc3\xa9 "));
 	CHECK(strstr(o.out, " never "));
-	CHECK(strstr(o.out, " 2.0 KiB zstd,ack     \"\",room/7\n"));
+	CHECK(strstr(o.out, " 2.0 KiB         7         80 zstd,ack     \"\",room/7\n"));
 	CHECK(strstr(o.out, "\nsecond                               -  "));
 	CHECK(!strchr(o.out, '\x1b'));
 	output_free(&o);

@@ -124,10 +124,10 @@ static void check_plain(const struct conn *c, unsigned i)
 	char session[32];
 
 	CHECK_EQ(c->serial, saved_serial(i));
-	CHECK_EQ(c->connected_ms, saved_connected_ms(i));
+	CHECK_EQ(c->connected_s, saved_connected_ms(i) / 1000);
 	CHECK_EQ(c->last_sign_ns, saved_last_sign_ns(i));
-	CHECK_EQ(c->ping_ns, saved_ping_ns(i));
-	CHECK_EQ(c->over_ns, saved_over_ns(i));
+	CHECK_EQ(c->ping_tick, conn_tick(saved_ping_ns(i)));
+	CHECK_EQ(c->over_tick, conn_tick(saved_over_ns(i)));
 	CHECK_EQ(c->rate_second_ms, saved_rate_second_ms(i));
 	CHECK_EQ(c->rate_frames, saved_rate_frames(i));
 	CHECK_EQ(c->close_code, saved_close_code(i));
