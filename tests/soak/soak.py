@@ -6,8 +6,9 @@ Hours of everything that clients do, well and badly, against the real program:
     soak.py [--time SECONDS] [--seed N] [--visitors N] [--rate N] [--in-use FILE] [--hand-overs]
             [--out FILE]
 
-Visitors come and go at a bounded rate (visitors.py), settings are reloaded, regular guests chat
-all the while and must get every message once and in order. Now and then everybody leaves: then
+Visitors come and go at a bounded rate (visitors.py), and with them those who mean no good
+(attackers.py); settings are reloaded, the process is stopped for longer than a heartbeat may take,
+regular guests chat all the while and must get every message once and in order. Now and then everybody leaves: then
 every gauge must be zero and every descriptor closed, and memory must not have grown from the first
 half of these rests (without the very first, which warms up) to the second: with in-use.c, what
 malloc has handed out; without, all that is resident. With --hand-overs the daemon becomes another
@@ -20,6 +21,7 @@ import json
 import random
 import signal
 import socket
+import ssl
 import sys
 import threading
 import time
@@ -28,8 +30,10 @@ from pathlib import Path
 from urllib.parse import quote
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "integration"))
+from attackers import ATTACKERS, KEPT  # noqa: E402
 from client import Client, Closed  # noqa: E402
 from daemon import Daemon, until  # noqa: E402
+from pki import Folder  # noqa: E402
 from visitors import VISITORS, deflate  # noqa: E402
 
 SETTINGS = {
@@ -37,7 +41,8 @@ SETTINGS = {
     "handshake_timeout": "2", "message_timeout": "2", "ping_interval": "1", "pong_timeout": "1",
     "heartbeat_timeout": "6", "max_send_buffer": "256K", "slow_consumer_grace": "1",
     "reassembly_memory": "16M", "log_memory": "32M", "max_connections": "2000",
-    "shutdown_timeout": "5"}
+    "shutdown_timeout": "5", "tls_port": "0", "spool_max_size": "64M"}
+SECTIONS = "[channel kept/**]\nhistory_messages = 100\nhistory_bytes = 64K\nhistory_age = 2s\n"
 # What a reload changes: any of these, all of which regular guests outlive.
 CHANGES = {
     "slow_consumer": ["disconnect", "skip"], "text_messages": ["log", "relay", "reject"],
@@ -47,10 +52,23 @@ CHANGES = {
     "max_message_size": ["2M", "4M"], "log_memory": ["4M", "32M"],
     "slow_consumer_grace": ["0", "1", "3"], "tcp_nodelay": ["yes", "no"], "log_level": ["info"]}
 BAD_CHANGES = [{"max_frame_size": "lots"}, {"no_such_key": "1"}, {"ping_interval": "0"}]
+LEFT = {"websocket_history_bytes": 512 * len(KEPT)}  # gauges at rest: places of channels
+STANDSTILLS = 0.03    # of what the administrator does
+STANDSTILL = 1, 8     # seconds; heartbeat_timeout is between them
 REST_DEADLINE = 60  # seconds until all that is left of the visitors is gone
 GROWTH = 0.05, 1 << 20  # of memory at rest: a share, and bytes beside it
 GROWTH_IN_USE = 0.01, 64 << 10
 NOT_COUNTS = ("process_", "wsbind_build_info", "websocket_handover_")  # gauges that are no counts
+
+
+def client_hello():
+    """The bytes that begin a TLS handshake."""
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    context = ssl.create_default_context()
+    try:
+        context.wrap_bio(incoming, outgoing, server_hostname="localhost").do_handshake()
+    except ssl.SSLWantReadError:
+        return outgoing.read()
 
 
 class Failure(Exception):
@@ -65,11 +83,14 @@ class Soak:
         self.host, self.port = daemon.host, daemon.port
         self.random = random.Random(options.seed)
         self.bomb = deflate(bytes(16 << 20))
+        self.tls_port, self.unix_socket = daemon.tls_port, daemon.settings["listen_unix"]
+        self.hello = client_hello()
+        self.positions = []  # that visitors were told
         self.came, self.ended = Counter(), Counter()
         self.rests, self.chats, self.reloads = [], 0, 0
         self.out = open(options.out, "w") if options.out else None
         self.is_open = True
-        self.hand_overs = 0
+        self.hand_overs = self.standstills = 0
         self.one_process = threading.Lock()  # held while another one takes over
 
     def any(self, choices):
@@ -128,7 +149,7 @@ class Soak:
 
     async def crowd(self, seconds):
         """Visitors at the given rate, at most so many at a time."""
-        weights, visitors = zip(*VISITORS)
+        weights, visitors = zip(*VISITORS, *ATTACKERS)
         inside, end = set(), time.monotonic() + seconds
         while time.monotonic() < end:
             if len(inside) < self.options.visitors:
@@ -193,7 +214,13 @@ class Soak:
 
     def one_order(self):
         d, what = self.daemon, self.random.randrange(6)
-        if self.options.hand_overs and self.random.randrange(2):
+        if self.random.random() < STANDSTILLS:
+            with self.one_process:
+                d.signal(signal.SIGSTOP)
+                time.sleep(self.random.uniform(*STANDSTILL))
+                d.signal(signal.SIGCONT)
+            self.standstills += 1
+        elif self.options.hand_overs and self.random.randrange(2):
             with self.one_process:
                 d.hand_over()
             self.hand_overs += 1
@@ -228,7 +255,8 @@ class Soak:
     async def rest(self):
         """Everybody is gone: nothing may be left but memory that is flat."""
         deadline = time.monotonic() + REST_DEADLINE
-        while left := {name: value for name, value in self.gauges().items() if value}:
+        while left := {name: value for name, value in self.gauges().items()
+                       if value > LEFT.get(name, 0)}:
             if time.monotonic() > deadline:
                 raise Failure(f"not zero after everybody left: {left}")
             await asyncio.sleep(0.2)
@@ -290,7 +318,8 @@ class Soak:
             await self.rest()
         self.judge_memory()
         self.note("after", **self.figures(), visits=dict(self.came), endings=dict(self.ended),
-                  chats=self.chats, reloads=self.reloads, hand_overs=self.hand_overs)
+                  chats=self.chats, reloads=self.reloads, hand_overs=self.hand_overs,
+                  standstills=self.standstills)
 
 
 def main():
@@ -306,14 +335,20 @@ def main():
     print(f"seed {options.seed}", flush=True)
     try:
         daemon = Daemon(**SETTINGS)
+        drop_ins = daemon.folder / "wsbind.conf.d"
+        drop_ins.mkdir()
+        (drop_ins / "sections.conf").write_text(SECTIONS)
         if options.in_use:
             daemon.env.update(LD_PRELOAD=str(Path(options.in_use).resolve()),
                               IN_USE_SOCKET=str(daemon.folder / "in-use"))
         spool = daemon.folder / "spool"
         spool.mkdir()
-        daemon.settings["spool_dir"] = spool
-        with daemon:
-            asyncio.run(Soak(daemon, options).run())
+        with Folder() as pki:
+            certificate, key = pki.certificate("localhost")
+            daemon.settings.update(spool_dir=spool, listen_unix=daemon.folder / "ws.sock",
+                                   tls_certificate=certificate, tls_key=key)
+            with daemon:
+                asyncio.run(Soak(daemon, options).run())
     except (Failure, AssertionError) as e:
         sys.exit(f"soak: {e} (seed {options.seed})")
     print("soak: all of it held")

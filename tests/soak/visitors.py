@@ -36,12 +36,12 @@ class Raw:
         self.reader, self.writer = reader, writer
 
     @classmethod
-    async def connect(cls, town, path=None, headers=(), handshake=True, rcvbuf=None):
+    async def connect(cls, town, path=None, headers=(), handshake=True, rcvbuf=None, port=None):
         s = socket.socket()
         s.setblocking(False)
         if rcvbuf:
             s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, rcvbuf)
-        await asyncio.get_running_loop().sock_connect(s, (town.host, town.port))
+        await asyncio.get_running_loop().sock_connect(s, (town.host, port or town.port))
         self = cls(*await asyncio.open_connection(sock=s, limit=1 << 16))
         if handshake:
             await self.send(request(path or town.any(PATHS), headers=headers))
