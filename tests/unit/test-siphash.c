@@ -36,3 +36,28 @@ TEST(siphash_draws_a_new_key_each_time)
 	CHECK(a.half[0] != b.half[0] && a.half[1] != b.half[1]);
 	CHECK(siphash(&a, "name", 4) != siphash(&b, "name", 4));
 }
+
+TEST(siphash_is_the_same_in_pieces)
+{
+	struct siphash_key key;
+	uint64_t rng = test_seed();
+	uint8_t p[300];
+
+	CHECK_EQ(siphash_draw_key(&key), 0);
+	for (size_t i = 0; i < sizeof(p); i++)
+		p[i] = (uint8_t)test_random(&rng);
+	for (int round = 0; round < 2000; round++) {
+		size_t n = test_random(&rng) % (sizeof(p) + 1), at = 0;
+		struct siphash s;
+
+		siphash_begin(&s, &key);
+		while (at < n) {
+			size_t piece = test_random(&rng) % (n - at) + 1;
+
+			siphash_add(&s, p + at, piece);
+			siphash_add(&s, p, 0);
+			at += piece;
+		}
+		CHECK_EQ(siphash_end(&s), siphash(&key, p, n));
+	}
+}
