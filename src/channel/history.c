@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-#include "channel/history.h"
+#include "channel/history_private.h"
 
 #include <errno.h>
 #include <string.h>
@@ -22,6 +22,10 @@ static size_t by_slot_bytes(const struct history *h)
 
 int history_init(struct history *h, struct directory *d, _Atomic size_t *account)
 {
+	int r = siphash_draw_key(&h->digest_key);
+
+	if (r)
+		return r;
 	h->directory = d;
 	h->frame_account = account;
 	h->max_bytes = SIZE_MAX;
@@ -60,9 +64,17 @@ static void store_set_earliest(struct history_store *s, uint64_t position)
 	atomic_store_explicit(&s->earliest, position, memory_order_relaxed);
 }
 
+static void keys_went(struct history *h, size_t n)
+{
+	if (n > 0)
+		atomic_fetch_sub_explicit(&h->bytes, n * HISTORY_KEY_BYTES, memory_order_relaxed);
+}
+
 static void store_drop_oldest(struct history *h, struct history_store *s, struct dropped *d)
 {
 	struct frame *f = store_oldest(s);
+
+	keys_went(h, history_keys_drop(s->keys, f->seq));
 
 	store_set_earliest(s, f->seq + 1);
 	s->head = (s->head + 1) & (s->cap - 1);
@@ -80,8 +92,10 @@ static void store_drop_oldest(struct history *h, struct history_store *s, struct
 /* All that it keeps, in @ret, which has nothing of it but that. O(1), however much it is. */
 static void store_take_all(struct history_store *s, struct history_store *ret)
 {
-	*ret = (struct history_store){.kept = s->kept, .head = s->head, .n = s->n, .cap = s->cap};
+	*ret = (struct history_store){
+		.kept = s->kept, .head = s->head, .n = s->n, .cap = s->cap, .keys = s->keys};
 	s->kept = NULL;
+	s->keys = NULL;
 	s->head = s->n = s->cap = 0;
 	s->bytes = 0;
 }
@@ -145,6 +159,19 @@ static bool store_keep(struct history *h, struct history_store *s, struct frame 
 	return true;
 }
 
+/* The message at @seq, just kept, is known again by it. False: there is no memory. */
+static bool store_add_key(struct history *h, struct history_store *s, struct history_keyed *keyed,
+			  uint64_t seq)
+{
+	if (!s->keys)
+		s->keys = history_keys_new();
+	if (!s->keys)
+		return false;
+	history_keys_add(s->keys, keyed, seq);
+	atomic_fetch_add_explicit(&h->bytes, HISTORY_KEY_BYTES, memory_order_relaxed);
+	return true;
+}
+
 /* Without any lock: whoever still waits for one has it on the account of what waits. */
 static void dropped_give_back(struct history *h, struct dropped *d)
 {
@@ -166,6 +193,7 @@ static void taken_give_back(struct history *h, struct history_store *taken)
 		if (d.n == ARRAY_LEN(d.frame) || taken->n == 0)
 			dropped_give_back(h, &d);
 	}
+	keys_went(h, history_keys_free(TAKE_PTR(taken->keys)));
 }
 
 /* A message isn't kept: nobody who comes back can do with what is before that hole. */
@@ -178,8 +206,7 @@ static void store_begin_behind(struct history *h, struct history_store *s, const
 	taken_give_back(h, &taken);
 }
 
-/* Drops all that is past its bounds. */
-static void trim_all(struct history *h, struct history_store *s, uint64_t now_ns)
+void history_trim(struct history *h, struct history_store *s, uint64_t now_ns)
 {
 	struct dropped d = {.n = 0};
 	bool has_more;
@@ -457,26 +484,47 @@ void history_settle(struct history *h, uint64_t now_ns,
 	LIST_FOREACH (node, &h->all) {
 		struct history_store *s = CONTAINER_OF(node, struct history_store, node);
 
-		trim_all(h, s, now_ns);
+		history_trim(h, s, now_ns);
 		place_in_lists(h, s);
 	}
 	give_up(h);
 	pthread_mutex_unlock(&h->mutex);
 }
 
-int history_restore(struct history *h, struct directory_entry *e, uint64_t epoch, uint64_t earliest,
-		    const struct history_limits *limits, struct frame **frames, size_t n)
+/* Keys of messages that are kept here, too: bounds may have become narrower. */
+static void restore_keys(struct history *h, struct history_store *s,
+			 const struct history_saved *saved)
+{
+	for (size_t i = 0; i < saved->n_keys; i++) {
+		const struct frame *f = saved->frames[saved->keyed[i]];
+		uint64_t earliest = atomic_load_explicit(&s->earliest, memory_order_relaxed);
+		struct history_keyed *keyed;
+
+		if (f->seq < earliest)
+			continue;
+		keyed = history_keyed_new(&saved->keys[i]);
+		if (!keyed || !store_add_key(h, s, keyed, f->seq)) {
+			/* A resend of it would be published again: rather nobody knows any more. */
+			free(keyed);
+			store_begin_behind(h, s, f);
+		}
+	}
+}
+
+int history_restore(struct history *h, struct directory_entry *e,
+		    const struct history_limits *limits, const struct history_saved *saved)
 {
 	struct history_store *s;
 
 	pthread_mutex_lock(&h->mutex);
-	s = store_new(h, e, epoch);
+	s = store_new(h, e, saved->epoch);
 	if (s) {
 		s->limits = *limits;
-		store_set_earliest(s, earliest);
-		for (size_t i = 0; i < n; i++)
-			if (!store_keep(h, s, frames[i]))
-				store_begin_behind(h, s, frames[i]);
+		store_set_earliest(s, saved->earliest);
+		for (size_t i = 0; i < saved->n; i++)
+			if (!store_keep(h, s, saved->frames[i]))
+				store_begin_behind(h, s, saved->frames[i]);
+		restore_keys(h, s, saved);
 		s->users = 1;
 		place_in_lists(h, s);
 		use_end(h, s);
@@ -506,130 +554,73 @@ void history_fini(struct history *h)
 
 /* ------------------------------------------------------------------------- messages */
 
-uint64_t history_publish(struct history *h, struct history_store *s, struct frame *f,
-			 uint64_t *ret_workers)
+/*
+ * Whether it may be published, under the lock. Return: the number of the first one, of a duplicate.
+ */
+static uint64_t store_look_for(const struct history_store *s, struct history_once *once)
 {
+	const struct history_keyed *found = history_keys_find(s->keys, &once->key);
+
+	once->outcome = HISTORY_PUBLISHED;
+	if (found)
+		once->outcome = HISTORY_DUPLICATE;
+	else if (once->is_resend &&
+		 once->known < atomic_load_explicit(&s->earliest, memory_order_relaxed))
+		once->outcome = HISTORY_UNKNOWN;
+	return found ? found->seq + 1 : 0;
+}
+
+/* Under the lock. False: it isn't kept. @keyed: NULL, or taken over if it is. */
+static bool store_publish(struct history *h, struct history_store *s, struct frame *f,
+			  struct history_keyed **keyed, uint64_t *ret_workers)
+{
+	f->seq = directory_take(s->entry, ret_workers);
+	frame_set_number(f, f->seq + 1);
+	if (s->is_starting || !store_keep(h, s, f))
+		return false;
+	/* Else it could be published again. */
+	if (*keyed && !store_add_key(h, s, *keyed, f->seq))
+		return false;
+	*keyed = NULL;
+	return true;
+}
+
+uint64_t history_publish(struct history *h, struct history_store *s, struct frame *f,
+			 struct history_once *once, uint64_t *ret_workers)
+{
+	struct history_keyed *keyed = once ? history_keyed_new(&once->key) : NULL;
 	struct history_store taken = {.n = 0};
 	struct dropped d = {.n = 0};
 	uint64_t bytes, sequence;
-	bool is_kept;
 
+	if (once && !keyed) {
+		once->outcome = HISTORY_E_NO_MEMORY;
+		return 0;
+	}
 	/* Nobody else knows it yet: that is done before the lock is taken. */
 	frame_set_account(f, h->frame_account);
 	pthread_mutex_lock(&s->lock);
-	f->seq = directory_take(s->entry, ret_workers);
-	sequence = s->is_starting ? 0 : f->seq + 1;
-	frame_set_number(f, f->seq + 1);
-	is_kept = !s->is_starting && store_keep(h, s, f);
-	if (is_kept) {
+	sequence = once ? store_look_for(s, once) : 0;
+	if (once && once->outcome != HISTORY_PUBLISHED) {
+		pthread_mutex_unlock(&s->lock);
+		free(keyed);
+		return sequence;
+	}
+	if (store_publish(h, s, f, &keyed, ret_workers)) {
 		(void)store_trim(h, s, f->received_ns, &d);
 	} else {
 		/* Nobody who comes back can do with what is before a hole. */
 		store_take_all(s, &taken);
 		store_set_earliest(s, f->seq + 1);
 	}
+	sequence = s->is_starting ? 0 : f->seq + 1;
 	bytes = s->bytes;
 	pthread_mutex_unlock(&s->lock);
+	free(keyed);
 	taken_give_back(h, &taken);
 	dropped_give_back(h, &d);
 	note_change(h, s, bytes);
 	return sequence;
-}
-
-/* The first of those kept at place @seq or behind it; its index, or their number. */
-static uint32_t store_search(const struct history_store *s, uint64_t seq)
-{
-	uint32_t from = 0, to = s->n;
-
-	while (from < to) {
-		uint32_t middle = from + (to - from) / 2;
-
-		if (history_kept(s, middle)->seq < seq)
-			from = middle + 1;
-		else
-			to = middle;
-	}
-	return from;
-}
-
-/* Where the last @rewind messages begin, or all that is kept. */
-static uint64_t store_rewound(const struct history_store *s, uint32_t rewind, uint64_t earliest)
-{
-	return s->n >= rewind ? history_kept(s, s->n - rewind)->seq : earliest;
-}
-
-/* Under the lock: position of the beginning. */
-static void store_begin(const struct history_store *s, const struct history_since *since,
-			struct history_start *ret)
-{
-	uint64_t earliest = atomic_load_explicit(&s->earliest, memory_order_relaxed);
-
-	ret->epoch = s->epoch;
-	ret->last = directory_next_seq(s->entry);
-	ret->earliest = earliest;
-	ret->sequence = ret->last;
-	if (since->has_position) {
-		/* Equality included: nothing before the position has to be here. */
-		bool is_known = since->epoch == s->epoch && since->sequence >= earliest &&
-				since->sequence <= ret->last;
-
-		ret->recovered = is_known ? HISTORY_RECOVERED : HISTORY_NOT_RECOVERED;
-		ret->sequence = is_known ? since->sequence : earliest;
-	}
-	if (since->has_rewind && since->rewind > 0 && ret->recovered != HISTORY_RECOVERED)
-		ret->sequence = store_rewound(s, since->rewind, earliest);
-}
-
-int history_begin(struct history *h, struct history_store *s, const struct history_since *since,
-		  uint64_t before, uint64_t now_ns, struct history_start *ret)
-{
-	uint32_t at, end;
-	int r = 0;
-
-	*ret = (struct history_start){0};
-	trim_all(h, s, now_ns);
-	pthread_mutex_lock(&s->lock);
-	if (s->is_starting) {
-		pthread_mutex_unlock(&s->lock);
-		return 0;
-	}
-	store_begin(s, since, ret);
-	at = store_search(s, ret->sequence);
-	end = store_search(s, before);
-	if (at < end) {
-		ret->frames = malloc((end - at) * sizeof(struct frame *));
-		r = ret->frames ? 0 : -ENOMEM;
-	}
-	for (; r == 0 && at < end; at++)
-		ret->frames[ret->n++] = frame_ref(history_kept(s, at));
-	pthread_mutex_unlock(&s->lock);
-	return r;
-}
-
-void history_start_fini(struct history_start *start)
-{
-	for (size_t i = 0; i < start->n; i++)
-		frame_unref(start->frames[i]);
-	free(start->frames);
-	start->frames = NULL;
-	start->n = 0;
-}
-
-struct history_figures history_look(struct history_store *s)
-{
-	struct history_figures f = {0};
-
-	pthread_mutex_lock(&s->lock);
-	if (!s->is_starting)
-		f = (struct history_figures){
-			.epoch = s->epoch,
-			.sequence = directory_next_seq(s->entry),
-			.earliest = atomic_load_explicit(&s->earliest, memory_order_relaxed),
-			.messages = s->n,
-			.bytes = s->bytes,
-		};
-	pthread_mutex_unlock(&s->lock);
-	return f;
 }
 
 void history_expire(struct history *h, uint64_t now_ns, unsigned max)
@@ -640,7 +631,7 @@ void history_expire(struct history *h, uint64_t now_ns, unsigned max)
 		struct history_store *s = CONTAINER_OF(node, struct history_store, node);
 
 		list_add_tail(&h->all, node);
-		trim_all(h, s, now_ns);
+		history_trim(h, s, now_ns);
 		place_in_lists(h, s);
 	}
 	pthread_mutex_unlock(&h->mutex);

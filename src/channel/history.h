@@ -33,7 +33,9 @@
 
 #include "base/base.h"
 #include "channel/directory.h"
+#include "channel/history_keys.h"
 #include "containers/list.h"
+#include "containers/siphash.h"
 #include "wire/frame.h"
 
 #define HISTORY_PLACE_BYTES 512 /* of history_memory, for a store without messages */
@@ -55,7 +57,8 @@ struct WB_SHARED history_store {
 	struct frame **kept; /* under the lock, as all up to @limits: a ring, oldest at head */
 	uint32_t head;
 	uint32_t n;
-	uint32_t cap; /* of @kept; a power of two, or 0 */
+	uint32_t cap;              /* of @kept; a power of two, or 0 */
+	struct history_keys *keys; /* of those of the kept that asked for it; NULL: none did */
 	bool is_starting;
 	uint64_t bytes; /* of those kept */
 	struct history_limits limits;
@@ -71,6 +74,7 @@ struct WB_SHARED history_store {
 
 struct WB_SHARED history {
 	struct directory *directory WB_FROZEN;
+	struct siphash_key digest_key WB_FROZEN;            /* of all keys */
 	_Atomic(struct history_store *) *by_slot WB_FROZEN; /* of the directory */
 	_Atomic size_t *frame_account WB_FROZEN; /* what is kept no more goes back to that */
 	_Atomic size_t bytes;        /* frames that are kept, their variants, and places */
@@ -94,7 +98,7 @@ struct WB_SHARED history {
  * @d:        borrowed; has room for places beside its channels
  * @account:  borrowed; charged with the frames that aren't kept
  *
- * Return:    0 | -ENOMEM.
+ * Return:    0 | -ENOMEM | -errno: no random numbers.
  */
 int history_init(struct history *h, struct directory *d, _Atomic size_t *account) WB_NODISCARD;
 
@@ -147,32 +151,61 @@ void history_settle(struct history *h, uint64_t now_ns,
 		    bool (*limits)(void *ctx, const char *name, struct history_limits *ret),
 		    void *ctx);
 
+/* A store as another process had it. */
+struct WB_VALUE history_saved {
+	uint64_t epoch, earliest;
+	struct frame *
+		*frames; /* @n messages in their order, each with its place as seq; borrowed */
+	size_t n;
+	const struct history_key *keys; /* @n_keys of them, which messages with these … */
+	const uint32_t *keyed; /* … indexes have, each higher than the one before; borrowed */
+	size_t n_keys;
+};
+
 /**
  * history_restore() - a store as another process had it
- * @e:      held by the caller; has none
- * @frames: @n messages in their order, each with its place as seq; borrowed
+ * @e: held by the caller; has none
  *
  * Return:  0 | -ENOMEM.
  * Thread:  main, before any worker starts.
  */
-int history_restore(struct history *h, struct directory_entry *e, uint64_t epoch, uint64_t earliest,
-		    const struct history_limits *limits, struct frame **frames, size_t n)
+int history_restore(struct history *h, struct directory_entry *e,
+		    const struct history_limits *limits, const struct history_saved *saved)
 	WB_NODISCARD;
 
 /* --------------------------------------------------------------------------- messages */
+
+enum history_outcome {
+	HISTORY_PUBLISHED,
+	HISTORY_DUPLICATE, /* it was published before, and is kept */
+	HISTORY_UNKNOWN,   /* a resend of what may have been published, and isn't kept any more */
+	HISTORY_E_NO_MEMORY,
+};
+
+/* A message that is to be published once, however often it is sent. */
+struct WB_VALUE history_once {
+	struct history_key key; /* its digest by the history's digest_key */
+	bool is_resend;         /* it names … */
+	uint64_t known;         /* … the last number that its client knew when it sent it first */
+	enum history_outcome outcome; /* of history_publish() */
+};
 
 /**
  * history_publish() - the next number of the channel, for a message that is kept
  * @f:           FRAME_NUMBERED; one that is larger than the bound for bytes isn't kept, and
  *               `earliest` moves to it
+ * @once:        or NULL; with any other outcome than HISTORY_PUBLISHED nothing is done with @f
  * @ret_workers: as directory_take()
  *
- * Return:  its `sequence`; 0: the channel gives no positions yet.
+ * To look for the message and to publish it is one step: of two that bring it at once one does.
+ *
+ * Return:  its `sequence`, or of a duplicate the first one's; 0: the channel gives no positions
+ *          yet, or there is none.
  * Thread:  any that uses the store.
  * Cost:    as directory_take(), a lock, and what has to go for it.
  */
 WB_ANY_THREAD uint64_t history_publish(struct history *h, struct history_store *s, struct frame *f,
-				       uint64_t *ret_workers);
+				       struct history_once *once, uint64_t *ret_workers);
 
 /* What somebody says that joins. */
 struct WB_VALUE history_since {

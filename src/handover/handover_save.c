@@ -107,14 +107,16 @@ static int put_histories(struct saving *s)
 {
 	int r = 0;
 
-	HISTORY_FOREACH(node, &s->pool->shared.history)
+	const struct history *h = &s->pool->shared.history;
+
+	HISTORY_FOREACH(node, h)
 	{
 		const struct history_store *store = CONTAINER_OF(node, struct history_store, node);
 
 		/* One that gives no positions yet has none that anybody could come back with. */
 		if (r == 0 && !store->is_starting)
 			r = put_record(s, RECORD_HISTORY,
-				       history_to_record(store, &s->frames, &s->arena));
+				       history_to_record(h, store, &s->frames, &s->arena));
 	}
 	return r;
 }

@@ -22,8 +22,36 @@ int histories_collect(const struct history *h, struct frames_out *frames)
 	return 0;
 }
 
-Record__History *history_to_record(const struct history_store *s, const struct frames_out *frames,
-				   struct arena *a)
+/* The keys of messages, oldest first, as the messages are. */
+static bool save_keys(Record__History *r, const struct history *h, const struct history_store *s,
+		      struct arena *a)
+{
+	size_t n = s->keys ? s->keys->n : 0;
+	uint8_t *ids;
+	uint32_t i = 0;
+
+	if (n == 0)
+		return true;
+	ids = arena_alloc(a, n * sizeof(s->keys->oldest->key.id));
+	r->keyed = arena_alloc(a, n * sizeof(*r->keyed));
+	r->digest = arena_alloc(a, n * sizeof(*r->digest));
+	if (!ids || !r->keyed || !r->digest)
+		return false;
+	for (const struct history_keyed *k = s->keys->oldest; k; k = k->next) {
+		while (history_kept(s, i)->seq < k->seq)
+			i++;
+		memcpy(ids + r->n_keyed * sizeof(k->key.id), k->key.id, sizeof(k->key.id));
+		r->keyed[r->n_keyed++] = i;
+		r->digest[r->n_digest++] = k->key.digest;
+	}
+	r->request_ids = (ProtobufCBinaryData){n * sizeof(s->keys->oldest->key.id), ids};
+	r->digest_key =
+		(ProtobufCBinaryData){sizeof(h->digest_key), (uint8_t *)(uintptr_t)&h->digest_key};
+	return true;
+}
+
+Record__History *history_to_record(const struct history *h, const struct history_store *s,
+				   const struct frames_out *frames, struct arena *a)
 {
 	const struct directory_entry *e = s->entry;
 	Record__History *r = arena_alloc(a, sizeof(*r));
@@ -40,7 +68,7 @@ Record__History *history_to_record(const struct history_store *s, const struct f
 		return NULL;
 	for (; r->n_frame < s->n; r->n_frame++)
 		r->frame[r->n_frame] = frames_out_id(frames, history_kept(s, (uint32_t)r->n_frame));
-	return r;
+	return save_keys(r, h, s, a) ? r : NULL;
 }
 
 /* ------------------------------------------------------------------------ restoring */
@@ -81,20 +109,60 @@ static struct frame **frames_of(const Record__History *s, const struct frames_in
 	return list;
 }
 
+/*
+ * Keys of messages in their order, each once. The secret is the same in all records.
+ */
+static bool has_sound_keys(const struct history *h, const Record__History *s)
+{
+	if (s->n_digest != s->n_keyed || s->request_ids.len != 16 * s->n_keyed ||
+	    s->digest_key.len != sizeof(h->digest_key))
+		return false;
+	for (size_t i = 0; i < s->n_keyed; i++)
+		if (s->keyed[i] >= s->n_frame || (i > 0 && s->keyed[i] <= s->keyed[i - 1]))
+			return false;
+	return true;
+}
+
+/* Return: by malloc(), or NULL without memory. */
+static struct history_key *keys_of(const Record__History *s)
+{
+	struct history_key *keys = calloc(MAX(s->n_keyed, (size_t)1), sizeof(*keys));
+
+	for (size_t i = 0; keys && i < s->n_keyed; i++) {
+		memcpy(keys[i].id, s->request_ids.data + i * sizeof(keys[i].id),
+		       sizeof(keys[i].id));
+		keys[i].digest = s->digest[i];
+	}
+	return keys;
+}
+
 static int make_store(struct hub_shared *shared, struct directory_entry *e,
 		      const struct history_limits *limits, const Record__History *s,
 		      const struct frames_in *frames)
 {
+	WB_CLEANUP(ptr_freep) struct history_key *keys = NULL;
+	struct history_saved saved = {.epoch = s->epoch, .earliest = s->earliest, .n = s->n_frame};
 	struct frame **list;
 	int r;
 
 	/* The channel's own record has the same; who forges them gets another epoch. */
 	if (history_of(&shared->history, e) || directory_next_seq(e) != s->seq)
 		return RESTORE_E_UNFIT;
+	if (s->n_keyed && !has_sound_keys(&shared->history, s))
+		return RESTORE_E_UNFIT;
+	keys = keys_of(s);
+	if (!keys)
+		return -ENOMEM;
 	list = frames_of(s, frames, e);
 	if (!list)
 		return RESTORE_E_UNFIT;
-	r = history_restore(&shared->history, e, s->epoch, s->earliest, limits, list, s->n_frame);
+	saved.frames = list;
+	saved.keys = keys;
+	saved.keyed = s->keyed;
+	saved.n_keys = s->n_keyed;
+	if (s->n_keyed)
+		memcpy(&shared->history.digest_key, s->digest_key.data, s->digest_key.len);
+	r = history_restore(&shared->history, e, limits, &saved);
 	free(list);
 	return r;
 }

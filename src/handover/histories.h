@@ -16,8 +16,8 @@
 int histories_collect(const struct history *h, struct frames_out *frames) WB_NODISCARD;
 
 /* The record of a store; points into it, and to a list in @a. Return: NULL without memory. */
-Record__History *history_to_record(const struct history_store *s, const struct frames_out *frames,
-				   struct arena *a);
+Record__History *history_to_record(const struct history *h, const struct history_store *s,
+				   const struct frames_out *frames, struct arena *a);
 
 /**
  * history_from_record() - make a store again

@@ -83,6 +83,8 @@ COUNTER(skipped_messages, "websocket_messages_skipped_total", "", "Messages that
 COUNTER(history_recovered, "websocket_history_resumes_total", "recovered=\"true\"", "Times that a client came back with a position, by whether all behind it was still kept.")
 COUNTER(history_not_recovered, "websocket_history_resumes_total", "recovered=\"false\"", "Times that a client came back with a position, by whether all behind it was still kept.")
 COUNTER(history_gaps, "websocket_history_gaps_total", "", "GAP messages sent: of a channel with history something was passed over for a member.")
+COUNTER(history_duplicates, "websocket_history_duplicates_total", "", "Messages that were sent again and had been published before.")
+COUNTER(history_unknown, "websocket_history_unknown_total", "", "Messages that were sent again and refused, because it was not known any more whether they had been published.")
 COUNTER(throttles, "websocket_throttles_total", "", "Times a client was not read because it sent too many frames a second.")
 COUNTER(channel_pauses, "websocket_channel_pauses_total", "", "Times a client was not read because a channel it published to was behind.")
 COUNTER(pongs_missed, "websocket_pongs_missed_total", "", "Pings that were not answered within pong_timeout.")

@@ -122,6 +122,8 @@ struct WB_VALUE msg_spots {
 	unsigned n_user_ids; /* of a chat; most have one */
 	unsigned n_cuts;     /* what a client may not say: sender, sequence, sent_ms, number 17 */
 	struct msg_cut user_id[2], cut[MSG_CUTS]; /* in the order in which they came */
+	bool is_resend;                           /* set by msg_drop_cuts(): it names … */
+	uint64_t known; /* … what its client knew of the channel when it sent it first */
 };
 
 #define MSG_DEPTH_MAX 3    /* messages inside each other, in message.proto */
@@ -257,9 +259,10 @@ void msg_init_repack(struct msg_builder *b, const Websocket__WebSocketMessage *m
 /**
  * msg_drop_cuts() - take out of a message what its sender may not say
  *
- * From here on it carries neither sender, sent_ms, sequence nor number 17.
+ * From here on it carries neither sender, sent_ms, sequence nor number 17. That it had a sequence,
+ * which marks a resend, is noted in @spots.
  */
-void msg_drop_cuts(Websocket__WebSocketMessage *m);
+void msg_drop_cuts(Websocket__WebSocketMessage *m, struct msg_spots *spots);
 
 /**
  * msg_init_stamp() - the same message, a CHAT_MESSAGE perhaps with another user_id
@@ -322,6 +325,7 @@ void msg_set_code(struct msg_builder *b, uint32_t code);
 void msg_set_channels(struct msg_builder *b, char **channels, size_t n);
 void msg_set_reconnect_after_ms(struct msg_builder *b, uint32_t ms);
 void msg_set_positions(struct msg_builder *b, Websocket__Position **positions, size_t n);
+void msg_set_duplicate(struct msg_builder *b, bool is_duplicate);
 
 /* Chat messages only. */
 void msg_set_mentions(struct msg_builder *b, char **mentions, size_t n);

@@ -224,10 +224,13 @@ void msg_init_stamp(struct msg_builder *b, const Websocket__WebSocketMessage *m,
 	b->chat.user_id = text_borrow(user_id);
 }
 
-void msg_drop_cuts(Websocket__WebSocketMessage *m)
+void msg_drop_cuts(Websocket__WebSocketMessage *m, struct msg_spots *spots)
 {
 	unsigned n = 0;
 
+	spots->is_resend =
+		m->has_sequence_case == WEBSOCKET__WEB_SOCKET_MESSAGE__HAS_SEQUENCE_SEQUENCE;
+	spots->known = m->sequence;
 	m->sender = (ProtobufCBinaryData){0};
 	m->sent_ms = 0;
 	m->has_sequence_case = WEBSOCKET__WEB_SOCKET_MESSAGE__HAS_SEQUENCE__NOT_SET;
@@ -445,6 +448,11 @@ void msg_set_positions(struct msg_builder *b, Websocket__Position **positions, s
 {
 	b->control.positions = positions;
 	b->control.n_positions = n;
+}
+
+void msg_set_duplicate(struct msg_builder *b, bool is_duplicate)
+{
+	b->control.duplicate = is_duplicate;
 }
 
 void msg_set_reconnect_after_ms(struct msg_builder *b, uint32_t ms)

@@ -18,10 +18,11 @@
 #include "wire/zip.h"
 
 /* X(NAME, name, bit): MSG_CAP_NAME is 1u << bit. In the order in which the server names them. */
-#define MSG_CAPS(X)    \
-	ZIP_CODECS(X)  \
-	X(ACK, ack, 0) \
-	X(HEARTBEAT, heartbeat, 4)
+#define MSG_CAPS(X)                \
+	ZIP_CODECS(X)              \
+	X(ACK, ack, 0)             \
+	X(HEARTBEAT, heartbeat, 4) \
+	X(ONCE, once, 5)
 
 #define MSG_CAP_BIT(NAME, name, bit) MSG_CAP_##NAME = 1u << (bit),
 #define MSG_CAP_OR(NAME, name, bit) | 1u << (bit)
@@ -58,7 +59,10 @@ static inline unsigned msg_caps_of_codec_set(unsigned set)
 	return set * MSG_CAPS_CODEC_LOWEST;
 }
 
-/* The known ones among @names as MSG_CAP_ bits; the others are passed over. */
+/*
+ * The known ones among @names as MSG_CAP_ bits, with those that they imply; the others are passed
+ * over.
+ */
 WB_ANY_THREAD unsigned msg_caps_parse(char *const *names, size_t n);
 
 /* Writes the names of @caps (at most @n) to @ret_names (constant texts). Return: how many. */

@@ -549,6 +549,8 @@ enum msg_result msg_decoder_begin(struct msg_decoder *d, struct arena *a, const 
 	d->n_groups = 0;
 	d->string.left = 0;
 	d->spots.n_payloads = d->spots.n_user_ids = d->spots.n_cuts = 0;
+	d->spots.is_resend = false;
+	d->spots.known = 0;
 	if (!m)
 		return MSG_TOO_BIG;
 	websocket__web_socket_message__init(m);

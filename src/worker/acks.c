@@ -20,7 +20,7 @@ struct WB_OWNER(worker) ack {
 	struct acks_sender *sender;
 	struct member *through;
 	uint64_t since_ns;
-	uint64_t sequence; /* 0: it says of none */
+	struct acks_place place;
 	size_t id_len;
 	uint8_t id[];
 };
@@ -46,7 +46,7 @@ void acks_send(struct conn *c, const void *id, size_t n)
 	conn_send_msg(c, &b);
 }
 
-void acks_send_through(struct member *through, const void *id, size_t n, uint64_t sequence)
+void acks_send_through(struct member *through, const void *id, size_t n, struct acks_place place)
 {
 	Websocket__Position position, *one[] = {&position};
 	struct conn *c = through->conn;
@@ -54,9 +54,10 @@ void acks_send_through(struct member *through, const void *id, size_t n, uint64_
 
 	msg_init_control(&b, WEBSOCKET__CONTROL_TYPE__ACKNOWLEDGE);
 	msg_set_request_id(&b, id, n);
-	if (sequence) {
+	msg_set_duplicate(&b, place.is_duplicate);
+	if (place.sequence) {
 		channel_position(through, &position);
-		position.sequence = sequence;
+		position.sequence = place.sequence;
 		/* Its history may have been turned off meanwhile. */
 		msg_set_positions(&b, one, position.epoch != 0);
 	}
@@ -122,7 +123,7 @@ static void ack_release(struct acks *a, struct ack *k)
 		sender_judge(s);
 	}
 	if (c->state == CONN_OPEN)
-		acks_send_through(k->through, k->id, k->id_len, k->sequence);
+		acks_send_through(k->through, k->id, k->id_len, k->place);
 	turn_charge(&c->env->turn, TURN_FRAME);
 	free(k);
 }
@@ -148,7 +149,8 @@ bool acks_has(const struct acks *a, const struct member *through)
 	return s && last_through(s, through);
 }
 
-void acks_wait(struct acks *a, struct member *through, const void *id, size_t n, uint64_t sequence)
+void acks_wait(struct acks *a, struct member *through, const void *id, size_t n,
+	       struct acks_place place)
 {
 	size_t len = n <= MSG_REQUEST_ID_MAX ? n : 0;
 	struct ack *k = calloc(1, sizeof(*k) + len);
@@ -164,7 +166,7 @@ void acks_wait(struct acks *a, struct member *through, const void *id, size_t n,
 	}
 	k->sender = s;
 	k->through = through;
-	k->sequence = sequence;
+	k->place = place;
 	k->since_ns = c->env->reactor->now_ns;
 	k->id_len = len;
 	if (len)
@@ -184,7 +186,7 @@ void acks_send_behind(struct acks *a, struct conn *c, const void *id, size_t n)
 
 	if (s)
 		acks_wait(a, CONTAINER_OF(s->waiting.prev, struct ack, sender_node)->through, id, n,
-			  0);
+			  (struct acks_place){0});
 	else
 		acks_send(c, id, n);
 }

@@ -18,6 +18,12 @@
 
 #define ACKS_WAITING_MAX 64 /* of one client: for more than one needs, and 10 KB at most */
 
+/* What one says of where the message stands in its channel. */
+struct WB_VALUE acks_place {
+	uint64_t sequence; /* 0: nothing */
+	bool is_duplicate; /* it stood there before */
+};
+
 /* Those of the connections of a worker. */
 struct WB_OWNER(worker) acks {
 	struct table senders; /* by serial */
@@ -34,14 +40,12 @@ void acks_send(struct conn *c, const void *id, size_t n);
 /* Whether some of what this client said in a channel waits. */
 bool acks_has(const struct acks *a, const struct member *through);
 
-/*
- * The same of what stands at @sequence of the channel that it went through; 0: at none that is to
- * be told.
- */
-void acks_send_through(struct member *through, const void *id, size_t n, uint64_t sequence);
+/* The same of what went through a membership into its channel. */
+void acks_send_through(struct member *through, const void *id, size_t n, struct acks_place place);
 
 /* Waits from now on; without memory for that the connection is closed with 1011. */
-void acks_wait(struct acks *a, struct member *through, const void *id, size_t n, uint64_t sequence);
+void acks_wait(struct acks *a, struct member *through, const void *id, size_t n,
+	       struct acks_place place);
 
 /* The same for one whose channel is not known any more: behind all of its sender, or at once. */
 void acks_send_behind(struct acks *a, struct conn *c, const void *id, size_t n);

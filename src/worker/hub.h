@@ -213,11 +213,16 @@ struct member *hub_membership(struct hub *h, struct conn *c, const char *name, s
  *
  * The hub is not congested. Where the channel is behind, the sender is not read for a while.
  *
- * Where the channel has history, and gives positions, h->sequence is the message's `sequence`.
+ * @once:   of a numbered message that is to be published once; NULL: it is published in any case
  *
+ * Where the channel has history, and gives positions, h->sequence is the message's `sequence`, or
+ * that of the one that it is a duplicate of.
+ *
+ * Return:  false: it was not published, for what once->outcome says.
  * Owns:    takes the reference.
  */
-void hub_publish(struct hub *h, struct directory_entry *e, struct frame *f, struct member *sender);
+bool hub_publish(struct hub *h, struct directory_entry *e, struct frame *f, struct member *sender,
+		 struct history_once *once);
 
 /* A channel that somebody publishes to who is no member. */
 struct WB_OWNER(worker) hub_outlet {
@@ -243,10 +248,10 @@ int hub_outlet_publish(struct hub *h, const struct hub_outlet *o, struct frame *
  * hub_acknowledge() - ACKNOWLEDGE of what a client has published, at once or later
  * @through:  the membership that it went through
  * @is_chunk: BINARY_DATA, whose acknowledgement waits for members that are slow
- * @sequence: of hub_publish()
+ * @place:    where it stands
  */
 void hub_acknowledge(struct hub *h, struct member *through, const void *id, size_t n, bool is_chunk,
-		     uint64_t sequence);
+		     struct acks_place place);
 
 /* conn_ops.check_acks: those that have waited long enough. */
 uint64_t hub_check_acks(struct conn *c, uint64_t now);

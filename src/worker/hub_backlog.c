@@ -27,16 +27,16 @@ void hub_hold(struct hub *h, struct member *m)
 }
 
 void hub_acknowledge(struct hub *h, struct member *through, const void *id, size_t n, bool is_chunk,
-		     uint64_t sequence)
+		     struct acks_place place)
 {
 	bool waits = is_chunk && directory_lagging(through->channel->entry);
 
 	if (!waits && !(through->conn->has_late_acks && acks_has(&h->acks, through))) {
-		acks_send_through(through, id, n, sequence);
+		acks_send_through(through, id, n, place);
 		return;
 	}
 	hub_wait_for(h, through->channel);
-	acks_wait(&h->acks, through, id, n, sequence);
+	acks_wait(&h->acks, through, id, n, place);
 }
 
 uint64_t hub_check_acks(struct conn *c, uint64_t now)

@@ -61,25 +61,26 @@ static void post_to(struct hub *h, unsigned to, struct frame *f)
 	mark_waiting(h, to);
 }
 
-/* The number of a message that is to be kept. Return: the workers that must get it. */
-WB_COLD static uint64_t take_kept_number(struct hub *h, struct directory_entry *e, struct frame *f)
+/* The number of a message that is to be kept. False: it is not to be published. */
+WB_COLD static bool take_kept_number(struct hub *h, struct directory_entry *e, struct frame *f,
+				     struct history_once *once, uint64_t *ret_workers)
 {
 	struct history_store *s = history_of(&h->shared->history, e);
-	uint64_t workers;
 
 	h->sequence = 0;
 	if (s && atomic_load_explicit(&e->has_history, memory_order_acquire)) {
-		h->sequence = history_publish(&h->shared->history, s, f, &workers);
-		return workers;
+		h->sequence = history_publish(&h->shared->history, s, f, once, ret_workers);
+		return !once || once->outcome == HISTORY_PUBLISHED;
 	}
 	/* It was made for a history that is gone meanwhile. */
-	f->seq = directory_take(e, &workers);
+	f->seq = directory_take(e, ret_workers);
 	frame_set_account(f, h->env.frame_account);
 	frame_set_number(f, f->seq + 1);
-	return workers;
+	return true;
 }
 
-void hub_publish(struct hub *h, struct directory_entry *e, struct frame *f, struct member *sender)
+bool hub_publish(struct hub *h, struct directory_entry *e, struct frame *f, struct member *sender,
+		 struct history_once *once)
 {
 	uint64_t workers;
 	struct channel *ch;
@@ -91,15 +92,15 @@ void hub_publish(struct hub *h, struct directory_entry *e, struct frame *f, stru
 	f->slot = e->slot;
 	f->generation = e->generation;
 	f->received_ns = h->env.reactor->now_ns;
-	f->sender = 0;
-	if (sender) {
-		f->sender = sender->conn->serial;
-		channel_note_own(sender, f);
-	}
-	if (WB_UNLIKELY(f->flags & FRAME_NUMBERED))
-		workers = take_kept_number(h, e, f);
-	else
+	f->sender = sender ? sender->conn->serial : 0;
+	if (WB_LIKELY(!(f->flags & FRAME_NUMBERED))) {
 		f->seq = directory_take(e, &workers);
+	} else if (!take_kept_number(h, e, f, once, &workers)) {
+		frame_unref(f);
+		return false;
+	}
+	if (sender)
+		channel_note_own(sender, f);
 	workers &= ~(1ULL << h->index);
 	while (workers) {
 		unsigned to = (unsigned)__builtin_ctzll(workers);
@@ -115,6 +116,7 @@ void hub_publish(struct hub *h, struct directory_entry *e, struct frame *f, stru
 	if (WB_UNLIKELY(directory_full(e)) && sender && !(f->flags & FRAME_NOTICE))
 		hub_hold(h, sender);
 	frame_unref(f);
+	return true;
 }
 
 int hub_outlet_init(struct hub *h, const char *name, size_t n, struct hub_outlet *ret)
@@ -153,7 +155,7 @@ int hub_outlet_publish(struct hub *h, const struct hub_outlet *o, struct frame *
 		return HUB_E_CONGESTED;
 	/* How many there are just now; some may come or go before the message has its number. */
 	*ret_members = atomic_load_explicit(&e->members, memory_order_relaxed);
-	hub_publish(h, e, f, NULL);
+	(void)hub_publish(h, e, f, NULL, NULL);
 	return 0;
 }
 

@@ -179,8 +179,12 @@ static void acknowledge_message(struct member *through, const message *m, bool i
 	struct hub *h = hub_of(through->conn);
 
 	/* It was the last that was published. */
-	hub_acknowledge(h, through, m->request_id.data, m->request_id.len, is_chunk,
-			pub->said.is_numbered ? h->sequence : 0);
+	hub_acknowledge(
+		h, through, m->request_id.data, m->request_id.len, is_chunk,
+		(struct acks_place){
+			.sequence = pub->said.is_numbered ? h->sequence : 0,
+			.is_duplicate = pub->is_once && pub->once.outcome == HISTORY_DUPLICATE,
+		});
 }
 
 /* Each of these returns false where the message takes more than a share of a turn. */
@@ -398,7 +402,7 @@ bool protocol_message(struct conn *c, uint8_t opcode, uint8_t *p, size_t n)
 		if (r != MSG_OK)
 			refuse_undecoded(c, m, r);
 		else if (d.spots.n_cuts)
-			msg_drop_cuts(m);
+			msg_drop_cuts(m, &d.spots);
 		is_done = r != MSG_OK || take_message(c, &pub, m, p, n);
 	}
 	/* What is not done within a share begins anew: its bytes are somewhere else then. */
@@ -482,7 +486,7 @@ static bool work_on(struct conn *c, struct work *w, uint8_t opcode, const uint8_
 			return true;
 		}
 		if (w->decoder.spots.n_cuts)
-			msg_drop_cuts(m);
+			msg_drop_cuts(m, &w->decoder.spots);
 		w->m = m;
 		w->pub.spots = &w->decoder.spots;
 	}

@@ -70,8 +70,13 @@ struct WB_OWNER(worker) publication {
 	size_t checked;
 	uint32_t crc; /* of the first @checked bytes of its data */
 	bool is_complete;
+	bool is_digesting, is_once; /* @digest is under way; @once is set */
 	/* What is copied of the message, borrowed, and where it goes. Not looked at before. */
 	struct msg_piece piece[MSG_STAMP_PIECES];
+	size_t digested; /* bytes of the message, with those that are left out … */
+	unsigned at_cut; /* … the next of which is this */
+	struct siphash digest;
+	struct history_once once;
 	struct msg_said said;     /* behind what its sender wrote; with @f */
 	struct frame_forms forms; /* what others need instead */
 };

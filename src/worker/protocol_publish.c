@@ -14,6 +14,8 @@
 #define COPY_STEP ((size_t)256 * 1024)
 #define COPIED_PER_WORK 4
 #define FORMS_STEP ((size_t)4096)
+#define DIGEST_STEP ((size_t)64 * 1024)
+#define DIGESTED_PER_WORK 2
 
 #define UNPACKED_PER_FRAME (16 * 1024) /* for others: so many bytes cost the sender a frame */
 
@@ -129,6 +131,93 @@ static bool copy_on(struct conn_env *env, struct publication *pub)
 			conn_charge_work(env, n / COPIED_PER_WORK);
 	}
 	return true;
+}
+
+/* Whether a message is to be published once: its client says so, and its channel can tell. */
+static bool wants_once(const struct conn *c, const struct publication *pub, const message *m)
+{
+	return c->caps & MSG_CAP_ONCE && pub->said.is_numbered && m &&
+	       m->request_id.len == sizeof(pub->once.key.id);
+}
+
+/* What only the server may say is left out: how far it reads on from here. */
+static size_t digest_part(struct publication *pub, const uint8_t *p, size_t n, size_t *ret_left_out)
+{
+	const struct msg_spots *spots = pub->spots;
+	unsigned n_cuts = MIN(spots->n_cuts, (unsigned)MSG_CUTS);
+	size_t end = n;
+
+	*ret_left_out = 0;
+	if (pub->at_cut < n_cuts) {
+		const struct msg_cut *cut = &spots->cut[pub->at_cut];
+
+		end = (size_t)(cut->p - p);
+		*ret_left_out = (size_t)(cut->end - cut->p);
+	}
+	return end - pub->digested;
+}
+
+/* The bytes that its sender wrote, but for what marks a resend. False: there are more. */
+static bool digest_on(struct conn_env *env, struct publication *pub, const uint8_t *p, size_t n)
+{
+	while (pub->digested < n) {
+		size_t left_out, part = digest_part(pub, p, n, &left_out);
+		size_t step = MIN(part, DIGEST_STEP);
+
+		if (!conn_may_work(env))
+			return false;
+		siphash_add(&pub->digest, p + pub->digested, step);
+		pub->digested += step;
+		if (step == part) {
+			pub->digested += left_out;
+			pub->at_cut++;
+		}
+		if (step == DIGEST_STEP)
+			conn_charge_work(env, step / DIGESTED_PER_WORK);
+	}
+	return true;
+}
+
+/* By what it is known again. False: there is more to be looked at. */
+static bool once_on(struct conn *c, struct publication *pub, const message *m, const uint8_t *p,
+		    size_t n)
+{
+	if (pub->is_once)
+		return true;
+	if (!pub->is_digesting) {
+		pub->is_digesting = true;
+		pub->digested = 0;
+		pub->at_cut = 0;
+		siphash_begin(&pub->digest, &hub_of(c)->shared->history.digest_key);
+	}
+	if (!digest_on(c->env, pub, p, n))
+		return false;
+	pub->is_once = true;
+	pub->once = (struct history_once){
+		.key.digest = siphash_end(&pub->digest),
+		.is_resend = pub->spots->is_resend,
+		.known = pub->spots->known,
+	};
+	memcpy(pub->once.key.id, m->request_id.data, sizeof(pub->once.key.id));
+	return true;
+}
+
+/* It was not published, for what pub->once says. */
+WB_COLD static enum publication_result tell_outcome(struct conn *c, const struct publication *pub,
+						    const message *m, const char *channel)
+{
+	switch (pub->once.outcome) {
+	case HISTORY_DUPLICATE:
+		METRIC_INC(c->env->metrics, history_duplicates);
+		return PUBLICATION_DONE;
+	case HISTORY_UNKNOWN:
+		METRIC_INC(c->env->metrics, history_unknown);
+		protocol_refuse_in(c, m, 409, "outcome unknown", channel);
+		return PUBLICATION_REFUSED;
+	default:
+		protocol_refuse(c, m, 503, "out of memory");
+		return PUBLICATION_REFUSED;
+	}
 }
 
 /* Packed again: of a message that has some field again and again. */
@@ -293,6 +382,8 @@ enum publication_result protocol_publish_run(struct conn *c, struct publication 
 	}
 	if (!copy_on(c->env, pub))
 		return PUBLICATION_MORE;
+	if (WB_UNLIKELY(wants_once(c, pub, m)) && !once_on(c, pub, m, p, n))
+		return PUBLICATION_MORE;
 	if (!pub->is_complete)
 		publication_begin_forms(hub_of(c), pub, m, e, &self);
 	pub->is_complete = true;
@@ -310,7 +401,8 @@ enum publication_result protocol_publish_run(struct conn *c, struct publication 
 		return publication_begin_anew(pub);
 	else
 		pub->f->flags |= FRAME_NUMBERED;
-	hub_publish(hub_of(c), e, TAKE_PTR(pub->f), through);
+	if (!hub_publish(hub_of(c), e, TAKE_PTR(pub->f), through, pub->is_once ? &pub->once : NULL))
+		return tell_outcome(c, pub, m, e->name);
 	return PUBLICATION_DONE;
 }
 
@@ -417,7 +509,7 @@ static const char *words_read(struct hub *h, struct admin_words *w, const char *
 		result = msg_decoder_run(&w->decoder, &budget, &w->m);
 	if (result != MSG_OK)
 		return msg_result_text(result);
-	msg_drop_cuts(w->m);
+	msg_drop_cuts(w->m, &w->decoder.spots);
 	return message_flaw(w->m, channel);
 }
 

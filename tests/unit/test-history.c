@@ -67,7 +67,7 @@ static uint64_t say(struct stores *s, struct directory_entry *e, size_t n, uint6
 
 	f->flags |= FRAME_NUMBERED;
 	f->received_ns = now_ns;
-	sequence = history_publish(&s->h, history_of(&s->h, e), f, &workers);
+	sequence = history_publish(&s->h, history_of(&s->h, e), f, NULL, &workers);
 	CHECK_EQ(workers, 1);
 	CHECK_EQ(sequence, f->seq + 1);
 	frame_unref(f);
@@ -332,7 +332,7 @@ TEST(history_that_a_reload_turns_on_begins_once_all_workers_know)
 		struct frame *f = frame_new(WS_BINARY, 100, 1000, &s->account);
 
 		f->flags |= FRAME_NUMBERED;
-		CHECK_EQ(history_publish(&s->h, history_of(&s->h, e), f, &workers), 0);
+		CHECK_EQ(history_publish(&s->h, history_of(&s->h, e), f, NULL, &workers), 0);
 		frame_unref(f);
 	}
 	(void)directory_take(e, &workers);
@@ -398,6 +398,12 @@ TEST(history_restored_within_narrower_bounds_is_honest)
 {
 	static const size_t bytes[] = {10, 20, 5000, 30, 40};
 	const struct history_limits narrow = {.messages = 10, .bytes = 1000, .age_ns = UINT64_MAX};
+	/* The first of these isn't kept here, the second is. */
+	static const struct history_key keys[] = {{.id = "first", .digest = 1},
+						  {.id = "second", .digest = 2}};
+	static const uint32_t keyed[] = {1, 4};
+	struct history_saved saved = {
+		.epoch = 77, .n = ARRAY_LEN(bytes), .n_keys = ARRAY_LEN(keyed)};
 	struct frame *frame[ARRAY_LEN(bytes)];
 	struct stores *s = stores_new(10);
 	struct directory_entry *e;
@@ -408,11 +414,16 @@ TEST(history_restored_within_narrower_bounds_is_honest)
 		frame[i]->flags |= FRAME_NUMBERED;
 		frame[i]->seq = i;
 	}
-	CHECK_EQ(history_restore(&s->h, e, 77, 0, &narrow, frame, ARRAY_LEN(bytes)), 0);
+	saved.frames = frame;
+	saved.keys = keys;
+	saved.keyed = keyed;
+	CHECK_EQ(history_restore(&s->h, e, &narrow, &saved), 0);
 	CHECK_EQ(look(s, e).epoch, 77);
 	CHECK_EQ(look(s, e).messages, 2);
 	CHECK_EQ(look(s, e).earliest, 3);
 	CHECK_EQ(look(s, e).sequence, ARRAY_LEN(bytes));
+	CHECK(!history_keys_find(history_of(&s->h, e)->keys, &keys[0]));
+	CHECK_EQ(history_keys_find(history_of(&s->h, e)->keys, &keys[1])->seq, 4);
 	for (size_t i = 0; i < ARRAY_LEN(bytes); i++)
 		frame_unref(frame[i]);
 	directory_unpin(&s->d, e);
@@ -629,4 +640,112 @@ TEST(history_of_members_that_come_and_go_has_no_hole_that_is_not_told)
 				   "message_queue_size = 5\nmax_send_buffer = 8K\n",
 			    &random);
 	}
+}
+
+/* ---------------------------------------------------------------- published once */
+
+/* A message of @n bytes that is to be published once. Return: as history_publish(). */
+static uint64_t say_once(struct stores *s, struct directory_entry *e, size_t n,
+			 struct history_once *once)
+{
+	struct frame *f = frame_new(WS_BINARY, n + MSG_NUMBER_FIELD, 1u << 24, &s->account);
+	uint64_t workers, sequence;
+
+	f->flags |= FRAME_NUMBERED;
+	f->received_ns = NOW;
+	sequence = history_publish(&s->h, history_of(&s->h, e), f, once, &workers);
+	frame_unref(f);
+	return sequence;
+}
+
+static struct history_once once_of(const char *id, uint64_t digest)
+{
+	struct history_once once = {.key.digest = digest, .outcome = HISTORY_E_NO_MEMORY};
+
+	snprintf((char *)once.key.id, sizeof(once.key.id), "%s", id);
+	return once;
+}
+
+TEST(history_publishes_the_same_message_once)
+{
+	static const struct history_limits three = {
+		.messages = 3, .bytes = 1000, .age_ns = UINT64_MAX};
+	struct stores *s = stores_new(10);
+	struct directory_entry *e = open_channel(s, "room", &three);
+	struct history_once a = once_of("a", 1), b = once_of("b", 1), c = once_of("a", 2);
+	uint64_t place = atomic_load(&s->h.bytes), bytes;
+
+	CHECK_EQ(say_once(s, e, 10, &a), 1);
+	CHECK_EQ(a.outcome, HISTORY_PUBLISHED);
+	bytes = atomic_load(&s->h.bytes);
+	CHECK(bytes >= place + HISTORY_KEY_BYTES);
+	CHECK_EQ(say_once(s, e, 10, &a), 1);
+	CHECK_EQ(a.outcome, HISTORY_DUPLICATE);
+	CHECK_EQ(atomic_load(&s->h.bytes), bytes);
+	CHECK_EQ(look(s, e).sequence, 1);
+	/* Neither another request_id nor other bytes are the same message. */
+	CHECK_EQ(say_once(s, e, 10, &b), 2);
+	CHECK_EQ(say_once(s, e, 10, &c), 3);
+	CHECK_EQ(b.outcome, HISTORY_PUBLISHED);
+	CHECK_EQ(c.outcome, HISTORY_PUBLISHED);
+	/* The first goes for this one, which asks for nothing, and its key with it. */
+	CHECK_EQ(say(s, e, 10, NOW), 4);
+	CHECK_EQ(history_of(&s->h, e)->keys->n, 2);
+	/*
+	 * A resend whose client knew that the channel was still empty can't be answered any more.
+	 */
+	a.is_resend = true;
+	a.known = 0;
+	CHECK_EQ(say_once(s, e, 10, &a), 0);
+	CHECK_EQ(a.outcome, HISTORY_UNKNOWN);
+	CHECK_EQ(look(s, e).sequence, 4);
+	/* What was sent first behind the earliest would be here. */
+	a.known = look(s, e).earliest;
+	CHECK_EQ(say_once(s, e, 10, &a), 5);
+	CHECK_EQ(a.outcome, HISTORY_PUBLISHED);
+	/* Too large to be kept: all that was known goes, and this one isn't known either. */
+	CHECK_EQ(say_once(s, e, 2000, &(struct history_once){.key.digest = 9}), 6);
+	CHECK(!history_of(&s->h, e)->keys);
+	CHECK_EQ(atomic_load(&s->h.bytes), place);
+	a.known = 5;
+	CHECK_EQ(say_once(s, e, 10, &a), 0);
+	CHECK_EQ(a.outcome, HISTORY_UNKNOWN);
+	close_channel(s, e);
+	stores_free(s);
+}
+
+/* A key that there is no memory for: the message isn't published, or nobody can ask for it. */
+TEST(history_once_without_memory_is_honest)
+{
+	struct stores *s = stores_new(10);
+	struct directory_entry *e = open_channel(s, "room", &wide);
+	struct history_once once = once_of("a", 1);
+
+	for (uint64_t k = 1, hits = 1; hits > 0; k++) {
+		uint64_t before = look(s, e).sequence, sequence;
+		struct frame *f =
+			frame_new(WS_BINARY, 10 + MSG_NUMBER_FIELD, 1u << 24, &s->account);
+		uint64_t workers;
+
+		f->flags |= FRAME_NUMBERED;
+		once.key.digest = k;
+		fault_fail(FAULT_ALLOC, k, 1, ENOMEM);
+		sequence = history_publish(&s->h, history_of(&s->h, e), f, &once, &workers);
+		hits = fault_end(FAULT_ALLOC);
+		frame_unref(f);
+		if (hits == 0)
+			break;
+		if (once.outcome == HISTORY_E_NO_MEMORY) {
+			CHECK_EQ(sequence, 0);
+			CHECK_EQ(look(s, e).sequence, before);
+			continue;
+		}
+		CHECK_EQ(once.outcome, HISTORY_PUBLISHED);
+		CHECK_EQ(look(s, e).earliest, sequence);
+		CHECK_EQ(look(s, e).messages, 0);
+	}
+	CHECK_EQ(once.outcome, HISTORY_PUBLISHED);
+	CHECK_EQ(history_of(&s->h, e)->keys->n, 1);
+	close_channel(s, e);
+	stores_free(s);
 }

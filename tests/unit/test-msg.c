@@ -511,7 +511,7 @@ TEST(msg_cuts_are_taken_out_and_nothing_else)
 		CHECK_EQ(msg_decoder_run(&d, &budget, &m), MSG_OK);
 		CHECK_EQ(d.spots.n_cuts, n_cuts);
 		CHECK_EQ(msg_stamp_init(&s, &d.spots, in, n, user), n_cuts <= MSG_CUTS);
-		msg_drop_cuts(m);
+		msg_drop_cuts(m, &d.spots);
 		CHECK(!m->sender.len && !m->sent_ms && !m->has_sequence_case);
 		CHECK_EQ(m->base.n_unknown_fields, 1);
 		if (n_cuts <= MSG_CUTS) {
@@ -955,7 +955,7 @@ TEST(msg_stamp_is_what_packing_makes)
 			size += s.piece[k].n;
 		}
 		CHECK_EQ(size, s.bytes);
-		msg_drop_cuts(m);
+		msg_drop_cuts(m, &d.spots);
 		msg_init_stamp(&b1, m, user);
 		CHECK(msg_size(&b1) <= sizeof(a));
 		size = msg_pack(&b1, a);

@@ -26,7 +26,7 @@ TEST(msg_caps_have_names_and_bits)
 /* What CONFIG says; clients of 0.1.0 have seen it so. */
 TEST(msg_caps_are_named_in_order_of_preference)
 {
-	static const char *const want[] = {"zstd", "gzip", "lz4", "ack", "heartbeat"};
+	static const char *const want[] = {"zstd", "gzip", "lz4", "ack", "heartbeat", "once"};
 	const char *out[MSG_N_CAPS];
 
 	CHECK_EQ(msg_caps_names(MSG_CAPS_ALL, out, MSG_N_CAPS), ARRAY_LEN(want));
@@ -34,24 +34,30 @@ TEST(msg_caps_are_named_in_order_of_preference)
 		CHECK_STR(out[i], want[i]);
 }
 
+static unsigned with_implied(unsigned cap)
+{
+	return cap == MSG_CAP_ONCE ? MSG_CAP_ONCE | MSG_CAP_ACK : cap;
+}
+
 TEST(msg_caps_have_a_bit_and_a_name_of_their_own)
 {
 	unsigned seen = 0;
 
-#define CHECK_ROW(NAME, name, bit)                                           \
-	do {                                                                 \
-		char word[] = #name;                                         \
-		char *names[] = {word};                                      \
-                                                                             \
-		CHECK(!(seen & MSG_CAP_##NAME));                             \
-		CHECK_EQ(msg_caps_parse(names, 1), MSG_CAP_##NAME);          \
-		CHECK((MSG_CAP_##NAME) <= UINT8_MAX); /* as conn keeps it */ \
-		seen |= MSG_CAP_##NAME;                                      \
+#define CHECK_ROW(NAME, name, bit)                                                \
+	do {                                                                      \
+		char word[] = #name;                                              \
+		char *names[] = {word};                                           \
+                                                                                  \
+		CHECK(!(seen & MSG_CAP_##NAME));                                  \
+		CHECK_EQ(msg_caps_parse(names, 1), with_implied(MSG_CAP_##NAME)); \
+		CHECK((MSG_CAP_##NAME) <= UINT8_MAX); /* as conn keeps it */      \
+		seen |= MSG_CAP_##NAME;                                           \
 	} while (0);
 	MSG_CAPS(CHECK_ROW)
 #undef CHECK_ROW
 	CHECK_EQ(seen, MSG_CAPS_ALL);
-	CHECK(MSG_CAPS_CODECS == (MSG_CAPS_ALL & ~(MSG_CAP_ACK | MSG_CAP_HEARTBEAT)));
+	CHECK(MSG_CAPS_CODECS ==
+	      (MSG_CAPS_ALL & ~(MSG_CAP_ACK | MSG_CAP_HEARTBEAT | MSG_CAP_ONCE)));
 }
 
 /* Each value of CompressionType has a codec of that name, which reads what it writes. */
