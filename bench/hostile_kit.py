@@ -49,13 +49,14 @@ fork = multiprocessing.get_context("fork")
 
 
 def server_cpus(workers):
-    return set(sorted(os.sched_getaffinity(0))[:workers])
+    """One for each worker, but one less than there are: who reads is not to be late by our doing."""
+    cpus = sorted(os.sched_getaffinity(0))
+    return set(cpus[:max(1, min(workers, len(cpus) - 1))])
 
 
 def load_cpus(workers):
-    """Those that the server has not, or else its last one."""
-    cpus = sorted(os.sched_getaffinity(0))
-    return set(cpus[workers:]) or {cpus[-1]}
+    """Those that the server has not, where there are any."""
+    return set(os.sched_getaffinity(0)) - server_cpus(workers) or server_cpus(workers)
 
 
 # ----------------------------------------------------------------------------- the daemon
