@@ -11,7 +11,6 @@
 #define CLOSE_TIMEOUT_NS (5 * NS_PER_S)  /* for our Close to go and the peer's to come */
 #define LINGER_TIMEOUT_NS (2 * NS_PER_S) /* for the peer to end its side */
 #define STOP_TIMEOUT_NS (1 * NS_PER_S)   /* for either, while the daemon stops */
-#define USER_ID_CHARS 13                 /* of a client id: 48 bits in hex and a dash */
 #define GRANT_LOOK_NS (60 * NS_PER_S)    /* after which the wall clock may have been set */
 
 /* ------------------------------------------------------------------------- turns to come */
@@ -105,40 +104,64 @@ const char *conn_left_path_channel(const struct conn *c)
 	return c->names ? c->names->left_path_channel : NULL;
 }
 
-/* Both at once; @channel is the connection's from here on. */
-static void conn_set_names(struct conn *c, const char *session_id, char *channel)
+static void conn_drop_names(struct conn *c)
 {
-	size_t n = strlen(session_id) + 1;
-	struct conn_names *names = n > 1 || channel ? malloc(sizeof(*names) + n) : NULL;
-
-	if (names) {
-		names->left_path_channel = channel;
-		memcpy(names->session_id, session_id, n);
-	} else {
-		free(channel);
+	if (c->names) {
+		free(c->names->left_path_channel);
+		free(c->names->user_id);
 	}
 	free(c->names);
+	c->names = NULL;
+}
+
+/* With another session id, and all else that it has. NULL: there is none of it, or no memory. */
+static struct conn_names *conn_rename(struct conn *c, const char *session_id)
+{
+	size_t n = strlen(session_id) + 1;
+	struct conn_names *names = malloc(sizeof(*names) + n), *before = c->names;
+
+	if (!names) {
+		conn_drop_names(c);
+		return NULL;
+	}
+	*names = (struct conn_names){.left_path_channel = before ? before->left_path_channel : NULL,
+				     .user_id = before ? before->user_id : NULL};
+	memcpy(names->session_id, session_id, n);
+	free(before);
 	c->names = names;
+	return names;
 }
 
 void conn_set_session_id(struct conn *c, const char *id)
 {
-	conn_set_names(c, id, c->names ? c->names->left_path_channel : NULL);
+	if (c->names || id[0])
+		(void)conn_rename(c, id);
 }
 
 void conn_set_left_path_channel(struct conn *c, const char *channel)
 {
-	if (c->names)
-		free(c->names->left_path_channel);
-	conn_set_names(c, conn_session_id(c), strdup(channel));
+	struct conn_names *names = c->names ? c->names : conn_rename(c, "");
+
+	if (!names)
+		return;
+	free(names->left_path_channel);
+	names->left_path_channel = strdup(channel);
 }
 
-static void conn_drop_names(struct conn *c)
+const char *conn_earlier_user_id(const struct conn *c)
 {
-	if (c->names)
-		free(c->names->left_path_channel);
-	free(c->names);
-	c->names = NULL;
+	return c->names ? c->names->user_id : NULL;
+}
+
+bool conn_set_user_id(struct conn *c, const char *user_id)
+{
+	struct conn_names *names = c->names ? c->names : conn_rename(c, "");
+
+	if (!names)
+		return false;
+	free(names->user_id);
+	names->user_id = strdup(user_id);
+	return names->user_id;
 }
 
 /* -------------------------------------------------------------------------- life and end */
@@ -248,9 +271,10 @@ bool conn_step(struct conn *c, enum conn_trigger on)
 	/*
 	 * It leaves its channels while all that hangs off it is still there, and in its new state:
 	 * nobody sends to it meanwhile. One whose handshake was let in, but whose answer found no
-	 * memory, dies with a membership and was never open.
+	 * memory, dies with a membership, or on the way to one, and was never open.
 	 */
-	if (from == CONN_OPEN || (to == CONN_DEAD && c->members))
+	if (from == CONN_OPEN ||
+	    (to == CONN_DEAD && (c->members || c->pauses & CONN_PAUSE_RESUMING)))
 		env->ops->left(c);
 	/* Hundreds may end at once: to leave and to be told so is half a step each. */
 	if (from == CONN_OPEN)
@@ -282,21 +306,24 @@ void conn_feed_end(struct conn *c)
 char *conn_format_user(char *out, const struct conn *c)
 {
 	static const char prefix[] = "user-";
-	char id[37], *end;
+	char *end;
 
 	if (c->grant)
 		return strcpy(out, c->grant->user_id);
+	if (conn_earlier_user_id(c))
+		return strcpy(out, conn_earlier_user_id(c));
 	memcpy(out, prefix, sizeof(prefix) - 1);
 	end = out + sizeof(prefix) - 1;
 	sock_format_peer(end, &c->peer);
 	if (c->peer.port)
 		return out;
 	/* A proxy names an address for many, and no port: its client id tells it from others. */
-	uuid4_format(id, c->id);
 	end += strlen(end);
 	*end++ = '-';
-	memcpy(end, id, USER_ID_CHARS);
-	end[USER_ID_CHARS] = '\0';
+	/* Of its text the first two groups, which have 48 bits. */
+	hex_encode(end, c->id, 4);
+	end[8] = '-';
+	hex_encode(end + 9, c->id + 4, 2);
 	return out;
 }
 

@@ -86,12 +86,13 @@ enum conn_pause {
 	CONN_PAUSE_SPOOL = 1 << 1,     /* a chunk of it waits for room in the spool's queue */
 	CONN_PAUSE_QUEUE = 1 << 2,     /* its private queue is half full */
 	CONN_PAUSE_CHANNEL = 1 << 3,   /* it published to a channel whose backlog is at its bound */
-	CONN_PAUSE_WORK = 1 << 4, /* a message of it is under work, in its own share of turns */
-	CONN_PAUSE_ACKS = 1 << 5, /* many acknowledgements for it wait for others */
+	CONN_PAUSE_WORK = 1 << 4,     /* a message of it is under work, in its own share of turns */
+	CONN_PAUSE_ACKS = 1 << 5,     /* many acknowledgements for it wait for others */
+	CONN_PAUSE_RESUMING = 1 << 6, /* another connection of the same client has to end first */
 	/* Of all of a worker: in conn_env. */
-	CONN_PAUSE_CONGESTED = 1 << 6,      /* a ring and its outbox are full: nobody may publish */
-	CONN_PAUSE_STANDING_STILL = 1 << 7, /* for a while, so that all of it can be handed over */
-	CONN_PAUSE_STOPPING = 1 << 8,       /* for good */
+	CONN_PAUSE_CONGESTED = 1 << 8,      /* a ring and its outbox are full: nobody may publish */
+	CONN_PAUSE_STANDING_STILL = 1 << 9, /* for a while, so that all of it can be handed over */
+	CONN_PAUSE_STOPPING = 1 << 10,      /* for good */
 };
 
 /* What comes of a refusal. */
@@ -123,6 +124,7 @@ struct WB_OWNER(worker) member {
 /* Names that few connections have. */
 struct WB_OWNER(worker) conn_names {
 	char *left_path_channel; /* its path's channel, once it left that; or NULL */
+	char *user_id;           /* what it was called on an earlier connection; or NULL */
 	char session_id[];       /* the client's own; "": none */
 };
 
@@ -217,6 +219,7 @@ struct WB_OWNER(worker) conn {
 	bool was_told_of_rate : 1; /* that it is throttled */
 	bool has_late_acks : 1;    /* some acknowledgements for it wait: worker/acks */
 	bool has_positions : 1;    /* it takes part in history: POSITION and GAP are for it */
+	bool may_resume : 1;       /* it has a resume token: worker/registry knows it */
 	uint16_t close_code;       /* that the connection ended with */
 	uint16_t n_members;
 	uint16_t n_lagging;
@@ -545,6 +548,12 @@ void conn_set_session_id(struct conn *c, const char *id);
  */
 const char *conn_left_path_channel(const struct conn *c);
 void conn_set_left_path_channel(struct conn *c, const char *channel);
+
+/* What it was called on an earlier connection; NULL: it is that of its grant, or address. */
+const char *conn_earlier_user_id(const struct conn *c);
+
+/* It is called so, as on an earlier connection, unless its grant says another. False: no memory. */
+bool conn_set_user_id(struct conn *c, const char *user_id) WB_NODISCARD;
 
 /*
  * Its user id: who its grant says it is, else "user-ADDR:PORT", or "user-ADDR-" and the

@@ -9,6 +9,7 @@
 #include <time.h>
 
 #include "base/clock.h"
+#include "base/file.h"
 #include "base/text.h"
 
 /* ------------------------------------------------------------------------- making */
@@ -221,6 +222,28 @@ const char *policy_next_note(const struct policy *p, size_t *at)
 	return note;
 }
 
+/* A secret of any length from 32 bytes up: what is made of it has the length of a key. */
+static int policy_read_resume_key(struct policy *p, const char **ret_key, char why[POLICY_WHY_MAX])
+{
+	static const char name[] = "resume_key_file";
+	const char *file = p->config->resume_key_file;
+	const uint8_t *content;
+	size_t n;
+	int r = file_set_read(&p->files, file, &content, &n);
+
+	if (r)
+		return r == -ENOMEM ? r
+				    : policy_fail(why, ret_key, name, "%s: %s", file,
+						  file_result_text(r));
+	if (n < RESUME_KEY_BYTES)
+		return policy_fail(why, ret_key, name, "%s: a secret has at least %d bytes", file,
+				   RESUME_KEY_BYTES);
+	if (!resume_key_from(&p->resume_key, content, n))
+		return -ENOMEM;
+	p->has_resume_key = true;
+	return note_readers(p, name, file);
+}
+
 int policy_new(struct config *config, const struct policy *before, struct file_set *files,
 	       struct policy **ret, const char **ret_key, char why[POLICY_WHY_MAX])
 {
@@ -248,6 +271,8 @@ int policy_new(struct config *config, const struct policy *before, struct file_s
 		if (r == -EINVAL)
 			*ret_key = "jwt_key_file";
 	}
+	if (r == 0 && config->resume_key_file[0])
+		r = policy_read_resume_key(p, ret_key, why);
 	if (r == 0)
 		r = policy_take_notes(p);
 	if (r) {

@@ -14,6 +14,7 @@
 #include "io/tls_context.h"
 #include "model/config.h"
 #include "wire/http.h"
+#include "wire/resume_token.h"
 #include "wire/token.h"
 #include "wire/token_keys.h"
 
@@ -29,6 +30,8 @@ struct WB_SHARED policy {
 	struct config *config WB_FROZEN; /* all of this was made of … */
 	struct file_set files WB_FROZEN; /* … and of these */
 	struct buf notes WB_FROZEN;      /* policy_next_note() */
+	bool has_resume_key WB_FROZEN;   /* of resume_key_file; else one is drawn */
+	struct resume_key resume_key WB_FROZEN;
 };
 
 /**

@@ -25,7 +25,8 @@
 	X(AWAITS_TLS, 7, awaits_tls)     \
 	X(TOO_MANY, 8, is_too_many)      \
 	X(HUP, 9, has_hup)               \
-	X(POSITIONS, 10, has_positions)
+	X(POSITIONS, 10, has_positions)  \
+	X(MAY_RESUME, 11, may_resume)
 
 /* Members that travel as they are, by the same name. */
 #define SAVED_NUMBERS(X)  \
@@ -258,6 +259,7 @@ Record__Connection *connection_to_record(const struct conn *c, uint64_t cookie,
 	s->caps = c->caps;
 	s->deflate_window = c->deflate_window;
 	s->session_id = text_of(conn_session_id(c));
+	s->user_id = text_of(conn_earlier_user_id(c));
 	return s;
 }
 
@@ -304,6 +306,15 @@ static void restore_session_id(struct conn *c, const ProtobufCBinaryData *s)
 
 	if (id)
 		conn_set_session_id(c, id);
+}
+
+/* Without memory it is called by its address. */
+static void restore_user_id(struct conn *c, const ProtobufCBinaryData *s)
+{
+	WB_CLEANUP(ptr_freep) char *id = restore_text(s, GRANT_USER_MAX);
+
+	if (id && grant_is_user_id(id))
+		(void)!conn_set_user_id(c, id);
 }
 
 static void restore_left_path_channel(struct conn *c, const ProtobufCBinaryData *s)
@@ -444,6 +455,10 @@ static void restore_plain(struct conn *c, const Record__Connection *s)
 		s->deflate_window < DEFLATE_N_WINDOWS ? s->deflate_window & 3 : DEFLATE_NONE;
 	memcpy(c->id, s->id.data, sizeof(c->id));
 	restore_session_id(c, &s->session_id);
+	restore_user_id(c, &s->user_id);
+	if (c->may_resume)
+		c->may_resume = registry_adopt(&hub_of(c)->shared->registry, c->id, c->serial, c,
+					       hub_of(c)->index);
 }
 
 /* CONN_N_REFUSALS: it is refused for nothing that was ever decided at accept. */

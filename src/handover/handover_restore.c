@@ -9,6 +9,7 @@
 #include "handover/frames.h"
 #include "handover/handover.h"
 #include "handover/histories.h"
+#include "handover/identities.h"
 #include "handover/record_ids.h"
 #include "io/log.h"
 #include "worker/protocol.h"
@@ -49,6 +50,8 @@ static int take_head(struct restoring *r, const struct record *record)
 	/* Above them all: serials are never used twice. */
 	for (unsigned i = 0; i < r->pool->n; i++)
 		r->pool->workers[i]->next_serial = s->next_serial;
+	if (s->resume_key.len == sizeof(r->pool->shared.registry.key.byte))
+		registry_inherit(&r->pool->shared.registry, s->resume_key.data, s->registry_ns);
 	r->report->frozen_ns = s->frozen_ns;
 	snprintf(r->report->version, sizeof(r->report->version), "%s", s->version);
 	log_add_dropped(s->log_dropped);
@@ -95,6 +98,13 @@ static int take_history(struct restoring *r, const struct record *record)
 	return s ? history_from_record(&r->pool->shared, r->pool->workers[0]->hub.env.config, s,
 				       &r->frames)
 		 : RESTORE_E_UNFIT;
+}
+
+static int take_identity(struct restoring *r, const struct record *record)
+{
+	const Record__Identity *s = record__identity__unpack(&r->allocator, record->n, record->p);
+
+	return s ? identity_from_record(&r->pool->workers[0]->hub, s) : RESTORE_E_UNFIT;
 }
 
 /* -------------------------------------------------------------------- connections */
@@ -189,6 +199,9 @@ static int take_record(struct restoring *r, const struct record *record)
 		break;
 	case RECORD_HISTORY:
 		error = take_history(r, record);
+		break;
+	case RECORD_IDENTITY:
+		error = take_identity(r, record);
 		break;
 	case RECORD_CONNECTION:
 		error = take_connection(r, record);

@@ -9,6 +9,7 @@
 #include "handover/frames.h"
 #include "handover/handover.h"
 #include "handover/histories.h"
+#include "handover/identities.h"
 #include "io/log.h"
 
 #define ARENA_BYTES ((size_t)256 << 10)
@@ -66,6 +67,7 @@ static int put_record(struct saving *s, enum record_kind kind, const void *recor
 
 static int put_head(struct saving *s, const struct handover_report *report)
 {
+	const struct registry *registry = &s->pool->shared.registry;
 	Record__Head head;
 
 	record__head__init(&head);
@@ -78,6 +80,9 @@ static int put_head(struct saving *s, const struct handover_report *report)
 	head.channels = s->channels.n;
 	head.frames = s->frames.n;
 	head.log_dropped = log_dropped();
+	head.resume_key = (ProtobufCBinaryData){sizeof(registry->key.byte),
+						(uint8_t *)(uintptr_t)registry->key.byte};
+	head.registry_ns = registry->started_ns;
 	return put_record(s, RECORD_HEAD, &head);
 }
 
@@ -105,9 +110,8 @@ static int put_channels(struct saving *s)
 
 static int put_histories(struct saving *s)
 {
-	int r = 0;
-
 	const struct history *h = &s->pool->shared.history;
+	int r = 0;
 
 	HISTORY_FOREACH(node, h)
 	{
@@ -119,6 +123,13 @@ static int put_histories(struct saving *s)
 				       history_to_record(h, store, &s->frames, &s->arena));
 	}
 	return r;
+}
+
+static int put_identity(void *ctx, const struct registry_entry *e)
+{
+	struct saving *s = ctx;
+
+	return put_record(s, RECORD_IDENTITY, identity_to_record(e, &s->arena));
 }
 
 static int put_connections(struct saving *s, const struct conn_env *env)
@@ -141,7 +152,8 @@ static int put_connections(struct saving *s, const struct conn_env *env)
 
 /*
  * In an order in which no record refers to one behind it: frames, the channels whose logs they
- * are in, what channels keep, the connections that are members. So the reader goes over them once.
+ * are in, what channels keep, client ids, the connections that are members and have them. So the
+ * reader goes over them once.
  */
 static int put_all(struct saving *s, const struct handover_report *report)
 {
@@ -159,6 +171,8 @@ static int put_all(struct saving *s, const struct handover_report *report)
 		r = put_channels(s);
 	if (r == 0)
 		r = put_histories(s);
+	if (r == 0)
+		r = registry_each(&s->pool->shared.registry, put_identity, s);
 	for (unsigned i = 0; i < s->pool->n && r == 0; i++)
 		r = put_connections(s, &s->pool->workers[i]->hub.env);
 	return r ? r : record_finish(s->out);

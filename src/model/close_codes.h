@@ -24,6 +24,7 @@
 #define WS_CODE_SERVICE_RESTART 1012
 #define WS_CODE_TRY_AGAIN 1013
 #define WS_CODE_HEARTBEAT_TIMEOUT 4001
+#define WS_CODE_RESUMED 4002
 #define WS_CODE_AUTH_EXPIRED 4003
 /* Of a handshake that is refused: this and the status of HTTP; see refuse_by_close. */
 #define WS_CODES_REFUSED 4000

@@ -36,6 +36,7 @@ CLOSE_CODE(INTERNAL_ERROR,    closed_1011,     SERVER,    AGAIN, "out of memory"
 CLOSE_CODE(SERVICE_RESTART,   closed_1012,     SERVER,    AGAIN, "server is stopping")
 CLOSE_CODE(TRY_AGAIN,         closed_1013,     LIMIT,     AGAIN, "slow consumer")
 CLOSE_CODE(HEARTBEAT_TIMEOUT, closed_4001,     SERVER,    AGAIN, "heartbeat timeout")
+CLOSE_CODE(RESUMED,           closed_4002,     SERVER,    AGAIN, "resumed by another connection")
 CLOSE_CODE(AUTH_EXPIRED,      closed_4003,     SERVER,    AGAIN, "authorization has expired")
 CLOSE_CODE_UNCOUNTED(REFUSED_DENIED,           SERVER,    STOP,  "This connection is not allowed.")
 CLOSE_CODE_UNCOUNTED(REFUSED_PATH,             SERVER,    STOP,  "There is no such channel.")

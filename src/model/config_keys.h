@@ -191,6 +191,17 @@ KEY(history_memory, SIZE, "256M", "1M", "1T", LIVE,
     "Memory for what all channels keep; past it those without members lose theirs first, then the "
     "one that keeps most its oldest.")
 
+KEY(resume_window, DURATION, "2m", "1s", "24h", LIVE,
+    "How long after the end of its connection a client that asked for a resume token may come back "
+    "as the same client.")
+KEY(resume_key_file, TEXT, "", "0", "4000", RESTART,
+    "File with at least 32 bytes, a secret that resume tokens are signed with: with it they are good "
+    "after a crash, too, and on other hosts that have it. Empty: one drawn at random, which goes on "
+    "through restarts that keep connections.")
+KEY(leave_grace, DURATION, "15s", "0", "1h", LIVE,
+    "How long the others of its channels are not told that such a client has left, if it did not "
+    "say so itself: once it is back nobody has noticed.")
+
 GROUP("Compression")
 KEY(enable_compression, BOOL, "yes", "", "", LIVE,
     "Compress binary payloads for the clients that can read it.")

@@ -82,6 +82,8 @@ COUNTER(slow_skips, "websocket_slow_consumer_actions_total", "action=\"skip\"", 
 COUNTER(skipped_messages, "websocket_messages_skipped_total", "", "Messages that slow consumers did not get.")
 COUNTER(history_recovered, "websocket_history_resumes_total", "recovered=\"true\"", "Times that a client came back with a position, by whether all behind it was still kept.")
 COUNTER(history_not_recovered, "websocket_history_resumes_total", "recovered=\"false\"", "Times that a client came back with a position, by whether all behind it was still kept.")
+COUNTER(resumes, "websocket_resumes_total", "taken=\"true\"", "Resume tokens that were brought, by whether their client was taken for the one that it had been.")
+COUNTER(resumes_refused, "websocket_resumes_total", "taken=\"false\"", "Resume tokens that were brought, by whether their client was taken for the one that it had been.")
 COUNTER(history_gaps, "websocket_history_gaps_total", "", "GAP messages sent: of a channel with history something was passed over for a member.")
 COUNTER(history_duplicates, "websocket_history_duplicates_total", "", "Messages that were sent again and had been published before.")
 COUNTER(history_unknown, "websocket_history_unknown_total", "", "Messages that were sent again and refused, because it was not known any more whether they had been published.")

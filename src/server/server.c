@@ -54,6 +54,7 @@ static void tick_due(struct wheel_timer *t)
 	show_status(s, period_ns);
 	log_report_suppressed();
 	history_expire(&s->pool->shared.history, now, HISTORY_LOOKS);
+	registry_expire(&s->pool->shared.registry, now);
 	wheel_add(&s->reactor.wheel, t, now + period_ns);
 }
 

@@ -97,7 +97,6 @@ static void finish_hand_over(struct pool_task *t)
 	int r;
 
 	worker_pool_freeze(s->pool);
-	worker_pool_finish_tasks(s->pool);
 	server_spool_hand_over(s);
 	r = outgoing_write(&s->outgoing, s->pool);
 	if (r == 0)

@@ -124,6 +124,8 @@ static void configure_done(struct worker_task *t)
 	policy_unref(s->policy);
 	s->policy = TAKE_PTR(r->policy);
 	history_set_memory(&s->pool->shared.history, s->config->history_memory);
+	registry_configure(&s->pool->shared.registry, s->config->resume_window,
+			   s->config->max_connections);
 	/* No message is on its way any more that was made for a channel as it was before. */
 	history_settle(&s->pool->shared.history, s->reactor.now_ns, history_limits, s->config);
 	atomic_store(&log_level, s->config->log_level);

@@ -325,6 +325,8 @@ void msg_set_code(struct msg_builder *b, uint32_t code);
 void msg_set_channels(struct msg_builder *b, char **channels, size_t n);
 void msg_set_reconnect_after_ms(struct msg_builder *b, uint32_t ms);
 void msg_set_positions(struct msg_builder *b, Websocket__Position **positions, size_t n);
+/* Borrowed. */
+void msg_set_resume_token(struct msg_builder *b, const char *token, size_t n);
 void msg_set_duplicate(struct msg_builder *b, bool is_duplicate);
 
 /* Chat messages only. */

@@ -450,6 +450,11 @@ void msg_set_positions(struct msg_builder *b, Websocket__Position **positions, s
 	b->control.n_positions = n;
 }
 
+void msg_set_resume_token(struct msg_builder *b, const char *token, size_t n)
+{
+	b->control.resume_token = (ProtobufCBinaryData){n, (uint8_t *)(uintptr_t)token};
+}
+
 void msg_set_duplicate(struct msg_builder *b, bool is_duplicate)
 {
 	b->control.duplicate = is_duplicate;

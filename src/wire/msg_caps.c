@@ -26,6 +26,8 @@ unsigned msg_caps_parse(char *const *names, size_t n)
 		for (size_t k = 0; k < ARRAY_LEN(cap); k++)
 			if (strcmp(names[i], cap[k].name) == 0)
 				caps |= cap[k].bit;
+	if (caps & MSG_CAP_RESUME)
+		caps |= MSG_CAP_ONCE;
 	/* Who sends again until it is published has to be told that it is. */
 	if (caps & MSG_CAP_ONCE)
 		caps |= MSG_CAP_ACK;

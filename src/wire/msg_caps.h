@@ -22,7 +22,8 @@
 	ZIP_CODECS(X)              \
 	X(ACK, ack, 0)             \
 	X(HEARTBEAT, heartbeat, 4) \
-	X(ONCE, once, 5)
+	X(ONCE, once, 5)           \
+	X(RESUME, resume, 6)
 
 #define MSG_CAP_BIT(NAME, name, bit) MSG_CAP_##NAME = 1u << (bit),
 #define MSG_CAP_OR(NAME, name, bit) | 1u << (bit)

@@ -29,6 +29,7 @@ enum record_kind {
 	RECORD_CONNECTION,
 	RECORD_CONFIG,
 	RECORD_HISTORY,
+	RECORD_IDENTITY,
 };
 
 /* Where records go. grow() makes cap at least @need: 0 | -errno. All-zero but grow is empty. */

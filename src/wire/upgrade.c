@@ -154,13 +154,16 @@ static enum flaw upgrade_verdict(const struct http_request *req, struct http_tex
 
 static void upgrade_select(const struct http_request *req, struct upgrade *u)
 {
-	static const char header[] = "Sec-WebSocket-Protocol";
+	static const char header[] = "Sec-WebSocket-Protocol", resume[] = "resume.";
 	struct http_list pos = {0};
 	struct http_text word;
 
 	while (http_list_next(&req->headers, header, &pos, &word)) {
 		if (http_text_is(word, "wsbind") && !u->selected.n)
 			u->selected = word;
+		if (word.n >= sizeof(resume) - 1 && memcmp(word.p, resume, sizeof(resume) - 1) == 0)
+			u->resume = (struct http_text){word.p + sizeof(resume) - 1,
+						       word.n - (sizeof(resume) - 1)};
 		if (!http_text_is(word, "bearer") || u->bearer.p)
 			continue;
 		u->selected = word;

@@ -14,7 +14,7 @@
  *
  * Of the subprotocols that are offered, `bearer` or else `wsbind` is selected, whether anybody
  * asks for the token that stands behind `bearer` or not: a browser that has offered some and
- * is answered with none fails the connection.
+ * is answered with none fails the connection. `resume.TOKEN` is never selected.
  *
  * Origins, tokens and limits are the server's own business: what they need is in
  * struct upgrade, and upgrade_format_refusal() writes the answer.
@@ -43,6 +43,7 @@ struct WB_VALUE upgrade {
 	const char *why;             /* where it is refused: what for, a static text */
 	struct http_text selected;   /* subprotocol to answer with; n = 0: none */
 	struct http_text bearer;     /* what stood behind "bearer" among them; p NULL: it didn't */
+	struct http_text resume;     /* of "resume.TOKEN" among them; p NULL: there was none */
 };
 
 /**

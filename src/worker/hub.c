@@ -17,6 +17,7 @@ int hub_init(struct hub *h, struct hub_shared *shared, unsigned index)
 	list_init(&h->channels.grown);
 	list_init(&h->channels.grown_large);
 	hub_notices_init(h);
+	list_init(&h->takeovers);
 	list_init(&h->held);
 	table_init(&h->by_name);
 	table_init(&h->memberships);

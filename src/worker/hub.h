@@ -40,6 +40,7 @@
 #include "worker/acks.h"
 #include "worker/admission.h"
 #include "worker/connection_log.h"
+#include "worker/registry.h"
 #include "worker/slow_consumer.h"
 #include "worker/transfer.h"
 
@@ -58,6 +59,7 @@ struct WB_SHARED hub_shared {
 	struct directory directory;
 	struct history history;
 	struct admission admission;
+	struct registry registry;
 	struct transfer_shared transfers;
 	struct slow_consumer_lags lags;
 	alignas(WB_CACHELINE) _Atomic size_t frame_bytes; /* all frames that are alive */
@@ -77,6 +79,16 @@ enum hub_result {
 struct WB_VALUE hub_joined {
 	uint64_t epoch, sequence, earliest;
 	enum history_recovered recovered;
+};
+
+/* Of who is just being let in: what it is on the way to, until it is open. */
+struct WB_VALUE hub_coming {
+	bool wants_token;
+	bool is_resumed;
+	bool waits;      /* for the end of another connection, … */
+	unsigned holder; /* … which is one of this worker's */
+	uint32_t attempt;
+	struct resume_token token;
 };
 
 /* Posts that found the ring of another worker full. */
@@ -113,8 +125,11 @@ struct WB_SHARED hub {
 	struct transfers transfers;
 	struct connection_log log;
 	struct hub_joined home; /* of who is just being let in, until it is told */
-	uint64_t sequence;      /* of hub_publish(); 0: there is no position to be told */
-	uint64_t flush_at_ns;   /* when what flush_delay holds back is due; 0: nothing */
+	struct hub_coming coming;
+	struct list takeovers; /* of connections that wait for the end of another: worker/resume */
+	struct list absences;  /* channels in which nobody was told yet that somebody left */
+	uint64_t sequence;     /* of hub_publish(); 0: there is no position to be told */
+	uint64_t flush_at_ns;  /* when what flush_delay holds back is due; 0: nothing */
 	unsigned index WB_FROZEN;
 	struct ring inbox; /* posts of the other workers */
 	/* Bit i: worker i waits for room in inbox. */
@@ -199,8 +214,21 @@ void hub_end_rejoining(struct hub *h);
  */
 bool hub_deliver_posts(struct hub *h);
 
-/* Ends a membership; @tell: the others are told. @m is gone after it. Cost: O(1). */
-void hub_leave(struct hub *h, struct member *m, bool tell);
+enum hub_telling {
+	HUB_TELL_NOBODY,
+	HUB_TELL,
+	HUB_TELL_LATER, /* after leave_grace, unless its client is back by then */
+};
+
+/* Ends a membership, of which the others are told or not. @m is gone after it. Cost: O(1). */
+void hub_leave(struct hub *h, struct member *m, enum hub_telling tell);
+
+/*
+ * Somebody of the process before has left a channel, and nobody was told yet. Without memory for
+ * it others are told at once. Thread: main, before the worker starts.
+ */
+void hub_restore_absence(struct hub *h, const uint8_t id[16], const char *user_id,
+			 const char *channel, uint64_t due_ns);
 
 /* The membership of a connection in a channel, or NULL. Cost: O(1), however many it has. */
 struct member *hub_membership(struct hub *h, struct conn *c, const char *name, size_t n);

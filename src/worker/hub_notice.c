@@ -204,24 +204,32 @@ static void charge_notices(struct hub *h, const struct directory_entry *e, uint3
 	h->notices.left -= MIN(cost, h->notices.left);
 }
 
-static void send_notice(struct hub *h, struct directory_entry *e, Websocket__ControlType type,
-			const struct conn *c, struct member *about)
+static void send_notice(struct hub *h, struct directory_entry *e, const struct notice *what,
+			struct member *about)
+{
+	/* Where some wait already, those of their channels among them, it waits behind them. */
+	if (conn_env_is_paused(&h->env, CONN_PAUSE_CONGESTED) || h->notices.left == 0 ||
+	    h->notices.pending.n > 0) {
+		keep_pending(h, what, e, about);
+		return;
+	}
+	charge_notices(h, e, 1);
+	publish_notice(h, e, what, about);
+}
+
+/* That a connection has come or gone. */
+static void send_notice_of(struct hub *h, struct directory_entry *e, Websocket__ControlType type,
+			   const struct conn *c, struct member *about)
 {
 	char user[CONN_USER_MAX];
 	struct notice what = {.type = type};
 
+	/* Before anything is formatted that nobody will read. */
 	if (!notices_are_on(h, e))
 		return;
 	memcpy(what.id, c->id, sizeof(what.id));
 	what.user_id = conn_format_user(user, c);
-	/* Where some wait already, those of their channels among them, it waits behind them. */
-	if (conn_env_is_paused(&h->env, CONN_PAUSE_CONGESTED) || h->notices.left == 0 ||
-	    h->notices.pending.n > 0) {
-		keep_pending(h, &what, e, about);
-		return;
-	}
-	charge_notices(h, e, 1);
-	publish_notice(h, e, &what, about);
+	send_notice(h, e, &what, about);
 }
 
 /* Sends some of the first channel's; it stands last then, or is gone with its last one. */
@@ -255,35 +263,118 @@ void hub_notices_send(struct hub *h, bool all)
 
 void hub_notices_init(struct hub *h)
 {
+	list_init(&h->absences);
 	list_init(&h->notices.turns);
 	table_init(&h->notices.groups);
 	table_init(&h->notices.pending);
 	hub_notices_begin_turn(h);
 }
 
-void hub_notices_fini(struct hub *h)
-{
-	struct table_node *node;
-
-	while ((node = table_next(&h->notices.pending, NULL)))
-		pending_free(h, CONTAINER_OF(node, struct pending_notice, node));
-	table_fini(&h->notices.pending);
-	table_fini(&h->notices.groups);
-}
-
 void hub_notice_joined(struct hub *h, struct member *m)
 {
 	struct directory_entry *e = m->channel->entry;
 
+	/* It is back within its grace, and has never been away. */
+	if (m->conn->may_resume && registry_end_absence(&h->shared->registry, m->conn->id, e->name))
+		return;
 	/* It left, and nobody was told yet: then it was here all the time. */
 	if (cancel_pending(h, WEBSOCKET__CONTROL_TYPE__DISCONNECT, m->conn->id, e))
 		return;
 	/* With the newcomer alone there is nobody to tell. */
 	if (atomic_load_explicit(&e->members, memory_order_relaxed) > 1)
-		send_notice(h, e, WEBSOCKET__CONTROL_TYPE__CONNECT, m->conn, m);
+		send_notice_of(h, e, WEBSOCKET__CONTROL_TYPE__CONNECT, m->conn, m);
 }
 
-void hub_leave(struct hub *h, struct member *m, bool tell)
+/* ------------------------------------------------------------------ telling it later */
+
+/* Somebody who may come back has left a channel. */
+struct absence {
+	struct list node; /* in the hub's absences */
+	struct wheel_timer timer;
+	struct hub *hub;
+	uint8_t id[16];
+	const char *user_id; /* behind the channel's name */
+	char channel[];
+};
+
+static void absence_tell(struct hub *h, const struct absence *a)
+{
+	struct notice what = {.type = WEBSOCKET__CONTROL_TYPE__DISCONNECT, .user_id = a->user_id};
+	struct directory_entry *e =
+		directory_pin(&h->shared->directory, a->channel, strlen(a->channel));
+
+	/* It was the last one there. */
+	if (!e)
+		return;
+	memcpy(what.id, a->id, sizeof(what.id));
+	if (notices_are_on(h, e))
+		send_notice(h, e, &what, NULL);
+	directory_unpin(&h->shared->directory, e);
+}
+
+static void absence_over(struct wheel_timer *t)
+{
+	struct absence *a = CONTAINER_OF(t, struct absence, timer);
+	struct hub *h = a->hub;
+
+	list_del(&a->node);
+	if (registry_end_absence(&h->shared->registry, a->id, a->channel))
+		absence_tell(h, a);
+	free(a);
+}
+
+/* Return: NULL without memory. Its timer runs. */
+static struct absence *absence_new(struct hub *h, const uint8_t id[16], const char *user_id,
+				   const char *channel, uint64_t due_ns)
+{
+	size_t n = strlen(channel) + 1, user_n = strlen(user_id) + 1;
+	struct absence *a = calloc(1, sizeof(*a) + n + user_n);
+
+	if (!a)
+		return NULL;
+	a->hub = h;
+	memcpy(a->id, id, sizeof(a->id));
+	memcpy(a->channel, channel, n);
+	a->user_id = memcpy(a->channel + n, user_id, user_n);
+	list_add_tail(&h->absences, &a->node);
+	wheel_timer_init(&a->timer, absence_over);
+	wheel_add(&h->env.reactor->wheel, &a->timer, due_ns);
+	return a;
+}
+
+static void absence_free(struct absence *a)
+{
+	list_del(&a->node);
+	wheel_del(&a->hub->env.reactor->wheel, &a->timer);
+	free(a);
+}
+
+/* False: others are to be told now. */
+static bool begin_absence(struct hub *h, const struct conn *c, const char *channel)
+{
+	uint64_t due_ns = h->env.reactor->now_ns + h->env.config->leave_grace;
+	char user[CONN_USER_MAX];
+	struct absence *a;
+
+	if (h->env.config->leave_grace == 0)
+		return false;
+	a = absence_new(h, c->id, conn_format_user(user, c), channel, due_ns);
+	if (a && registry_begin_absence(&h->shared->registry, c->id, channel, due_ns))
+		return true;
+	if (a)
+		absence_free(a);
+	return false;
+}
+
+void hub_restore_absence(struct hub *h, const uint8_t id[16], const char *user_id,
+			 const char *channel, uint64_t due_ns)
+{
+	/* Without memory it is one that nobody is ever told of, like a notice that is shed. */
+	if (!absence_new(h, id, user_id, channel, due_ns))
+		METRIC_INC(h->env.metrics, notices_skipped);
+}
+
+void hub_leave(struct hub *h, struct member *m, enum hub_telling tell)
 {
 	struct channel *ch = m->channel;
 	struct conn *c = m->conn;
@@ -301,10 +392,25 @@ void hub_leave(struct hub *h, struct member *m, bool tell)
 	 * since the notice points to the membership.
 	 */
 	if (cancel_pending(h, WEBSOCKET__CONTROL_TYPE__CONNECT, c->id, ch->entry))
-		tell = false;
+		tell = HUB_TELL_NOBODY;
 	hub_end_membership(h, m);
 	/* The entry is still held by the channel, which goes last. */
-	if (tell)
-		send_notice(h, ch->entry, WEBSOCKET__CONTROL_TYPE__DISCONNECT, c, NULL);
+	if (tell == HUB_TELL_LATER && begin_absence(h, c, ch->entry->name))
+		tell = HUB_TELL_NOBODY;
+	if (tell != HUB_TELL_NOBODY)
+		send_notice_of(h, ch->entry, WEBSOCKET__CONTROL_TYPE__DISCONNECT, c, NULL);
 	hub_close_channel_if_empty(h, ch);
+}
+
+void hub_notices_fini(struct hub *h)
+{
+	struct table_node *node;
+	struct list *first;
+
+	while ((first = list_first(&h->absences)))
+		absence_free(CONTAINER_OF(first, struct absence, node));
+	while ((node = table_next(&h->notices.pending, NULL)))
+		pending_free(h, CONTAINER_OF(node, struct pending_notice, node));
+	table_fini(&h->notices.pending);
+	table_fini(&h->notices.groups);
 }

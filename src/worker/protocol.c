@@ -10,6 +10,7 @@
 #include "wire/upgrade.h"
 #include "wire/ws.h"
 #include "worker/protocol_private.h"
+#include "worker/resume.h"
 
 #define ARENA_FIRST_BYTES ((size_t)4096)
 #define DECODE_STEP ((size_t)64 * 1024) /* bytes between two looks at the clock … */
@@ -49,32 +50,64 @@ static bool parse_number(struct http_text t, uint64_t max, uint64_t *ret)
 	return t.n > 0;
 }
 
-/* since=EPOCH.SEQUENCE and rewind=N of a query; of one that stands twice the last counts. */
-static bool parse_since(struct http_text query, struct history_since *ret)
-{
-	struct http_text pair, name, epoch;
-	uint64_t n;
+/* What somebody asks for in the query of the handshake; of what stands twice the last counts. */
+struct query {
+	struct history_since since;
+	struct resume_asked resume;
+};
 
-	*ret = (struct history_since){0};
+/* since=EPOCH.SEQUENCE */
+static bool parse_since(struct http_text text, struct history_since *ret)
+{
+	struct http_text epoch;
+
+	ret->has_position = true;
+	return http_cut(&text, '.', &epoch) && parse_number(epoch, UINT64_MAX, &ret->epoch) &&
+	       parse_number(text, UINT64_MAX, &ret->sequence);
+}
+
+static bool parse_pair(struct http_text name, struct http_text value, struct query *q)
+{
+	uint64_t n = 0;
+
+	if (http_text_is(name, "since"))
+		return parse_since(value, &q->since);
+	if (http_text_is(name, "rewind")) {
+		if (!parse_number(value, UINT32_MAX, &n))
+			return false;
+		q->since.rewind = (uint32_t)n;
+		q->since.has_rewind = true;
+	} else if (http_text_is(name, "resume")) {
+		q->resume.wants_token = true;
+		q->resume.token = value;
+	} else if (http_text_is(name, "attempt")) {
+		/* What is no number is the attempt of nobody. */
+		q->resume.attempt = parse_number(value, UINT32_MAX, &n) ? (uint32_t)n : 0;
+	}
+	return true;
+}
+
+/* False: a position or a number of messages is none. */
+static bool parse_query(const struct upgrade *u, struct query *ret)
+{
+	struct http_text query = u->query, pair, name;
+
+	*ret = (struct query){.resume.attempt = 1};
+	if (u->resume.p) {
+		ret->resume.wants_token = true;
+		ret->resume.token = u->resume;
+	}
 	while (query.n > 0) {
 		if (!http_cut(&query, '&', &pair)) {
 			pair = query;
 			query.n = 0;
 		}
-		if (!http_cut(&pair, '=', &name))
-			continue;
-		if (http_text_is(name, "since")) {
-			if (!http_cut(&pair, '.', &epoch) ||
-			    !parse_number(epoch, UINT64_MAX, &ret->epoch) ||
-			    !parse_number(pair, UINT64_MAX, &ret->sequence))
-				return false;
-			ret->has_position = true;
-		} else if (http_text_is(name, "rewind")) {
-			if (!parse_number(pair, UINT32_MAX, &n))
-				return false;
-			ret->rewind = (uint32_t)n;
-			ret->has_rewind = true;
+		if (!http_cut(&pair, '=', &name)) {
+			name = pair;
+			pair = (struct http_text){"", 0};
 		}
+		if (!parse_pair(name, pair, ret))
+			return false;
 	}
 	return true;
 }
@@ -82,7 +115,7 @@ static bool parse_since(struct http_text query, struct history_since *ret)
 enum conn_refusal protocol_admit(struct conn *c, const struct upgrade *u)
 {
 	struct hub *h = hub_of(c);
-	struct history_since since;
+	struct query query;
 	int r;
 
 	/* The echo is no channel: nothing of it is in a grant, and no limit of channels holds. */
@@ -92,40 +125,99 @@ enum conn_refusal protocol_admit(struct conn *c, const struct upgrade *u)
 	}
 	if (c->grant && !grant_allows(c->grant, u->channel))
 		return CONN_E_CHANNEL_DENIED;
-	if (!parse_since(u->query, &since))
+	if (!parse_query(u, &query))
 		return CONN_E_BAD_POSITION;
 	/* Told in protocol_opened(), before anybody else is let in. */
-	r = hub_join_path(h, c, u->channel, u->channel_len, &since, &h->home);
+	if (resume_begin(h, c, &query.resume) == RESUME_WAITS)
+		r = resume_wait(h, c, u->channel, &query.since);
+	else
+		r = hub_join_path(h, c, u->channel, u->channel_len, &query.since, &h->home);
+	/* It is nobody's successor then. */
+	if (r)
+		resume_left(c);
 	return r ? CONN_E_NO_CHANNEL : CONN_ADMITTED;
 }
 
-void protocol_opened(struct conn *c)
+/* It is a member of its channel, and learns of everything. */
+static void introduce_conn(struct conn *c, const struct hub_coming *coming)
 {
 	char id[37], user[CONN_USER_MAX];
-	sd_id128_t random;
 
-	/* Its id is what others know it by: drawn at random, so that none can be guessed. */
-	c->connected_s = (uint32_t)(clock_wall_ms() / 1000);
-	if (sd_id128_randomize(&random) < 0) {
-		conn_close(c, WS_CODE_INTERNAL_ERROR, "no random numbers");
-		return;
-	}
-	memcpy(c->id, random.bytes, sizeof(c->id));
-	log_connection(c, EV_CONNECTED, c->is_echo ? "connected to echo_path" : "connected");
-	if (c->is_echo)
-		return;
 	uuid4_format(id, c->id);
 	conn_format_user(user, c);
-	protocol_send_welcome(c, id, user);
+	if (!coming->is_resumed)
+		protocol_send_welcome(c, id, user);
 	if (c->path_member.channel)
-		protocol_send_config(c, id, user, &hub_of(c)->home);
+		protocol_send_config(c, id, user, &hub_of(c)->home, coming->wants_token);
 	/* Either may have closed it for want of memory; then it is a member of nothing any more. */
 	if (c->path_member.channel)
 		hub_notice_joined(hub_of(c), &c->path_member);
 }
 
+/* The connection that it had is over. */
+static void arrive_late(struct conn *c, const char *channel, const struct history_since *since)
+{
+	static const struct hub_coming resumed = {.wants_token = true, .is_resumed = true};
+	struct hub *h = hub_of(c);
+
+	/*
+	 * Its handshake was answered already: this is said with the status that it would have had.
+	 */
+	if (hub_join_path(h, c, channel, strlen(channel), since, &h->home))
+		conn_close(c, WS_CODE_REFUSED_FULL, NULL);
+	else
+		introduce_conn(c, &resumed);
+}
+
+void protocol_opened(struct conn *c)
+{
+	struct hub *h = hub_of(c);
+	bool is_resumed = !c->is_echo && h->coming.is_resumed;
+	sd_id128_t random;
+
+	/* Its id is what others know it by: drawn at random, so that none can be guessed. */
+	c->connected_s = (uint32_t)(clock_wall_ms() / 1000);
+	if (!is_resumed) {
+		if (sd_id128_randomize(&random) < 0) {
+			conn_close(c, WS_CODE_INTERNAL_ERROR, "no random numbers");
+			return;
+		}
+		memcpy(c->id, random.bytes, sizeof(c->id));
+	}
+	log_connection(c, EV_CONNECTED,
+		       c->is_echo   ? "connected to echo_path"
+		       : is_resumed ? "connected again"
+				    : "connected");
+	if (c->is_echo)
+		return;
+	if (h->coming.waits)
+		resume_take_over(c, arrive_late);
+	else
+		introduce_conn(c, &h->coming);
+}
+
+/* Whether it has left as somebody does who means to; or was thrown out. */
+static bool is_clean_end(uint16_t code)
+{
+	switch (code) {
+	case WS_CODE_NORMAL:
+	case WS_CODE_NO_STATUS:
+	case WS_CODE_PROTOCOL_ERROR:
+	case WS_CODE_UNSUPPORTED_DATA:
+	case WS_CODE_INVALID_DATA:
+	case WS_CODE_POLICY:
+	case WS_CODE_TOO_BIG:
+	case WS_CODE_AUTH_EXPIRED:
+		return true;
+	default:
+		return false;
+	}
+}
+
 void protocol_left(struct conn *c)
 {
+	enum hub_telling tell =
+		c->may_resume && !is_clean_end(c->close_code) ? HUB_TELL_LATER : HUB_TELL;
 	char text[64];
 
 	/* The line names the channel, and so comes before the memberships end. */
@@ -133,8 +225,10 @@ void protocol_left(struct conn *c)
 	log_connection(c, EV_DISCONNECTED, text);
 	turn_charge(&c->env->turn, (size_t)c->n_members * TURN_FRAME);
 	while (c->members)
-		hub_leave(hub_of(c), c->members, true);
+		hub_leave(hub_of(c), c->members, tell);
 	transfer_drop(&hub_of(c)->transfers, c);
+	/* Last: until here nobody else can have its id. */
+	resume_left(c);
 }
 
 /* ---------------------------------------------------------------- what is published */
@@ -311,7 +405,7 @@ static void take_connect(struct conn *c, const message *m)
 	/* What both know is in force; the answer is the first that may make use of it. */
 	if (control->n_capabilities > 0)
 		change_caps(c, msg_caps_parse(control->capabilities, control->n_capabilities));
-	protocol_send_capabilities(c, m);
+	protocol_send_capabilities(c, m, control->n_capabilities > 0 && c->caps & MSG_CAP_RESUME);
 }
 
 static void take_control(struct conn *c, const message *m)

@@ -147,7 +147,7 @@ static int join_channel(struct conn *c, const message *m, size_t i, struct answe
 	return r;
 }
 
-static void leave_channel(struct conn *c, struct member *m, bool tell)
+static void leave_channel(struct conn *c, struct member *m, enum hub_telling tell)
 {
 	/* The channel may go with its last member; its name is needed after that. */
 	if (m == &c->path_member)
@@ -188,7 +188,7 @@ void protocol_subscribe(struct conn *c, const message *m)
 	if (r) {
 		/* The list is taken whole or not at all; new memberships stand first. */
 		while (c->members != before)
-			leave_channel(c, c->members, false);
+			leave_channel(c, c->members, HUB_TELL_NOBODY);
 		refuse_subscription(c, m, r, last);
 		return;
 	}
@@ -245,7 +245,7 @@ void protocol_unsubscribe(struct conn *c, const message *m)
 		struct member *left = hub_membership(h, c, name, strlen(name));
 
 		if (left) /* unless the list names it twice */
-			leave_channel(c, left, true);
+			leave_channel(c, left, HUB_TELL);
 	}
 	protocol_send_ack(c, m);
 }

@@ -25,10 +25,13 @@ static inline bool message_names_channel(const message *m)
 
 /* ------------------------------------------------------------------ protocol_send.c */
 
-/* @id, @user: its own; @home: where it begins in the channel of its path, which it is in. */
+/*
+ * @id, @user: its own; @home: where it begins in the channel of its path, which it is in;
+ * @with_token: it gets a resume token.
+ */
 void protocol_send_welcome(struct conn *c, const char *id, const char *user);
 void protocol_send_config(struct conn *c, const char *id, const char *user,
-			  const struct hub_joined *home);
+			  const struct hub_joined *home, bool with_token);
 
 /* What an answer says of where a member begins. @ret borrows @channel. False: nothing. */
 bool protocol_joined_position(const struct hub_joined *joined, const char *channel,
@@ -39,8 +42,8 @@ void protocol_send_ack(struct conn *c, const message *request);
 void protocol_send_positions(struct conn *c, const message *request, Websocket__Position **list,
 			     size_t n);
 
-/* ACKNOWLEDGE that says which capabilities are in force. */
-void protocol_send_capabilities(struct conn *c, const message *request);
+/* ACKNOWLEDGE that says which capabilities are in force; with a resume token, or without. */
+void protocol_send_capabilities(struct conn *c, const message *request, bool with_token);
 
 /*
  * Each refuses a message with an ERROR, a line in the log and a count; @m may be NULL. The

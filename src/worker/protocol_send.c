@@ -7,6 +7,7 @@
 #include "io/log.h"
 #include "worker/protocol.h"
 #include "worker/protocol_private.h"
+#include "worker/resume.h"
 
 #define WELCOME_MAX 2048 /* with its placeholders filled in */
 
@@ -81,15 +82,18 @@ bool protocol_joined_position(const struct hub_joined *joined, const char *chann
 }
 
 void protocol_send_config(struct conn *c, const char *id, const char *user,
-			  const struct hub_joined *home)
+			  const struct hub_joined *home, bool with_token)
 {
 	const char *channel = c->path_member.channel->entry->name;
 	const struct config *config = c->env->config;
 	Websocket__Position position, *one[] = {&position};
+	char token[RESUME_TOKEN_TEXT];
 	struct msg_builder b;
 
 	msg_init_control(&b, WEBSOCKET__CONTROL_TYPE__CONFIG);
 	set_own_request_id(&b);
+	if (with_token)
+		msg_set_resume_token(&b, token, resume_issue(c, token));
 	msg_set_channel(&b, channel);
 	if (protocol_joined_position(home, channel, &position))
 		msg_set_positions(&b, one, 1);
@@ -131,13 +135,16 @@ void protocol_send_positions(struct conn *c, const message *request, Websocket__
 	conn_send_msg(c, &b);
 }
 
-void protocol_send_capabilities(struct conn *c, const message *request)
+void protocol_send_capabilities(struct conn *c, const message *request, bool with_token)
 {
+	char token[RESUME_TOKEN_TEXT];
 	struct msg_builder b;
 
 	msg_init_control(&b, WEBSOCKET__CONTROL_TYPE__ACKNOWLEDGE);
 	msg_set_request_of(&b, request);
 	msg_set_capabilities(&b, c->caps);
+	if (with_token)
+		msg_set_resume_token(&b, token, resume_issue(c, token));
 	METRIC_INC(c->env->metrics, acks_sent);
 	conn_send_msg(c, &b);
 }

@@ -17,6 +17,13 @@ static int make_workers(struct worker_pool *p, struct policy *policy, unsigned n
 	if (!r)
 		history_set_memory(&p->shared.history, config->history_memory);
 	if (!r)
+		r = registry_init(&p->shared.registry,
+				  policy->has_resume_key ? &policy->resume_key : NULL,
+				  clock_now_ns());
+	if (!r)
+		registry_configure(&p->shared.registry, config->resume_window,
+				   config->max_connections);
+	if (!r)
 		r = admission_init(&p->shared.admission, config->max_connections);
 	/* Counted one by one, so that an error leaves what worker_pool_free() can free. */
 	for (; !r && p->n < n; p->n += !r) {
@@ -112,6 +119,8 @@ void worker_pool_freeze(struct worker_pool *p)
 	bool any = true;
 
 	end_threads(p, worker_task_freeze);
+	/* What is on its way between workers may let somebody in, or end somebody. */
+	worker_pool_finish_tasks(p);
 	/*
 	 * Whoever left in the last turns was announced to the others. One round may free room for
 	 * what waits in outboxes, and so bring about another.
@@ -164,6 +173,7 @@ struct worker_pool *worker_pool_free(struct worker_pool *p)
 	history_fini(&p->shared.history);
 	directory_fini(&p->shared.directory);
 	admission_fini(&p->shared.admission);
+	registry_fini(&p->shared.registry);
 	free(p);
 	return NULL;
 }

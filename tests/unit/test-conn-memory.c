@@ -179,6 +179,7 @@ TEST(conn_keeps_its_names_apart)
 {
 	struct rig *r = rig_new(1, "");
 	struct conn *c = guest_open(r, 0, "/room")->conn;
+	char user[CONN_USER_MAX];
 
 	CHECK_STR(conn_session_id(c), "");
 	CHECK_EQ(conn_left_path_channel(c), NULL);
@@ -192,9 +193,11 @@ TEST(conn_keeps_its_names_apart)
 	CHECK_STR(conn_session_id(c), "somebody else");
 	CHECK_STR(conn_left_path_channel(c), "room");
 	conn_set_left_path_channel(c, "");
+	CHECK(conn_set_user_id(c, "user-1"));
 	conn_set_session_id(c, "");
 	CHECK_STR(conn_session_id(c), "");
 	CHECK_STR(conn_left_path_channel(c), "");
+	CHECK_STR(conn_format_user(user, c), "user-1");
 	rig_free(r);
 }
 
@@ -205,7 +208,6 @@ TEST(conn_has_no_name_without_memory)
 	struct conn *c = guest_open(r, 0, "/room")->conn;
 
 	for (uint64_t nth = 1; nth <= 2; nth++) {
-		conn_set_session_id(c, "me");
 		fault_fail(FAULT_ALLOC, nth, 1, ENOMEM);
 		conn_set_left_path_channel(c, "room");
 		CHECK_EQ(fault_end(FAULT_ALLOC), 1);

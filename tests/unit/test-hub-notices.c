@@ -188,12 +188,12 @@ TEST(hub_leave_and_return_cancel_each_other)
 	conn_env_resume(&j.h->env, CONN_PAUSE_CONGESTED);
 	CHECK_EQ(hub_join(h, a->conn, "room", 4, NULL, NULL), 0);
 	conn_env_pause(&j.h->env, CONN_PAUSE_CONGESTED);
-	hub_leave(h, a->conn->members, true);
+	hub_leave(h, a->conn->members, HUB_TELL);
 	CHECK_EQ(h->notices.pending.n, 1);
 	CHECK_EQ(hub_join(h, a->conn, "room", 4, NULL, NULL), 0);
 	hub_notice_joined(h, a->conn->members);
 	CHECK_EQ(h->notices.pending.n, 0);
-	hub_leave(h, a->conn->members, true);
+	hub_leave(h, a->conn->members, HUB_TELL);
 	CHECK_EQ(h->notices.pending.n, 1);
 	rig_settle(j.r);
 	expect_notice(j.far, WENT, a->conn->id, "room");
@@ -265,13 +265,13 @@ TEST(hub_gives_notices_a_share_of_a_turn)
 	CHECK_EQ(h->notices.pending.n, 0);
 	/* Its share is used up. */
 	for (unsigned i = 0; i < 100; i++) {
-		hub_leave(h, hub_membership(h, g->conn, "a", 1), true);
+		hub_leave(h, hub_membership(h, g->conn, "a", 1), HUB_TELL);
 		CHECK_EQ(h->notices.pending.n, 1);
 		CHECK_EQ(hub_join(h, g->conn, "a", 1, NULL, NULL), 0);
 		hub_notice_joined(h, g->conn->members);
 		CHECK_EQ(h->notices.pending.n, 0);
 	}
-	hub_leave(h, hub_membership(h, g->conn, "b", 1), true);
+	hub_leave(h, hub_membership(h, g->conn, "b", 1), HUB_TELL);
 	CHECK(hub_has_work(h));
 	rig_settle(r);
 	CHECK_EQ(RIG_SUM(r, notices_sent), before + 3);

@@ -193,7 +193,7 @@ TEST(hub_join_says_what_is_in_the_way)
 	CHECK(hub_membership(h, g->conn, "two", 3) == two);
 	CHECK(hub_membership(h, g->conn, "three", 5) == NULL);
 	CHECK_EQ(g->conn->n_members, 2);
-	hub_leave(h, two, false);
+	hub_leave(h, two, HUB_TELL_NOBODY);
 	CHECK(hub_membership(h, g->conn, "two", 3) == NULL);
 	CHECK_EQ(hub_join(h, g->conn, "three", 5, NULL, NULL), 0);
 	hub_leave(h, g->conn->members, false);

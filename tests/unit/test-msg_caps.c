@@ -26,7 +26,8 @@ TEST(msg_caps_have_names_and_bits)
 /* What CONFIG says; clients of 0.1.0 have seen it so. */
 TEST(msg_caps_are_named_in_order_of_preference)
 {
-	static const char *const want[] = {"zstd", "gzip", "lz4", "ack", "heartbeat", "once"};
+	static const char *const want[] = {"zstd",      "gzip", "lz4",   "ack",
+					   "heartbeat", "once", "resume"};
 	const char *out[MSG_N_CAPS];
 
 	CHECK_EQ(msg_caps_names(MSG_CAPS_ALL, out, MSG_N_CAPS), ARRAY_LEN(want));
@@ -36,7 +37,9 @@ TEST(msg_caps_are_named_in_order_of_preference)
 
 static unsigned with_implied(unsigned cap)
 {
-	return cap == MSG_CAP_ONCE ? MSG_CAP_ONCE | MSG_CAP_ACK : cap;
+	if (cap == MSG_CAP_RESUME)
+		cap |= MSG_CAP_ONCE;
+	return cap & MSG_CAP_ONCE ? cap | MSG_CAP_ACK : cap;
 }
 
 TEST(msg_caps_have_a_bit_and_a_name_of_their_own)
@@ -57,7 +60,7 @@ TEST(msg_caps_have_a_bit_and_a_name_of_their_own)
 #undef CHECK_ROW
 	CHECK_EQ(seen, MSG_CAPS_ALL);
 	CHECK(MSG_CAPS_CODECS ==
-	      (MSG_CAPS_ALL & ~(MSG_CAP_ACK | MSG_CAP_HEARTBEAT | MSG_CAP_ONCE)));
+	      (MSG_CAPS_ALL & ~(MSG_CAP_ACK | MSG_CAP_HEARTBEAT | MSG_CAP_ONCE | MSG_CAP_RESUME)));
 }
 
 /* Each value of CompressionType has a codec of that name, which reads what it writes. */
