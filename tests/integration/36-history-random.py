@@ -4,7 +4,9 @@ History, whatever happens: clients that come and go, links that are cut anywhere
 restarts. What each was given is held against what was said.
 
 Of each channel everything that anybody was told has a number; whoever was told that nothing was
-missing between two places must have had all that others said there, in order and once.
+missing between two places must have had all that others said there, in order and once. Those who
+come back as themselves never get what they said, say again what was not answered, which is there
+once, and nobody is told that they were away.
 """
 
 import random
@@ -20,11 +22,14 @@ class Truth:
 
     def __init__(self):
         self.said = {c: {} for c in CHANNELS}
+        self.place = {}     # of what was said, which is never said twice
         self.epoch = {}
 
     def note(self, channel, epoch, sequence, content):
         assert self.epoch.setdefault(channel, epoch) == epoch, (channel, epoch)
         assert self.said[channel].setdefault(sequence, content) == content, (channel, sequence)
+        place = self.place.setdefault((channel, content), sequence)
+        assert place == sequence, f"{content[:40]} is in {channel} at {place} and {sequence}"
 
     def others(self, channel, name, after, before):
         """Numbers between two places that somebody else has published."""
@@ -203,12 +208,155 @@ class Visitor:
                 at = max(at, last)
 
 
-async def run(seed, faults, **settings):
+class Returner(Visitor):
+    """Comes back as itself, and says again what nobody has answered."""
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.token, self.attempts, self.id = "", 0, None
+        self.pending = {}   # request_id: what was said, its channel, what was known of that
+        self.unknown, self.usurped = set(), []
+
+    def query(self):
+        self.attempts += 1
+        at = self.places[self.home].position
+        since = "rewind=3" if at is None else f"since={self.truth.epoch[self.home]}.{at}"
+        return f"/{self.home}?{since}&resume={self.token}&attempt={self.attempts}"
+
+    async def connect(self):
+        while self.token and self.rng.random() < 0.15:  # its answer is lost
+            lost = await Client.connect(self.daemon, self.query(), greeted=False)
+            lost.abort()
+        self.asked = {}
+        self.client = await Client.connect(self.daemon, self.query(), greeted=False,
+                                           compression=self.rng.choice((None, "deflate")))
+        m = await self.client.recv()
+        if self.id is None:
+            m = await self.client.recv()
+            self.id = m.control.session_id
+        assert m.control.type == CONFIG, f"{self.name} is a newcomer: {describe(m)}"
+        assert m.control.session_id == self.id
+        self.token, self.attempts = m.control.resume_token.decode(), 0
+        for place in self.places.values():
+            place.joined = False
+        self.join(m.control.positions[0])
+        self.reader = asyncio.create_task(self.read())
+        await self.request(control(CONNECT, capabilities=["once"]), lambda m: None)
+        await self.say_again(self.home)
+        await self.subscribe([c for c in CHANNELS if c != self.home])
+
+    def join(self, p):
+        super().join(p)
+        if p.channel != self.home:
+            asyncio.get_running_loop().create_task(self.say_again(p.channel))
+
+    async def say_again(self, channel):
+        for m, where, known in list(self.pending.values()):
+            if where == channel:
+                again = Message()
+                again.CopyFrom(m)
+                again.sequence = known
+                await self.say(again, where)
+
+    async def say(self, m, channel):
+        self.asked[m.request_id] = lambda answer: self.answered(m, channel, answer)
+        try:
+            if self.client:
+                await self.client.send(m)
+        except Closed:
+            pass
+
+    def answered(self, m, channel, answer):
+        self.pending.pop(m.request_id, None)
+        if answer.control.type == ACKNOWLEDGE:
+            p = answer.control.positions[0]
+            self.truth.note(channel, p.epoch, p.sequence, m.chat.content)
+        else:
+            assert answer.control.code == 409 and m.HasField("sequence"), describe(answer)
+            self.unknown.add(m.chat.content)
+
+    async def publish(self):
+        channel = self.rng.choice([c for c in CHANNELS if self.places[c].joined] or [self.home])
+        self.count += 1
+        content = f"{self.name} {self.count} " + "x" * self.rng.choice((0, 0, 10, 3000))
+        m = chat(content, channel=channel, request_id=new_id())
+        self.mine.add(content)
+        self.pending[m.request_id] = m, channel, self.places[channel].position
+        await self.say(m, channel)
+
+    async def cut(self):
+        """The link is lost, or it only seems so."""
+        if self.rng.random() < 0.5:
+            await super().cut()
+        else:
+            self.usurped.append((self.client, self.reader))
+            self.client = None
+
+    async def read(self):
+        """What comes of a link that was given up counts for nothing."""
+        client = self.client
+        try:
+            while True:
+                m = await client.recv(timeout=600)
+                if self.client is client:
+                    self.take(m)
+        except Closed:
+            pass
+
+    async def something(self):
+        await super().something()
+        while self.usurped:
+            old, reader = self.usurped.pop()
+            await asyncio.wait_for(reader, DEADLINE)
+            assert old.socket.close_code == 4002, old.socket.close_code
+
+    def judge(self):
+        super().judge()
+        assert not self.pending, f"{self.name} was not answered: {list(self.pending.values())[:2]}"
+        for content in self.mine - self.unknown:
+            assert any((c, content) in self.truth.place for c in CHANNELS), content
+
+
+class Witness:
+    """Hears who comes and goes: each in turn, and nobody who is back at once."""
+
+    def __init__(self, client):
+        self.client = client
+        self.task = asyncio.create_task(self.read())
+
+    async def read(self):
+        try:
+            while True:
+                await self.client.recv(timeout=600)
+        except Closed:
+            pass
+
+    async def judge(self, visitors, metrics):
+        self.client.abort()
+        await self.task
+        if metrics['websocket_notices_total{result="skipped"}']:
+            return
+        for v in visitors:
+            for channel in CHANNELS:
+                told = [m.control.type for m in self.client.notices
+                        if m.control.session_id == v.id and m.channel == channel]
+                turns = [CONNECT, DISCONNECT] * len(told)
+                assert told == turns[:len(told)], (v.name, channel, told)
+                # Its home it never leaves.
+                assert channel != v.home or told == [CONNECT], (v.name, channel, told)
+
+
+async def run(seed, faults, kind=Visitor, **settings):
     rng = random.Random(seed)
     truth = Truth()
     with Daemon(worker_threads=rng.choice((1, 2, 3)), max_incoming_frames_per_second=0,
                 permessage_deflate="yes", compression_threshold="100", **settings) as d:
-        visitors = [Visitor(d, truth, f"v{i}", rng) for i in range(8)]
+        witness = None
+        if kind is Returner:
+            c = await Client.connect(d, f"/{CHANNELS[0]}")
+            await c.subscribe(*CHANNELS[1:])
+            witness = Witness(c)
+        visitors = [kind(d, truth, f"v{i}", rng) for i in range(8)]
         for v in visitors:
             await v.connect()
 
@@ -235,8 +383,14 @@ async def run(seed, faults, **settings):
             for v in visitors:
                 await until(lambda: (v.places[c].position or 0) >= p.sequence,
                             f"{v.name} hears all of {c}")
+            if kind is Returner:
+                for v in visitors:
+                    await until(lambda: not v.pending, f"{v.name} has all its answers")
         for v in visitors:
             v.judge()
+        if witness:
+            await witness.judge(visitors, d.metrics())
+        for v in visitors:
             await v.cut()
         return sum(v.recovered for v in visitors), d.metrics()
 
@@ -246,10 +400,10 @@ def seeds():
     return range(first, first + int(os.environ.get("WSBIND_TEST_RUNS", 2)))
 
 
-async def with_seeds(faults, **settings):
+async def with_seeds(faults, kind=Visitor, **settings):
     for seed in seeds():
         try:
-            yield await run(seed, faults, **settings)
+            yield await run(seed, faults, kind, **settings)
         except BaseException:
             print(f"seed {seed}", file=sys.stderr)
             raise
@@ -281,3 +435,17 @@ async def test_what_is_missing_is_told_where_slow_members_are_passed_over():
                                   slow_consumer_grace=0, message_queue_size=4,
                                   max_send_buffer="8K", tcp_notsent_lowat="4K"):
             pass
+
+
+async def test_who_comes_back_as_oneself_was_never_away():
+    async for recovered, metrics in with_seeds(True, Returner, history_messages=10000,
+                                               history_bytes="64M", leave_grace="1h"):
+        assert recovered > 20
+        assert metrics['websocket_history_resumes_total{recovered="false"}'] == 0
+        assert metrics['websocket_resumes_total{taken="true"}'] > 20
+        assert metrics["websocket_history_unknown_total"] == 0
+
+
+async def test_who_comes_back_as_oneself_where_little_is_kept():
+    async for _ in with_seeds(True, Returner, history_messages=7, leave_grace="1h"):
+        pass
