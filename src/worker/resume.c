@@ -17,7 +17,7 @@ struct takeover {
 	unsigned holder; /* worker of the connection that has to end */
 	struct resume_token token;
 	uint32_t attempt;
-	arrived_fn *arrived;
+	arrived_fn *arrived; /* NULL: its connection is not open yet */
 	struct history_since since;
 	char channel[];
 };
@@ -213,8 +213,13 @@ void resume_left(struct conn *c)
 
 	if (t) {
 		list_del(&t->node);
-		/* It is on its way; who gets it back sees that nobody is here. */
+		/*
+		 * It is on its way, unless it never left; who gets it back sees that nobody is
+		 * here.
+		 */
 		t->conn = NULL;
+		if (!t->arrived)
+			free(t);
 	}
 	if (c->may_resume)
 		registry_leave(&h->shared->registry, c->id, c, h->env.reactor->now_ns);

@@ -393,7 +393,7 @@ void rig_turn(struct rig *r)
 static bool has_work(struct rig *r)
 {
 	for (unsigned i = 0; i < r->n; i++)
-		if (hub_has_work(&r->w[i]->hub) ||
+		if (hub_has_work(&r->w[i]->hub) || atomic_load(&r->w[i]->inbox.head) ||
 		    conn_env_is_paused(&r->w[i]->hub.env, CONN_PAUSE_CONGESTED))
 			return true;
 	return false;
