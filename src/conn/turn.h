@@ -40,10 +40,10 @@ struct WB_OWNER(worker) turn {
 	uint64_t seen_ns;       /* when the clock was looked at last */
 	uint64_t phase_ns;      /* time of this phase */
 	uint64_t end_ns;        /* of this phase; 0: it begins to count with the first look */
-	uint64_t client_end_ns; /* of this client's share */
-	uint32_t charged;       /* units since the last look */
+	uint64_t client_end_ns; /* of this client's share; 0: it has had that */
+	uint32_t charged;       /* units since the last look … */
+	uint32_t before_client; /* … of which others have caused so many */
 	bool is_over;
-	bool is_client_over;
 };
 
 /* A new turn, with its first phase: reading. */
@@ -54,15 +54,18 @@ static inline void turn_begin_phase(struct turn *t, uint64_t ns)
 {
 	t->phase_ns = ns;
 	t->end_ns = 0;
-	t->charged = 0;
+	t->charged = t->before_client = 0;
 	t->is_over = false;
 }
 
-/* The next client, in any phase, and its share. Cost: no look at the clock. */
+/*
+ * The next client, in any phase, and its share. Cost: no look at the clock. What others did since
+ * the last one is not on its account: see turn_look().
+ */
 static inline void turn_begin_client(struct turn *t, uint64_t ns)
 {
 	t->client_end_ns = t->seen_ns + ns;
-	t->is_client_over = false;
+	t->before_client = t->charged;
 }
 
 /* Looks at the clock now: after a piece of work that is a step by itself. */
@@ -91,5 +94,5 @@ static inline bool turn_is_over(const struct turn *t)
 /* The client has had its share. It may have it to its end, also where the phase is over. */
 static inline bool turn_client_is_over(const struct turn *t)
 {
-	return t->is_client_over;
+	return t->client_end_ns == 0;
 }

@@ -110,3 +110,28 @@ TEST(turn_has_time_of_its_own_for_each_phase)
 	CHECK(turn_is_over(&t));
 	clock_set_for_test(0);
 }
+
+/* The clock is looked at once for many: whoever comes just then has not had all of the time. */
+TEST(turn_blames_nobody_for_what_others_did)
+{
+	static const struct {
+		unsigned before, own; /* frames, of one step together */
+		bool is_over;
+	} rows[] = {{15, 1, false}, {12, 4, false}, {10, 6, true}, {1, 15, true}, {0, 16, true}};
+
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+		struct turn t = begun();
+
+		turn_charge(&t, rows[i].before * TURN_FRAME);
+		turn_begin_client(&t, TURN_FIRST_NS);
+		clock_set_for_test(START_NS + 3 * TURN_FIRST_NS);
+		turn_charge(&t, rows[i].own * TURN_FRAME);
+		CHECK_EQ(turn_client_is_over(&t), rows[i].is_over);
+		/* From here on it is its own. */
+		turn_charge(&t, TURN_STEP / 2);
+		clock_set_for_test(START_NS + 5 * TURN_FIRST_NS);
+		turn_charge(&t, TURN_STEP / 2);
+		CHECK(turn_client_is_over(&t));
+	}
+	clock_set_for_test(0);
+}
