@@ -275,7 +275,8 @@ void hub_notice_joined(struct hub *h, struct member *m)
 	struct directory_entry *e = m->channel->entry;
 
 	/* It is back within its grace, and has never been away. */
-	if (m->conn->may_resume && registry_end_absence(&h->shared->registry, m->conn->id, e->name))
+	if (m->conn->may_resume &&
+	    registry_end_absence(&h->shared->registry, m->conn->id, e->name, 0))
 		return;
 	/* It left, and nobody was told yet: then it was here all the time. */
 	if (cancel_pending(h, WEBSOCKET__CONTROL_TYPE__DISCONNECT, m->conn->id, e))
@@ -318,7 +319,7 @@ static void absence_over(struct wheel_timer *t)
 	struct hub *h = a->hub;
 
 	list_del(&a->node);
-	if (registry_end_absence(&h->shared->registry, a->id, a->channel))
+	if (registry_end_absence(&h->shared->registry, a->id, a->channel, t->deadline_ns))
 		absence_tell(h, a);
 	free(a);
 }

@@ -286,7 +286,8 @@ bool registry_begin_absence(struct registry *r, const uint8_t id[16], const char
 	return is_begun;
 }
 
-bool registry_end_absence(struct registry *r, const uint8_t id[16], const char *channel)
+bool registry_end_absence(struct registry *r, const uint8_t id[16], const char *channel,
+			  uint64_t due_ns)
 {
 	struct registry_part *part = part_lock(r, id);
 	struct registry_entry *e = entry_find(part, id);
@@ -294,7 +295,7 @@ bool registry_end_absence(struct registry *r, const uint8_t id[16], const char *
 
 	while (at && *at && strcmp((*at)->channel, channel) != 0)
 		at = &(*at)->next;
-	if (at && *at) {
+	if (at && *at && (!due_ns || (*at)->due_ns == due_ns)) {
 		found = *at;
 		*at = found->next;
 	}

@@ -128,9 +128,12 @@ WB_ANY_THREAD void registry_leave(struct registry *r, const uint8_t id[16], cons
 WB_ANY_THREAD bool registry_begin_absence(struct registry *r, const uint8_t id[16],
 					  const char *channel, uint64_t due_ns) WB_NODISCARD;
 
-/* It is back, or the time is over: true for whoever comes first. */
+/*
+ * It is back, or the time is over: true for whoever comes first. @due_ns: of the absence that is
+ * over; 0: whichever there is. It may have been back, and be away again.
+ */
 WB_ANY_THREAD bool registry_end_absence(struct registry *r, const uint8_t id[16],
-					const char *channel);
+					const char *channel, uint64_t due_ns);
 
 /* Forgets those that had no connection for resume_window. Thread: any. */
 WB_ANY_THREAD void registry_expire(struct registry *r, uint64_t now_ns);

@@ -159,11 +159,17 @@ TEST(registry_decides_once_whether_somebody_was_away)
 	CHECK(registry_begin_absence(r, anna, "room", START));
 	CHECK(registry_begin_absence(r, anna, "", START));
 	CHECK(registry_begin_absence(r, anna, "other", START));
-	CHECK(!registry_end_absence(r, anna, "roo"));
-	CHECK(!registry_end_absence(r, bert, "room"));
-	CHECK(registry_end_absence(r, anna, "room"));
-	CHECK(!registry_end_absence(r, anna, "room"));
-	CHECK(registry_end_absence(r, anna, ""));
+	CHECK(!registry_end_absence(r, anna, "roo", 0));
+	CHECK(!registry_end_absence(r, bert, "room", 0));
+	CHECK(registry_end_absence(r, anna, "room", 0));
+	CHECK(!registry_end_absence(r, anna, "room", 0));
+	CHECK(registry_end_absence(r, anna, "", 0));
+	/* Away, back, and away again: the time of the first is not that of the second. */
+	CHECK(registry_begin_absence(r, anna, "room", START + 5));
+	CHECK(registry_end_absence(r, anna, "room", 0));
+	CHECK(registry_begin_absence(r, anna, "room", START + 9));
+	CHECK(!registry_end_absence(r, anna, "room", START + 5));
+	CHECK(registry_end_absence(r, anna, "room", START + 9));
 	/* What is left goes with the id. */
 	registry_free(r);
 }

@@ -144,6 +144,29 @@ TEST(resume_goes_on_in_another_process)
 	rig_free(r);
 }
 
+/* Each absence has its own grace: that of one that is over says nothing of the next. */
+TEST(resume_has_its_grace_anew_with_each_absence)
+{
+	struct rig *r = rig_new(2, FREE "leave_grace = 10s\n");
+	struct guest *a, *b, *other = guest_open(r, 1, "/room");
+	struct greeting first = enter(r, 0, "/room?resume=", &a), next;
+	char path[1024];
+
+	CHECK_EQ(guest_drop(other), 1);
+	guest_end(a);
+	rig_settle(r);
+	rig_pass_in_steps(r, 6 * NS_PER_S, NS_PER_S);
+	next = enter(r, 1, path_with(path, first.token, 1), &b);
+	CHECK_STR(next.session_id, first.session_id);
+	guest_end(b);
+	rig_settle(r);
+	rig_pass_in_steps(r, 8 * NS_PER_S, NS_PER_S);
+	CHECK_EQ(guest_drop(other), 0);
+	rig_pass_in_steps(r, 3 * NS_PER_S, NS_PER_S);
+	CHECK_EQ(guest_drop(other), 1);
+	rig_free(r);
+}
+
 /* Whatever there is no memory for: everybody is who it says, or a newcomer, or gone. */
 TEST(resume_without_memory_takes_nobody_for_another)
 {
