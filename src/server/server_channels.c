@@ -41,10 +41,11 @@ static int append_channel(struct buf *out, struct directory *d, uint32_t slot,
 	return buf_printf(out,
 			  "%s{\"name\":\"%s\",\"members\":%" PRIu32 ",\"lagging\":%" PRIu32
 			  ",\"messages_in\":%" PRIu32 ",\"bytes_in\":%" PRIu64
-			  ",\"messages_out\":%" PRIu64 ",\"bytes_out\":%" PRIu64 "}",
+			  ",\"messages_out\":%" PRIu64 ",\"bytes_out\":%" PRIu64
+			  ",\"history_messages\":%" PRIu64 ",\"history_bytes\":%" PRIu64 "}",
 			  out->len ? "," : "", json, cell->members, cell->slow, cell->messages,
 			  cell->bytes, channel_cell_out(cell, cell->messages),
-			  channel_cell_out(cell, cell->bytes));
+			  channel_cell_out(cell, cell->bytes), cell->kept, cell->kept_bytes);
 }
 
 /* The page that was asked for. */

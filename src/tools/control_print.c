@@ -202,15 +202,17 @@ static const struct column {
 			{"capabilities", "CAN", -12, COLUMN_LIST, "-"},
 			{"channels", "CHANNELS", 0, COLUMN_LIST, ""},
 		},
-	/* The name comes last: in 80 columns all of the rest is to be seen. */
+	/* The name comes last: in 80 columns all of the rest is to be seen, with some of it. */
 	[CONTROL_CHANNELS] =
 		{
-			{"members", "MEMBERS", 8, COLUMN_TEXT, ""},
-			{"lagging", "LAGGING", 8, COLUMN_TEXT, ""},
-			{"messages_in", "IN/S", 8, COLUMN_TEXT, ""},
+			{"members", "MEMBERS", 7, COLUMN_TEXT, ""},
+			{"lagging", "LAGGING", 7, COLUMN_TEXT, ""},
+			{"messages_in", "IN/S", 7, COLUMN_TEXT, ""},
 			{"bytes_in", "BYTES/S", 10, COLUMN_SIZE, ""},
-			{"messages_out", "OUT/S", 9, COLUMN_TEXT, ""},
+			{"messages_out", "OUT/S", 8, COLUMN_TEXT, ""},
 			{"bytes_out", "BYTES/S", 10, COLUMN_SIZE, ""},
+			{"history_messages", "KEPT", 6, COLUMN_TEXT, "-"},
+			{"history_bytes", "BYTES", 10, COLUMN_SIZE, "-"},
 			{"name", "CHANNEL", 0, COLUMN_NAME, ""},
 		},
 };

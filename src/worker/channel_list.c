@@ -24,6 +24,7 @@ int channel_list_init(struct channel_list *l, struct directory *d)
 static void cell_add(struct channel_cell *cell, const struct channel *ch)
 {
 	const struct channel_rate rate = channel_rate(ch);
+	struct history_store *store = channel_store(ch);
 
 	if (cell->generation != ch->generation)
 		*cell = (struct channel_cell){.generation = ch->generation};
@@ -31,6 +32,13 @@ static void cell_add(struct channel_cell *cell, const struct channel *ch)
 	cell->slow += ch->n_slow;
 	cell->messages = MAX(cell->messages, (uint32_t)MIN(rate.messages, (uint64_t)UINT32_MAX));
 	cell->bytes = MAX(cell->bytes, rate.bytes);
+	/* One store for all workers, which lives as long as any of them has the channel open. */
+	if (store) {
+		const struct history_figures held = history_look(store);
+
+		cell->kept = held.messages;
+		cell->kept_bytes = held.bytes;
+	}
 }
 
 int channel_list_add(struct hub *h, struct channel_list *l)

@@ -14,10 +14,11 @@ enum channel_list_result { CHANNEL_LIST_E_MORE = 1 };
 /* What there is in a slot; all zero: nothing. */
 struct WB_OWNER(main) channel_cell {
 	uint32_t generation;
-	uint32_t members;  /* of all workers that were asked */
-	uint32_t slow;     /* of those: with more than half of their limits waiting */
-	uint32_t messages; /* a second */
-	uint64_t bytes;    /* a second */
+	uint32_t members;          /* of all workers that were asked */
+	uint32_t slow;             /* of those: with more than half of their limits waiting */
+	uint32_t messages;         /* a second */
+	uint64_t bytes;            /* a second */
+	uint64_t kept, kept_bytes; /* messages in its history, and what they hold; 0: none */
 };
 
 struct WB_OWNER(main) channel_list {

@@ -138,14 +138,27 @@ async def test_channels(daemon):
     async with await Client.connect(daemon, "/listed") as c:
         await c.subscribe("evil\x1b[31m\nname")
         text = said(tool("channels", "--config", daemon.config))
-        assert re.search(r"^ +MEMBERS .* CHANNEL$", text, re.M), text
-        assert re.search(r"^ +1 +0 .* listed$", text, re.M), text
+        assert re.search(r"^ *MEMBERS .* KEPT +BYTES CHANNEL$", text, re.M), text
+        assert re.search(r"^ +1 +0 .* 0 +0 B listed$", text, re.M), text
         assert "\x1b" not in text and "evil" in text, text
-        assert all(len(line) <= 80 for line in text.splitlines()), text
+        columns = text.splitlines()[0].index("CHANNEL")
+        assert columns <= 73 and all(line[columns - 1] == " " for line in text.splitlines()), text
         listed = json.loads(said(tool("channels", "--json", "--sort", "members", "--limit", "1",
                                       "--config", daemon.config)))
         assert len(listed["channels"]) == 1 and listed["total"] >= 2, listed
         said(tool("channels", "--sort", "beauty", "--config", daemon.config), 1)
+
+
+async def test_channels_show_what_they_keep():
+    with Daemon(history_messages=3) as d:
+        clients = [await Client.connect(d, "/kept", capabilities=["ack"]) for _ in range(4)]
+        for i in range(5):
+            await clients[i % 4].ask(chat(f"message {i}"))
+        [channel] = d.ask("GET", "/channels").json["channels"]
+        assert channel["history_messages"] == 3 and 90 < channel["history_bytes"] < 1000, channel
+        assert re.search(rf"^ +4 .* 3 +{channel['history_bytes']} B kept$",
+                         said(tool("channels", "--config", d.config)), re.M)
+        await close_all(clients)
 
 
 async def test_clients_in_an_order(daemon):

@@ -112,3 +112,32 @@ TEST(channel_list_goes_in_pieces)
 	free(l.cells);
 	rig_free(r);
 }
+
+/* What a channel keeps is one store of all workers: it counts once, and 0 where there is none. */
+TEST(channel_list_tells_what_channels_keep)
+{
+	struct rig *r = rig_new(2, QUIET "history_messages = 3\n[channel none]\n"
+					 "history_messages = 0\n");
+	struct guest *a = guest_open(r, 0, "/kept"), *none = guest_open(r, 0, "/none");
+	struct channel_list l = {0};
+	const struct channel_cell *kept;
+
+	guest_open(r, 1, "/kept");
+	guest_open(r, 1, "/none");
+	for (unsigned i = 0; i < 5; i++) {
+		guest_chat(a, "hello", NULL);
+		guest_chat(none, "hello", NULL);
+	}
+	rig_settle(r);
+	add_all(r, &l);
+	kept = &l.cells[rig_channel(r, 0, "kept")->entry->slot];
+	CHECK_EQ(kept->members, 2);
+	CHECK_EQ(kept->kept, 3);
+	CHECK_EQ(kept->kept_bytes, history_look(channel_store(rig_channel(r, 0, "kept"))).bytes);
+	CHECK(kept->kept_bytes > 0);
+	kept = &l.cells[rig_channel(r, 0, "none")->entry->slot];
+	CHECK_EQ(kept->members, 2);
+	CHECK_EQ(kept->kept + kept->kept_bytes, 0);
+	free(l.cells);
+	rig_free(r);
+}
