@@ -258,6 +258,7 @@ void client_init_group(struct client *c, size_t message_bytes)
 {
 	c->group = (struct session_group){
 		.loop = &c->loop,
+		.target = &c->target,
 		.ops = &client_session_ops,
 		.user = c->options.user,
 		.backoff = {.first_ns = c->config->reconnect_delay_ms * NS_PER_MS,

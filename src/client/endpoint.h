@@ -26,6 +26,7 @@
 #include "containers/list.h"
 #include "io/reactor.h"
 #include "io/transport.h"
+#include "model/close_codes.h"
 #include "wire/msg.h"
 #include "wire/upgrade.h"
 #include "wire/ws.h"
@@ -229,6 +230,12 @@ static inline size_t endpoint_queued(const struct endpoint *e)
 
 /* Our own end as the server names it: "127.0.0.1:5000"; "" when there is none. */
 char *endpoint_format_local(char out[TARGET_ADDRESS_TEXT + 8], const struct endpoint *e);
+
+/*
+ * What a client does then that is to stay connected: after a Close, whoever sent it, by its code;
+ * after a refusal by its status, as if that were the code. See model/close_codes.
+ */
+enum close_return endpoint_end_return(const struct endpoint_end *end);
 
 /**
  * endpoint_end_format() - an end in words, for a message to the user

@@ -61,6 +61,32 @@ void endpoint_violation(struct endpoint *e, uint16_t code, const char *reason)
 	endpoint_end(e, ENDPOINT_END_VIOLATION, 0);
 }
 
+/* ------------------------------------------------------------------- coming back */
+
+/* A status of HTTP that has no code of its own: whether it is about the request itself. */
+static enum close_return endpoint_status_return(int status)
+{
+	bool is_passing = status == 408 || status == 425;
+
+	return status >= 400 && status < 500 && !is_passing ? CLOSE_RETURN_NOT : CLOSE_RETURN_LATER;
+}
+
+enum close_return endpoint_end_return(const struct endpoint_end *end)
+{
+	const struct close_code *row;
+
+	switch (end->kind) {
+	case ENDPOINT_END_CLOSED:
+	case ENDPOINT_END_VIOLATION:
+		return close_code_find(end->code)->client;
+	case ENDPOINT_END_REFUSED:
+		row = close_code_find((uint16_t)(WS_CODES_REFUSED + end->status));
+		return row->code ? row->client : endpoint_status_return(end->status);
+	default:
+		return CLOSE_RETURN_LATER;
+	}
+}
+
 /* ------------------------------------------------------------------------ words */
 
 /* What the administrator of the server would look at. */

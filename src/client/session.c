@@ -14,6 +14,7 @@
 #define HEARTBEAT_NS (30 * NS_PER_S)
 #define SILENCE_NS (35 * NS_PER_S) /* then the server is pinged: its own pings are due by then */
 #define DEAD_NS (95 * NS_PER_S)    /* silence after which the connection is given up */
+#define AT_ONCE_NS NS_PER_S        /* of a connection after which the next may follow at once */
 #define END_TEXT 640
 
 typedef Websocket__WebSocketMessage message;
@@ -95,11 +96,12 @@ void session_fail(struct session *s, const char *format, ...)
 		endpoint_close(&s->endpoint, WS_CODE_NORMAL, "");
 }
 
-/* Whether trying again cannot help: the request itself is refused. */
-static bool session_end_is_final(const struct endpoint_end *end)
+static void session_connect(struct session *s)
 {
-	return end->kind == ENDPOINT_END_REFUSED && end->status >= 400 && end->status < 500 &&
-	       end->status != 408 && end->status != 425 && end->status != 429;
+	target_refresh_token(s->group->target);
+	s->token = s->group->target->n_tokens;
+	s->opened_ns = 0;
+	endpoint_connect(&s->endpoint);
 }
 
 static void session_retry(struct session *s, const char *why)
@@ -134,40 +136,90 @@ static void session_format_end(const struct session *s, const struct endpoint_en
 		endpoint_end_format(why, END_TEXT, end);
 }
 
+/* A handshake that was let through only to say why it is refused was no success. */
+static void session_note_refusal(struct session *s, const struct endpoint_end *end)
+{
+	if (end->kind != ENDPOINT_END_CLOSED || !close_code_is_refusal(end->code))
+		return;
+	s->backoff.attempts = s->attempts_before;
+	s->stay_away_ns = MAX(s->stay_away_ns, s->error_ns);
+}
+
+static void session_stay_away(struct session *s, const struct endpoint_end *end, const char *why)
+{
+	bool is_normal = end->kind == ENDPOINT_END_CLOSED && end->code == WS_CODE_NORMAL;
+
+	if (is_normal && s->group->delivers_file) {
+		session_fail(s, "%s before the file was delivered", why);
+	} else if (is_normal) {
+		session_report(s, "%s", why);
+		session_finish(s, 0);
+	} else {
+		session_fail(s, "%s", why);
+	}
+}
+
+/* A server that sends everyone away at once is not to be asked a thousand times a second. */
+static void session_come_back_at_once(struct session *s, const char *why)
+{
+	if (!s->opened_ns || clock_now_ns() - s->opened_ns < AT_ONCE_NS) {
+		session_retry(s, why);
+		return;
+	}
+	session_report(s, "%s; connecting again", why);
+	session_connect(s);
+}
+
+/* Each token is brought once: the same one would be refused in the same way. */
+static void session_come_back_fresh(struct session *s, const char *why)
+{
+	target_refresh_token(s->group->target);
+	if (s->token == s->group->target->n_tokens)
+		session_fail(s, "%s; there is no other token", why);
+	else
+		session_come_back_at_once(s, why);
+}
+
+static void session_come_back(struct session *s, const struct endpoint_end *end)
+{
+	char why[END_TEXT];
+
+	session_format_end(s, end, why);
+	switch (endpoint_end_return(end)) {
+	case CLOSE_RETURN_NOT:
+		session_stay_away(s, end, why);
+		break;
+	case CLOSE_RETURN_LATER:
+	case CLOSE_RETURN_ANEW: /* it has no resume token that it could leave at home */
+		session_retry(s, why);
+		break;
+	case CLOSE_RETURN_AT_ONCE:
+		session_come_back_at_once(s, why);
+		break;
+	case CLOSE_RETURN_FRESH:
+		session_come_back_fresh(s, why);
+		break;
+	}
+}
+
 static void session_closed(struct endpoint *e, const struct endpoint_end *end)
 {
 	struct session *s = session_of(e);
-	bool is_over = end->kind == ENDPOINT_END_CLOSED && close_code_find(end->code)->client_stops;
-	char why[END_TEXT];
 
 	wheel_del(session_wheel(s), &s->heartbeat);
 	s->is_accepted = false;
+	session_note_refusal(s, end);
 	s->group->ops->closed(s);
 	/* Whoever wanted the end does not ask how it came about. */
-	if (s->is_done || s->is_stopping) {
+	if (s->is_done || s->is_stopping)
 		session_finish(s, 0);
-		return;
-	}
-	session_format_end(s, end, why);
-	if (is_over && s->group->delivers_file) {
-		session_fail(s, "%s before the file was delivered", why);
-	} else if (is_over && end->code != WS_CODE_NORMAL) {
-		session_fail(s, "%s", why);
-	} else if (is_over) {
-		session_report(s, "%s", why);
-		session_finish(s, 0);
-	} else if (session_end_is_final(end)) {
-		session_fail(s, "%s", why);
-	} else {
-		session_retry(s, why);
-	}
+	else
+		session_come_back(s, end);
 }
 
 static void session_retry_due(struct wheel_timer *t)
 {
-	struct session *s = CONTAINER_OF(t, struct session, retry);
-
-	endpoint_connect(&s->endpoint);
+	session_connect(CONTAINER_OF(t, struct session, retry));
 }
 
 /* ----------------------------------------------------------------------- sending */
@@ -240,8 +292,11 @@ static void session_opened(struct endpoint *e)
 	char address[TARGET_ADDRESS_TEXT + 8];
 	const char *name = s->group->user;
 
+	s->opened_ns = clock_now_ns();
+	s->attempts_before = s->backoff.attempts;
 	backoff_reset(&s->backoff);
 	s->stay_away_ns = 0;
+	s->error_ns = 0;
 	s->own_id[0] = '\0';
 	/* Several sessions under one name would look like one to everybody else. */
 	if (name && s->group->n > 1)
@@ -251,7 +306,7 @@ static void session_opened(struct endpoint *e)
 	else
 		snprintf(s->user, sizeof(s->user), "user-%s", endpoint_format_local(address, e));
 	session_send_connect(s);
-	wheel_add(session_wheel(s), &s->heartbeat, clock_now_ns() + HEARTBEAT_NS);
+	wheel_add(session_wheel(s), &s->heartbeat, s->opened_ns + HEARTBEAT_NS);
 	s->group->ops->opened(s);
 }
 
@@ -280,23 +335,40 @@ static bool session_is_answer_to(const message *m, const uint8_t id[16])
 	return m->request_id.len == 16 && memcmp(m->request_id.data, id, 16) == 0;
 }
 
+static void session_take_answer(struct session *s, const message *m)
+{
+	if (!s->is_accepted && session_is_answer_to(m, s->connect_id))
+		session_take_connect_answer(s, m->control);
+	else
+		s->group->ops->answered(s, m);
+}
+
 static void session_take_control(struct session *s, const message *m)
 {
 	const Websocket__ControlMessage *control = m->control;
-	bool is_answer = control->type == WEBSOCKET__CONTROL_TYPE__ACKNOWLEDGE ||
-			 control->type == WEBSOCKET__CONTROL_TYPE__ERROR;
 
-	/* CONFIG comes with the greeting; after that a DISCONNECT can be told from a notice. */
-	if (control->type == WEBSOCKET__CONTROL_TYPE__CONFIG)
+	switch (control->type) {
+	case WEBSOCKET__CONTROL_TYPE__CONFIG:
+		/* With the greeting; after that a DISCONNECT can be told from a notice. */
 		snprintf(s->own_id, sizeof(s->own_id), "%s", control->session_id);
-	else if (client_is_own_disconnect(m, s->own_id))
-		s->stay_away_ns = control->reconnect_after_ms * NS_PER_MS;
-	else if (is_answer && !s->is_accepted && session_is_answer_to(m, s->connect_id))
-		session_take_connect_answer(s, control);
-	else if (is_answer)
-		s->group->ops->answered(s, m);
-	else if (control->type == WEBSOCKET__CONTROL_TYPE__DISCONNECT)
-		s->group->ops->left(s, m);
+		break;
+	case WEBSOCKET__CONTROL_TYPE__DISCONNECT:
+		if (client_is_own_disconnect(m, s->own_id))
+			s->stay_away_ns = control->reconnect_after_ms * NS_PER_MS;
+		else
+			s->group->ops->left(s, m);
+		break;
+	case WEBSOCKET__CONTROL_TYPE__ERROR:
+		if (control->reconnect_after_ms)
+			s->error_ns = control->reconnect_after_ms * NS_PER_MS;
+		session_take_answer(s, m);
+		break;
+	case WEBSOCKET__CONTROL_TYPE__ACKNOWLEDGE:
+		session_take_answer(s, m);
+		break;
+	default:
+		break;
+	}
 }
 
 static void session_message(struct endpoint *e, uint8_t opcode, uint8_t *data, size_t n)
@@ -353,7 +425,7 @@ void session_start(struct session *s, struct session_group *group, unsigned inde
 	wheel_timer_init(&s->retry, session_retry_due);
 	wheel_timer_init(&s->heartbeat, session_heartbeat_due);
 	endpoint_init(&s->endpoint, group->loop, &ops);
-	endpoint_connect(&s->endpoint);
+	session_connect(s);
 }
 
 void session_fini(struct session *s)

@@ -43,6 +43,7 @@ struct WB_FROZEN session_ops {
 /* What the sessions of a command share, filled in before the first one starts. */
 struct WB_OWNER(loop) session_group {
 	struct endpoint_loop *loop;
+	struct target *target; /* the loop's: each connection brings the token that it has then */
 	const struct session_ops *ops WB_FROZEN;
 	const char *user WB_FROZEN;       /* NULL: user-ADDRESS:PORT */
 	struct backoff backoff WB_FROZEN; /* as each session begins */
@@ -66,7 +67,11 @@ struct WB_OWNER(loop) session {
 	bool is_accepted; /* the server answered our CONNECT */
 	struct backoff backoff;
 	struct wheel_timer retry, heartbeat;
+	uint64_t opened_ns;             /* when the connection was open; 0: it wasn't */
+	uint64_t attempts_before;       /* that there had been then */
+	unsigned token;                 /* which of the target's tokens it has brought */
 	uint64_t stay_away_ns;          /* how long the server asks for; 0: it doesn't */
+	uint64_t error_ns;              /* the same, of the last ERROR that says so */
 	uint64_t sent;                  /* messages, for their text */
 	uint8_t connect_id[16];         /* request_id of our CONNECT */
 	char own_id[SESSION_UUID_TEXT]; /* as the server's CONFIG says; "" before */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "client/target.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <netdb.h>
 #include <stdio.h>
@@ -38,48 +39,73 @@ int target_init(struct target *t, const struct ws_url *url, const char **ret_why
 	return t->n_addresses ? 0 : -EHOSTUNREACH;
 }
 
-/* The first line of a file, as a header. */
-static int target_read_token(struct target *t, const char *file, const char *command, FILE *err)
+/* The first line of a file. Return: NULL | what is wrong with it. */
+static const char *target_read_token(const char *file, char ret[TOKEN_MAX + 2])
 {
 	FILE *f = fopen(file, "re");
-	char token[TOKEN_MAX + 2] = "";
 	const char *why = NULL;
 	size_t n;
 
 	/* Two bytes more than the longest: one shows that it is too long, one is the NUL. */
-	if (!f || !fgets(token, sizeof(token), f))
+	ret[0] = '\0';
+	if (!f || !fgets(ret, TOKEN_MAX + 2, f))
 		why = f && !ferror(f) ? "is empty" : strerror(errno);
-	n = strcspn(token, "\r\n");
-	token[n] = '\0';
+	n = strcspn(ret, "\r\n");
+	ret[n] = '\0';
 	/* A line break or a blank in it would make another header of the rest. */
 	for (size_t i = 0; !why && i < n; i++)
-		if (token[i] <= ' ' || token[i] > '~')
+		if (ret[i] <= ' ' || ret[i] > '~')
 			why = "is no token";
 	if (!why && n > TOKEN_MAX)
 		why = "is too long for a token";
 	if (f)
 		(void)fclose(f);
-	if (why) {
-		fprintf(err, "wsbind %s: %s: %s\n", command, file, why);
-		return -EINVAL;
+	return why;
+}
+
+/* As a header. Return: NULL | what is wrong with it. */
+static const char *target_take_token(struct target *t)
+{
+	static const char name[] = "Authorization: Bearer ";
+	char header[sizeof(t->headers)];
+	const char *why;
+
+	static_assert(sizeof(header) >= sizeof(name) + TOKEN_MAX + 2, "has room for the longest");
+	strcpy(header, name);
+	why = target_read_token(t->token_file, header + strlen(name));
+	if (!why) {
+		strcat(header, "\r\n");
+		t->n_tokens += strcmp(header, t->headers) != 0;
+		strcpy(t->headers, header);
 	}
-	snprintf(t->headers, sizeof(t->headers), "Authorization: Bearer %s\r\n", token);
-	return 0;
+	explicit_bzero(header, sizeof(header));
+	return why;
+}
+
+void target_refresh_token(struct target *t)
+{
+	/* Whoever writes it may be in the middle of that: then the one from before still counts. */
+	if (t->token_file)
+		(void)target_take_token(t);
 }
 
 int target_secure(struct target *t, const struct target_security *security, const char *command,
 		  FILE *err)
 {
 	char why[TLS_WHY_MAX];
-	int r = 0;
+	const char *wrong = NULL;
+	int r;
 
 	/*
 	 * Read whether TLS is used or not: behind a proxy that has it, ws:// is all that is left.
 	 */
-	if (security->token_file)
-		r = target_read_token(t, security->token_file, command, err);
-	if (r || !t->is_secure)
-		return r;
+	t->token_file = security->token_file;
+	if (t->token_file)
+		wrong = target_take_token(t);
+	if (wrong)
+		fprintf(err, "wsbind %s: %s: %s\n", command, t->token_file, wrong);
+	if (wrong || !t->is_secure)
+		return wrong ? -EINVAL : 0;
 	if (security->accepts_any_certificate)
 		fprintf(err, "wsbind %s: --insecure: whoever answers is taken for the server\n",
 			command);

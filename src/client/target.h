@@ -3,7 +3,8 @@
 
 /*
  * Where the connections of a command lead: addresses, the lines of the request, TLS and token.
- * All is found out once, at the start; afterwards nobody changes it.
+ * All is found out once, at the start; but the token, which expires sooner than a command ends, is
+ * read anew for later connections.
  */
 
 #include <stdio.h>
@@ -16,7 +17,7 @@
 #define TARGET_MAX_ADDRESSES 8
 #define TARGET_ADDRESS_TEXT 64 /* an address in numbers, with its NUL */
 
-struct WB_FROZEN target {
+struct WB_OWNER(loop) target {
 	char request_path[sizeof(((struct ws_url *)0)->path)];
 	char host[300]; /* value of the Host header */
 	char address[TARGET_MAX_ADDRESSES][TARGET_ADDRESS_TEXT];
@@ -25,6 +26,8 @@ struct WB_FROZEN target {
 	bool is_secure;               /* wss */
 	char name[256];               /* that the server's certificate has to be for */
 	struct tls_client *tls;       /* NULL: plain */
+	const char *token_file;       /* NULL: none; borrowed */
+	unsigned n_tokens;            /* different ones that were read from it */
 	char headers[TOKEN_MAX + 64]; /* more lines of the request, each with its CRLF */
 };
 
@@ -66,6 +69,12 @@ int target_init(struct target *t, const struct ws_url *url, const char **ret_why
  */
 int target_secure(struct target *t, const struct target_security *security, const char *command,
 		  FILE *err) WB_NODISCARD;
+
+/*
+ * Reads the token's file again: n_tokens grows where it has another one now. What can't be read, or
+ * is no token, changes nothing. May block on the disk.
+ */
+void target_refresh_token(struct target *t);
 
 /* Frees what target_secure() made; the token is wiped out. All-zero is allowed. */
 void target_fini(struct target *t);

@@ -1,17 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 #include "model/close_codes.h"
 
-#define CLIENT_STOP true
-#define CLIENT_AGAIN false
-
 static const struct close_code rows[] = {
 #define CLOSE_CODE(name, counter, by, client, reason) \
-	{WS_CODE_##name, CLOSE_BY_##by, CLIENT_##client, reason},
+	{WS_CODE_##name, CLOSE_BY_##by, CLOSE_RETURN_##client, reason},
 #include "model/close_codes_table.h"
 };
 
 /* What a peer sends of its own making (3000 to 4999) is its wish like 1000, whatever it means. */
-static const struct close_code unknown = {0, CLOSE_BY_WISH, CLIENT_AGAIN, ""};
+static const struct close_code unknown = {0, CLOSE_BY_WISH, CLOSE_RETURN_LATER, ""};
 
 const struct close_code *close_code_find(uint16_t code)
 {

@@ -28,6 +28,8 @@
 #define WS_CODE_AUTH_EXPIRED 4003
 /* Of a handshake that is refused: this and the status of HTTP; see refuse_by_close. */
 #define WS_CODES_REFUSED 4000
+#define WS_CODE_REFUSED_REQUEST 4400
+#define WS_CODE_REFUSED_TOKEN 4401
 #define WS_CODE_REFUSED_DENIED 4403
 #define WS_CODE_REFUSED_PATH 4404
 #define WS_CODE_REFUSED_ADDRESS 4429
@@ -48,18 +50,33 @@ enum close_by {
 	CLOSE_BY_SERVER,    /* the peer did nothing wrong, or nothing at all */
 };
 
+/* What a client does that is to stay connected. */
+enum close_return {
+	CLOSE_RETURN_NOT,     /* it is wanted so, or would end in the same way again */
+	CLOSE_RETURN_LATER,   /* with backoff */
+	CLOSE_RETURN_AT_ONCE, /* nobody is at fault, and nothing is short */
+	CLOSE_RETURN_ANEW,    /* without its resume token, which another connection has used */
+	CLOSE_RETURN_FRESH,   /* once, with another token of who it is than this one */
+};
+
 struct WB_FROZEN close_code {
 	uint16_t code;
 	enum close_by by;
-	bool client_stops;  /* a client that is to stay connected doesn't come back */
+	enum close_return client;
 	const char *reason; /* "" where each end says its own */
 };
 
-/* The row of a code; of one without a row, one that says CLOSE_BY_WISH, come back, "". */
+/* The row of a code; of one without a row, one that says CLOSE_BY_WISH, later, "". */
 WB_ANY_THREAD const struct close_code *close_code_find(uint16_t code);
 
 /* All rows, by number. Return: how many. */
 WB_ANY_THREAD size_t close_codes_all(const struct close_code **ret);
+
+/* Whether it stands for the status of a handshake that was refused. */
+static inline bool close_code_is_refusal(uint16_t code)
+{
+	return code >= WS_CODES_REFUSED + 400 && code < WS_CODES_REFUSED + 600;
+}
 
 /* Whether the peer is at fault: what it sends from here on, its Close too, is not waited for. */
 static inline bool close_code_is_fault(uint16_t code)

@@ -8,7 +8,7 @@
  *     name     of the number: WS_CODE_name of close_codes.h
  *     counter  its row of websocket_closes_total, whose name a hand-over carries
  *     by       whose doing the end is: enum close_by
- *     client   STOP or AGAIN: whether a client that is to stay connected comes back
+ *     client   what a client does that is to stay connected: enum close_return
  *     reason   what the server says where the caller has nothing better
  *
  *   CLOSE_CODE_UNCOUNTED(name, by, client, reason)   counts as "other", like one without a row
@@ -23,25 +23,27 @@
 #endif
 
 /* clang-format off */
-CLOSE_CODE(NORMAL,            closed_1000,     WISH,      STOP,  "")
-CLOSE_CODE(GOING_AWAY,        closed_1001,     CLIENT,    AGAIN, "")
-CLOSE_CODE(PROTOCOL_ERROR,    closed_1002,     VIOLATION, AGAIN, "")
-CLOSE_CODE(UNSUPPORTED_DATA,  closed_1003,     LIMIT,     AGAIN, "")
-CLOSE_CODE_UNCOUNTED(NO_STATUS,                NOBODY,    AGAIN, "")
-CLOSE_CODE(ABNORMAL,          closed_abnormal, NOBODY,    AGAIN, "")
-CLOSE_CODE(INVALID_DATA,      closed_1007,     VIOLATION, AGAIN, "")
-CLOSE_CODE(POLICY,            closed_1008,     LIMIT,     AGAIN, "")
-CLOSE_CODE(TOO_BIG,           closed_1009,     LIMIT,     AGAIN, "")
-CLOSE_CODE(INTERNAL_ERROR,    closed_1011,     SERVER,    AGAIN, "out of memory")
-CLOSE_CODE(SERVICE_RESTART,   closed_1012,     SERVER,    AGAIN, "server is stopping")
-CLOSE_CODE(TRY_AGAIN,         closed_1013,     LIMIT,     AGAIN, "slow consumer")
-CLOSE_CODE(HEARTBEAT_TIMEOUT, closed_4001,     SERVER,    AGAIN, "heartbeat timeout")
-CLOSE_CODE(RESUMED,           closed_4002,     SERVER,    AGAIN, "resumed by another connection")
-CLOSE_CODE(AUTH_EXPIRED,      closed_4003,     SERVER,    AGAIN, "authorization has expired")
-CLOSE_CODE_UNCOUNTED(REFUSED_DENIED,           SERVER,    STOP,  "This connection is not allowed.")
-CLOSE_CODE_UNCOUNTED(REFUSED_PATH,             SERVER,    STOP,  "There is no such channel.")
-CLOSE_CODE_UNCOUNTED(REFUSED_ADDRESS,          SERVER,    AGAIN, "There are too many connections from this address.")
-CLOSE_CODE_UNCOUNTED(REFUSED_FULL,             SERVER,    AGAIN, "No more connections are possible now.")
+CLOSE_CODE(NORMAL,            closed_1000,     WISH,      NOT,     "")
+CLOSE_CODE(GOING_AWAY,        closed_1001,     CLIENT,    LATER,   "")
+CLOSE_CODE(PROTOCOL_ERROR,    closed_1002,     VIOLATION, NOT,     "")
+CLOSE_CODE(UNSUPPORTED_DATA,  closed_1003,     LIMIT,     NOT,     "")
+CLOSE_CODE_UNCOUNTED(NO_STATUS,                NOBODY,    LATER,   "")
+CLOSE_CODE(ABNORMAL,          closed_abnormal, NOBODY,    LATER,   "")
+CLOSE_CODE(INVALID_DATA,      closed_1007,     VIOLATION, NOT,     "")
+CLOSE_CODE(POLICY,            closed_1008,     LIMIT,     NOT,     "")
+CLOSE_CODE(TOO_BIG,           closed_1009,     LIMIT,     NOT,     "")
+CLOSE_CODE(INTERNAL_ERROR,    closed_1011,     SERVER,    LATER,   "out of memory")
+CLOSE_CODE(SERVICE_RESTART,   closed_1012,     SERVER,    LATER,   "server is stopping")
+CLOSE_CODE(TRY_AGAIN,         closed_1013,     LIMIT,     LATER,   "slow consumer")
+CLOSE_CODE(HEARTBEAT_TIMEOUT, closed_4001,     SERVER,    AT_ONCE, "heartbeat timeout")
+CLOSE_CODE(RESUMED,           closed_4002,     SERVER,    ANEW,    "resumed by another connection")
+CLOSE_CODE(AUTH_EXPIRED,      closed_4003,     SERVER,    FRESH,   "authorization has expired")
+CLOSE_CODE_UNCOUNTED(REFUSED_REQUEST,          SERVER,    NOT,     "The request is not valid.")
+CLOSE_CODE_UNCOUNTED(REFUSED_TOKEN,            SERVER,    FRESH,   "This token is not valid.")
+CLOSE_CODE_UNCOUNTED(REFUSED_DENIED,           SERVER,    NOT,     "This connection is not allowed.")
+CLOSE_CODE_UNCOUNTED(REFUSED_PATH,             SERVER,    NOT,     "There is no such channel.")
+CLOSE_CODE_UNCOUNTED(REFUSED_ADDRESS,          SERVER,    LATER,   "There are too many connections from this address.")
+CLOSE_CODE_UNCOUNTED(REFUSED_FULL,             SERVER,    LATER,   "No more connections are possible now.")
 /* clang-format on */
 
 #undef CLOSE_CODE

@@ -217,6 +217,36 @@ async def test_expiry_closes():
         await d.wait_metric("websocket_closes_total", lambda v: v == 1, code="4003")
 
 
+async def start_client(d, token_file):
+    return await asyncio.create_subprocess_exec(
+        str(binary()), "client", "-u", d.url("/"), "--token-file", str(token_file),
+        "--interval-ms", "20", "--reconnect_delay_ms=20", stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
+async def test_the_client_comes_back_with_a_fresh_token():
+    with Guarded() as d:
+        file = d.keys.write("token", token(SECRET, {"sub": "alice", "exp": in_seconds(-58)}))
+        async with await connect(d, {"sub": "watcher"}) as watcher:
+            p = await start_client(d, file)
+            assert (await watcher.recv()).chat.user_id == "alice"
+            d.keys.write("token", token(SECRET, {"sub": "bob"}))
+            while (await watcher.recv()).chat.user_id != "bob":
+                pass
+            p.terminate()
+            text = (await asyncio.wait_for(p.communicate(), DEADLINE))[1].decode()
+            assert "4003 (authorization has expired)" in text and p.returncode == 0, text
+
+
+async def test_the_client_brings_no_token_twice():
+    with Guarded() as d:
+        file = d.keys.write("token", token(SECRET, {"sub": "alice", "exp": in_seconds(-58)}))
+        p = await start_client(d, file)
+        text = (await asyncio.wait_for(p.communicate(), DEADLINE))[1].decode()
+        assert "4003 (authorization has expired); there is no other token\n" in text, text
+        assert p.returncode == 1 and d.metric("websocket_total_connections") == 1, text
+
+
 async def test_a_fresh_token_prolongs():
     """Of the same user; a bad one changes nothing."""
     def renewal(text):

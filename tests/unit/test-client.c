@@ -286,24 +286,128 @@ static void turn_until_done(struct set *s)
 	CHECK_EQ(s->client.n_done, 1);
 }
 
-TEST(client_session_ends_well_when_closed_with_1000_alone)
+/* The server closes with a code, and the session decides what then. */
+static void close_with(struct set *s, uint16_t code)
+{
+	const uint8_t payload[] = {(uint8_t)(code >> 8), (uint8_t)code};
+
+	far_send_frame(&s->far, true, WS_CLOSE, payload, sizeof(payload));
+	for (int i = 0; i < FAR_WAIT_MS && (endpoint_is_open(&s->session.endpoint) ||
+					    s->session.endpoint.state == ENDPOINT_ENDED);
+	     i++)
+		far_turn(&s->client.loop);
+}
+
+enum outcome { DONE, FAILED, RETRIES, CONNECTS };
+
+static enum outcome outcome_of(const struct set *s)
+{
+	if (s->client.n_done)
+		return s->client.status ? FAILED : DONE;
+	return wheel_is_armed(&s->session.retry) ? RETRIES : CONNECTS;
+}
+
+TEST(client_session_follows_the_table_of_codes)
 {
 	static const struct {
-		const char *close;
-		bool is_done;
-	} table[] = {{"\x03\xe8", true}, {"\x03\xf4", false}, {"\x03\xe9", false}};
+		uint16_t code;
+		enum outcome outcome;
+	} table[] = {
+		{1000, DONE},    {1001, RETRIES}, {1002, FAILED},  {1003, FAILED},
+		{1007, FAILED},  {1008, FAILED},  {1009, FAILED},  {1011, RETRIES},
+		{1012, RETRIES}, {1013, RETRIES}, {3999, RETRIES}, {4001, CONNECTS},
+		{4002, RETRIES}, {4003, FAILED},  {4400, FAILED},  {4401, FAILED},
+		{4403, FAILED},  {4404, FAILED},  {4429, RETRIES}, {4503, RETRIES},
+	};
 
 	for (size_t i = 0; i < ARRAY_LEN(table); i++) {
 		struct set *s = set_new(CLIENT_INTERVAL);
 
 		set_open(s);
-		far_send_frame(&s->far, true, WS_CLOSE, table[i].close, 2);
-		while (far_read(&s->far, &s->client.loop)) {
-		}
+		clock_set_for_test(clock_now_ns() + 2 * NS_PER_S);
+		close_with(s, table[i].code);
+		CHECK_EQ(outcome_of(s), table[i].outcome);
+		clock_set_for_test(0);
+		set_free(s);
+	}
+}
+
+/* Else a server that does it to everybody would be asked without a pause. */
+TEST(client_session_connects_at_once_but_not_in_a_circle)
+{
+	struct set *s = set_new(CLIENT_INTERVAL);
+
+	set_open(s);
+	close_with(s, WS_CODE_HEARTBEAT_TIMEOUT);
+	CHECK_EQ(outcome_of(s), RETRIES);
+	set_free(s);
+}
+
+/* A refusal that was let through to be read: no success, and later by what its ERROR says. */
+TEST(client_session_counts_refusals_by_close_as_attempts)
+{
+	struct set *s = set_new(CLIENT_INTERVAL);
+	struct msg_builder b;
+
+	s->client.group.backoff.attempts = 3;
+	set_open(s);
+	msg_init_control(&b, WEBSOCKET__CONTROL_TYPE__ERROR);
+	msg_set_code(&b, 503);
+	msg_set_reconnect_after_ms(&b, 30000);
+	far_send_msg(&s->far, &b);
+	close_with(s, WS_CODE_REFUSED_FULL);
+	CHECK_EQ(outcome_of(s), RETRIES);
+	CHECK_EQ(s->session.backoff.attempts, 5); /* set_open() had one that failed */
+	CHECK(s->session.retry.deadline_ns >= clock_now_ns() + 29 * NS_PER_S);
+	set_free(s);
+
+	/* Of an ERROR about something else, the time is nothing that a later end has to keep. */
+	s = set_new(CLIENT_INTERVAL);
+	set_open(s);
+	far_send_msg(&s->far, &b);
+	close_with(s, WS_CODE_SERVICE_RESTART);
+	CHECK_EQ(s->session.backoff.attempts, 1);
+	CHECK(s->session.retry.deadline_ns < clock_now_ns() + 29 * NS_PER_S);
+	set_free(s);
+}
+
+static void write_token(const char *path, const char *token)
+{
+	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+
+	CHECK(fd >= 0);
+	CHECK_EQ(write(fd, token, strlen(token)), strlen(token));
+	fd_closep(&fd);
+}
+
+/* Each token is brought once: with the same one it would be sent away in the same way. */
+TEST(client_session_brings_a_fresh_token_once)
+{
+	static const uint16_t codes[] = {WS_CODE_AUTH_EXPIRED, WS_CODE_REFUSED_TOKEN};
+
+	for (size_t i = 0; i < ARRAY_LEN(codes); i++) {
+		char path[] = "/tmp/wsbind-test-XXXXXX";
+		int fd = mkstemp(path);
+		struct target_security security = {.token_file = path};
+		struct set *s = set_new(CLIENT_INTERVAL);
+
+		fd_closep(&fd);
+		write_token(path, "first");
+		CHECK_EQ(target_secure(&s->client.target, &security, "client", stderr), 0);
+		set_open(s);
+		clock_set_for_test(clock_now_ns() + 2 * NS_PER_S);
+		write_token(path, "second");
+		close_with(s, codes[i]);
+		CHECK_EQ(outcome_of(s), CONNECTS);
+		CHECK_STR(s->client.target.headers, "Authorization: Bearer second\r\n");
+		clock_set_for_test(0);
+		endpoint_abort(&s->session.endpoint, 0);
 		far_turn(&s->client.loop);
-		CHECK_EQ(s->client.n_done, table[i].is_done);
-		CHECK_EQ(s->client.status, 0);
-		CHECK_EQ(wheel_is_armed(&s->session.retry), !table[i].is_done);
+		far_close(&s->far);
+		far_open(&s->far, &s->session.endpoint);
+		close_with(s, codes[i]);
+		CHECK_EQ(outcome_of(s), FAILED);
+		CHECK_EQ(unlink(path), 0);
 		set_free(s);
 	}
 }

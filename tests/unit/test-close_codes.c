@@ -52,9 +52,33 @@ TEST(close_codes_say_whose_fault_it_is)
 		CHECK(close_code_is_fault(fault[i]));
 	for (size_t i = 0; i < ARRAY_LEN(no_fault); i++)
 		CHECK(!close_code_is_fault(no_fault[i]));
-	CHECK(close_code_find(WS_CODE_NORMAL)->client_stops);
-	CHECK(!close_code_find(WS_CODE_SERVICE_RESTART)->client_stops);
-	CHECK(!close_code_find(3999)->client_stops);
+}
+
+/* As wsbind-protocol(7) has it for whoever writes a client. */
+TEST(close_codes_say_how_a_client_comes_back)
+{
+	static const struct {
+		uint16_t code;
+		enum close_return client;
+	} table[] = {
+		{1000, CLOSE_RETURN_NOT},     {1001, CLOSE_RETURN_LATER},
+		{1002, CLOSE_RETURN_NOT},     {1003, CLOSE_RETURN_NOT},
+		{1005, CLOSE_RETURN_LATER},   {1006, CLOSE_RETURN_LATER},
+		{1007, CLOSE_RETURN_NOT},     {1008, CLOSE_RETURN_NOT},
+		{1009, CLOSE_RETURN_NOT},     {1011, CLOSE_RETURN_LATER},
+		{1012, CLOSE_RETURN_LATER},   {1013, CLOSE_RETURN_LATER},
+		{3999, CLOSE_RETURN_LATER},   {4000, CLOSE_RETURN_LATER},
+		{4001, CLOSE_RETURN_AT_ONCE}, {4002, CLOSE_RETURN_ANEW},
+		{4003, CLOSE_RETURN_FRESH},   {4400, CLOSE_RETURN_NOT},
+		{4401, CLOSE_RETURN_FRESH},   {4403, CLOSE_RETURN_NOT},
+		{4404, CLOSE_RETURN_NOT},     {4429, CLOSE_RETURN_LATER},
+		{4503, CLOSE_RETURN_LATER},
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(table); i++)
+		CHECK_EQ(close_code_find(table[i].code)->client, table[i].client);
+	CHECK(close_code_is_refusal(4400) && close_code_is_refusal(4503));
+	CHECK(!close_code_is_refusal(4003) && !close_code_is_refusal(4999));
 }
 
 static size_t count_of(const struct metrics *m, const char *code)
@@ -88,7 +112,7 @@ TEST(close_codes_are_counted_under_their_number)
 		char text[8];
 
 		/* Of a handshake that is refused: no connection was open that could be counted. */
-		if (rows[i].code > WS_CODES_REFUSED + 400)
+		if (close_code_is_refusal(rows[i].code))
 			continue;
 		metrics_count_close(m, rows[i].code);
 		snprintf(text, sizeof(text), "%u", rows[i].code);

@@ -715,3 +715,35 @@ TEST(endpoint_end_has_words_for_everything)
 			     &(struct endpoint_end){.kind = ENDPOINT_END_REFUSED, .status = 503}),
 		     "max_connections"));
 }
+
+TEST(endpoint_end_says_whether_to_come_back)
+{
+	static const struct {
+		struct endpoint_end end;
+		enum close_return client;
+	} table[] = {
+		{{.kind = ENDPOINT_END_CLOSED, .code = 1000}, CLOSE_RETURN_NOT},
+		{{.kind = ENDPOINT_END_CLOSED, .code = 1012}, CLOSE_RETURN_LATER},
+		{{.kind = ENDPOINT_END_CLOSED, .code = 4001}, CLOSE_RETURN_AT_ONCE},
+		{{.kind = ENDPOINT_END_VIOLATION, .code = 1009}, CLOSE_RETURN_NOT},
+		{{.kind = ENDPOINT_END_UNREACHABLE, .error = -ECONNREFUSED}, CLOSE_RETURN_LATER},
+		{{.kind = ENDPOINT_END_LOST}, CLOSE_RETURN_LATER},
+		{{.kind = ENDPOINT_END_TIMEOUT}, CLOSE_RETURN_LATER},
+		{{.kind = ENDPOINT_END_TLS}, CLOSE_RETURN_LATER},
+		{{.kind = ENDPOINT_END_NOT_WS, .status = 101}, CLOSE_RETURN_LATER},
+		{{.kind = ENDPOINT_END_REFUSED, .status = 302}, CLOSE_RETURN_LATER},
+		{{.kind = ENDPOINT_END_REFUSED, .status = 400}, CLOSE_RETURN_NOT},
+		{{.kind = ENDPOINT_END_REFUSED, .status = 401}, CLOSE_RETURN_FRESH},
+		{{.kind = ENDPOINT_END_REFUSED, .status = 403}, CLOSE_RETURN_NOT},
+		{{.kind = ENDPOINT_END_REFUSED, .status = 404}, CLOSE_RETURN_NOT},
+		{{.kind = ENDPOINT_END_REFUSED, .status = 408}, CLOSE_RETURN_LATER},
+		{{.kind = ENDPOINT_END_REFUSED, .status = 425}, CLOSE_RETURN_LATER},
+		{{.kind = ENDPOINT_END_REFUSED, .status = 426}, CLOSE_RETURN_NOT},
+		{{.kind = ENDPOINT_END_REFUSED, .status = 429}, CLOSE_RETURN_LATER},
+		{{.kind = ENDPOINT_END_REFUSED, .status = 500}, CLOSE_RETURN_LATER},
+		{{.kind = ENDPOINT_END_REFUSED, .status = 503}, CLOSE_RETURN_LATER},
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(table); i++)
+		CHECK_EQ(endpoint_end_return(&table[i].end), table[i].client);
+}

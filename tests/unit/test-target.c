@@ -78,3 +78,37 @@ TEST(target_reads_the_token_of_a_file_or_says_what_is_wrong)
 		CHECK_EQ(unlink(path), 0);
 	}
 }
+
+/* What another program is just writing, or has taken away, is not brought. */
+TEST(target_takes_another_token_once_it_is_there)
+{
+	static const struct {
+		const char *text, *header;
+		unsigned n;
+	} table[] = {
+		{"one\n", "Authorization: Bearer one\r\n", 1},
+		{"two\n", "Authorization: Bearer two\r\n", 2},
+		{"", "Authorization: Bearer two\r\n", 2},
+		{"a b\n", "Authorization: Bearer two\r\n", 2},
+		{"one\n", "Authorization: Bearer one\r\n", 3},
+	};
+	char path[] = "/tmp/wsbind-test-XXXXXX", said[256];
+	int fd = mkstemp(path);
+	struct target t;
+
+	CHECK_EQ(write(fd, "one\n", 4), 4);
+	CHECK_EQ(secure(path, &t, said, sizeof(said)), 0);
+	for (size_t i = 0; i < ARRAY_LEN(table); i++) {
+		CHECK_EQ(ftruncate(fd, 0), 0);
+		CHECK_EQ(pwrite(fd, table[i].text, strlen(table[i].text), 0),
+			 strlen(table[i].text));
+		target_refresh_token(&t);
+		CHECK_STR(t.headers, table[i].header);
+		CHECK_EQ(t.n_tokens, table[i].n);
+	}
+	fd_closep(&fd);
+	CHECK_EQ(unlink(path), 0);
+	target_refresh_token(&t);
+	CHECK_STR(t.headers, "Authorization: Bearer one\r\n");
+	target_fini(&t);
+}
