@@ -77,22 +77,39 @@ static void endpoint_take_answer(struct endpoint *e, const uint8_t *bytes, size_
 	}
 }
 
+/* The target's path with what this connection has to say beside; NULL: no memory. */
+static char *endpoint_new_path(const struct endpoint *e)
+{
+	const char *path = e->loop->target->request_path;
+	const char *query = e->query ? e->query : "";
+	const char *separator = !query[0] ? "" : strchr(path, '?') ? "&" : "?";
+	char *out;
+
+	WB_ASSERT(strlen(query) <= ENDPOINT_QUERY);
+	return asprintf(&out, "%s%s%s", path, separator, query) < 0 ? NULL : out;
+}
+
 static void endpoint_send_request(struct endpoint *e)
 {
 	const struct sock_options options = {.nodelay = true, .keepalive_s = 60};
 	const struct target *target = e->loop->target;
-	char request[sizeof(target->request_path) + sizeof(target->host) + sizeof(target->headers) +
-		     512];
+	WB_CLEANUP(ptr_freep) char *path = endpoint_new_path(e);
+	char request[sizeof(target->request_path) + ENDPOINT_QUERY + sizeof(target->host) +
+		     sizeof(target->headers) + 512];
 	uint8_t random[16];
 	size_t n;
 	int r;
 
 	/* A socket that takes no options still carries messages: nothing here depends on them. */
 	sock_set_options(e->transport.fd, &options);
+	if (!path) {
+		endpoint_end(e, ENDPOINT_END_LOST, -ENOMEM);
+		return;
+	}
 	system_random_bytes(random, sizeof(random));
 	upgrade_format_key(e->key, random);
-	n = upgrade_format_request(request, sizeof(request), target->host, target->request_path,
-				   e->key, target->headers);
+	n = upgrade_format_request(request, sizeof(request), target->host, path, e->key,
+				   target->headers);
 	WB_ASSERT(n > 0); /* @request has room for the longest of all its parts */
 	e->state = ENDPOINT_HANDSHAKE;
 	r = endpoint_queue(e, request, n);

@@ -144,6 +144,7 @@ struct WB_OWNER(loop) endpoint {
 	struct buf in;  /* handshake's answer; then the message being put together */
 	struct buf out; /* frames, from out_sent on still to be sent */
 	size_t out_sent;
+	const char *query; /* added to the path of the request; NULL or "": nothing; borrowed */
 	char key[UPGRADE_KEY_TEXT];
 	struct endpoint_end end;
 	uint64_t last_read_ns;
@@ -182,6 +183,16 @@ void endpoint_init(struct endpoint *e, struct endpoint_loop *l, const struct end
 
 /* Frees what an idle endpoint keeps between connections. All-zero is allowed. */
 void endpoint_fini(struct endpoint *e);
+
+/*
+ * What the next connections add to the target's path, "since=1.2": without "?". Borrowed while they
+ * shake hands, at most ENDPOINT_QUERY bytes.
+ */
+#define ENDPOINT_QUERY 256
+static inline void endpoint_set_query(struct endpoint *e, const char *query)
+{
+	e->query = query;
+}
 
 /* Starts to connect; opened() or closed() says how it went, never before this turn's end. */
 void endpoint_connect(struct endpoint *e);

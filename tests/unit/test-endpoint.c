@@ -747,3 +747,31 @@ TEST(endpoint_end_says_whether_to_come_back)
 	for (size_t i = 0; i < ARRAY_LEN(table); i++)
 		CHECK_EQ(endpoint_end_return(&table[i].end), table[i].client);
 }
+
+/* Each connection may have a query of its own, behind the one that the URL has. */
+TEST(endpoint_adds_a_query_to_the_path)
+{
+	static const struct {
+		const char *url, *query, *line;
+	} table[] = {
+		{"ws://127.0.0.1:1/a", NULL, "GET /a HTTP/1.1\r\n"},
+		{"ws://127.0.0.1:1/a", "", "GET /a HTTP/1.1\r\n"},
+		{"ws://127.0.0.1:1/a", "since=1.2", "GET /a?since=1.2 HTTP/1.1\r\n"},
+		{"ws://127.0.0.1:1/a?b=c", "since=1.2", "GET /a?b=c&since=1.2 HTTP/1.1\r\n"},
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(table); i++) {
+		struct near *t = near_new(table[i].url);
+		struct far f = {0};
+		int fds[2];
+
+		CHECK_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fds), 0);
+		f.fd = fds[1];
+		endpoint_set_query(&t->endpoint, table[i].query);
+		endpoint_connect_fd(&t->endpoint, fds[0]);
+		CHECK(far_fill(&f, &t->loop));
+		CHECK_MEM(f.bytes, table[i].line, strlen(table[i].line));
+		near_free(t);
+		far_close(&f);
+	}
+}
