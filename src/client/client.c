@@ -9,6 +9,7 @@
 
 #include "base/text.h"
 #include "client/client_private.h"
+#include "client/client_show.h"
 #include "client/system.h"
 
 #define DEFAULT_URL "ws://127.0.0.1:8080"
@@ -33,6 +34,10 @@ static const struct option_row rows[] = {
 	       "channel to join, instead of the URL's path"),
 	OPTION(0, "user", TEXT, user, 0, 0, "NAME", NULL,
 	       "name to send under; user-ADDRESS:PORT"),
+	OPTION(0, "since", TEXT, since, 0, 0, "POS", NULL,
+	       "go on behind this position of the channel, EPOCH.SEQUENCE"),
+	OPTION(0, "rewind", COUNT, rewind, 1, UINT32_MAX, "N", NULL,
+	       "the last N messages of the channel first"),
 	TARGET_OPTIONS(struct client_options, security),
 };
 #undef OPTION
@@ -110,16 +115,54 @@ static void client_session_answered(struct session *s, const Websocket__WebSocke
 		client_file_take_answer(client_of(s)->file, s, m);
 }
 
-static void client_session_binary(struct session *s, const Websocket__WebSocketMessage *m)
+static void client_session_message(struct session *s, const Websocket__WebSocketMessage *m)
 {
-	if (client_of(s)->receive)
-		client_receive_take(client_of(s)->receive, m);
+	struct client *c = client_of(s);
+	bool is_chunk = m->type == WEBSOCKET__MESSAGE_TYPE__BINARY_DATA;
+
+	/* Chunks that become files are said when the file is whole. */
+	if (c->shows_messages && !(is_chunk && c->receive))
+		client_show(stdout, m, s->own_id);
+	if (is_chunk && c->receive)
+		client_receive_take(c->receive, m);
+	if (c->file && m->type == WEBSOCKET__MESSAGE_TYPE__CONTROL &&
+	    m->control->type == WEBSOCKET__CONTROL_TYPE__DISCONNECT &&
+	    !client_is_own_disconnect(m, s->own_id))
+		client_file_note_left(c->file, m->control->session_id);
 }
 
-static void client_session_left(struct session *s, const Websocket__WebSocketMessage *m)
+static void client_session_text(struct session *s, const char *text, size_t n)
 {
-	if (client_of(s)->file)
-		client_file_note_left(client_of(s)->file, m->control->session_id);
+	if (client_of(s)->shows_messages)
+		client_show_text(stdout, text, n);
+}
+
+static void client_session_joined(struct session *s, const struct position *p,
+				  enum position_answer answer)
+{
+	struct client *c = client_of(s);
+	char at[POSITION_TEXT];
+
+	/* Else what comes from here on is not what is missing of a file. */
+	if (c->receive && answer != POSITION_RECOVERED)
+		client_receive_drop_all(c->receive, "the connection ended before it");
+	if (c->n_sessions > 1)
+		return;
+	if (answer == POSITION_RECOVERED)
+		session_report(s, "goes on from %s: nothing is missing", position_format(at, p));
+	else if (answer == POSITION_LOST)
+		session_report(s, "messages may be missing: the channel's history does not reach "
+				  "back to the position");
+}
+
+static void client_session_missed(struct session *s, const struct position *p,
+				  const Websocket__ControlMessage *control)
+{
+	char reason[256];
+
+	(void)p;
+	text_escape(reason, sizeof(reason), control->reason, strlen(control->reason));
+	session_report(s, "messages are missing: the server passed them over (%s)", reason);
 }
 
 static void client_session_writable(struct session *s)
@@ -130,10 +173,23 @@ static void client_session_writable(struct session *s)
 
 static void client_session_closed(struct session *s)
 {
-	client_input_stop(client_of(s));
-	/* What the server sends after another connection is not what is missing. */
-	if (client_of(s)->receive)
-		client_receive_drop_all(client_of(s)->receive, "the connection ended before it");
+	struct client *c = client_of(s);
+	const struct position *home = session_home(s);
+
+	client_input_stop(c);
+	/* From a position the next connection may go on with what is missing. */
+	if (c->receive && !(home && home->epoch))
+		client_receive_drop_all(c->receive, "the connection ended before it");
+}
+
+/* For whoever stops it and starts it again. */
+static void client_tell_position(const struct client *c, struct session *s)
+{
+	const struct position *home = session_home(s);
+	char at[POSITION_TEXT];
+
+	if (c->n_sessions == 1 && home && home->epoch)
+		session_report(s, "to go on from here: --since %s", position_format(at, home));
 }
 
 static void client_session_done(struct session *s, int status)
@@ -141,6 +197,7 @@ static void client_session_done(struct session *s, int status)
 	struct client *c = client_of(s);
 
 	/* One failure among many clients is the command's; who ends well later doesn't undo it. */
+	client_tell_position(c, s);
 	c->n_done++;
 	if (status != 0)
 		c->status = status;
@@ -150,8 +207,10 @@ const struct session_ops client_session_ops = {
 	.opened = client_session_opened,
 	.accepted = client_session_accepted,
 	.answered = client_session_answered,
-	.binary = client_session_binary,
-	.left = client_session_left,
+	.message = client_session_message,
+	.text = client_session_text,
+	.joined = client_session_joined,
+	.missed = client_session_missed,
 	.writable = client_session_writable,
 	.closed = client_session_closed,
 	.done = client_session_done,
@@ -256,17 +315,19 @@ static int client_run(struct client *c)
 
 void client_init_group(struct client *c, size_t message_bytes)
 {
+	c->shows_messages = c->n_sessions == 1 && c->mode != CLIENT_FILE;
 	c->group = (struct session_group){
 		.loop = &c->loop,
 		.target = &c->target,
 		.ops = &client_session_ops,
+		.command = "client",
 		.user = c->options.user,
+		.positions = &c->start,
+		.n_positions = c->mode != CLIENT_FILE, /* what others say is nothing to a sender */
 		.backoff = {.first_ns = c->config->reconnect_delay_ms * NS_PER_MS,
 			    .factor = c->config->reconnect_backoff,
 			    .max_attempts = c->config->reconnect_attempts},
 		.n = c->n_sessions,
-		.shows_messages = c->n_sessions == 1 && c->mode != CLIENT_FILE,
-		.keeps_files = c->options.receive_dir,
 		.delivers_file = c->mode == CLIENT_FILE,
 	};
 	/* What is decoded takes more memory than it does on the wire: pointers, lengths, NULs. */
@@ -375,6 +436,22 @@ static int client_open_receive_dir(struct client *c)
 	return r == 0 ? 0 : client_fail("%s: %s", c->options.receive_dir, strerror(-r));
 }
 
+static int client_choose_start(struct client *c)
+{
+	const struct client_options *o = &c->options;
+
+	if ((o->since || o->rewind) && o->send_file) {
+		client_fail("--since and --rewind go without --send-file");
+		return OPTIONS_EXIT_USAGE;
+	}
+	if (o->since && position_parse(o->since, strlen(o->since), &c->start) < 0) {
+		client_fail("--since %s: not a position like EPOCH.SEQUENCE", o->since);
+		return OPTIONS_EXIT_USAGE;
+	}
+	c->start.rewind = (uint32_t)o->rewind;
+	return 0;
+}
+
 static int client_choose_mode(struct client *c)
 {
 	size_t possible = system_raise_descriptors(c->options.clients);
@@ -427,6 +504,8 @@ static int client_prepare(struct client *c, char **argv)
 	r = options_load(&client_option_table, &source, stderr, &c->config);
 	if (r == 0)
 		r = client_find_target(c);
+	if (r == 0)
+		r = client_choose_start(c);
 	if (r == 0)
 		r = client_choose_mode(c);
 	/* Only now, since an interval that was given chooses the mode. */

@@ -17,8 +17,10 @@ struct WB_FROZEN client_options {
 	const char *channel;     /* NULL: the URL's */
 	const char *user;        /* NULL: user-ADDRESS:PORT */
 	struct target_security security;
+	const char *since; /* NULL: nowhere in particular */
 	uint64_t clients;
 	uint64_t interval_ms;
+	uint64_t rewind;
 };
 
 extern const struct option_table client_option_table;
@@ -36,12 +38,14 @@ struct WB_OWNER(loop) client {
 	struct client_options options;
 	struct config *config;
 	enum client_mode mode;
+	struct position start; /* of each session */
 	struct session_group group;
 	struct session *sessions; /* n_sessions of them */
 	size_t n_sessions, n_done;
-	int status;       /* exit status so far */
-	bool is_stopping; /* told to; everyone closes politely */
-	bool is_killed;   /* told twice */
+	bool shows_messages; /* prints what arrives */
+	int status;          /* exit status so far */
+	bool is_stopping;    /* told to; everyone closes politely */
+	bool is_killed;      /* told twice */
 
 	enum client_input {
 		CLIENT_INPUT_OFF,     /* there is nobody to send to */

@@ -19,7 +19,7 @@
 
 /* A client's own, of one channel. All zero: the home, and nothing is known. */
 struct WB_OWNER(holder) position {
-	const char *channel; /* borrowed; NULL: the home, whatever it is called */
+	const char *channel; /* borrowed; NULL: there is the home alone, whatever it is called */
 	uint64_t epoch;      /* 0: none is known */
 	uint64_t sequence;   /* everything up to and with it is known */
 	uint32_t rewind;     /* messages that are wanted first where that doesn't count; 0: none */

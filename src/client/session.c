@@ -3,12 +3,12 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "base/text.h"
 #include "client/client_show.h"
+#include "client/session_private.h"
 #include "client/system.h"
 
 #define HEARTBEAT_NS (30 * NS_PER_S)
@@ -29,78 +29,14 @@ static struct wheel *session_wheel(struct session *s)
 	return &s->group->loop->reactor.wheel;
 }
 
-/* ------------------------------------------------------------------------ words */
-
-static void WB_PRINTF(2, 0) session_print(const struct session *s, const char *format, va_list args)
-{
-	(void)fflush(stdout); /* so that both streams keep their order on a terminal */
-	fputs("wsbind client: ", stderr);
-	if (s->group->n > 1)
-		fprintf(stderr, "client %u: ", s->index);
-	vfprintf(stderr, format, args);
-	fputc('\n', stderr);
-}
-
-void session_report(struct session *s, const char *format, ...)
-{
-	struct session_group *g = s->group;
-	uint64_t now = clock_now_ns();
-	va_list args;
-
-	/* When the server of a thousand sessions goes, ten lines say it as well as a thousand. */
-	if (now - g->lines_since_ns >= NS_PER_S) {
-		g->lines_since_ns = now;
-		g->lines = 0;
-	}
-	if (g->lines++ >= SESSION_LINES)
-		return;
-	va_start(args, format);
-	session_print(s, format, args);
-	va_end(args);
-}
-
-/* ------------------------------------------------------------------------- ends */
-
-static void session_finish(struct session *s, int status)
-{
-	/* A session that failed still closes its connection, whose end leads here once more. */
-	if (s->is_done)
-		return;
-	s->is_done = true;
-	wheel_del(session_wheel(s), &s->retry);
-	wheel_del(session_wheel(s), &s->heartbeat);
-	s->group->ops->done(s, status);
-}
-
-void session_stop(struct session *s)
-{
-	s->is_stopping = true;
-	if (s->endpoint.state == ENDPOINT_IDLE)
-		session_finish(s, 0);
-	else
-		endpoint_close(&s->endpoint, WS_CODE_NORMAL, "");
-}
-
-void session_fail(struct session *s, const char *format, ...)
-{
-	va_list args;
-
-	va_start(args, format);
-	session_print(s, format, args);
-	va_end(args);
-	/*
-	 * Done before the connection is: what its end says can no longer turn this into a success.
-	 */
-	session_finish(s, 1);
-	if (s->endpoint.state != ENDPOINT_IDLE)
-		endpoint_close(&s->endpoint, WS_CODE_NORMAL, "");
-}
+/* ------------------------------------------------------------------- connecting */
 
 static void session_connect(struct session *s)
 {
 	target_refresh_token(s->group->target);
 	s->token = s->group->target->n_tokens;
 	s->opened_ns = 0;
+	session_bring_position(s);
 	endpoint_connect(&s->endpoint);
 }
 
@@ -208,6 +144,7 @@ static void session_closed(struct endpoint *e, const struct endpoint_end *end)
 
 	wheel_del(session_wheel(s), &s->heartbeat);
 	s->is_accepted = false;
+	session_leave_all(s);
 	session_note_refusal(s, end);
 	s->group->ops->closed(s);
 	/* Whoever wanted the end does not ask how it came about. */
@@ -254,11 +191,14 @@ static void session_new_uuid(char out[SESSION_UUID_TEXT])
 int session_chat(struct session *s, const char *text)
 {
 	char id[SESSION_UUID_TEXT];
+	uint8_t request_id[16];
 	struct msg_builder b;
 	int r;
 
 	session_new_uuid(id);
+	session_next_id(s, request_id);
 	msg_init_chat(&b, id, s->user, text, (int64_t)(clock_wall_ms() / 1000));
+	msg_set_request_id(&b, request_id, sizeof(request_id));
 	r = endpoint_send_msg(&s->endpoint, &b);
 	/* What was refused room is not lost silently: the caller says so, or tries the next one. */
 	if (r == 0) {
@@ -268,21 +208,20 @@ int session_chat(struct session *s, const char *text)
 	return r;
 }
 
-/* The first message: who we are, and what we want acknowledged. */
+/* The first messages: who we are, what we want acknowledged, and where we go on. */
 static void session_send_connect(struct session *s)
 {
-	char session_id[SESSION_UUID_TEXT], text[SESSION_UUID_TEXT];
+	char session_id[SESSION_UUID_TEXT];
 	struct msg_builder b;
 
-	/* Other ones for each connection: nothing of the last one is asked for. */
+	/* Another one for each connection: nothing of the last one is asked for. */
 	session_new_uuid(session_id);
-	session_new_uuid(text);
-	(void)!uuid_parse(text, s->connect_id); /* it is one */
+	session_next_id(s, s->connect_id);
 	msg_init_control(&b, WEBSOCKET__CONTROL_TYPE__CONNECT);
 	msg_set_request_id(&b, s->connect_id, sizeof(s->connect_id));
 	msg_set_session_id(&b, session_id);
 	msg_set_capabilities(&b, s->group->delivers_file ? MSG_CAP_ACK : 0);
-	if (endpoint_send_msg(&s->endpoint, &b) < 0)
+	if (endpoint_send_msg(&s->endpoint, &b) < 0 || session_subscribe(s) < 0)
 		session_fail(s, "out of memory");
 }
 
@@ -330,16 +269,11 @@ static void session_take_connect_answer(struct session *s, const Websocket__Cont
 	}
 }
 
-static bool session_is_answer_to(const message *m, const uint8_t id[16])
-{
-	return m->request_id.len == 16 && memcmp(m->request_id.data, id, 16) == 0;
-}
-
 static void session_take_answer(struct session *s, const message *m)
 {
 	if (!s->is_accepted && session_is_answer_to(m, s->connect_id))
 		session_take_connect_answer(s, m->control);
-	else
+	else if (!session_take_join(s, m))
 		s->group->ops->answered(s, m);
 }
 
@@ -351,12 +285,17 @@ static void session_take_control(struct session *s, const message *m)
 	case WEBSOCKET__CONTROL_TYPE__CONFIG:
 		/* With the greeting; after that a DISCONNECT can be told from a notice. */
 		snprintf(s->own_id, sizeof(s->own_id), "%s", control->session_id);
+		session_take_config(s, m);
 		break;
 	case WEBSOCKET__CONTROL_TYPE__DISCONNECT:
 		if (client_is_own_disconnect(m, s->own_id))
 			s->stay_away_ns = control->reconnect_after_ms * NS_PER_MS;
-		else
-			s->group->ops->left(s, m);
+		break;
+	case WEBSOCKET__CONTROL_TYPE__GAP:
+		session_take_gap(s, m);
+		break;
+	case WEBSOCKET__CONTROL_TYPE__POSITION:
+		session_take_position(s, m);
 		break;
 	case WEBSOCKET__CONTROL_TYPE__ERROR:
 		if (control->reconnect_after_ms)
@@ -376,13 +315,11 @@ static void session_message(struct endpoint *e, uint8_t opcode, uint8_t *data, s
 	struct session *s = session_of(e);
 	struct session_group *g = s->group;
 	enum msg_result r;
-	bool is_chunk;
 	message *m;
 
 	g->received++;
 	if (opcode == WS_TEXT) {
-		if (g->shows_messages)
-			client_show_text(stdout, (const char *)data, n);
+		g->ops->text(s, (const char *)data, n);
 		return;
 	}
 	/* Nobody keeps a message beyond this call: the next one is decoded into the same memory. */
@@ -393,13 +330,12 @@ static void session_message(struct endpoint *e, uint8_t opcode, uint8_t *data, s
 			       msg_result_text(r));
 		return;
 	}
-	is_chunk = m->type == WEBSOCKET__MESSAGE_TYPE__BINARY_DATA;
-	if (g->shows_messages && !(is_chunk && g->keeps_files))
-		client_show(stdout, m, s->own_id);
+	session_take_sequence(s, m);
+	if (m->has_sequence_case && session_is_own(s, m))
+		return;
+	g->ops->message(s, m);
 	if (m->type == WEBSOCKET__MESSAGE_TYPE__CONTROL)
 		session_take_control(s, m);
-	else if (is_chunk)
-		g->ops->binary(s, m);
 }
 
 static void session_writable(struct endpoint *e)
@@ -425,10 +361,15 @@ void session_start(struct session *s, struct session_group *group, unsigned inde
 	wheel_timer_init(&s->retry, session_retry_due);
 	wheel_timer_init(&s->heartbeat, session_heartbeat_due);
 	endpoint_init(&s->endpoint, group->loop, &ops);
-	session_connect(s);
+	session_init_id(s);
+	if (session_init_positions(s) < 0)
+		session_fail(s, "out of memory");
+	else
+		session_connect(s);
 }
 
 void session_fini(struct session *s)
 {
 	endpoint_fini(&s->endpoint);
+	free(s->positions);
 }
