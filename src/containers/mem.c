@@ -8,12 +8,12 @@
 #include <sanitizer/lsan_interface.h>
 
 /* Not inlined: gcc would take the sanitizer's const pointer for a read of fresh memory. */
-__attribute__((noinline)) static void mem_poison(void *p, size_t n)
+__attribute__((noinline)) void mem_poison(void *p, size_t n)
 {
 	__asan_poison_memory_region(p, n);
 }
 #else
-static void mem_poison(void *p, size_t n)
+void mem_poison(void *p, size_t n)
 {
 	(void)p;
 	(void)n;

@@ -37,6 +37,9 @@
 #define MEM_UNPOISON(p, n) ((void)(p), (void)(n))
 #endif
 
+/* Nobody may touch it until MEM_UNPOISON(); without a sanitizer nothing. */
+void mem_poison(void *p, size_t n);
+
 struct slab_chunk;
 
 /* Valid after slab_init(); all zero is only good for slab_fini(). */
