@@ -6,217 +6,52 @@
 #include <sys/mman.h>
 #include <systemd/sd-id128.h>
 
-#define AT_ONCE 64 /* messages that are dropped in one hold of a store's lock */
-#define RING_MIN 8
+#define HISTORY_SLACK_BYTES ((uint64_t)16 << 20) /* of spans that nobody uses, or a few do */
 
-/* Messages that a store has dropped: their references are given back without its lock. */
-struct dropped {
-	struct frame *frame[AT_ONCE];
-	unsigned n;
-};
-
-static size_t by_slot_bytes(const struct history *h)
+/* By slots of the directory: the stores, and the numbers that are noted. */
+static size_t tables_bytes(const struct history *h)
 {
-	return (size_t)h->directory->max * sizeof(*h->by_slot);
+	return (size_t)h->directory->max * (sizeof(*h->by_slot) + sizeof(*h->reserved));
 }
 
-int history_init(struct history *h, struct directory *d, _Atomic size_t *account)
+int history_init(struct history *h, struct directory *d, _Atomic size_t *account, int fd,
+		 unsigned shelves)
 {
 	int r = siphash_draw_key(&h->digest_key);
+	void *tables;
 
+	if (r == 0)
+		r = history_file_init(&h->file, fd, shelves);
 	if (r)
 		return r;
 	h->directory = d;
 	h->frame_account = account;
-	h->max_bytes = SIZE_MAX;
+	h->max_bytes = h->max_pages = SIZE_MAX;
 	list_init(&h->all);
 	list_init(&h->idle);
 	list_init(&h->giving);
 	for (size_t i = 0; i < ARRAY_LEN(h->weights); i++)
 		list_init(&h->weights[i]);
 	/* Address space; a page costs memory once it is used. */
-	h->by_slot = mmap(NULL, by_slot_bytes(h), PROT_READ | PROT_WRITE,
-			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (h->by_slot == MAP_FAILED) {
-		h->by_slot = NULL;
+	tables = mmap(NULL, tables_bytes(h), PROT_READ | PROT_WRITE,
+		      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (tables == MAP_FAILED) {
+		history_file_fini(&h->file);
 		h->directory = NULL;
 		return -ENOMEM;
 	}
+	h->by_slot = tables;
+	h->reserved = (_Atomic uint64_t *)(h->by_slot + d->max);
 	(void)pthread_mutex_init(&h->mutex, NULL); /* cannot fail without attributes */
 	return 0;
 }
 
-void history_set_memory(struct history *h, uint64_t bytes)
+void history_set_memory(struct history *h, uint64_t bytes, uint64_t waiting)
 {
 	atomic_store_explicit(&h->max_bytes, bytes, memory_order_relaxed);
-}
-
-/* ---------------------------------------------------------------------- what is kept */
-
-/* Under the store's lock, as all that begins with store_. */
-static struct frame *store_oldest(const struct history_store *s)
-{
-	return s->kept[s->head];
-}
-
-static void store_set_earliest(struct history_store *s, uint64_t position)
-{
-	atomic_store_explicit(&s->earliest, position, memory_order_relaxed);
-}
-
-static void keys_went(struct history *h, size_t n)
-{
-	if (n > 0)
-		atomic_fetch_sub_explicit(&h->bytes, n * HISTORY_KEY_BYTES, memory_order_relaxed);
-}
-
-static void store_drop_oldest(struct history *h, struct history_store *s, struct dropped *d)
-{
-	struct frame *f = store_oldest(s);
-
-	keys_went(h, history_keys_drop(s->keys, f->seq));
-
-	store_set_earliest(s, f->seq + 1);
-	s->head = (s->head + 1) & (s->cap - 1);
-	s->n--;
-	s->bytes -= f->body.len;
-	d->frame[d->n++] = f;
-	atomic_fetch_sub_explicit(&h->n_messages, 1, memory_order_relaxed);
-	if (s->n > 0)
-		return;
-	free(s->kept);
-	s->kept = NULL;
-	s->head = s->cap = 0;
-}
-
-/* All that it keeps, in @ret, which has nothing of it but that. O(1), however much it is. */
-static void store_take_all(struct history_store *s, struct history_store *ret)
-{
-	*ret = (struct history_store){
-		.kept = s->kept, .head = s->head, .n = s->n, .cap = s->cap, .keys = s->keys};
-	s->kept = NULL;
-	s->keys = NULL;
-	s->head = s->n = s->cap = 0;
-	s->bytes = 0;
-}
-
-/* Whether its oldest is more than its bounds allow, when the number that comes next is @next. */
-static bool store_is_past(const struct history_store *s, uint64_t next, uint64_t now_ns)
-{
-	const struct frame *f;
-
-	if (s->n == 0)
-		return false;
-	f = store_oldest(s);
-	return s->n > s->limits.messages || s->bytes > s->limits.bytes ||
-	       now_ns - MIN(f->received_ns, now_ns) > s->limits.age_ns ||
-	       next - f->seq > HISTORY_SPAN_MAX;
-}
-
-/* Drops what is past its bounds. True: there may be more of it. */
-static bool store_trim(struct history *h, struct history_store *s, uint64_t now_ns,
-		       struct dropped *d)
-{
-	uint64_t next = directory_next_seq(s->entry);
-
-	while (store_is_past(s, next, now_ns)) {
-		if (d->n == ARRAY_LEN(d->frame))
-			return true;
-		store_drop_oldest(h, s, d);
-	}
-	return false;
-}
-
-static int store_grow(struct history_store *s)
-{
-	uint32_t cap = MAX(s->cap * 2, (uint32_t)RING_MIN);
-	struct frame **more = malloc(cap * sizeof(struct frame *));
-
-	if (!more)
-		return -ENOMEM;
-	for (uint32_t i = 0; i < s->n; i++)
-		more[i] = history_kept(s, i);
-	free(s->kept);
-	s->kept = more;
-	s->head = 0;
-	s->cap = cap;
-	return 0;
-}
-
-/*
- * Takes a reference, and has it on history's account: nobody else can drop it before that. False:
- * it isn't kept, for want of memory, or is too large.
- */
-static bool store_keep(struct history *h, struct history_store *s, struct frame *f)
-{
-	if (f->body.len > s->limits.bytes || (s->n == s->cap && store_grow(s)))
-		return false;
-	frame_move_account(f, &h->bytes);
-	s->kept[(s->head + s->n) & (s->cap - 1)] = frame_ref(f);
-	s->n++;
-	s->bytes += f->body.len;
-	atomic_fetch_add_explicit(&h->n_messages, 1, memory_order_relaxed);
-	return true;
-}
-
-/* The message at @seq, just kept, is known again by it. False: there is no memory. */
-static bool store_add_key(struct history *h, struct history_store *s, struct history_keyed *keyed,
-			  uint64_t seq)
-{
-	if (!s->keys)
-		s->keys = history_keys_new();
-	if (!s->keys)
-		return false;
-	history_keys_add(s->keys, keyed, seq);
-	atomic_fetch_add_explicit(&h->bytes, HISTORY_KEY_BYTES, memory_order_relaxed);
-	return true;
-}
-
-/* Without any lock: whoever still waits for one has it on the account of what waits. */
-static void dropped_give_back(struct history *h, struct dropped *d)
-{
-	for (unsigned i = 0; i < d->n; i++) {
-		frame_move_account(d->frame[i], h->frame_account);
-		frame_unref(d->frame[i]);
-	}
-	if (d->n > 0)
-		atomic_fetch_add_explicit(&h->evicted, d->n, memory_order_relaxed);
-	d->n = 0;
-}
-
-static void taken_give_back(struct history *h, struct history_store *taken)
-{
-	struct dropped d = {.n = 0};
-
-	while (taken->n > 0) {
-		store_drop_oldest(h, taken, &d);
-		if (d.n == ARRAY_LEN(d.frame) || taken->n == 0)
-			dropped_give_back(h, &d);
-	}
-	keys_went(h, history_keys_free(TAKE_PTR(taken->keys)));
-}
-
-/* A message isn't kept: nobody who comes back can do with what is before that hole. */
-static void store_begin_behind(struct history *h, struct history_store *s, const struct frame *f)
-{
-	struct history_store taken;
-
-	store_take_all(s, &taken);
-	store_set_earliest(s, f->seq + 1);
-	taken_give_back(h, &taken);
-}
-
-void history_trim(struct history *h, struct history_store *s, uint64_t now_ns)
-{
-	struct dropped d = {.n = 0};
-	bool has_more;
-
-	do {
-		pthread_mutex_lock(&s->lock);
-		has_more = store_trim(h, s, now_ns, &d);
-		pthread_mutex_unlock(&s->lock);
-		dropped_give_back(h, &d);
-	} while (has_more);
+	/* What is no message is in a span beside others that stay, or waits for the next one. */
+	atomic_store_explicit(&h->max_pages, bytes + bytes / 4 + waiting + HISTORY_SLACK_BYTES,
+			      memory_order_relaxed);
 }
 
 /* ----------------------------------------------------------------- who gives something up */
@@ -231,7 +66,9 @@ static unsigned weight_of(uint64_t bytes)
 static bool is_past_memory(const struct history *h)
 {
 	return atomic_load_explicit(&h->bytes, memory_order_relaxed) >
-	       atomic_load_explicit(&h->max_bytes, memory_order_relaxed);
+		       atomic_load_explicit(&h->max_bytes, memory_order_relaxed) ||
+	       atomic_load_explicit(&h->file.heap.bytes, memory_order_relaxed) >
+		       atomic_load_explicit(&h->max_pages, memory_order_relaxed);
 }
 
 /*
@@ -268,7 +105,9 @@ static void store_free(struct history *h, struct history_store *s)
 	h->n_stores--;
 	h->n_idle--;
 	atomic_store_explicit(&h->by_slot[s->entry->slot], NULL, memory_order_release);
-	taken_give_back(h, s);
+	/* First the place: nothing that follows is missed where there is none. */
+	history_head_free(&h->file, TAKE_PTR(s->noted));
+	history_taken_give_back(h, s);
 	directory_unkeep(h->directory, s->entry);
 	atomic_fetch_sub_explicit(&h->bytes, HISTORY_PLACE_BYTES, memory_order_relaxed);
 	(void)pthread_mutex_destroy(&s->lock);
@@ -302,16 +141,16 @@ static void give_up(struct history *h)
 {
 	while (is_past_memory(h)) {
 		struct history_store *s = victim_of(h);
-		struct dropped d = {.n = 0};
+		struct history_dropped d = {.n = 0};
 
 		if (!s)
 			break;
 		pthread_mutex_lock(&s->lock);
 		/* One at a time: another one may have more then. */
 		if (s->n > 0)
-			store_drop_oldest(h, s, &d);
-		pthread_mutex_unlock(&s->lock);
-		dropped_give_back(h, &d);
+			history_store_drop_oldest(h, s, &d);
+		history_store_unlock(h, s);
+		history_dropped_give_back(h, &d);
 		place_in_lists(h, s);
 	}
 	/* Then the places themselves. */
@@ -348,8 +187,23 @@ static int draw_epoch(uint64_t *ret)
 	return 0;
 }
 
+/* So that the next process finds its place. Where that cannot be, it begins anew there. */
+static void store_begin_notes(struct history *h, struct history_store *s)
+{
+	struct history_note note;
+
+	pthread_mutex_lock(&s->lock);
+	history_store_reserve(h, s, directory_next_seq(s->entry));
+	note = history_store_note(h, s);
+	if (!s->noted)
+		s->noted = history_head_new(&h->file, s->epoch, s->entry->name, s->entry->name_len,
+					    &note);
+	history_store_unlock(h, s);
+}
+
 /* Under the mutex. NULL: there is no memory. */
-static struct history_store *store_new(struct history *h, struct directory_entry *e, uint64_t epoch)
+struct history_store *history_store_new(struct history *h, struct directory_entry *e,
+					uint64_t epoch)
 {
 	struct history_store *s = calloc(1, sizeof(*s));
 
@@ -366,7 +220,8 @@ static struct history_store *store_new(struct history *h, struct directory_entry
 	h->n_stores++;
 	directory_keep(h->directory, e);
 	/* Whoever publishes from here on does so under the lock. */
-	store_set_earliest(s, directory_next_seq(e));
+	history_store_set_earliest(s, directory_next_seq(e));
+	atomic_store_explicit(&h->reserved[e->slot], 0, memory_order_relaxed);
 	atomic_fetch_add_explicit(&h->bytes, HISTORY_PLACE_BYTES, memory_order_relaxed);
 	atomic_store_explicit(&h->by_slot[e->slot], s, memory_order_release);
 	atomic_store_explicit(&e->has_history, true, memory_order_release);
@@ -416,8 +271,11 @@ int history_hold(struct history *h, struct directory_entry *e, const struct hist
 		return r;
 	pthread_mutex_lock(&h->mutex);
 	s = history_of(h, e);
-	if (!s)
-		s = store_new(h, e, epoch);
+	if (!s) {
+		s = history_store_new(h, e, epoch);
+		if (s)
+			store_begin_notes(h, s);
+	}
 	if (s) {
 		use_begin(h, s);
 		store_limit(s, limits);
@@ -464,14 +322,12 @@ static void store_settle(struct history *h, struct history_store *s,
 	pthread_mutex_lock(&s->lock);
 	s->limits = *limits;
 	if (s->is_starting)
-		store_set_earliest(s, directory_next_seq(s->entry));
+		history_store_set_earliest(s, directory_next_seq(s->entry));
 	s->is_starting = false;
-	pthread_mutex_unlock(&s->lock);
+	history_store_unlock(h, s);
 }
 
-void history_settle(struct history *h, uint64_t now_ns,
-		    bool (*limits)(void *ctx, const char *name, struct history_limits *ret),
-		    void *ctx)
+void history_settle(struct history *h, uint64_t now_ns, history_limits_fn *limits, void *ctx)
 {
 	pthread_mutex_lock(&h->mutex);
 	h->is_reloading = false;
@@ -491,52 +347,24 @@ void history_settle(struct history *h, uint64_t now_ns,
 	pthread_mutex_unlock(&h->mutex);
 }
 
-/* Keys of messages that are kept here, too: bounds may have become narrower. */
-static void restore_keys(struct history *h, struct history_store *s,
-			 const struct history_saved *saved)
+void history_store_restored(struct history *h, struct history_store *s)
 {
-	for (size_t i = 0; i < saved->n_keys; i++) {
-		const struct frame *f = saved->frames[saved->keyed[i]];
-		uint64_t earliest = atomic_load_explicit(&s->earliest, memory_order_relaxed);
-		struct history_keyed *keyed;
-
-		if (f->seq < earliest)
-			continue;
-		keyed = history_keyed_new(&saved->keys[i]);
-		if (!keyed || !store_add_key(h, s, keyed, f->seq)) {
-			/* A resend of it would be published again: rather nobody knows any more. */
-			free(keyed);
-			store_begin_behind(h, s, f);
-		}
-	}
-}
-
-int history_restore(struct history *h, struct directory_entry *e,
-		    const struct history_limits *limits, const struct history_saved *saved)
-{
-	struct history_store *s;
-
-	pthread_mutex_lock(&h->mutex);
-	s = store_new(h, e, saved->epoch);
-	if (s) {
-		s->limits = *limits;
-		store_set_earliest(s, saved->earliest);
-		for (size_t i = 0; i < saved->n; i++)
-			if (!store_keep(h, s, saved->frames[i]))
-				store_begin_behind(h, s, saved->frames[i]);
-		restore_keys(h, s, saved);
-		s->users = 1;
-		place_in_lists(h, s);
-		use_end(h, s);
-	}
-	pthread_mutex_unlock(&h->mutex);
-	return s ? 0 : -ENOMEM;
+	store_begin_notes(h, s);
+	s->users = 1;
+	place_in_lists(h, s);
+	use_end(h, s);
 }
 
 void history_fini(struct history *h)
 {
 	if (!h->directory)
 		return;
+	/* What is somebody else's file stays there, for whoever comes next. */
+	if (h->file.own_fd < 0) {
+		shm_heap_leave(&h->file.heap);
+		h->file.root->crashes = 0;
+		h->file.root->taken_ns = 0;
+	}
 	LIST_FOREACH_SAFE (node, next, &h->all) {
 		struct history_store *s = CONTAINER_OF(node, struct history_store, node);
 
@@ -546,7 +374,8 @@ void history_fini(struct history *h)
 		s->users = 0;
 		store_free(h, s);
 	}
-	(void)munmap((void *)(uintptr_t)h->by_slot, by_slot_bytes(h));
+	(void)munmap((void *)(uintptr_t)h->by_slot, tables_bytes(h));
+	history_file_fini(&h->file);
 	(void)pthread_mutex_destroy(&h->mutex);
 	h->by_slot = NULL;
 	h->directory = NULL;
@@ -557,10 +386,14 @@ void history_fini(struct history *h)
 /*
  * Whether it may be published, under the lock. Return: the number of the first one, of a duplicate.
  */
-static uint64_t store_look_for(const struct history_store *s, struct history_once *once)
+static uint64_t store_look_for(struct history *h, struct history_store *s,
+			       struct history_once *once)
 {
-	const struct history_keyed *found = history_keys_find(s->keys, &once->key);
+	const struct history_keyed *found;
 
+	if (WB_UNLIKELY(s->has_keys_unread))
+		history_store_read_keys(h, s);
+	found = history_keys_find(s->keys, &once->key);
 	once->outcome = HISTORY_PUBLISHED;
 	if (found)
 		once->outcome = HISTORY_DUPLICATE;
@@ -570,57 +403,108 @@ static uint64_t store_look_for(const struct history_store *s, struct history_onc
 	return found ? found->seq + 1 : 0;
 }
 
-/* Under the lock. False: it isn't kept. @keyed: NULL, or taken over if it is. */
-static bool store_publish(struct history *h, struct history_store *s, struct frame *f,
-			  struct history_keyed **keyed, uint64_t *ret_workers)
+/* A message that is published, and where it is kept. */
+struct publishing {
+	struct frame *f;
+	struct frame *kept;          /* with a reference for the store; NULL: there is no memory */
+	struct history_keyed *keyed; /* or NULL; the store's, once it is kept */
+};
+
+/* Under the lock. False: it isn't kept. */
+static bool store_publish(struct history *h, struct history_store *s, struct publishing *p,
+			  uint64_t *ret_workers)
 {
-	f->seq = directory_take(s->entry, ret_workers);
-	frame_set_number(f, f->seq + 1);
-	if (s->is_starting || !store_keep(h, s, f))
+	p->f->seq = directory_take(s->entry, ret_workers);
+	frame_set_number(p->f, p->f->seq + 1);
+	if (p->kept && p->kept != p->f) {
+		p->kept->seq = p->f->seq;
+		frame_set_number(p->kept, p->f->seq + 1);
+	}
+	history_store_reserve(h, s, p->f->seq + 1);
+	/* A key without its message, or the other way round, could be published again. */
+	if (s->is_starting || !history_store_keep(h, s, p->kept, p->keyed ? &p->keyed->key : NULL))
 		return false;
-	/* Else it could be published again. */
-	if (*keyed && !store_add_key(h, s, *keyed, f->seq))
+	p->kept = NULL;
+	if (p->keyed && !history_store_add_key(h, s, p->keyed, p->f->seq))
 		return false;
-	*keyed = NULL;
+	p->keyed = NULL;
+	return true;
+}
+
+/*
+ * Nobody else knows it yet: all that doesn't need its number is done before the lock is taken. What
+ * was not made in a slot (there was no room, or it is an administrator's) is kept as a copy.
+ */
+static bool publishing_begin(struct history *h, struct publishing *p,
+			     const struct history_once *once)
+{
+	if (once) {
+		p->keyed = history_keyed_new(&once->key);
+		if (!p->keyed)
+			return false;
+	}
+	frame_set_account(p->f, h->frame_account);
+	p->kept = frame_is_kept(p->f) ? frame_ref(p->f)
+				      : frame_kept_copy(&h->file.heap, p->f, h->frame_account);
+	if (p->kept)
+		frame_kept_seal(p->kept);
 	return true;
 }
 
 uint64_t history_publish(struct history *h, struct history_store *s, struct frame *f,
 			 struct history_once *once, uint64_t *ret_workers)
 {
-	struct history_keyed *keyed = once ? history_keyed_new(&once->key) : NULL;
+	struct publishing p = {.f = f};
 	struct history_store taken = {.n = 0};
-	struct dropped d = {.n = 0};
+	struct history_dropped d = {.n = 0};
 	uint64_t bytes, sequence;
 
-	if (once && !keyed) {
+	if (!publishing_begin(h, &p, once)) {
 		once->outcome = HISTORY_E_NO_MEMORY;
 		return 0;
 	}
-	/* Nobody else knows it yet: that is done before the lock is taken. */
-	frame_set_account(f, h->frame_account);
 	pthread_mutex_lock(&s->lock);
-	sequence = once ? store_look_for(s, once) : 0;
+	sequence = once ? store_look_for(h, s, once) : 0;
 	if (once && once->outcome != HISTORY_PUBLISHED) {
-		pthread_mutex_unlock(&s->lock);
-		free(keyed);
+		history_store_unlock(h, s);
+		free(p.keyed);
+		frame_unref(p.kept);
 		return sequence;
 	}
-	if (store_publish(h, s, f, &keyed, ret_workers)) {
-		(void)store_trim(h, s, f->received_ns, &d);
+	if (store_publish(h, s, &p, ret_workers)) {
+		(void)history_store_trim(h, s, f->received_ns, &d);
 	} else {
 		/* Nobody who comes back can do with what is before a hole. */
-		store_take_all(s, &taken);
-		store_set_earliest(s, f->seq + 1);
+		history_store_take_all(s, &taken);
+		history_store_set_earliest(s, f->seq + 1);
 	}
 	sequence = s->is_starting ? 0 : f->seq + 1;
 	bytes = s->bytes;
-	pthread_mutex_unlock(&s->lock);
-	free(keyed);
-	taken_give_back(h, &taken);
-	dropped_give_back(h, &d);
+	history_store_unlock(h, s);
+	free(p.keyed);
+	frame_unref(p.kept);
+	history_taken_give_back(h, &taken);
+	history_dropped_give_back(h, &d);
 	note_change(h, s, bytes);
 	return sequence;
+}
+
+void history_note_number(struct history *h, struct directory_entry *e, uint64_t seq)
+{
+	const _Atomic uint64_t *reserved = &h->reserved[e->slot];
+	struct history_store *s;
+
+	if (WB_LIKELY(seq < atomic_load_explicit(reserved, memory_order_relaxed)))
+		return;
+	/* Its worker may have let go of the store; under the mutex it stays. */
+	pthread_mutex_lock(&h->mutex);
+	s = history_of(h, e);
+	if (s) {
+		pthread_mutex_lock(&s->lock);
+		history_store_reserve(h, s, seq + 1);
+		history_store_unlock(h, s);
+	}
+	pthread_mutex_unlock(&h->mutex);
 }
 
 void history_expire(struct history *h, uint64_t now_ns, unsigned max)

@@ -24,6 +24,10 @@
  * Stores come, go, and are chosen for giving something up under one mutex, which no message takes
  * while there is memory. Whoever holds it may take a store's lock, never the other way round.
  *
+ * What is kept lies in memory that outlives the process (channel/history_file), from before anybody
+ * gets it; so do the places. A store knows its messages by their places in that memory, and one
+ * that another process has left is looked at only when somebody wants it.
+ *
  * History can be turned on and off by a reload, while messages are on their way that were made for
  * a channel of the other kind. So a store that is made during a reload only *starts*: it gives no
  * positions and keeps nothing until history_settle(), behind which no worker has any of those.
@@ -32,11 +36,13 @@
 #include <pthread.h>
 
 #include "base/base.h"
+#include "base/clock.h"
 #include "channel/directory.h"
+#include "channel/history_file.h"
 #include "channel/history_keys.h"
 #include "containers/list.h"
 #include "containers/siphash.h"
-#include "wire/frame.h"
+#include "wire/frame_kept.h"
 
 #define HISTORY_PLACE_BYTES 512 /* of history_memory, for a store without messages */
 /* A store's numbers, notices included, span at most as many: to lay them out costs a slot each. */
@@ -54,11 +60,15 @@ struct WB_SHARED history_store {
 	struct directory_entry *entry WB_FROZEN; /* pinned */
 	uint64_t epoch WB_FROZEN;
 	_Atomic uint64_t earliest; /* written under the lock: position behind which all is kept */
-	struct frame **kept; /* under the lock, as all up to @limits: a ring, oldest at head */
+	uint32_t *kept; /* under the lock, as all up to @limits: a ring of places, oldest at head */
 	uint32_t head;
 	uint32_t n;
-	uint32_t cap;              /* of @kept; a power of two, or 0 */
-	struct history_keys *keys; /* of those of the kept that asked for it; NULL: none did */
+	uint32_t cap;               /* of @kept; a power of two, or 0 */
+	struct history_keys *keys;  /* of those of the kept that asked for it; NULL: none did */
+	struct history_head *noted; /* what the next process finds of it; NULL: nothing */
+	uint64_t newest;            /* number of the newest message that was kept; 0: none yet */
+	bool has_keys_unread;       /* another process kept them: @keys has nothing so far */
+	bool is_changed;            /* and @noted doesn't say so */
 	bool is_starting;
 	uint64_t bytes; /* of those kept */
 	struct history_limits limits;
@@ -74,11 +84,14 @@ struct WB_SHARED history_store {
 
 struct WB_SHARED history {
 	struct directory *directory WB_FROZEN;
-	struct siphash_key digest_key WB_FROZEN;            /* of all keys */
+	struct siphash_key digest_key WB_FROZEN; /* of all keys */
+	struct history_file file;
 	_Atomic(struct history_store *) *by_slot WB_FROZEN; /* of the directory */
+	_Atomic uint64_t *reserved WB_FROZEN;    /* likewise: numbers that are noted as given */
 	_Atomic size_t *frame_account WB_FROZEN; /* what is kept no more goes back to that */
 	_Atomic size_t bytes;        /* frames that are kept, their variants, and places */
 	_Atomic size_t max_bytes;    /* history_memory */
+	_Atomic size_t max_pages;    /* bytes that the file may have, torn ones and all */
 	_Atomic uint64_t evicted;    /* messages that made room for others, of all bounds */
 	_Atomic uint32_t n_messages; /* that are kept */
 	pthread_mutex_t mutex;
@@ -97,16 +110,21 @@ struct WB_SHARED history {
  * @h:        all-zero
  * @d:        borrowed; has room for places beside its channels
  * @account:  borrowed; charged with the frames that aren't kept
+ * @fd, @shelves: as history_file_init()
  *
- * Return:    0 | -ENOMEM | -errno: no random numbers.
+ * Return:    0 | -ENOMEM | -errno: no random numbers, or nothing can be kept.
  */
-int history_init(struct history *h, struct directory *d, _Atomic size_t *account) WB_NODISCARD;
+int history_init(struct history *h, struct directory *d, _Atomic size_t *account, int fd,
+		 unsigned shelves) WB_NODISCARD;
 
 /* Drops all stores. No worker runs. */
 void history_fini(struct history *h);
 
-/* history_memory, from the next message on. Thread: any. */
-WB_ANY_THREAD void history_set_memory(struct history *h, uint64_t bytes);
+/*
+ * history_memory, from the next message on. @waiting: of what channels have kept so much may still
+ * be waited for. Thread: any.
+ */
+WB_ANY_THREAD void history_set_memory(struct history *h, uint64_t bytes, uint64_t waiting);
 
 /* ---------------------------------------------------------------------------- stores */
 
@@ -139,6 +157,9 @@ static inline struct history_store *history_of(const struct history *h,
 /* Workers are about to learn of another configuration. Thread: main. */
 void history_begin_reload(struct history *h);
 
+/* What a channel may keep, by its name; false: it has no history. */
+typedef bool history_limits_fn(void *ctx, const char *name, struct history_limits *ret);
+
 /**
  * history_settle() - all workers have had a turn with the new configuration
  * @limits: those of a channel by its name; false: it has no history
@@ -147,11 +168,9 @@ void history_begin_reload(struct history *h);
  *
  * Thread:  main.
  */
-void history_settle(struct history *h, uint64_t now_ns,
-		    bool (*limits)(void *ctx, const char *name, struct history_limits *ret),
-		    void *ctx);
+void history_settle(struct history *h, uint64_t now_ns, history_limits_fn *limits, void *ctx);
 
-/* A store as another process had it. */
+/* A store as another process had it, which could not leave the memory that it lay in. */
 struct WB_VALUE history_saved {
 	uint64_t epoch, earliest;
 	struct frame *
@@ -172,6 +191,84 @@ struct WB_VALUE history_saved {
 int history_restore(struct history *h, struct directory_entry *e,
 		    const struct history_limits *limits, const struct history_saved *saved)
 	WB_NODISCARD;
+
+/* A store whose messages lie where the other process had them. */
+struct WB_VALUE history_left {
+	uint64_t epoch, earliest, newest;
+	uint32_t head;    /* place of what is noted of it; 0: nothing */
+	uint64_t bytes;   /* of its messages */
+	uint64_t charged; /* what they take of history_memory */
+	bool has_keys;
+	const uint32_t *places; /* of its messages, oldest first: @n of them, borrowed */
+	size_t n;
+};
+
+/* The same for what was left in the file: as it is, unlooked at. */
+int history_restore_left(struct history *h, struct directory_entry *e,
+			 const struct history_limits *limits, const struct history_left *left)
+	WB_NODISCARD;
+
+/* A channel has no history any more: what was left of it in the file is nobody's. */
+void history_drop_left(struct history *h, const struct history_left *left);
+
+/* ------------------------------------------------------------------ what there was before */
+
+#define HISTORY_CRASHES 3                /* of as many processes, one after another, … */
+#define HISTORY_CRASH_NS (60 * NS_PER_S) /* … so soon: its history is given up */
+
+/*
+ * What the file says of another process that had it is decided once, before any store is made: it
+ * was handed over (history_take_handed_over(), history_restore_left()), or history_take_over().
+ */
+
+/*
+ * Whether it was left for us by the hand-over with this number. True: the stores come one by
+ * one.
+ */
+bool history_take_handed_over(struct history *h, uint64_t nonce, uint64_t now_ns);
+
+enum history_past {
+	HISTORY_PAST_NONE,      /* nobody was there before, or all is decided */
+	HISTORY_PAST_CRASHED,   /* all of it that is whole is here */
+	HISTORY_PAST_FOREIGN,   /* other programs have run in between: nothing of it counts */
+	HISTORY_PAST_SET_ASIDE, /* it has killed too many that have taken it over */
+};
+
+/* What was found of a process that has died. */
+struct WB_VALUE history_recovery {
+	uint32_t channels;
+	uint64_t messages;
+	uint32_t torn; /* of those, which have lost their older messages */
+	uint32_t lost; /* places and channels that begin anew */
+	int error;     /* it could not be made empty: nothing can be kept; else 0 */
+};
+
+/**
+ * history_take_over() - what is whole of the history of a process that has died
+ * @is_foreign: that isn't so: somebody else has served meanwhile
+ * @limits_of:  what a channel may keep by its name; false: it has no history
+ *
+ * A channel goes on with its epoch where the newest message that it ever noted is whole; behind
+ * one that isn't all is kept. Its numbers go on behind all that were ever given.
+ *
+ * Thread:  main, before any worker starts.
+ * Cost:    once over all that is kept.
+ */
+enum history_past history_take_over(struct history *h, bool is_foreign, uint64_t now_ns,
+				    history_limits_fn *limits_of, void *ctx,
+				    struct history_recovery *ret);
+
+/**
+ * history_hand_over() - it is left for whoever knows this number
+ *
+ * No worker runs. history_serve() takes that back.
+ *
+ * Return: 0 | -errno: no random number.
+ */
+int history_hand_over(struct history *h, uint64_t *ret_nonce) WB_NODISCARD;
+
+/* From here on a process that dies has died with it. */
+void history_serve(struct history *h);
 
 /* --------------------------------------------------------------------------- messages */
 
@@ -206,6 +303,16 @@ struct WB_VALUE history_once {
  */
 WB_ANY_THREAD uint64_t history_publish(struct history *h, struct history_store *s, struct frame *f,
 				       struct history_once *once, uint64_t *ret_workers);
+
+/**
+ * history_note_number() - a number that a message without history takes in such a channel
+ * @e:      held by the caller
+ *
+ * Before anybody gets it: the next process begins behind it.
+ *
+ * Cost:    a load; once in HISTORY_RESERVED numbers two locks.
+ */
+WB_ANY_THREAD void history_note_number(struct history *h, struct directory_entry *e, uint64_t seq);
 
 /* What somebody says that joins. */
 struct WB_VALUE history_since {
@@ -267,8 +374,14 @@ void history_expire(struct history *h, uint64_t now_ns, unsigned max);
 /* All stores, while no worker runs. */
 #define HISTORY_FOREACH(node, h) LIST_FOREACH (node, &(h)->all)
 
-/* Number @i of those that it keeps, oldest first. While no worker runs. */
-static inline struct frame *history_kept(const struct history_store *s, uint32_t i)
+/*
+ * Number @i of those that it keeps, oldest first: its slot. Under the lock, or while no worker
+ * runs.
+ */
+static inline struct frame_kept *history_kept_at(const struct history *h,
+						 const struct history_store *s, uint32_t i)
 {
-	return s->kept[(s->head + i) & (s->cap - 1)];
+	uint32_t place = s->kept[(s->head + i) & (s->cap - 1)];
+
+	return CONTAINER_OF(shm_heap_at(&h->file.heap, place), struct frame_kept, slot);
 }

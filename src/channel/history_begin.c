@@ -4,14 +4,14 @@
 #include "channel/history_private.h"
 
 /* The first of those kept at place @seq or behind it; its index, or their number. */
-static uint32_t store_search(const struct history_store *s, uint64_t seq)
+static uint32_t store_search(const struct history *h, const struct history_store *s, uint64_t seq)
 {
 	uint32_t from = 0, to = s->n;
 
 	while (from < to) {
 		uint32_t middle = from + (to - from) / 2;
 
-		if (history_kept(s, middle)->seq < seq)
+		if (history_kept_at(h, s, middle)->frame.seq < seq)
 			from = middle + 1;
 		else
 			to = middle;
@@ -20,14 +20,15 @@ static uint32_t store_search(const struct history_store *s, uint64_t seq)
 }
 
 /* Where the last @rewind messages begin, or all that is kept. */
-static uint64_t store_rewound(const struct history_store *s, uint32_t rewind, uint64_t earliest)
+static uint64_t store_rewound(const struct history *h, const struct history_store *s,
+			      uint32_t rewind, uint64_t earliest)
 {
-	return s->n >= rewind ? history_kept(s, s->n - rewind)->seq : earliest;
+	return s->n >= rewind ? history_kept_at(h, s, s->n - rewind)->frame.seq : earliest;
 }
 
 /* Under the lock: position of the beginning. */
-static void store_begin(const struct history_store *s, const struct history_since *since,
-			struct history_start *ret)
+static void store_begin(const struct history *h, const struct history_store *s,
+			const struct history_since *since, struct history_start *ret)
 {
 	uint64_t earliest = atomic_load_explicit(&s->earliest, memory_order_relaxed);
 
@@ -44,7 +45,7 @@ static void store_begin(const struct history_store *s, const struct history_sinc
 		ret->sequence = is_known ? since->sequence : earliest;
 	}
 	if (since->has_rewind && since->rewind > 0 && ret->recovered != HISTORY_RECOVERED)
-		ret->sequence = store_rewound(s, since->rewind, earliest);
+		ret->sequence = store_rewound(h, s, since->rewind, earliest);
 }
 
 int history_begin(struct history *h, struct history_store *s, const struct history_since *since,
@@ -60,15 +61,15 @@ int history_begin(struct history *h, struct history_store *s, const struct histo
 		pthread_mutex_unlock(&s->lock);
 		return 0;
 	}
-	store_begin(s, since, ret);
-	at = store_search(s, ret->sequence);
-	end = store_search(s, before);
+	store_begin(h, s, since, ret);
+	at = store_search(h, s, ret->sequence);
+	end = store_search(h, s, before);
 	if (at < end) {
 		ret->frames = malloc((end - at) * sizeof(struct frame *));
 		r = ret->frames ? 0 : -ENOMEM;
 	}
 	for (; r == 0 && at < end; at++)
-		ret->frames[ret->n++] = frame_ref(history_kept(s, at));
+		ret->frames[ret->n++] = frame_ref(history_store_frame(h, s, at));
 	pthread_mutex_unlock(&s->lock);
 	return r;
 }

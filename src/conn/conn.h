@@ -32,6 +32,8 @@
  * The sources form a ladder: see conn_private.h.
  */
 
+#include <string.h>
+
 #include "base/base.h"
 #include "conn/policy.h"
 #include "conn/turn.h"
@@ -204,7 +206,7 @@ struct WB_OWNER(worker) conn {
 	struct conn_names *names;  /* NULL: neither of them */
 	struct grant *grant;       /* what it may, and who it is; NULL: whatever it likes */
 
-	uint64_t serial;         /* unique in the process */
+	uint64_t serial;         /* unique in the process; see conn_take_serial() */
 	uint64_t last_sign_ns;   /* last complete frame; at first: when accepted */
 	uint32_t messages_in;    /* that it sent, of whatever kind; wraps */
 	uint32_t connected_s;    /* wall clock */
@@ -338,6 +340,15 @@ void conn_env_fini(struct conn_env *env);
  */
 void conn_init(struct conn *c, struct conn_env *env, const struct sock_peer *peer, uint64_t serial,
 	       enum conn_refusal refusal);
+
+/*
+ * From when it has its client id on, that is its serial: what the client has said is known as its
+ * own behind a resume, and when nobody is left who knew it. A version before has counted them.
+ */
+static inline void conn_take_serial(struct conn *c)
+{
+	memcpy(&c->serial, c->id, sizeof(c->serial));
+}
 
 /**
  * conn_feed() - bytes from the peer

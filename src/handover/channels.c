@@ -131,7 +131,8 @@ static bool fill_log(struct hub_log *log, const Record__Channel *s, const struct
 	for (; log->n < s->n_frame; log->n++) {
 		struct frame *f = frames_in_get(frames, s->frame[log->n]);
 
-		if (!f)
+		/* What a channel keeps has its number for good. */
+		if (!f || (frame_is_kept(f) && f->seq != log->from + log->n))
 			continue;
 		/* Slot and generation are of this process: no record could know them. */
 		f->flags &= FRAME_LOG_FLAGS;

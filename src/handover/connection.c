@@ -381,7 +381,7 @@ static int restore_output(struct conn *c, const Record__Output *s, const struct 
 	struct frame *transit = NULL;
 
 	for (size_t i = 0; i < s->n_queue; i++) {
-		struct frame *f = frame_from_record(s->queue[i], c->env->frame_account);
+		struct frame *f = frame_from_record(s->queue[i], NULL, c->env->frame_account);
 
 		if (!f)
 			return RESTORE_E_UNFIT;

@@ -57,9 +57,12 @@ Record__Frame *frame_to_record(const struct frame *f, uint32_t variants, struct 
 	s->received_ns = f->received_ns;
 	s->messages = f->messages;
 	/* Slot and generation are left out: the next process has a directory of its own. */
-	s->body = bytes_to_record(&f->body, 0, a);
+	if (frame_is_kept(f))
+		s->place = shm_heap_place(f->heap, frame_kept_slot(f));
+	else
+		s->body = bytes_to_record(&f->body, 0, a);
 	s->variants = arena_alloc(a, FRAME_N_VARIANTS * sizeof(Record__Bytes *));
-	if (!s->body || !s->variants)
+	if ((!frame_is_kept(f) && !s->body) || !s->variants)
 		return NULL;
 	for (uint32_t id = 1; id <= FRAME_N_VARIANTS; id++) {
 		if (!(variants & 1u << (id - 1)))
@@ -71,7 +74,31 @@ Record__Frame *frame_to_record(const struct frame *f, uint32_t variants, struct 
 	return s;
 }
 
-struct frame *frame_from_record(const Record__Frame *s, _Atomic size_t *account)
+/*
+ * It lies in the file. What is marked as kept is on the account of its channel's store, which has a
+ * reference, before that is made: see frames_in_settle().
+ */
+static struct frame *frame_from_place(uint32_t place, struct history *history,
+				      _Atomic size_t *account)
+{
+	struct shm_heap *heap = &history->file.heap;
+	struct frame_kept *k;
+	struct frame *f;
+
+	if (!shm_heap_is_slot(heap, place))
+		return NULL;
+	k = CONTAINER_OF(shm_heap_at(heap, place), struct frame_kept, slot);
+	/* No two records are of one message. */
+	if (!frame_kept_is_sound(heap, k) || frame_kept_is_adopted(heap, k))
+		return NULL;
+	if (atomic_load_explicit(&k->slot.mark, memory_order_relaxed) > SHM_HELD)
+		return frame_ref(frame_kept_adopt(heap, k, &history->bytes));
+	f = frame_kept_adopt(heap, k, account);
+	atomic_fetch_add_explicit(account, frame_charged(f), memory_order_relaxed);
+	return f;
+}
+
+static struct frame *frame_from_body(const Record__Frame *s, _Atomic size_t *account)
 {
 	struct frame_saved saved = {
 		.flags = (uint8_t)s->flags,
@@ -82,14 +109,22 @@ struct frame *frame_from_record(const Record__Frame *s, _Atomic size_t *account)
 		.sender = s->sender,
 		.received_ns = s->received_ns,
 	};
-	struct frame *f;
 
-	if (!s->body)
-		return NULL;
 	saved.bytes = s->body->data.data;
 	saved.len = s->body->data.len;
 	saved.piece = s->body->piece;
-	f = frame_new_saved(&saved, account);
+	return frame_new_saved(&saved, account);
+}
+
+struct frame *frame_from_record(const Record__Frame *s, struct history *history,
+				_Atomic size_t *account)
+{
+	struct frame *f = NULL;
+
+	if (s->body)
+		f = frame_from_body(s, account);
+	else if (s->place && history)
+		f = frame_from_place(s->place, history, account);
 	/* One wrong variant spoils the message: who has a part of it could not be served. */
 	for (size_t i = 0; f && i < s->n_variants; i++) {
 		const Record__Bytes *b = s->variants[i];
@@ -173,13 +208,47 @@ int frames_in_add(struct frames_in *in, const Record__Frame *s, _Atomic size_t *
 		return -ENOMEM;
 	in->frame = more;
 	/* A record that is no use takes its id all the same. */
-	more[in->n] = s ? frame_from_record(s, account) : NULL;
+	more[in->n] = s ? frame_from_record(s, in->history, account) : NULL;
 	return more[in->n++] ? 0 : RESTORE_E_UNFIT;
 }
 
 struct frame *frames_in_get(const struct frames_in *in, uint32_t id)
 {
 	return id && id <= in->n ? in->frame[id - 1] : NULL;
+}
+
+static bool has_store(const struct history *h, uint64_t epoch)
+{
+	HISTORY_FOREACH(node, h)
+	if (CONTAINER_OF(node, struct history_store, node)->epoch == epoch)
+		return true;
+	return false;
+}
+
+void frames_in_settle(struct frames_in *in)
+{
+	uint64_t epoch = 0;
+	bool is_stored = false;
+
+	for (size_t i = 0; i < in->n; i++) {
+		struct frame *f = in->frame[i];
+
+		/* Of a store that has dropped it meanwhile it is on the other account already. */
+		if (!f || !frame_is_kept(f) || f->account != &in->history->bytes)
+			continue;
+		/* They come by channels, most often. */
+		if (frame_kept_of(f)->epoch != epoch) {
+			epoch = frame_kept_of(f)->epoch;
+			is_stored = has_store(in->history, epoch);
+		}
+		if (is_stored)
+			continue;
+		frame_kept_withdraw(f);
+		atomic_fetch_add_explicit(&in->history->bytes, frame_charged(f),
+					  memory_order_relaxed);
+		frame_move_account(f, in->history->frame_account);
+		frame_unref(f);
+	}
 }
 
 void frames_in_fini(struct frames_in *in)

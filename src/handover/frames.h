@@ -9,13 +9,15 @@
 
 #include <uthash.h>
 
+#include "channel/history.h"
 #include "containers/mem.h"
 #include "record.pb-c.h"
 #include "wire/frame.h"
 
 /* Flags of a message in a log: what stands beyond them in a record is of a private queue. */
-#define FRAME_LOG_FLAGS \
-	(FRAME_NOTICE | FRAME_CAN_PACK | FRAME_IS_PACKED | FRAME_CAN_DEFLATE | FRAME_NUMBERED)
+#define FRAME_LOG_FLAGS                                                                         \
+	(FRAME_NOTICE | FRAME_CAN_PACK | FRAME_IS_PACKED | FRAME_CAN_DEFLATE | FRAME_NUMBERED | \
+	 FRAME_KEPT)
 
 /* A message that will be written. */
 struct WB_OWNER(main) frame_out {
@@ -47,6 +49,8 @@ void frames_out_fini(struct frames_out *out);
 struct WB_OWNER(main) frames_in {
 	struct frame **frame; /* by id - 1: references; NULL: could not be made */
 	size_t n;
+	/* Whose file they may lie in; NULL: what records say of places means nothing here. */
+	struct history *history;
 };
 
 /**
@@ -62,14 +66,22 @@ int frames_in_add(struct frames_in *in, const Record__Frame *s, _Atomic size_t *
 /* The message of an id, borrowed; NULL: there is none. */
 struct frame *frames_in_get(const struct frames_in *in, uint32_t id);
 
+/*
+ * Messages that lie in the file count as kept when they are read: their channels' stores take them.
+ * Here those are found out whose channel has none any more.
+ */
+void frames_in_settle(struct frames_in *in);
+
 void frames_in_fini(struct frames_in *in);
 
 /*
  * One message to its record and back. The record points into @f and is made in @a; NULL: no
  * memory. Made again it has one reference; NULL: no memory, or the record is of no message.
+ * @history: as frames_in.
  */
 Record__Frame *frame_to_record(const struct frame *f, uint32_t variants, struct arena *a);
-struct frame *frame_from_record(const Record__Frame *s, _Atomic size_t *account);
+struct frame *frame_from_record(const Record__Frame *s, struct history *history,
+				_Atomic size_t *account);
 
 /*
  * How a record names some bytes of a message: 0 the body, else enum frame_variant + 1. And which

@@ -44,9 +44,11 @@ struct WB_VALUE handover_report {
 	uint32_t connections; /* that were written, or are here again */
 	uint32_t channels;
 	uint32_t frames;
-	uint32_t failed;    /* records that are of no use: connections, or what they need */
-	uint64_t frozen_ns; /* when clients were served last */
-	char version[32];   /* of who wrote it */
+	uint32_t failed;        /* records that are of no use: connections, or what they need */
+	uint64_t frozen_ns;     /* when clients were served last */
+	char version[32];       /* of who wrote it */
+	enum history_past past; /* what became of the file with what channels keep … */
+	struct history_recovery recovery; /* … where that wasn't handed over */
 };
 
 /**

@@ -53,6 +53,12 @@ static int take_head(struct restoring *r, const struct record *record)
 	if (s->resume_key.len == sizeof(r->pool->shared.registry.key.byte))
 		registry_inherit(&r->pool->shared.registry, s->resume_key.data, s->registry_ns);
 	r->report->frozen_ns = s->frozen_ns;
+	/* What was not left for us is gone before anything is kept here. */
+	if (history_take_handed_over(&r->pool->shared.history, s->history_nonce, clock_now_ns()))
+		r->frames.history = &r->pool->shared.history;
+	else
+		r->report->past = history_take_over(&r->pool->shared.history, true, 0, NULL, NULL,
+						    &r->report->recovery);
 	snprintf(r->report->version, sizeof(r->report->version), "%s", s->version);
 	log_add_dropped(s->log_dropped);
 	return 0;
@@ -97,6 +103,17 @@ static int take_history(struct restoring *r, const struct record *record)
 
 	return s ? history_from_record(&r->pool->shared, r->pool->workers[0]->hub.env.config, s,
 				       &r->frames)
+		 : RESTORE_E_UNFIT;
+}
+
+static int take_kept(struct restoring *r, const struct record *record)
+{
+	const Record__Kept *s;
+
+	if (!r->frames.history)
+		return 0;
+	s = record__kept__unpack(&r->allocator, record->n, record->p);
+	return s ? history_from_file(&r->pool->shared, r->pool->workers[0]->hub.env.config, s)
 		 : RESTORE_E_UNFIT;
 }
 
@@ -200,6 +217,9 @@ static int take_record(struct restoring *r, const struct record *record)
 	case RECORD_HISTORY:
 		error = take_history(r, record);
 		break;
+	case RECORD_KEPT:
+		error = take_kept(r, record);
+		break;
 	case RECORD_IDENTITY:
 		error = take_identity(r, record);
 		break;
@@ -218,6 +238,7 @@ static int take_record(struct restoring *r, const struct record *record)
 static void restoring_fini(struct restoring *r)
 {
 	channels_in_fini(&r->channels, &r->pool->shared.directory);
+	frames_in_settle(&r->frames);
 	frames_in_fini(&r->frames);
 	free(r->unfit);
 	arena_fini(&r->arena);

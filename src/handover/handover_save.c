@@ -37,8 +37,6 @@ static int collect_all(struct saving *s)
 {
 	int r = channels_out_collect(&s->channels, s->pool, &s->frames);
 
-	if (r == 0)
-		r = histories_collect(&s->pool->shared.history, &s->frames);
 	for (unsigned i = 0; i < s->pool->n && r == 0; i++) {
 		LIST_FOREACH (node, &s->pool->workers[i]->hub.env.all) {
 			const struct conn *c = CONTAINER_OF(node, struct conn, node);
@@ -69,6 +67,7 @@ static int put_head(struct saving *s, const struct handover_report *report)
 {
 	const struct registry *registry = &s->pool->shared.registry;
 	Record__Head head;
+	int r;
 
 	record__head__init(&head);
 	/* Each worker counts on its own; the highest one is above all that were ever given. */
@@ -83,6 +82,9 @@ static int put_head(struct saving *s, const struct handover_report *report)
 	head.resume_key = (ProtobufCBinaryData){sizeof(registry->key.byte),
 						(uint8_t *)(uintptr_t)registry->key.byte};
 	head.registry_ns = registry->started_ns;
+	r = history_hand_over(&s->pool->shared.history, &head.history_nonce);
+	if (r)
+		return r;
 	return put_record(s, RECORD_HEAD, &head);
 }
 
@@ -119,8 +121,7 @@ static int put_histories(struct saving *s)
 
 		/* One that gives no positions yet has none that anybody could come back with. */
 		if (r == 0 && !store->is_starting)
-			r = put_record(s, RECORD_HISTORY,
-				       history_to_record(h, store, &s->frames, &s->arena));
+			r = put_record(s, RECORD_KEPT, history_to_record(h, store, &s->arena));
 	}
 	return r;
 }

@@ -9,80 +9,73 @@
 
 /* --------------------------------------------------------------------------- saving */
 
-int histories_collect(const struct history *h, struct frames_out *frames)
+/* Where its messages are, and what they take of memory. */
+static bool save_places(Record__Kept *r, const struct history *h, const struct history_store *s,
+			struct arena *a)
 {
-	HISTORY_FOREACH(node, h)
-	{
-		const struct history_store *s = CONTAINER_OF(node, struct history_store, node);
+	uint32_t *places = arena_alloc(a, MAX(s->n, 1u) * sizeof(*places));
 
-		for (uint32_t i = 0; i < s->n; i++)
-			if (!frames_out_add(frames, history_kept(s, i)))
-				return -ENOMEM;
-	}
-	return 0;
-}
-
-/* The keys of messages, oldest first, as the messages are. */
-static bool save_keys(Record__History *r, const struct history *h, const struct history_store *s,
-		      struct arena *a)
-{
-	size_t n = s->keys ? s->keys->n : 0;
-	uint8_t *ids;
-	uint32_t i = 0;
-
-	if (n == 0)
-		return true;
-	ids = arena_alloc(a, n * sizeof(s->keys->oldest->key.id));
-	r->keyed = arena_alloc(a, n * sizeof(*r->keyed));
-	r->digest = arena_alloc(a, n * sizeof(*r->digest));
-	if (!ids || !r->keyed || !r->digest)
+	if (!places)
 		return false;
-	for (const struct history_keyed *k = s->keys->oldest; k; k = k->next) {
-		while (history_kept(s, i)->seq < k->seq)
-			i++;
-		memcpy(ids + r->n_keyed * sizeof(k->key.id), k->key.id, sizeof(k->key.id));
-		r->keyed[r->n_keyed++] = i;
-		r->digest[r->n_digest++] = k->key.digest;
+	for (uint32_t i = 0; i < s->n; i++) {
+		const struct shm_slot *slot = &history_kept_at(h, s, i)->slot;
+
+		places[i] = shm_heap_place(&h->file.heap, slot);
+		r->charged += shm_heap_room(&h->file.heap, slot);
 	}
-	r->request_ids = (ProtobufCBinaryData){n * sizeof(s->keys->oldest->key.id), ids};
-	r->digest_key =
-		(ProtobufCBinaryData){sizeof(h->digest_key), (uint8_t *)(uintptr_t)&h->digest_key};
+	r->places = (ProtobufCBinaryData){s->n * sizeof(*places), (uint8_t *)places};
 	return true;
 }
 
-Record__History *history_to_record(const struct history *h, const struct history_store *s,
-				   const struct frames_out *frames, struct arena *a)
+Record__Kept *history_to_record(const struct history *h, const struct history_store *s,
+				struct arena *a)
 {
 	const struct directory_entry *e = s->entry;
-	Record__History *r = arena_alloc(a, sizeof(*r));
+	Record__Kept *r = arena_alloc(a, sizeof(*r));
 
 	if (!r)
 		return NULL;
-	*r = (Record__History)RECORD__HISTORY__INIT;
+	*r = (Record__Kept)RECORD__KEPT__INIT;
 	r->name = (ProtobufCBinaryData){e->name_len, (uint8_t *)(uintptr_t)e->name};
 	r->epoch = s->epoch;
 	r->seq = atomic_load_explicit(&e->seq, memory_order_relaxed);
 	r->earliest = atomic_load_explicit(&s->earliest, memory_order_relaxed);
-	r->frame = arena_alloc(a, MAX(s->n, 1u) * sizeof(*r->frame));
-	if (!r->frame)
-		return NULL;
-	for (; r->n_frame < s->n; r->n_frame++)
-		r->frame[r->n_frame] = frames_out_id(frames, history_kept(s, (uint32_t)r->n_frame));
-	return save_keys(r, h, s, a) ? r : NULL;
+	r->newest = s->newest;
+	r->head = s->noted ? shm_heap_place(&h->file.heap, &s->noted->slot) : 0;
+	r->bytes = s->bytes;
+	r->has_keys = s->has_keys_unread || (s->keys && s->keys->n > 0);
+	return save_places(r, h, s, a) ? r : NULL;
 }
 
 /* ------------------------------------------------------------------------ restoring */
 
-static const char *name_of(const Record__History *s)
+/* The name of a record's channel. False: there can be none of that name. */
+static bool copy_name(const ProtobufCBinaryData *name, char ret[DIRECTORY_NAME_MAX + 1])
 {
-	return s->name.len ? (const char *)s->name.data : "";
+	if (name->len > DIRECTORY_NAME_MAX)
+		return false;
+	if (name->len)
+		memcpy(ret, name->data, name->len);
+	ret[name->len] = '\0';
+	return strlen(ret) == name->len && utf8_valid(ret, name->len);
+}
+
+/* The channel of a record; it may have a record of its own, or no members. */
+static int pin_channel(struct directory *d, const char *name, uint64_t seq,
+		       struct directory_entry **ret)
+{
+	int r = 0;
+
+	*ret = directory_pin(d, name, strlen(name));
+	if (!*ret)
+		r = directory_restore(d, name, strlen(name), seq, ret);
+	return r > 0 ? RESTORE_E_NO_ROOM : r;
 }
 
 static bool is_sound(const Record__History *s)
 {
-	return s->name.len <= DIRECTORY_NAME_MAX && utf8_valid(name_of(s), s->name.len) &&
-	       !memchr(name_of(s), 0, s->name.len) && s->epoch && s->seq < UINT64_MAX / 2 &&
-	       s->earliest <= s->seq && s->n_frame <= HISTORY_SPAN_MAX;
+	return s->epoch && s->seq < UINT64_MAX / 2 && s->earliest <= s->seq &&
+	       s->n_frame <= HISTORY_SPAN_MAX;
 }
 
 /* Messages in their order, none twice, all behind what is kept no more. NULL: that is not so. */
@@ -173,21 +166,80 @@ int history_from_record(struct hub_shared *shared, const struct config *config,
 	struct directory *d = &shared->directory;
 	struct history_limits limits;
 	struct directory_entry *e;
-	char name[DIRECTORY_NAME_MAX + 1] = "";
+	char name[DIRECTORY_NAME_MAX + 1];
 	int r;
 
-	if (!is_sound(s))
+	if (!copy_name(&s->name, name) || !is_sound(s))
 		return RESTORE_E_UNFIT;
-	memcpy(name, name_of(s), s->name.len);
 	if (!hub_history_limits(config, name, &limits))
 		return 0;
-	e = directory_pin(d, name, s->name.len);
-	if (!e) {
-		r = directory_restore(d, name, s->name.len, s->seq, &e);
-		if (r)
-			return r > 0 ? RESTORE_E_NO_ROOM : r;
-	}
+	r = pin_channel(d, name, s->seq, &e);
+	if (r)
+		return r;
 	r = make_store(shared, e, &limits, s, frames);
+	directory_unpin(d, e);
+	return r;
+}
+
+/* ------------------------------------------------------------------------ of the file */
+
+/* Each place is one of a message of this channel, as far as can be told without looking at all. */
+static bool has_sound_places(const struct history *h, const Record__Kept *s)
+{
+	size_t n = s->places.len / sizeof(uint32_t);
+	uint32_t place;
+
+	if (s->places.len % sizeof(uint32_t) || n > HISTORY_SPAN_MAX)
+		return false;
+	for (size_t i = 0; i < n; i++) {
+		memcpy(&place, s->places.data + i * sizeof(place), sizeof(place));
+		if (!shm_heap_may_be_slot(&h->file.heap, place))
+			return false;
+	}
+	return true;
+}
+
+static bool is_sound_left(const struct history *h, const Record__Kept *s)
+{
+	return s->epoch && s->seq < UINT64_MAX / 2 && s->earliest <= s->seq &&
+	       s->newest <= s->seq && (!s->head || shm_heap_is_slot(&h->file.heap, s->head)) &&
+	       has_sound_places(h, s);
+}
+
+int history_from_file(struct hub_shared *shared, const struct config *config, const Record__Kept *s)
+{
+	struct history *h = &shared->history;
+	struct directory *d = &shared->directory;
+	struct history_left left = {
+		.epoch = s->epoch,
+		.earliest = s->earliest,
+		.newest = s->newest,
+		.head = s->head,
+		.bytes = s->bytes,
+		.charged = s->charged,
+		.has_keys = s->has_keys,
+		.places = (const uint32_t *)(const void *)s->places.data,
+		.n = s->places.len / sizeof(uint32_t),
+	};
+	char name[DIRECTORY_NAME_MAX + 1];
+	struct history_limits limits;
+	struct directory_entry *e;
+	int r;
+
+	if (!copy_name(&s->name, name) || !is_sound_left(h, s))
+		return RESTORE_E_UNFIT;
+	if (!hub_history_limits(config, name, &limits)) {
+		history_drop_left(h, &left);
+		return 0;
+	}
+	r = pin_channel(d, name, s->seq, &e);
+	if (r)
+		return r;
+	/* The channel's own record has the same; who forges them gets another epoch. */
+	if (history_of(h, e) || directory_next_seq(e) != s->seq)
+		r = RESTORE_E_UNFIT;
+	else
+		r = history_restore_left(h, e, &limits, &left);
 	directory_unpin(d, e);
 	return r;
 }

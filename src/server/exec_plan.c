@@ -53,6 +53,8 @@ static int add_all(struct exec_plan *plan, const struct outgoing *out)
 {
 	int r = add_fd(plan, out->records.fd, STORE_RECORDS);
 
+	if (r == 0)
+		r = add_fd(plan, out->history_fd, STORE_HISTORY);
 	for (unsigned i = 0; i < 2 * out->parcel.n_pairs && r == 0; i++)
 		r = add_fd(plan, out->parcel.end[i / 2][i % 2], STORE_PARCEL);
 	for (unsigned i = 0; i < out->n_listeners && r == 0; i++)

@@ -41,6 +41,8 @@ static void take_descriptor(struct incoming *in, struct systemd_socket *s)
 		   in->n_parcel_ends < ARRAY_LEN(in->parcel_end)) {
 		in->parcel_end[in->n_parcel_ends++] = TAKE_FD(s->fd);
 		in->phase = INCOMING_WAITS;
+	} else if (strcmp(s->name, STORE_HISTORY) == 0 && in->history_fd < 0) {
+		in->history_fd = TAKE_FD(s->fd);
 	} else if (s->kind == SYSTEMD_UNFIT) {
 		log_line(LOG_WARNING,
 			 "socket %s handed over by systemd is no listening stream; "
@@ -56,7 +58,7 @@ void incoming_take(struct incoming *in)
 {
 	struct systemd_sockets sockets = {0};
 
-	in->records.fd = -1;
+	in->records.fd = in->history_fd = -1;
 	if (systemd_take_sockets(&sockets)) {
 		log_line(LOG_WARNING,
 			 "sockets handed over by systemd could not be taken; continuing without");

@@ -32,6 +32,7 @@ struct WB_OWNER(main) incoming {
 	int parcel_end[2 * PARCEL_MAX_PAIRS];
 	unsigned n_parcel_ends;
 	struct memfile records;
+	int history_fd; /* the file with what channels keep; -1: none */
 	struct handover_sockets clients;
 	struct handover_report report; /* of INCOMING_RESTORED */
 	size_t n_lost;                 /* clients that came and are not here */

@@ -29,11 +29,12 @@ int outgoing_try(uint64_t connections, size_t *ret_capacity)
 	return r;
 }
 
-int outgoing_write(struct outgoing *out, struct worker_pool *p)
+int outgoing_write(struct outgoing *out, struct worker_pool *p, int history_fd)
 {
 	int r = memfile_create(&out->records, STORE_RECORDS);
 
 	out->writer = (struct record_writer){.grow = grow_records};
+	out->history_fd = history_fd;
 	if (r == 0)
 		r = handover_save(p, &handover_ops, NULL, &out->writer, &out->report);
 	/* Nobody can cut it any more: whoever maps it would fault. */
@@ -60,6 +61,9 @@ int outgoing_store(struct outgoing *out)
 {
 	int r = store_put(STORE_RECORDS, &out->records.fd, 1);
 
+	/* It may be there already, which systemd sees. */
+	if (r == 0)
+		r = store_put(STORE_HISTORY, &out->history_fd, 1);
 	if (r == 0)
 		r = store_put(STORE_PARCEL, out->parcel.end[0], 2 * out->parcel.n_pairs);
 	/* Sockets of activation come last in the enum; the manager has those itself. */
@@ -82,6 +86,7 @@ unsigned outgoing_count_descriptors(const struct worker_pool *p)
 {
 	struct worker_socket listeners[OUTGOING_MAX_LISTENERS];
 
-	/* The parcel's size is known only when it is full, the file of records is one. */
-	return worker_pool_sockets(p, listeners, ARRAY_LEN(listeners)) + 2 * PARCEL_MAX_PAIRS + 1;
+	/* The parcel's size is known only when it is full, the files of records and of history are
+	 * one each. */
+	return worker_pool_sockets(p, listeners, ARRAY_LEN(listeners)) + 2 * PARCEL_MAX_PAIRS + 2;
 }

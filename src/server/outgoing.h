@@ -20,6 +20,7 @@ struct WB_OWNER(main) outgoing {
 	struct worker_socket listener[OUTGOING_MAX_LISTENERS]; /* borrowed of the pool */
 	unsigned n_listeners;
 	struct parcel parcel;
+	int history_fd; /* borrowed, too */
 	struct memfile records;
 	struct record_writer writer; /* of @records */
 	struct handover_report report;
@@ -38,12 +39,13 @@ int outgoing_try(uint64_t connections, size_t *ret_capacity) WB_NODISCARD;
 /**
  * outgoing_write() - write the records, and fill the parcel
  * @p:      stands still (worker_pool_freeze()); is not changed
+ * @history_fd: the file with what its channels keep; borrowed
  *
  * report.frozen_ns is set before.
  *
  * Return:  0 | -errno of handover_save(), handover_fill_parcel() or of the memory file.
  */
-int outgoing_write(struct outgoing *out, struct worker_pool *p) WB_NODISCARD;
+int outgoing_write(struct outgoing *out, struct worker_pool *p, int history_fd) WB_NODISCARD;
 
 /* Has the manager keep all of it for the next process. Return: 0 | -errno. */
 int outgoing_store(struct outgoing *out) WB_NODISCARD;

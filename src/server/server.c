@@ -199,6 +199,7 @@ static void server_finish(struct server *s)
 		fd_closep(&s->signal_fd);
 		reactor_fini(&s->reactor);
 	}
+	server_history_fini(s);
 	free(s->admin.control_path);
 	s->policy = policy_unref(s->policy);
 	s->config = config_unref(s->config);
@@ -278,7 +279,7 @@ int server_main(int argc, char **argv)
 	int status;
 
 	(void)argc;
-	s->signal_fd = -1;
+	s->signal_fd = s->history.fd = -1;
 	settle_malloc();
 	/* Before the first line: who reads them may be gone, or a client at any call that sends. */
 	(void)signal(SIGPIPE, SIG_IGN);

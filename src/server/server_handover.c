@@ -67,6 +67,7 @@ static void go_back(struct server *s, int error)
 		store_empty();
 	/* The spool before the workers: they hand chunks to it as soon as they turn. */
 	error = server_spool_resume(s);
+	worker_pool_serve(s->pool);
 	if (error == 0)
 		error = worker_pool_thaw(s->pool);
 	if (error) {
@@ -98,7 +99,7 @@ static void finish_hand_over(struct pool_task *t)
 
 	worker_pool_freeze(s->pool);
 	server_spool_hand_over(s);
-	r = outgoing_write(&s->outgoing, s->pool);
+	r = outgoing_write(&s->outgoing, s->pool, s->history.fd);
 	if (r == 0)
 		r = leave_outgoing(s);
 	if (r) {

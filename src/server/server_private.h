@@ -8,6 +8,7 @@
  *
  *   server_config.c    what the configuration says, and whether this machine can do it
  *   server_spool.c     the thread that writes files
+ *   server_history.c   the file that outlives the process
  *   server_stop.c      the end, with a goodbye
  *   server_reload.c    a new configuration for those who are there
  *   server_handover.c  everything to the next process
@@ -83,6 +84,13 @@ struct WB_OWNER(main) server_admin {
 	struct wheel_timer timer;
 };
 
+/* The file with what channels keep. */
+struct WB_OWNER(main) server_history {
+	int fd;         /* -1: none yet */
+	char *path;     /* NULL: it has no name, systemd keeps it */
+	bool is_stored; /* systemd has it */
+};
+
 /* What the status line shows, as of its last time. */
 struct WB_OWNER(main) server_status {
 	struct wheel_timer tick;
@@ -110,6 +118,7 @@ struct WB_OWNER(main) server {
 	struct server_stop stop;
 	struct server_handover handover;
 	struct incoming incoming;
+	struct server_history history;
 	struct outgoing outgoing;
 	struct exec_plan exec_plan;
 	struct program_check program_check;
@@ -165,6 +174,23 @@ void server_spool_hand_over(struct server *s);
 
 /* Nobody came: takes up what was left. Return: 0 | -errno | what server_spool_start() returns. */
 int server_spool_resume(struct server *s) WB_NODISCARD;
+
+/* -------------------------------------------------------------- server_history.c */
+
+/* The file with what channels keep: the one that was left, or a new one. Return: 0 | -errno. */
+int server_history_open(struct server *s) WB_NODISCARD;
+
+/* Has systemd keep it, if channels keep anything, for the process after a crash. */
+void server_history_keep(struct server *s);
+
+/*
+ * Decides what becomes of what is in it, and says so. Behind incoming_restore(). Return: 0 |
+ * -errno: nothing can be kept.
+ */
+int server_history_take_over(struct server *s) WB_NODISCARD;
+
+/* The end of all that it was for. */
+void server_history_fini(struct server *s);
 
 /* ----------------------------------------------------------------- server_stop.c */
 

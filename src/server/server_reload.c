@@ -123,7 +123,8 @@ static void configure_done(struct worker_task *t)
 	s->config_is_kept = false;
 	policy_unref(s->policy);
 	s->policy = TAKE_PTR(r->policy);
-	history_set_memory(&s->pool->shared.history, s->config->history_memory);
+	history_set_memory(&s->pool->shared.history, s->config->history_memory,
+			   s->config->log_memory);
 	registry_configure(&s->pool->shared.registry, s->config->resume_window,
 			   s->config->max_connections);
 	/* No message is on its way any more that was made for a channel as it was before. */

@@ -14,11 +14,12 @@
 static int start_pool(struct server *s)
 {
 	struct incoming *in = &s->incoming;
+	const struct worker_inherited inherited = {in->listener, in->n_listeners, s->history.fd};
 	const char *key;
 	int r;
 
-	r = worker_pool_new(s->policy, server_count_workers(s->config), in->listener,
-			    in->n_listeners, &s->reactor, &s->pool, &key);
+	r = worker_pool_new(s->policy, server_count_workers(s->config), &inherited, &s->reactor,
+			    &s->pool, &key);
 	return r ? server_log_failure(s, "listening", key, r) : 0;
 }
 
@@ -102,8 +103,11 @@ static bool is_pending(int number)
 /* What needs the loop, and makes it possible to fail with a line about the key to change. */
 static int open_everything(struct server *s)
 {
-	int r = start_pool(s);
+	int r = server_history_open(s);
 
+	if (r)
+		return server_log_failure(s, "memory for what channels keep", NULL, r);
+	r = start_pool(s);
 	/* Unfinished files of the process before stay until it is known whose they are. */
 	if (!r)
 		r = server_spool_start(s, s->incoming.phase == INCOMING_WAITS);
@@ -125,8 +129,13 @@ int server_start(struct server *s)
 	 * process is of the past.
 	 */
 	incoming_restore(in, s->pool, s->spool, s->config);
+	r = server_history_take_over(s);
+	if (r)
+		return server_log_failure(s, "memory for what channels keep", NULL, r);
 	worker_pool_drain(s->pool, in->listener, in->n_listeners);
 	incoming_forget(in);
+	worker_pool_serve(s->pool);
+	server_history_keep(s);
 	r = worker_pool_start(s->pool);
 	if (r)
 		return server_log_failure(s, "worker threads", NULL, r);

@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "wire/frame_kept.h"
 #include "wire/ws.h"
 #include "wire/zip.h"
 
@@ -21,17 +22,22 @@ static void frame_discharge(struct frame *f, size_t bytes)
 
 /* ------------------------------------------------------------------------- making */
 
+/* The bytes behind it are all written later: clearing a large body would cost. */
+static void frame_init(struct frame *f, _Atomic size_t *account)
+{
+	memset(f, 0, sizeof(*f));
+	atomic_init(&f->refs, 1);
+	f->account = account;
+	f->messages = 1;
+}
+
 static struct frame *frame_alloc(size_t len, _Atomic size_t *account)
 {
 	struct frame *f = malloc(sizeof(*f) + len);
 
 	if (!f)
 		return NULL;
-	/* The bytes behind it are all written later: clearing a large body would cost. */
-	memset(f, 0, sizeof(*f));
-	atomic_init(&f->refs, 1);
-	f->account = account;
-	f->messages = 1;
+	frame_init(f, account);
 	frame_charge(f, sizeof(*f) + len);
 	return f;
 }
@@ -54,6 +60,20 @@ struct frame *frame_new_extended(uint8_t rsv, uint8_t opcode, size_t payload, si
 struct frame *frame_new(uint8_t opcode, size_t payload, size_t max_frame, _Atomic size_t *account)
 {
 	return frame_new_extended(0, opcode, payload, max_frame, account);
+}
+
+struct frame *frame_new_kept(struct shm_heap *heap, struct shm_slot *slot, uint8_t opcode,
+			     size_t payload, size_t max_frame, _Atomic size_t *account)
+{
+	struct frame *f = frame_kept_init(slot);
+
+	frame_init(f, account);
+	f->flags = FRAME_KEPT;
+	f->heap = heap;
+	f->opcode = opcode;
+	frame_bytes_lay_out(&f->body, 0, opcode, payload, max_frame);
+	frame_charge(f, shm_heap_room(heap, slot));
+	return f;
 }
 
 struct frame *frame_new_raw(const void *p, size_t n, _Atomic size_t *account)
@@ -114,7 +134,7 @@ struct frame *frame_new_saved(const struct frame_saved *s, _Atomic size_t *accou
 	f = frame_alloc(s->len, account);
 	if (!f)
 		return NULL;
-	f->flags = s->flags;
+	f->flags = s->flags & (uint8_t)~FRAME_KEPT;
 	f->opcode = s->opcode;
 	f->packed_with = s->packed_with;
 	f->messages = s->messages;
@@ -248,9 +268,16 @@ const struct frame_bytes *frame_set_variant(struct frame *f, size_t variant, con
 	return frame_publish_variant(f, variant, b);
 }
 
+/* Without its variants. */
+static size_t frame_own_bytes(const struct frame *f)
+{
+	return frame_is_kept(f) ? shm_heap_room(f->heap, frame_kept_slot(f))
+				: sizeof(*f) + f->body.len + f->room;
+}
+
 size_t frame_charged(const struct frame *f)
 {
-	size_t bytes = sizeof(*f) + f->body.len + f->room;
+	size_t bytes = frame_own_bytes(f);
 
 	for (size_t i = 0; i < FRAME_N_VARIANTS; i++) {
 		const struct frame_bytes *b =
@@ -303,9 +330,14 @@ static void bytes_set_number(struct frame_bytes *b, size_t behind, uint64_t numb
 			  field + MSG_NUMBER_FIELD - MSG_NUMBER_BYTES, MSG_NUMBER_BYTES);
 }
 
-void frame_set_number(struct frame *f, uint64_t number)
+void frame_set_number_of_body(struct frame *f, uint64_t number)
 {
 	bytes_set_number(&f->body, 0, number);
+}
+
+void frame_set_number(struct frame *f, uint64_t number)
+{
+	frame_set_number_of_body(f, number);
 	if (!frame_varies(f))
 		return;
 	for (size_t i = 0; i < FRAME_N_VARIANTS; i++) {
@@ -334,7 +366,10 @@ struct frame *frame_unref(struct frame *f)
 		frame_discharge(f, sizeof(*b) + b->len);
 		free((void *)(uintptr_t)b);
 	}
-	frame_discharge(f, sizeof(*f) + f->body.len + f->room);
-	free(f);
+	frame_discharge(f, frame_own_bytes(f));
+	if (WB_UNLIKELY(frame_is_kept(f)))
+		shm_heap_free(f->heap, frame_kept_slot(f));
+	else
+		free(f);
 	return NULL;
 }

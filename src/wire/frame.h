@@ -20,9 +20,13 @@
  *
  * What carries its number is made before that is known, in all its variants. The number stands
  * last in each, in a place that frame_set_number() knows: deflated it is a stored block.
+ *
+ * A message that a channel keeps lies in a slot of a heap that outlives the process, see
+ * wire/frame_kept; its variants don't, they are made again.
  */
 
 #include "base/base.h"
+#include "containers/shm_heap.h"
 #include "wire/deflate.h"
 #include "wire/frame_bytes.h"
 #include "wire/msg.h"
@@ -42,6 +46,7 @@ enum frame_flags {
 	FRAME_CLOSE = 1 << 4,       /* the last that a connection sends */
 	FRAME_CAN_DEFLATE = 1 << 5, /* may be worth it: as received, or once it is unpacked */
 	FRAME_NUMBERED = 1 << 6,    /* it ends with msg_number_field() of its place, + 1 */
+	FRAME_KEPT = 1 << 7,        /* it lies in a slot of @heap, and is in no private queue */
 };
 
 /*
@@ -59,7 +64,10 @@ struct WB_SHARED frame {
 	uint64_t seq WB_FROZEN;        /* place in the channel's order */
 	uint64_t sender WB_FROZEN;     /* serial of the connection that must not get it; 0: none */
 	uint64_t received_ns WB_FROZEN;
-	struct frame *next;      /* in a private queue */
+	union {
+		struct frame *next;              /* in a private queue */
+		struct shm_heap *heap WB_FROZEN; /* of FRAME_KEPT */
+	};
 	uint32_t messages;       /* in body: 1, or so many as were joined */
 	uint32_t room;           /* bytes of body that may still be joined */
 	_Atomic size_t *account; /* under @is_charging, once it is published */
@@ -85,6 +93,16 @@ struct frame *frame_new(uint8_t opcode, size_t payload, size_t max_frame, _Atomi
 /* The same of a message that an extension changed: @rsv are its WS_RSV bits. */
 struct frame *frame_new_extended(uint8_t rsv, uint8_t opcode, size_t payload, size_t max_frame,
 				 _Atomic size_t *account) WB_NODISCARD;
+
+/**
+ * frame_new_kept() - frame_new() in a slot
+ * @heap, @slot: of frame_place(); with all its pages
+ *
+ * Owns:    the slot is the frame's.
+ */
+struct frame *frame_new_kept(struct shm_heap *heap, struct shm_slot *slot, uint8_t opcode,
+			     size_t payload, size_t max_frame, _Atomic size_t *account)
+	WB_NODISCARD;
 
 /* A frame of bytes that are sent as they are: an HTTP response before the first frame. */
 struct frame *frame_new_raw(const void *p, size_t n, _Atomic size_t *account) WB_NODISCARD;
@@ -188,6 +206,9 @@ WB_ANY_THREAD void frame_move_account(struct frame *f, _Atomic size_t *account);
  */
 void frame_set_number(struct frame *f, uint64_t number);
 
+/* The same, of the frame alone. */
+void frame_set_number_of_body(struct frame *f, uint64_t number);
+
 #define FRAME_NUMBER_BLOCK (MSG_NUMBER_FIELD + 5) /* bytes that end a deflated message … */
 #define FRAME_NUMBER_TAIL 1                       /* … so many of them behind the number */
 
@@ -203,6 +224,12 @@ static inline struct frame *frame_ref(struct frame *f)
 
 /* One reference less; the last frees it, its variants too. NULL is fine. Return: NULL. */
 WB_ANY_THREAD struct frame *frame_unref(struct frame *f);
+
+/* Whether it lies in a heap that outlives the process. */
+static inline bool frame_is_kept(const struct frame *f)
+{
+	return f->flags & FRAME_KEPT;
+}
 
 /* True when receivers of different abilities may need different variants of it. */
 static inline bool frame_varies(const struct frame *f)

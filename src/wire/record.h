@@ -30,6 +30,7 @@ enum record_kind {
 	RECORD_CONFIG,
 	RECORD_HISTORY,
 	RECORD_IDENTITY,
+	RECORD_KEPT,
 };
 
 /* Where records go. grow() makes cap at least @need: 0 | -errno. All-zero but grow is empty. */

@@ -95,6 +95,8 @@ bool hub_publish(struct hub *h, struct directory_entry *e, struct frame *f, stru
 	f->sender = sender ? sender->conn->serial : 0;
 	if (WB_LIKELY(!(f->flags & FRAME_NUMBERED))) {
 		f->seq = directory_take(e, &workers);
+		if (WB_UNLIKELY(atomic_load_explicit(&e->has_history, memory_order_relaxed)))
+			history_note_number(&h->shared->history, e, f->seq);
 	} else if (!take_kept_number(h, e, f, once, &workers)) {
 		frame_unref(f);
 		return false;

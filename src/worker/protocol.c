@@ -183,6 +183,7 @@ void protocol_opened(struct conn *c)
 			return;
 		}
 		memcpy(c->id, random.bytes, sizeof(c->id));
+		conn_take_serial(c);
 	}
 	log_connection(c, EV_CONNECTED,
 		       c->is_echo   ? "connected to echo_path"

@@ -86,6 +86,7 @@ static bool claim_identity(struct hub *h, struct conn *c, const struct resume_as
 		return false;
 	memcpy(c->id, token->id, sizeof(c->id));
 	/* What it said before goes by this number: it is left out of what it gets now. */
+	conn_take_serial(c);
 	if (serial)
 		c->serial = serial;
 	return true;

@@ -124,13 +124,20 @@ struct WB_SHARED worker_pool {
 	char *unix_path WB_FROZEN;   /* of listen_unix: removed in the end; NULL: none */
 };
 
+/* What is there already. */
+struct WB_VALUE worker_inherited {
+	struct worker_socket *socket; /* @n listening sockets */
+	unsigned n;
+	int history_fd; /* for what channels keep, borrowed; -1: none, it goes with the process */
+};
+
 /**
  * worker_pool_new() - make workers that don't run yet, and open their listeners
  * @policy:   with the configuration; the caller's reference stays its own, each worker takes one
  * @n:        workers, 1 to DIRECTORY_MAX_WORKERS
- * @inherited: @n_inherited listening sockets that are there already. Those of socket
- *            activation stand for host and port; of the others, those are used which the
- *            configuration still wants, and are -1 then; the rest is for worker_pool_drain()
+ * @inherited: NULL: nothing. Sockets of socket activation stand for host and port; of the
+ *            others, those are used which the configuration still wants, and are -1 then; the
+ *            rest is for worker_pool_drain()
  * @main_reactor: woken when a task is done
  * @ret_key:  on failure: the key of the configuration that is to blame, or NULL
  *
@@ -141,9 +148,9 @@ struct WB_SHARED worker_pool {
  * Owns:    the pool is the caller's; so are the sockets of @inherited that are not -1.
  * Thread:  main.
  */
-int worker_pool_new(struct policy *policy, unsigned n, struct worker_socket *inherited,
-		    unsigned n_inherited, struct reactor *main_reactor, struct worker_pool **ret,
-		    const char **ret_key) WB_NODISCARD;
+int worker_pool_new(struct policy *policy, unsigned n, const struct worker_inherited *inherited,
+		    struct reactor *main_reactor, struct worker_pool **ret, const char **ret_key)
+	WB_NODISCARD;
 
 /**
  * worker_pool_drain() - let those in who wait at listeners that are not used any more
@@ -153,6 +160,12 @@ int worker_pool_new(struct policy *policy, unsigned n, struct worker_socket *inh
  */
 void worker_pool_drain(struct worker_pool *p, struct worker_socket *inherited,
 		       unsigned n_inherited);
+
+/*
+ * What was left by a process before is taken over: from here on what channels keep is left for the
+ * next one. Also when a hand-over has failed. Before the threads start.
+ */
+void worker_pool_serve(struct worker_pool *p);
 
 /* Starts the threads. Return: 0 | -errno. */
 int worker_pool_start(struct worker_pool *p) WB_NODISCARD;

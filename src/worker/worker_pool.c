@@ -6,20 +6,43 @@
 
 #include "worker/worker_private.h"
 
-static int make_workers(struct worker_pool *p, struct policy *policy, unsigned n)
+/* Secrets that a process before has left with what its channels keep. */
+static void inherit_keys(struct worker_pool *p)
+{
+	struct history *h = &p->shared.history;
+	uint8_t resume[HISTORY_RESUME_KEY_BYTES];
+
+	static_assert(sizeof(resume) == RESUME_KEY_BYTES, "as the registry's");
+	/* The ids that it knew are gone: what is said of tokens counts from now on. */
+	if (history_file_keys(&h->file, &h->digest_key, resume))
+		registry_inherit(&p->shared.registry, resume, clock_now_ns());
+}
+
+void worker_pool_serve(struct worker_pool *p)
+{
+	struct history *h = &p->shared.history;
+
+	history_file_set_keys(&h->file, &h->digest_key, p->shared.registry.key.byte);
+	history_serve(h);
+}
+
+static int make_workers(struct worker_pool *p, struct policy *policy, unsigned n, int history_fd)
 {
 	const struct config *config = policy->config;
 	int r;
 
 	r = directory_init(&p->shared.directory, (uint32_t)config->max_channels);
 	if (!r)
-		r = history_init(&p->shared.history, &p->shared.directory, &p->shared.frame_bytes);
+		r = history_init(&p->shared.history, &p->shared.directory, &p->shared.frame_bytes,
+				 history_fd, n);
 	if (!r)
-		history_set_memory(&p->shared.history, config->history_memory);
+		history_set_memory(&p->shared.history, config->history_memory, config->log_memory);
 	if (!r)
 		r = registry_init(&p->shared.registry,
 				  policy->has_resume_key ? &policy->resume_key : NULL,
 				  clock_now_ns());
+	if (!r)
+		inherit_keys(p);
 	if (!r)
 		registry_configure(&p->shared.registry, config->resume_window,
 				   config->max_connections);
@@ -35,22 +58,23 @@ static int make_workers(struct worker_pool *p, struct policy *policy, unsigned n
 	return r;
 }
 
-int worker_pool_new(struct policy *policy, unsigned n, struct worker_socket *inherited,
-		    unsigned n_inherited, struct reactor *main_reactor, struct worker_pool **ret,
-		    const char **ret_key)
+int worker_pool_new(struct policy *policy, unsigned n, const struct worker_inherited *inherited,
+		    struct reactor *main_reactor, struct worker_pool **ret, const char **ret_key)
 {
+	static const struct worker_inherited nothing = {.history_fd = -1};
 	struct worker_pool *p = aligned_alloc(alignof(struct worker_pool), sizeof(*p));
 	int r = -ENOMEM;
 
 	*ret_key = NULL;
+	inherited = inherited ? inherited : &nothing;
 	/* aligned_alloc(3): its members that several threads write have lines of their own. */
 	if (p) {
 		memset(p, 0, sizeof(*p));
 		p->main_reactor = main_reactor;
-		r = make_workers(p, policy, n);
+		r = make_workers(p, policy, n, inherited->history_fd);
 	}
 	if (!r)
-		r = worker_pool_listen(p, policy->config, inherited, n_inherited, ret_key);
+		r = worker_pool_listen(p, policy->config, inherited->socket, inherited->n, ret_key);
 	if (r) {
 		worker_pool_free(p);
 		return r;

@@ -10,6 +10,8 @@ once, and nobody is told that they were away.
 """
 
 import random
+import shutil
+import tempfile
 
 from harness import *
 
@@ -347,12 +349,13 @@ class Witness:
 
 
 async def run(seed, faults, kind=Visitor, **settings):
+    """faults: False, True for restarts, or "crashes" for both."""
     rng = random.Random(seed)
     truth = Truth()
     with Daemon(worker_threads=rng.choice((1, 2, 3)), max_incoming_frames_per_second=0,
                 permessage_deflate="yes", compression_threshold="100", **settings) as d:
         witness = None
-        if kind is Returner:
+        if kind is Returner and faults != "crashes":
             c = await Client.connect(d, f"/{CHANNELS[0]}")
             await c.subscribe(*CHANNELS[1:])
             witness = Witness(c)
@@ -370,6 +373,13 @@ async def run(seed, faults, kind=Visitor, **settings):
             if faults and i % 12 == 11:
                 said = await asyncio.to_thread(d.hand_over)
                 assert " 0 connections lost" in said, said
+            if faults == "crashes" and i % 12 == 5:
+                # Whatever they have just said is on its way, or half done.
+                await asyncio.gather(*(v.publish() for v in visitors for _ in range(3)))
+                await asyncio.to_thread(d.crash)
+                for v in visitors:
+                    await v.end()
+                    await v.connect()
         # Whoever was cut off comes back once more, and hears the last word in each channel.
         for v in visitors:
             await v.cut()
@@ -422,6 +432,44 @@ async def test_nobody_misses_anything_through_restarts():
                                                history_bytes="64M"):
         assert recovered > 20
         assert metrics['websocket_history_resumes_total{recovered="false"}'] == 0
+
+
+class Shared:
+    """A folder in memory, where what channels keep lies while no process has it."""
+
+    def __enter__(self):
+        self.path = tempfile.mkdtemp(prefix="wsbind-test-", dir="/dev/shm")
+        return {"RUNTIME_DIRECTORY": self.path}
+
+    def __exit__(self, *_):
+        shutil.rmtree(self.path)
+
+
+@seconds(120)
+async def test_nobody_misses_anything_through_crashes():
+    with Shared() as env:
+        async for recovered, metrics in with_seeds("crashes", env=env, history_messages=10000,
+                                                   history_bytes="64M"):
+            assert recovered > 20
+            assert metrics['websocket_history_resumes_total{recovered="false"}'] == 0
+            assert metrics["websocket_history_crash_recoveries_total"] > 0
+
+
+@seconds(120)
+async def test_who_comes_back_as_oneself_has_died_with_nobody():
+    with Shared() as env:
+        async for recovered, metrics in with_seeds("crashes", Returner, env=env,
+                                                   history_messages=10000, history_bytes="64M"):
+            assert recovered > 20
+            assert metrics['websocket_history_resumes_total{recovered="false"}'] == 0
+            assert metrics["websocket_history_unknown_total"] == 0
+
+
+@seconds(120)
+async def test_what_is_missing_is_told_through_crashes_where_little_is_kept():
+    with Shared() as env:
+        async for _ in with_seeds("crashes", Returner, env=env, history_messages=7):
+            pass
 
 
 async def test_what_is_missing_is_told_where_little_is_kept():

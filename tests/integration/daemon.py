@@ -130,12 +130,13 @@ class Daemon:
 
     def start(self):
         running.append(self)
+        since = len(self.log)
         self.process = subprocess.Popen(self.args, env=self.env, stdin=subprocess.DEVNULL,
                                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                         preexec_fn=self.preexec, pass_fds=self.fds)
         threading.Thread(target=self._read_log, args=(self.process.stdout,), daemon=True).start()
         if self.wants_ready:
-            self._note_ready(self.wait_log(READY))
+            self._note_ready(self.wait_log(READY, since=since))
 
     def _note_ready(self, found):
         self.host = found["host"] or found["tls_host"]
@@ -165,6 +166,17 @@ class Daemon:
         if self.process and self.process.poll() is None:
             self.process.kill()
             self.process.wait()
+
+    def crash(self, sig=signal.SIGKILL):
+        """It dies, and another one comes in its place. Returns where that one's log begins."""
+        self.signal(sig)
+        self.wait()
+        with self.changed:
+            self.log.remove(None)
+        running.remove(self)
+        since = len(self.log)
+        self.start()
+        return since
 
     def signal(self, number):
         self.process.send_signal(number)

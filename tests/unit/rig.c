@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <sys/mman.h>
 
 #include "io/log.h"
 #include "wire/upgrade.h"
@@ -127,12 +128,22 @@ struct policy *rig_policy(const char *lines)
 	return policy;
 }
 
+/* Workers whose channels keep what they keep in the rig's file. */
+static void make_pool(struct rig *r, unsigned workers)
+{
+	const struct worker_inherited inherited = {.history_fd = r->history_fd};
+	const char *blame;
+
+	CHECK_EQ(worker_pool_new(r->policy, workers, &inherited, &r->main, &r->pool, &blame), 0);
+	r->n = workers;
+	for (unsigned i = 0; i < workers; i++)
+		r->w[i] = r->pool->workers[i];
+}
+
 struct rig *rig_new(unsigned workers, const char *config)
 {
 	static const struct reactor_ops no_ops;
 	struct rig *r = calloc(1, sizeof(*r));
-	const char *blame;
-
 	CHECK(r != NULL);
 	the_rig = r;
 	atomic_store(&log_level, LOG_ERR);
@@ -142,12 +153,34 @@ struct rig *rig_new(unsigned workers, const char *config)
 	r->config = r->policy->config;
 	arena_init(&r->arena, 65536, 64 << 20);
 	CHECK_EQ(reactor_init(&r->main, &no_ops), 0);
-	CHECK_EQ(worker_pool_new(r->policy, workers, NULL, 0, &r->main, &r->pool, &blame), 0);
-	r->n = workers;
-	for (unsigned i = 0; i < workers; i++)
-		r->w[i] = r->pool->workers[i];
+	r->history_fd = memfd_create("history", MFD_CLOEXEC);
+	CHECK(r->history_fd >= 0);
+	make_pool(r, workers);
+	worker_pool_serve(r->pool);
 	rig_turn(r);
 	return r;
+}
+
+/* As it is now: what becomes of the process that has it comes behind that. */
+int rig_copy_history(const struct rig *r)
+{
+	static uint8_t bytes[1 << 16];
+	int from = r->history_fd, to = memfd_create("history", MFD_CLOEXEC);
+	off_t end = lseek(from, 0, SEEK_END), at = 0;
+
+	CHECK(to >= 0 && ftruncate(to, end) == 0);
+	while ((at = lseek(from, at, SEEK_DATA)) >= 0) {
+		off_t hole = lseek(from, at, SEEK_HOLE);
+
+		for (; at < hole; at += (off_t)sizeof(bytes)) {
+			size_t n = MIN((size_t)(hole - at), sizeof(bytes));
+
+			CHECK_EQ(pread(from, bytes, n, at), n);
+			CHECK_EQ(pwrite(to, bytes, n, at), n);
+		}
+		at = hole;
+	}
+	return to;
 }
 
 /* ---------------------------------------------------------------------- handing over */
@@ -247,6 +280,8 @@ static const struct transport_ops nothing_ops = {
 /* The process ends, its clients don't notice. */
 static void end_pool(struct rig *r)
 {
+	int history_fd = rig_copy_history(r);
+
 	for (unsigned i = 0; i < r->n; i++) {
 		LIST_FOREACH (node, &r->w[i]->hub.env.all) {
 			struct conn *c = CONTAINER_OF(node, struct conn, node);
@@ -263,30 +298,31 @@ static void end_pool(struct rig *r)
 		rig_turn_one(r, i);
 	}
 	worker_pool_free(r->pool);
+	close(r->history_fd);
+	r->history_fd = history_fd;
 }
 
 static void begin_pool(struct rig *r, unsigned workers, const char *config)
 {
-	const char *blame;
-
 	if (config) {
 		policy_unref(r->policy);
 		r->policy = rig_policy(config);
 		r->config = r->policy->config;
 	}
-	CHECK_EQ(worker_pool_new(r->policy, workers, NULL, 0, &r->main, &r->pool, &blame), 0);
+	make_pool(r, workers);
 	r->pool->shared.transfers.spool = r->spool;
-	r->n = workers;
-	for (unsigned i = 0; i < workers; i++)
-		r->w[i] = r->pool->workers[i];
 }
 
 static int restore(struct rig *r, unsigned workers, const char *config,
 		   const struct record_writer *records, struct handover_report *ret)
 {
+	int error;
+
 	end_pool(r);
 	begin_pool(r, workers, config);
-	return handover_restore(r->pool, &guest_handover, r, records->data, records->len, ret);
+	error = handover_restore(r->pool, &guest_handover, r, records->data, records->len, ret);
+	worker_pool_serve(r->pool);
+	return error;
 }
 
 /* Who wasn't taken over is gone; of the others epoll reports what they are ready for. */
@@ -371,6 +407,7 @@ void rig_free(struct rig *r)
 	for (unsigned i = 0; i < r->n_guests; i++)
 		guest_free(r->guests[i]);
 	worker_pool_free(r->pool);
+	close(r->history_fd);
 	reactor_fini(&r->main);
 	policy_unref(r->policy);
 	arena_fini(&r->arena);

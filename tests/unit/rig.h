@@ -29,6 +29,7 @@
 
 struct WB_OWNER(test) rig {
 	struct worker_pool *pool;
+	int history_fd; /* the file with what channels keep */
 	struct worker *w[DIRECTORY_MAX_WORKERS];
 	unsigned n;          /* workers */
 	struct reactor main; /* is woken when a task is done */
@@ -116,6 +117,9 @@ void rig_pass_in_steps(struct rig *r, uint64_t ns, uint64_t step);
 
 /* What records are written to. Owns: data is the caller's, by free(). */
 struct record_writer rig_writer(void);
+
+/* A copy of the file with what channels keep, which is the caller's. */
+int rig_copy_history(const struct rig *r);
 
 /* The records of all workers, as a process that ends would leave them. */
 struct record_writer rig_save(struct rig *r);

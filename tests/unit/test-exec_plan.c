@@ -13,11 +13,12 @@
 
 static char *behind_server[] = {(char *)(uintptr_t) "--port=1", (char *)(uintptr_t) "-x", NULL};
 
-/* Records, a pair of a parcel, two listeners. */
+/* Records, the file of history, a pair of a parcel, two listeners. */
 static void make_outgoing(struct outgoing *out)
 {
 	*out = (struct outgoing){.n_listeners = 2, .parcel.n_pairs = 1};
 	CHECK_EQ(memfile_create(&out->records, "test"), 0);
+	out->history_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
 	CHECK_EQ(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, out->parcel.end[0]), 0);
 	for (unsigned i = 0; i < out->n_listeners; i++)
 		out->listener[i].fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
@@ -28,6 +29,7 @@ static void make_outgoing(struct outgoing *out)
 static void close_outgoing(struct outgoing *out)
 {
 	outgoing_discard(out);
+	fd_closep(&out->history_fd);
 	for (unsigned i = 0; i < out->n_listeners; i++)
 		fd_closep(&out->listener[i].fd);
 }
@@ -56,11 +58,11 @@ TEST(exec_plan_names_what_is_inherited)
 	CHECK(n > 0 && (size_t)n == strlen(plan.program) && memcmp(path, plan.program, n) == 0);
 	make_outgoing(&out);
 	CHECK_EQ(exec_plan_make(&plan, &out), 0);
-	CHECK_EQ(plan.n_fds, 5);
-	CHECK_STR(getenv("LISTEN_FDS"), "5");
+	CHECK_EQ(plan.n_fds, 6);
+	CHECK_STR(getenv("LISTEN_FDS"), "6");
 	CHECK_EQ(strtol(getenv("LISTEN_PID"), NULL, 10), getpid());
 	CHECK_STR(getenv("LISTEN_FDNAMES"),
-		  "wsbind-state:wsbind-bag:wsbind-bag:wsbind-tls:wsbind-given");
+		  "wsbind-state:wsbind-history:wsbind-bag:wsbind-bag:wsbind-tls:wsbind-given");
 	/* Out of the way of where they are going to lie. */
 	for (unsigned i = 0; i < plan.n_fds; i++)
 		CHECK(plan.fd[i] >= 3 + (int)plan.n_fds);

@@ -22,7 +22,7 @@ static struct stores *stores_new(uint32_t max_channels)
 	struct stores *s = calloc(1, sizeof(*s));
 
 	CHECK_EQ(directory_init(&s->d, max_channels), 0);
-	CHECK_EQ(history_init(&s->h, &s->d, &s->account), 0);
+	CHECK_EQ(history_init(&s->h, &s->d, &s->account, -1, 1), 0);
 	return s;
 }
 
@@ -223,7 +223,7 @@ TEST(history_memory_takes_from_the_silent_first_then_from_the_largest)
 	close_channel(s, silent[0]);
 	for (int n = 0; n < 5; n++)
 		(void)say(s, small, 1000, NOW);
-	history_set_memory(&s->h, s->h.bytes);
+	history_set_memory(&s->h, s->h.bytes, 0);
 	(void)say(s, large, 5000, NOW);
 	/* Those five thousand are of who was silent longest, and no others are touched. */
 	CHECK(look(s, silent[1]).messages < 6);
@@ -248,7 +248,7 @@ TEST(history_memory_takes_from_the_silent_first_then_from_the_largest)
 	close_channel(s, large);
 	close_channel(s, silent[2]);
 	/* At last the places go, too. */
-	history_set_memory(&s->h, 2 * HISTORY_PLACE_BYTES);
+	history_set_memory(&s->h, 2 * HISTORY_PLACE_BYTES, 0);
 	close_channel(s, open_channel(s, "another", &wide));
 	CHECK(s->h.n_stores <= 2);
 	CHECK_EQ(s->h.n_messages, 0);
@@ -532,7 +532,8 @@ static void said(struct rig *r, struct truth *t)
 
 	/* What nobody keeps was a notice: all that is kept lately is here. */
 	for (uint32_t i = 0; i < s->n; i++)
-		t->is_message[history_kept(s, i)->seq + 1] = true;
+		t->is_message[history_kept_at(&r->pool->shared.history, s, i)->frame.seq + 1] =
+			true;
 	CHECK(last < N_SAID);
 	t->last = last;
 	t->epoch = s->epoch;

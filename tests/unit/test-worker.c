@@ -114,24 +114,25 @@ TEST(worker_pool_names_the_key_that_is_to_blame)
 	struct worker_pool *p = NULL, *q = NULL;
 	const char *key = NULL;
 	struct worker_socket given = {-1, LISTENER_ACTIVATED};
+	const struct worker_inherited inherited = {&given, 1, -1};
 	char *host;
 
 	CHECK_EQ(reactor_init(&loop, &no_ops), 0);
-	CHECK_EQ(worker_pool_new(policy, 2, NULL, 0, &loop, &p, &key), 0);
+	CHECK_EQ(worker_pool_new(policy, 2, NULL, &loop, &p, &key), 0);
 	CHECK(p->port > 0 && key == NULL);
 	config->port = p->port;
-	CHECK_EQ(worker_pool_new(policy, 1, NULL, 0, &loop, &q, &key), -EADDRINUSE);
+	CHECK_EQ(worker_pool_new(policy, 1, NULL, &loop, &q, &key), -EADDRINUSE);
 	CHECK_STR(key, "port");
 	host = config->host;
 	config->host = (char *)(uintptr_t) "192.0.2.1";
-	CHECK_EQ(worker_pool_new(policy, 1, NULL, 0, &loop, &q, &key), -EADDRNOTAVAIL);
+	CHECK_EQ(worker_pool_new(policy, 1, NULL, &loop, &q, &key), -EADDRNOTAVAIL);
 	CHECK_STR(key, "host");
 	config->host = host;
 	p = worker_pool_free(p);
 	CHECK(p == NULL && worker_pool_free(NULL) == NULL);
 	/* One socket that was handed over is shared by all workers. */
 	CHECK_EQ(sock_listen("127.0.0.1", 0, 8, true, &given.fd), 0);
-	CHECK_EQ(worker_pool_new(policy, 3, &given, 1, &loop, &p, &key), 0);
+	CHECK_EQ(worker_pool_new(policy, 3, &inherited, &loop, &p, &key), 0);
 	worker_pool_drain(p, &given, 1);
 	CHECK_EQ(given.fd, -1);
 	for (unsigned i = 0; i < 3; i++)
@@ -148,6 +149,7 @@ TEST(worker_pool_drains_listeners_that_are_not_used)
 	static const struct reactor_ops no_ops;
 	struct policy *policy = rig_policy("host = 127.0.0.2\n");
 	struct worker_socket given = {-1, LISTENER_PLAIN};
+	const struct worker_inherited inherited = {&given, 1, -1};
 	struct sockaddr_in to = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
 	struct reactor loop = {0};
 	struct worker_pool *p = NULL;
@@ -159,7 +161,7 @@ TEST(worker_pool_drains_listeners_that_are_not_used)
 	CHECK_EQ(sock_listen("127.0.0.1", 0, 8, true, &given.fd), 0);
 	to.sin_port = htons(sock_port(given.fd));
 	CHECK_EQ(connect(client, (struct sockaddr *)&to, sizeof(to)), 0);
-	CHECK_EQ(worker_pool_new(policy, 1, &given, 1, &loop, &p, &key), 0);
+	CHECK_EQ(worker_pool_new(policy, 1, &inherited, &loop, &p, &key), 0);
 	CHECK(given.fd >= 0);
 	CHECK_EQ(p->workers[0]->hub.env.n_all, 0);
 	p->workers[0]->next_serial = 1000; /* as the state of the process before says */
