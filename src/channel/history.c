@@ -438,6 +438,8 @@ static bool store_publish(struct history *h, struct history_store *s, struct pub
 static bool publishing_begin(struct history *h, struct publishing *p,
 			     const struct history_once *once)
 {
+	size_t done = 0;
+
 	if (once) {
 		p->keyed = history_keyed_new(&once->key);
 		if (!p->keyed)
@@ -447,7 +449,7 @@ static bool publishing_begin(struct history *h, struct publishing *p,
 	p->kept = frame_is_kept(p->f) ? frame_ref(p->f)
 				      : frame_kept_copy(&h->file.heap, p->f, h->frame_account);
 	if (p->kept)
-		frame_kept_seal(p->kept);
+		(void)frame_kept_seal(p->kept, &done, SIZE_MAX);
 	return true;
 }
 
@@ -489,19 +491,21 @@ uint64_t history_publish(struct history *h, struct history_store *s, struct fram
 	return sequence;
 }
 
-void history_note_number(struct history *h, struct directory_entry *e, uint64_t seq)
+void history_reserve(struct history *h, struct directory_entry *e)
 {
 	const _Atomic uint64_t *reserved = &h->reserved[e->slot];
+	/* Whoever takes one has looked before: of those that look now none is behind that. */
+	uint64_t ahead = directory_next_seq(e) + 2 * DIRECTORY_MAX_WORKERS;
 	struct history_store *s;
 
-	if (WB_LIKELY(seq < atomic_load_explicit(reserved, memory_order_relaxed)))
+	if (WB_LIKELY(ahead < atomic_load_explicit(reserved, memory_order_relaxed)))
 		return;
 	/* Its worker may have let go of the store; under the mutex it stays. */
 	pthread_mutex_lock(&h->mutex);
 	s = history_of(h, e);
 	if (s) {
 		pthread_mutex_lock(&s->lock);
-		history_store_reserve(h, s, seq + 1);
+		history_store_reserve(h, s, ahead);
 		history_store_unlock(h, s);
 	}
 	pthread_mutex_unlock(&h->mutex);

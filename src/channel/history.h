@@ -305,14 +305,15 @@ WB_ANY_THREAD uint64_t history_publish(struct history *h, struct history_store *
 				       struct history_once *once, uint64_t *ret_workers);
 
 /**
- * history_note_number() - a number that a message without history takes in such a channel
+ * history_reserve() - a message that isn't kept is about to take a number of such a channel
  * @e:      held by the caller
  *
- * Before anybody gets it: the next process begins behind it.
+ * So that the next process begins behind it, which others see. Numbers are reserved ahead for all
+ * threads that may take one at this moment.
  *
- * Cost:    a load; once in HISTORY_RESERVED numbers two locks.
+ * Cost:    two loads; once in HISTORY_RESERVED numbers two locks.
  */
-WB_ANY_THREAD void history_note_number(struct history *h, struct directory_entry *e, uint64_t seq);
+WB_ANY_THREAD void history_reserve(struct history *h, struct directory_entry *e);
 
 /* What somebody says that joins. */
 struct WB_VALUE history_since {

@@ -17,10 +17,11 @@ static void restore_message(struct history *h, struct history_store *s, const st
 {
 	struct history_keyed *keyed = key ? history_keyed_new(key) : NULL;
 	struct frame *copy = frame_kept_copy(&h->file.heap, f, h->frame_account);
+	size_t done = 0;
 
 	if (copy) {
 		frame_set_number(copy, 0);
-		frame_kept_seal(copy);
+		(void)frame_kept_seal(copy, &done, SIZE_MAX);
 		copy->seq = f->seq;
 		frame_set_number(copy, f->seq + 1);
 	}

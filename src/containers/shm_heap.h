@@ -31,7 +31,7 @@
 
 #include "base/base.h"
 
-#define SHM_BYTES ((uint64_t)1 << 36) /* of address space: memory is what lies in it */
+#define SHM_BYTES ((uint64_t)1 << 34) /* of address space: memory is what lies in it */
 #define SHM_SPAN_BYTES ((uint32_t)1 << 16)
 #define SHM_N_SPANS ((uint32_t)(SHM_BYTES / SHM_SPAN_BYTES))
 #define SHM_CLASSES 61

@@ -265,6 +265,9 @@ const struct frame_bytes *frame_set_variant(struct frame *f, size_t variant, con
 	b->len = len;
 	b->piece = piece;
 	memcpy(b->bytes, bytes, len);
+	/* Only what varies has variants, whatever its record says. */
+	if (!frame_varies(f))
+		f->flags |= FRAME_CAN_DEFLATE;
 	return frame_publish_variant(f, variant, b);
 }
 
@@ -351,11 +354,8 @@ void frame_set_number(struct frame *f, uint64_t number)
 	}
 }
 
-struct frame *frame_unref(struct frame *f)
+static void drop_variants(struct frame *f)
 {
-	/* Release: this thread's reads come first. Acquire: pairs with those of all others. */
-	if (!f || atomic_fetch_sub_explicit(&f->refs, 1, memory_order_acq_rel) != 1)
-		return NULL;
 	/* From the last on: a deflated variant may be the unpacked one. */
 	for (size_t i = FRAME_N_VARIANTS; i-- > 0;) {
 		const struct frame_bytes *b =
@@ -366,10 +366,21 @@ struct frame *frame_unref(struct frame *f)
 		frame_discharge(f, sizeof(*b) + b->len);
 		free((void *)(uintptr_t)b);
 	}
-	frame_discharge(f, frame_own_bytes(f));
-	if (WB_UNLIKELY(frame_is_kept(f)))
+}
+
+struct frame *frame_unref(struct frame *f)
+{
+	/* Release: this thread's reads come first. Acquire: pairs with those of all others. */
+	if (!f || atomic_fetch_sub_explicit(&f->refs, 1, memory_order_acq_rel) != 1)
+		return NULL;
+	if (frame_varies(f))
+		drop_variants(f);
+	if (WB_UNLIKELY(frame_is_kept(f))) {
+		frame_discharge(f, frame_own_bytes(f));
 		shm_heap_free(f->heap, frame_kept_slot(f));
-	else
-		free(f);
+		return NULL;
+	}
+	frame_discharge(f, sizeof(*f) + f->body.len + f->room);
+	free(f);
 	return NULL;
 }

@@ -85,14 +85,19 @@ struct frame *frame_kept_copy(struct shm_heap *heap, const struct frame *f, _Ato
 	return copy;
 }
 
-void frame_kept_seal(struct frame *f)
+bool frame_kept_seal(struct frame *f, size_t *done, size_t n)
 {
 	struct frame_kept *k = frame_kept_of(f);
+	size_t step = MIN(n, f->body.len - *done);
 
 	if (k->bits & FRAME_KEPT_SEALED)
-		return;
-	k->body_crc = msg_crc32(f->body.bytes, f->body.len);
+		return true;
+	k->body_crc = msg_crc32_on(k->body_crc, f->body.bytes + *done, step);
+	*done += step;
+	if (*done < f->body.len)
+		return false;
 	k->bits |= FRAME_KEPT_SEALED;
+	return true;
 }
 
 void frame_kept_commit(struct frame *f, uint64_t epoch, uint64_t before, const void *key)

@@ -80,11 +80,17 @@ static inline struct frame *frame_kept_init(struct shm_slot *slot)
 struct frame *frame_kept_copy(struct shm_heap *heap, const struct frame *f, _Atomic size_t *account)
 	WB_NODISCARD;
 
-/*
- * Makes the checksum of the body, while its number is 0. Nothing where it was made. Cost: some
- * GB/s.
+/**
+ * frame_kept_seal() - make the checksum of the body, or go on with it
+ * @done:   bytes of the body that were looked at; 0 at first
+ * @n:      so many more are, at most
+ *
+ * While its number is 0, and nothing is written to it any more.
+ *
+ * Return:  true: it is made; also where it was before.
+ * Cost:    some GB/s.
  */
-void frame_kept_seal(struct frame *f);
+bool frame_kept_seal(struct frame *f, size_t *done, size_t n);
 
 /**
  * frame_kept_commit() - it is in its channel's order from now on

@@ -233,6 +233,9 @@ void hub_restore_absence(struct hub *h, const uint8_t id[16], const char *user_i
 /* The membership of a connection in a channel, or NULL. Cost: O(1), however many it has. */
 struct member *hub_membership(struct hub *h, struct conn *c, const char *name, size_t n);
 
+/* The next process begins behind what is published next: notices and texts, which others see. */
+void hub_reserve_number(struct hub *h, struct directory_entry *e);
+
 /**
  * hub_publish() - give a message its place and send it on its way
  * @e:      held by the caller
@@ -240,6 +243,8 @@ struct member *hub_membership(struct hub *h, struct conn *c, const char *name, s
  * @sender: who doesn't get it, with its membership; NULL: everyone gets it
  *
  * The hub is not congested. Where the channel is behind, the sender is not read for a while.
+ *
+ * One that isn't kept in a channel with history comes behind hub_reserve_number().
  *
  * @once:   of a numbered message that is to be published once; NULL: it is published in any case
  *

@@ -192,6 +192,7 @@ static void publish_notice(struct hub *h, struct directory_entry *e, const struc
 		return;
 	METRIC_INC(h->env.metrics, notices_sent);
 	turn_charge(&h->env.turn, TURN_FRAME);
+	hub_reserve_number(h, e);
 	(void)hub_publish(h, e, f, about, NULL);
 }
 

@@ -61,6 +61,12 @@ static void post_to(struct hub *h, unsigned to, struct frame *f)
 	mark_waiting(h, to);
 }
 
+void hub_reserve_number(struct hub *h, struct directory_entry *e)
+{
+	if (atomic_load_explicit(&e->has_history, memory_order_relaxed))
+		history_reserve(&h->shared->history, e);
+}
+
 /* The number of a message that is to be kept. False: it is not to be published. */
 WB_COLD static bool take_kept_number(struct hub *h, struct directory_entry *e, struct frame *f,
 				     struct history_once *once, uint64_t *ret_workers)
@@ -95,8 +101,6 @@ bool hub_publish(struct hub *h, struct directory_entry *e, struct frame *f, stru
 	f->sender = sender ? sender->conn->serial : 0;
 	if (WB_LIKELY(!(f->flags & FRAME_NUMBERED))) {
 		f->seq = directory_take(e, &workers);
-		if (WB_UNLIKELY(atomic_load_explicit(&e->has_history, memory_order_relaxed)))
-			history_note_number(&h->shared->history, e, f->seq);
 	} else if (!take_kept_number(h, e, f, once, &workers)) {
 		frame_unref(f);
 		return false;

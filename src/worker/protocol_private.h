@@ -64,6 +64,15 @@ void protocol_refuse_for_limit(struct conn *c, const message *m, uint32_t code, 
 
 #define PROTOCOL_AT_ONCE_BYTES ((size_t)128 * 1024) /* longer messages are for protocol_work() */
 
+/* Where a message is made that will be kept. */
+struct WB_OWNER(worker) publication_place {
+	struct shm_heap *heap;
+	struct shm_slot *slot; /* of a large one, until it is the frame's */
+	size_t placed;         /* bytes of @slot that have pages */
+	size_t sealed;         /* bytes of the frame that are in its checksum */
+	bool is_done;          /* the slot has all its pages, or there is none */
+};
+
 /* A message on its way into a channel. */
 struct WB_OWNER(worker) publication {
 	struct frame *f;               /* what will be published */
@@ -72,6 +81,7 @@ struct WB_OWNER(worker) publication {
 	size_t copied; /* of that piece */
 	size_t checked;
 	uint32_t crc; /* of the first @checked bytes of its data */
+	bool is_kept; /* it will be: @place is set */
 	bool is_complete;
 	bool is_digesting, is_once; /* @digest is under way; @once is set */
 	/* What is copied of the message, borrowed, and where it goes. Not looked at before. */
@@ -80,6 +90,7 @@ struct WB_OWNER(worker) publication {
 	unsigned at_cut; /* … the next of which is this */
 	struct siphash digest;
 	struct history_once once;
+	struct publication_place place;
 	struct msg_said said;     /* behind what its sender wrote; with @f */
 	struct frame_forms forms; /* what others need instead */
 };

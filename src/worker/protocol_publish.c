@@ -17,6 +17,7 @@
 #define DIGEST_STEP ((size_t)64 * 1024)
 #define DIGESTED_PER_WORK 2
 
+#define PLACE_MORE ((size_t)1024)      /* that may be said of a message, or put into it */
 #define UNPACKED_PER_FRAME (16 * 1024) /* for others: so many bytes cost the sender a frame */
 
 static_assert(MSG_USER_MAX == GRANT_USER_MAX, "any grant's user id");
@@ -58,14 +59,38 @@ static bool needs_name(const message *m, const char *channel)
 	return m && !message_names_channel(m) && channel[0];
 }
 
-/* Room for the bytes as they came, with what is said behind them. */
-static struct frame *frame_for(struct hub *h, const message *m, const struct msg_said *said,
-			       size_t n)
+/*
+ * A message that will be kept is made where it will lie; without room there it is made like any
+ * other, and history sees what can be done. @n: of the payload.
+ */
+WB_COLD static struct frame *frame_kept_for(struct hub *h, struct publication *pub, size_t n)
 {
+	struct publication_place *place = &pub->place;
+	size_t max_frame = h->env.config->max_frame_size;
+	struct shm_slot *slot = TAKE_PTR(place->slot);
+
+	if (!slot && !place->is_done)
+		slot = frame_place(place->heap, n, max_frame);
+	if (slot && !shm_heap_commit(place->heap, slot, frame_kept_bytes(n, max_frame))) {
+		shm_heap_free(place->heap, slot);
+		slot = NULL;
+	}
+	return slot ? frame_new_kept(place->heap, slot, WS_BINARY, n, max_frame,
+				     &h->unpublished_bytes)
+		    : frame_new(WS_BINARY, n, max_frame, &h->unpublished_bytes);
+}
+
+/* Room for the bytes as they came, with what is said behind them. */
+static struct frame *frame_for(struct hub *h, struct publication *pub, const message *m, size_t n)
+{
+	const struct msg_said *said = &pub->said;
 	uint8_t suffix[MSG_SUFFIX_MAX];
 	size_t more = WB_LIKELY(said->channel) || msg_says(said) ? msg_suffix(suffix, said) : 0;
-	struct frame *f = frame_new(m ? WS_BINARY : WS_TEXT, n + more,
-				    h->env.config->max_frame_size, &h->unpublished_bytes);
+	struct frame *f = WB_UNLIKELY(pub->is_kept)
+				  ? frame_kept_for(h, pub, n + more)
+				  : frame_new(m ? WS_BINARY : WS_TEXT, n + more,
+					      h->env.config->max_frame_size, &h->unpublished_bytes);
+
 	if (f)
 		frame_write(f, n, suffix, more);
 	return f;
@@ -85,6 +110,8 @@ static const char *user_to_put_in(const struct conn *c, const message *m)
 void publication_fini(struct publication *pub)
 {
 	frame_forms_fini(&pub->forms);
+	if (WB_UNLIKELY(pub->is_kept) && pub->place.slot)
+		shm_heap_free(pub->place.heap, pub->place.slot);
 	frame_unref(pub->f);
 }
 
@@ -129,6 +156,43 @@ static bool copy_on(struct conn_env *env, struct publication *pub)
 		}
 		if (n == COPY_STEP)
 			conn_charge_work(env, n / COPIED_PER_WORK);
+	}
+	return true;
+}
+
+/*
+ * Pages for a large message that will be kept. They come in steps, since each is cleared. False:
+ * there are more of them.
+ */
+WB_COLD static bool place_on(struct hub *h, struct publication_place *place, size_t n)
+{
+	size_t bytes = frame_kept_bytes(n + PLACE_MORE, h->env.config->max_frame_size);
+
+	if (n < SHM_STEP_BYTES || place->is_done)
+		return true;
+	if (!place->slot)
+		place->slot = shm_heap_alloc(place->heap, bytes);
+	while (place->slot && place->placed < bytes) {
+		size_t to = MIN(place->placed + SHM_STEP_BYTES, bytes);
+
+		if (!conn_may_work(&h->env))
+			return false;
+		if (!shm_heap_commit(place->heap, place->slot, to))
+			shm_heap_free(place->heap, TAKE_PTR(place->slot));
+		place->placed = to;
+		conn_charge_work(&h->env, SHM_STEP_BYTES / COPIED_PER_WORK);
+	}
+	place->is_done = true;
+	return true;
+}
+
+/* Its checksum, where it will lie in memory that outlives the process. False: there is more. */
+WB_COLD static bool seal_on(struct conn_env *env, struct publication *pub)
+{
+	while (!frame_kept_seal(pub->f, &pub->place.sealed, CHECK_STEP)) {
+		conn_charge_work(env, CHECK_STEP / CHECKED_PER_WORK);
+		if (!conn_may_work(env))
+			return false;
 	}
 	return true;
 }
@@ -236,7 +300,7 @@ static struct frame *frame_repacked(struct hub *h, const message *m, const struc
 static struct frame *frame_stamped(struct hub *h, struct publication *pub, const message *m,
 				   const struct msg_stamp *s)
 {
-	struct frame *f = frame_for(h, m, &pub->said, s->bytes);
+	struct frame *f = frame_for(h, pub, m, s->bytes);
 
 	if (!f)
 		return NULL;
@@ -256,7 +320,7 @@ static uint32_t publication_begin_frame(struct hub *h, struct publication *pub, 
 	struct msg_stamp stamp;
 
 	if (!user_id && (!m || pub->spots->n_cuts == 0)) {
-		pub->f = frame_for(h, m, &pub->said, n);
+		pub->f = frame_for(h, pub, m, n);
 		pub->piece[0] = (struct msg_piece){p, n, 0};
 		pub->n_pieces = 1;
 	} else if (msg_stamp_init(&stamp, pub->spots, p, n, user_id)) {
@@ -281,7 +345,7 @@ WB_COLD static enum publication_result publication_begin_anew(struct publication
 }
 
 /* Who has published it, and where it stands. */
-WB_COLD static void publication_stamp(struct publication *pub, const struct conn *c,
+WB_COLD static void publication_stamp(struct publication *pub, struct conn *c,
 				      const struct channel *ch)
 {
 	if (ch->stamps_sender)
@@ -290,10 +354,15 @@ WB_COLD static void publication_stamp(struct publication *pub, const struct conn
 		return;
 	pub->said.sent_ms = (int64_t)clock_wall_ms();
 	pub->said.is_numbered = true;
+	/* What was begun of it in an earlier turn stays. */
+	if (!pub->is_kept)
+		pub->place =
+			(struct publication_place){.heap = &hub_of(c)->shared->history.file.heap};
+	pub->is_kept = true;
 }
 
 /* What is said of a client's message; of a text nothing can be. */
-static void publication_begin_said(struct publication *pub, const struct conn *c, const message *m,
+static void publication_begin_said(struct publication *pub, struct conn *c, const message *m,
 				   const struct channel *ch)
 {
 	pub->said = (struct msg_said){
@@ -372,6 +441,8 @@ enum publication_result protocol_publish_run(struct conn *c, struct publication 
 			return PUBLICATION_REFUSED;
 		}
 		publication_begin_said(pub, c, m, through->channel);
+		if (WB_UNLIKELY(pub->is_kept) && !place_on(hub_of(c), &pub->place, n))
+			return PUBLICATION_MORE;
 		code = publication_begin_frame(hub_of(c), pub, m, user_to_put_in(c, m), p, n);
 		if (code) {
 			protocol_refuse(c, m, code,
@@ -395,12 +466,18 @@ enum publication_result protocol_publish_run(struct conn *c, struct publication 
 		return PUBLICATION_REFUSED;
 	}
 	/* log_memory is for what waits to be sent: until here it was the sender's own. */
-	if (WB_LIKELY(!(through->channel->has_history | pub->said.is_numbered)) || !m)
+	if (WB_LIKELY(!(through->channel->has_history | pub->said.is_numbered))) {
 		frame_set_account(pub->f, c->env->frame_account);
-	else if (through->channel->has_history != pub->said.is_numbered)
+	} else if (!m) {
+		hub_reserve_number(hub_of(c), e);
+		frame_set_account(pub->f, c->env->frame_account);
+	} else if (through->channel->has_history != pub->said.is_numbered) {
 		return publication_begin_anew(pub);
-	else
+	} else {
+		if (frame_is_kept(pub->f) && !seal_on(c->env, pub))
+			return PUBLICATION_MORE;
 		pub->f->flags |= FRAME_NUMBERED;
+	}
 	if (!hub_publish(hub_of(c), e, TAKE_PTR(pub->f), through, pub->is_once ? &pub->once : NULL))
 		return tell_outcome(c, pub, m, e->name);
 	return PUBLICATION_DONE;
@@ -461,6 +538,8 @@ static struct frame *frame_of_admin(struct hub *h, const struct hub_outlet *o, c
 {
 	struct publication pub = {
 		.spots = spots,
+		.is_kept = o->has_history,
+		.place.heap = &h->shared->history.file.heap,
 		.said = said_by_admin(o, !needs_name(m, o->entry->name)),
 	};
 	size_t budget = SIZE_MAX; /* that is never used up: it is one task, whoever waits */
