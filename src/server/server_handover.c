@@ -67,7 +67,7 @@ static void go_back(struct server *s, int error)
 		store_empty();
 	/* The spool before the workers: they hand chunks to it as soon as they turn. */
 	error = server_spool_resume(s);
-	worker_pool_serve(s->pool);
+	server_history_take_back(s);
 	if (error == 0)
 		error = worker_pool_thaw(s->pool);
 	if (error) {

@@ -108,6 +108,13 @@ void server_history_keep(struct server *s)
 			 strerror(-r));
 }
 
+void server_history_take_back(struct server *s)
+{
+	worker_pool_serve(s->pool);
+	if (!s->history.is_stored)
+		store_drop_history();
+}
+
 /* ----------------------------------------------------------------- what was there before */
 
 static bool limits_of(void *ctx, const char *name, struct history_limits *ret)

@@ -183,6 +183,9 @@ int server_history_open(struct server *s) WB_NODISCARD;
 /* Has systemd keep it, if channels keep anything, for the process after a crash. */
 void server_history_keep(struct server *s);
 
+/* Nothing came of a hand-over: systemd keeps it if it did before. */
+void server_history_take_back(struct server *s);
+
 /*
  * Decides what becomes of what is in it, and says so. Behind incoming_restore(). Return: 0 |
  * -errno: nothing can be kept.

@@ -31,6 +31,11 @@ int store_put(const char *name, const int *fds, unsigned n)
 	return r;
 }
 
+void store_drop_history(void)
+{
+	(void)systemd_unstore(STORE_HISTORY);
+}
+
 void store_empty(void)
 {
 	/* What is not there, or was not kept, is no error: the store is empty of it. */

@@ -29,3 +29,6 @@ int store_put(const char *name, const int *fds, unsigned n) WB_NODISCARD;
  * too.
  */
 void store_empty(void);
+
+/* Nor that. */
+void store_drop_history(void);

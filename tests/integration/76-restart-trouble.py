@@ -315,7 +315,8 @@ def test_a_manager_that_does_not_answer():
                 manager.wait("READY=1")
                 d.signal(signal.SIGTERM)
                 manager.wait("BARRIER=1")
-                assert set(manager.stored) == {"wsbind-state", "wsbind-bag", "wsbind-plain"}
+                assert set(manager.stored) == {"wsbind-state", "wsbind-bag", "wsbind-plain",
+                                               "wsbind-history"}
                 d.wait_log("connections cannot be handed over: .*; closing them")
                 assert a.recv().control.type == DISCONNECT
                 a.expect_close(1012)
