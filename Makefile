@@ -108,7 +108,7 @@ $(O)/wsbind: $(OBJ)
 # tests/unit/fault.c counts these calls and makes them fail.
 WRAP_FLAG := -Wl,--wrap=
 WRAP := $(addprefix $(WRAP_FLAG),malloc calloc realloc aligned_alloc strdup strndup mmap accept4 \
-	epoll_ctl epoll_wait recv send sendmsg write eventfd open openat socket epoll_create1 signalfd \
+	epoll_ctl epoll_wait recv send sendmsg write fallocate eventfd open openat socket epoll_create1 signalfd \
 	listen bind pthread_create)
 
 $(O)/unit: $(filter-out $(MAIN),$(OBJ)) $(TOBJ)

@@ -12,7 +12,7 @@ SHORT = -1  # instead of an errno: one byte goes through
 FOREVER = 1 << 62
 PLAN = struct.Struct("16sQQQqQ")  # name, calls, from, times, error, hits
 KINDS = ("alloc", "mmap", "accept4", "epoll_ctl", "epoll_wait", "recv", "send", "eventfd", "open",
-         "listen", "write", "pthread_create")
+         "listen", "write", "pthread_create", "fallocate")
 
 
 def program():

@@ -113,6 +113,8 @@ ssize_t __real_send(int fd, const void *p, size_t n, int flags);
 ssize_t __wrap_send(int fd, const void *p, size_t n, int flags);
 ssize_t __real_sendmsg(int fd, const struct msghdr *m, int flags);
 ssize_t __wrap_sendmsg(int fd, const struct msghdr *m, int flags);
+int __real_fallocate(int fd, int mode, off_t offset, off_t n);
+int __wrap_fallocate(int fd, int mode, off_t offset, off_t n);
 ssize_t __real_write(int fd, const void *p, size_t n);
 ssize_t __real_recv(int fd, void *p, size_t n, int flags);
 ssize_t __wrap_recv(int fd, void *p, size_t n, int flags);
@@ -211,6 +213,13 @@ ssize_t __wrap_sendmsg(int fd, const struct msghdr *m, int flags)
 		i++;
 	return cut(fd, __real_send(fd, m->msg_iov[i].iov_base,
 				   MIN(m->msg_iov[i].iov_len, (size_t)1), flags));
+}
+
+int __wrap_fallocate(int fd, int mode, off_t offset, off_t n)
+{
+	if (mode == 0 && fails(FAULT_PAGES))
+		return -1;
+	return __real_fallocate(fd, mode, offset, n);
 }
 
 /* A word for an eventfd always goes through. */

@@ -30,7 +30,8 @@
 	FAULT(OPEN, "open")     /* socket, epoll_create1, signalfd, too */                   \
 	FAULT(LISTEN, "listen") /* and bind */                                               \
 	FAULT(WRITE, "write")   /* to files */                                               \
-	FAULT(THREAD, "pthread_create")
+	FAULT(THREAD, "pthread_create")                                                      \
+	FAULT(PAGES, "fallocate") /* for a file in memory; giving them back never fails */
 
 #define FAULT_ENUM(kind, name) FAULT_##kind,
 enum fault_kind { FAULTS(FAULT_ENUM) FAULT_N };
