@@ -663,6 +663,32 @@ def record_seeds():
         seed("record", "from-0.1.0", bytes([ALL_READ]) + f.read()[32:])
 
 
+# ---------------------------------------------------------------------- history
+
+
+def piece(at, data, in_head=False, marks=False):
+    """What is written over a file: where, and the bytes, 16 at most."""
+    what = len(data) - 1 | (16 if in_head else 0) | (32 if marks else 0)
+    return struct.pack("<HB", at, what) + data
+
+
+def history_seeds():
+    word, ones = bytes(4), b"\xff" * 8
+    seed("history", "right", b"")
+    seed("history", "no-magic", piece(0, b"nothing!", in_head=True))
+    seed("history", "another-version", piece(64, struct.pack("<I", 99), in_head=True))
+    seed("history", "no-spans", piece(12, word, in_head=True))
+    seed("history", "many-spans", piece(12, b"\xff" * 4, in_head=True))
+    for i in range(17, 25):
+        for name, value in (("free", 0), ("class", 60), ("run", 1 << 31 | 2),
+                            ("long-run", 1 << 31 | 5000), ("odd", 77)):
+            seed("history", f"map-{name}-{i}",
+                 piece(4096 + 4 * i, struct.pack("<I", value), in_head=True))
+    for i in range(0, 2000, 111):
+        seed("history", f"slot-{i}", piece(i, ones) + piece(i + 30, ones, marks=True))
+        seed("history", f"zero-{i}", piece(i, bytes(16), marks=True))
+
+
 http_seeds()
 ws_seeds()
 msg_seeds()
@@ -673,3 +699,4 @@ conn_seeds()
 proxy_seeds()
 token_seeds()
 record_seeds()
+history_seeds()

@@ -268,6 +268,7 @@ static void drop_some(void *ctx, struct shm_slot *slot)
 /* The head, the map and slots are overwritten at random: nothing but what is there is touched. */
 TEST(a_heap_of_garbage_is_read_without_harm)
 {
+	const uint64_t first = (4096 + SHM_N_SPANS * 4) / SHM_SPAN_BYTES + 1;
 	uint64_t random = test_seed();
 
 	for (unsigned round = 0; round < 60; round++) {
@@ -290,8 +291,8 @@ TEST(a_heap_of_garbage_is_read_without_harm)
 			 * The map's first words are those of its spans, behind the head and the
 			 * map.
 			 */
-			uint64_t at = i % 2 ? 4096 + 66 * 4 + test_random(&random) % 300 * 4
-					    : 66 * (uint64_t)SHM_SPAN_BYTES +
+			uint64_t at = i % 2 ? 4096 + first * 4 + test_random(&random) % 300 * 4
+					    : first * SHM_SPAN_BYTES +
 						      test_random(&random) % (1 << 22) / 4 * 4;
 
 			CHECK_EQ(pwrite(fd, &word, 4, (off_t)at), 4);
