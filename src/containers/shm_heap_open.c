@@ -70,14 +70,26 @@ int shm_heap_create(struct shm_heap *h, int fd, unsigned shelves)
 }
 
 /*
- * What the map says of a span, as far as that can be so, and if its pages are there: taking them
- * once more costs little. Return: spans that it takes; 0: nobody has it.
+ * Pages that must be there: taking them once more costs little. A map that speaks of more than the
+ * file has would fill the machine. @there: bytes that nobody has claimed so far.
  */
-static uint32_t small_adopt(struct shm_heap *h, uint32_t at, unsigned class)
+static bool claim_pages(struct shm_heap *h, uint64_t from, uint64_t n, uint64_t *there)
+{
+	if (n > *there || shm_take_pages(h, from, n))
+		return false;
+	*there -= n;
+	return true;
+}
+
+/*
+ * What the map says of a span, as far as that can be so, and if its pages are there. Return: spans
+ * that it takes; 0: nobody has it.
+ */
+static uint32_t small_adopt(struct shm_heap *h, uint32_t at, unsigned class, uint64_t *there)
 {
 	struct shm_span *s = &h->spans[at];
 
-	if (shm_take_pages(h, (uint64_t)at * SHM_SPAN_BYTES, SHM_SPAN_BYTES))
+	if (!claim_pages(h, (uint64_t)at * SHM_SPAN_BYTES, SHM_SPAN_BYTES, there))
 		return 0;
 	shm_span_become(h, at, SHM_SPAN_SMALL);
 	s->class = (uint8_t) class;
@@ -88,18 +100,18 @@ static uint32_t small_adopt(struct shm_heap *h, uint32_t at, unsigned class)
 }
 
 /* A run: how many pages it has stands in its slot, and may be anything. */
-static uint32_t run_adopt(struct shm_heap *h, uint32_t at, uint32_t length)
+static uint32_t run_adopt(struct shm_heap *h, uint32_t at, uint32_t length, uint64_t *there)
 {
 	struct shm_span *s = &h->spans[at];
 	uint64_t from = (uint64_t)at * SHM_SPAN_BYTES;
 	uint32_t pages;
 
-	if (shm_take_pages(h, from, SHM_PAGE))
+	if (!claim_pages(h, from, SHM_PAGE, there))
 		return 0;
 	pages = ((const struct shm_slot *)(const void *)shm_span_start(h, at))->link;
 	if (pages == 0 || pages > length * (SHM_SPAN_BYTES / SHM_PAGE))
 		return 0;
-	if (pages > 1 && shm_take_pages(h, from + SHM_PAGE, (uint64_t)(pages - 1) * SHM_PAGE))
+	if (pages > 1 && !claim_pages(h, from + SHM_PAGE, (uint64_t)(pages - 1) * SHM_PAGE, there))
 		return 0;
 	for (uint32_t i = at; i < at + length; i++) {
 		shm_span_become(h, i, SHM_SPAN_RUN);
@@ -111,16 +123,16 @@ static uint32_t run_adopt(struct shm_heap *h, uint32_t at, uint32_t length)
 	return length;
 }
 
-static uint32_t span_adopt(struct shm_heap *h, uint32_t at, uint32_t end)
+static uint32_t span_adopt(struct shm_heap *h, uint32_t at, uint32_t end, uint64_t *there)
 {
 	uint32_t word = atomic_load_explicit(shm_map_word(h, at), memory_order_relaxed);
 	uint32_t length = word & ~SHM_MAP_RUN, taken = 0;
 
 	/* A word that makes no sense, or whose pages cannot be had, is of nobody. */
 	if (word & SHM_MAP_RUN && length > 0 && length <= end - at)
-		taken = run_adopt(h, at, length);
+		taken = run_adopt(h, at, length, there);
 	else if (!(word & SHM_MAP_RUN) && word > 0 && word <= SHM_CLASSES)
-		taken = small_adopt(h, at, word - 1);
+		taken = small_adopt(h, at, word - 1, there);
 	if (word && !taken)
 		atomic_store_explicit(shm_map_word(h, at), 0, memory_order_relaxed);
 	return taken;
@@ -136,12 +148,12 @@ static void free_run_adopt(struct shm_heap *h, uint32_t from, uint32_t to)
 }
 
 /* All spans that were ever used, in their order. */
-static void heap_adopt(struct shm_heap *h, uint32_t end)
+static void heap_adopt(struct shm_heap *h, uint32_t end, uint64_t there)
 {
 	uint32_t free_from = SHM_FIRST_SPAN;
 
 	for (uint32_t at = SHM_FIRST_SPAN; at < end;) {
-		uint32_t length = span_adopt(h, at, end);
+		uint32_t length = span_adopt(h, at, end, &there);
 
 		if (length > 0) {
 			free_run_adopt(h, free_from, at);
@@ -180,7 +192,7 @@ int shm_heap_open(struct shm_heap *h, int fd, unsigned shelves)
 		return r;
 	}
 	h->run = ++h->file->run;
-	heap_adopt(h, end);
+	heap_adopt(h, end, (uint64_t)st.st_blocks * 512);
 	return 0;
 }
 
@@ -193,7 +205,8 @@ void shm_heap_fini(struct shm_heap *h)
 {
 	if (!h->base)
 		return;
-	MEM_UNPOISON(h->base, (size_t)shm_n_fresh(h) * SHM_SPAN_BYTES);
+	/* What it says itself may be anything, if it was not opened. */
+	MEM_UNPOISON(h->base, (size_t)MIN(shm_n_fresh(h), SHM_N_SPANS) * SHM_SPAN_BYTES);
 	(void)munmap(h->base, SHM_BYTES);
 	(void)munmap(h->spans, spans_bytes());
 	(void)pthread_mutex_destroy(&h->lock);

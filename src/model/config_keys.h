@@ -187,7 +187,7 @@ CHANNEL_KEY(history_bytes, SIZE, "1M", "1K", "1T", LIVE,
     "Bytes of messages that a channel keeps. One that is larger alone is not kept.")
 CHANNEL_KEY(history_age, DURATION, "10m", "1s", "8760h", LIVE,
     "How long a channel keeps a message.")
-KEY(history_memory, SIZE, "256M", "1M", "1T", LIVE,
+KEY(history_memory, SIZE, "256M", "1M", "12G", LIVE,
     "Memory for what all channels keep; past it those without members lose theirs first, then the "
     "one that keeps most its oldest.")
 
@@ -196,8 +196,8 @@ KEY(resume_window, DURATION, "2m", "1s", "24h", LIVE,
     "as the same client.")
 KEY(resume_key_file, TEXT, "", "0", "4000", RESTART,
     "File with at least 32 bytes, a secret that resume tokens are signed with: with it they are good "
-    "after a crash, too, and on other hosts that have it. Empty: one drawn at random, which goes on "
-    "through restarts that keep connections.")
+    "on other hosts that have it, too. Empty: one drawn at random, which goes on through restarts "
+    "and crashes with what channels keep.")
 KEY(leave_grace, DURATION, "15s", "0", "1h", LIVE,
     "How long the others of its channels are not told that such a client has left, if it did not "
     "say so itself: once it is back nobody has noticed.")

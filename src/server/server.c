@@ -153,6 +153,7 @@ static int server_prepare(struct server *s)
 	s->started_ms = clock_wall_ms();
 	log_event(LOG_INFO, EV_START, LOG_NO_FIELDS, "wsbind %s starts", wb_version);
 	server_fit_descriptors(s->config);
+	server_fit_history(s->config);
 	incoming_fit_channels(&s->incoming, s->config);
 	server_warn(s);
 	r = upgrade_prepare();

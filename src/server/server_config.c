@@ -11,9 +11,11 @@
 
 #include "io/log.h"
 #include "server/server_private.h"
+#include "service/memory_limit.h"
 #include "service/preflight.h"
 
 #define SPARE_DESCRIPTORS 64 /* beside connections: listeners, epoll, admin, spool */
+#define HISTORY_SHARE 4      /* of MemoryMax=, at most one part: other things need memory, too */
 #define BACKLOG_WANTED 1024
 
 /* ----------------------------------------------------------------------- loading */
@@ -191,6 +193,22 @@ void server_fit_descriptors(struct config *config)
 		  ", set LimitNOFILE=%" PRIu64 " in the unit (or ulimit -n)",
 		  (uint64_t)limit.rlim_cur, config->max_connections, wanted, usable, wanted);
 	config->max_connections = usable;
+}
+
+void server_fit_history(struct config *config)
+{
+	uint64_t limit = memory_limit(NULL, NULL), fits = limit / HISTORY_SHARE;
+
+	if (!config_keeps_history(config) || config->history_memory <= fits)
+		return;
+	log_event(LOG_WARNING, EV_LIMITS_LOW,
+		  LOG_FIELDS(LOG_TEXT("SETTING", "MemoryMax"), LOG_NUM("LIMIT", limit)),
+		  "the unit may have %" PRIu64 " MiB of memory, history_memory = %" PRIu64
+		  " MiB; continuing with history_memory = %" PRIu64
+		  " MiB, a quarter of it, set MemoryMax=%" PRIu64 "M in the unit",
+		  limit >> 20, config->history_memory >> 20, fits >> 20,
+		  HISTORY_SHARE * config->history_memory >> 20);
+	config->history_memory = fits;
 }
 
 static void warn_of_backlog(void)

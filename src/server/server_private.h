@@ -155,6 +155,12 @@ int server_log_failure(const struct server *s, const char *what, const char *key
  */
 void server_fit_descriptors(struct config *config);
 
+/*
+ * Where the unit's memory is limited, history_memory of @config, which nobody else has yet, becomes
+ * a quarter of that, with a warning: what is killed for want of memory takes none of it along.
+ */
+void server_fit_history(struct config *config);
+
 /* How many workers the configuration and the processors make. */
 unsigned server_count_workers(const struct config *config);
 

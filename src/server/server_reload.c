@@ -129,6 +129,7 @@ static void configure_done(struct worker_task *t)
 			   s->config->max_connections);
 	/* No message is on its way any more that was made for a channel as it was before. */
 	history_settle(&s->pool->shared.history, s->reactor.now_ns, history_limits, s->config);
+	server_history_keep(s);
 	atomic_store(&log_level, s->config->log_level);
 	server_spool_configure(s, s->config);
 	if (s->admin.http)
@@ -186,6 +187,7 @@ static int reload_read(struct reload *r, struct config_errors *errors)
 	if (error)
 		return error;
 	server_fit_descriptors(r->config);
+	server_fit_history(r->config);
 	/* Compared as it was read: what needs a restart is told, and only then put back. */
 	error = config_diff(s->config, r->config, report_change, r);
 	if (!error)
