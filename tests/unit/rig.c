@@ -2,6 +2,7 @@
 #include "rig.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <sys/mman.h>
 
@@ -179,6 +180,8 @@ int rig_copy_history(const struct rig *r)
 			CHECK_EQ(pwrite(to, bytes, n, at), n);
 		}
 		at = hole;
+		/* Pages that were taken and not written to are holes here, too. */
+		CHECK_EQ(fallocate(to, 0, 0, (hole | 0xffff) + 1), 0);
 	}
 	return to;
 }
