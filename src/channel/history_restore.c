@@ -370,6 +370,8 @@ bool history_take_handed_over(struct history *h, uint64_t nonce, uint64_t now_ns
 	if (!h->file.has_past || nonce == 0 || root->nonce != nonce)
 		return false;
 	h->file.has_past = false;
+	if (shm_heap_adopt(&h->file.heap, true))
+		return false;
 	/* Who hands over has not died of it. */
 	root->crashes = 0;
 	root->taken_ns = now_ns;
@@ -407,7 +409,9 @@ enum history_past history_take_over(struct history *h, bool is_foreign, uint64_t
 		ret->error = history_file_forget(&h->file);
 		return past;
 	}
-	recover_all(&r, limits_of, ctx);
+	ret->error = shm_heap_adopt(&h->file.heap, false);
+	if (ret->error == 0)
+		recover_all(&r, limits_of, ctx);
 	return past;
 }
 

@@ -5,7 +5,7 @@
 #include "containers/mem.h"
 #include "containers/shm_heap_private.h"
 
-#define SMALL_MAX ((size_t)16 << 10) /* larger ones are runs */
+#define SMALL_MAX ((size_t)32 << 10) /* larger ones are runs */
 #define EXACT_CLASSES 13             /* 64 to 256 by 16; from there on eight for each doubling */
 #define LOOKS 4 /* spans of another process that are looked through for one slot */
 
@@ -373,12 +373,11 @@ static struct shm_slot *run_alloc(struct shm_heap *h, size_t n)
 		spans_give(h, at, length);
 		return NULL;
 	}
-	/* In the slot, too: no other word says it to the next process. */
 	s->length = length;
 	s->pages = (uint32_t)(first / SHM_PAGE);
 	slot = (struct shm_slot *)(void *)shm_span_start(h, at);
-	slot->link = s->pages;
-	atomic_store_explicit(shm_map_word(h, at), SHM_MAP_RUN | length, memory_order_release);
+	atomic_store_explicit(shm_map_word(h, at), shm_map_run(length, s->pages),
+			      memory_order_release);
 	return slot;
 }
 
@@ -406,7 +405,9 @@ bool shm_heap_commit(struct shm_heap *h, struct shm_slot *slot, size_t n)
 	if (shm_take_pages(h, (uint64_t)at * SHM_SPAN_BYTES + (uint64_t)s->pages * SHM_PAGE,
 			   (uint64_t)(pages - s->pages) * SHM_PAGE))
 		return false;
-	s->pages = slot->link = pages;
+	s->pages = pages;
+	atomic_store_explicit(shm_map_word(h, at), shm_map_run(s->length, pages),
+			      memory_order_release);
 	return true;
 }
 

@@ -34,7 +34,7 @@
 #define SHM_BYTES ((uint64_t)1 << 34) /* of address space: memory is what lies in it */
 #define SHM_SPAN_BYTES ((uint32_t)1 << 16)
 #define SHM_N_SPANS ((uint32_t)(SHM_BYTES / SHM_SPAN_BYTES))
-#define SHM_CLASSES 61
+#define SHM_CLASSES 69
 #define SHM_SHELVES 16
 #define SHM_RUN_BINS 21
 #define SHM_ROOT_BYTES 1024
@@ -87,12 +87,22 @@ int shm_heap_create(struct shm_heap *h, int fd, unsigned shelves) WB_NODISCARD;
 /**
  * shm_heap_open() - the heap that another process made
  *
- * Between this and the first allocation or shm_heap_free() comes what has to be looked at and
- * dropped.
+ * Its root can be read; nothing else before shm_heap_adopt(). Or it is made anew.
  *
  * Return:  0 | -EINVAL it is none | -errno.
  */
 int shm_heap_open(struct shm_heap *h, int fd, unsigned shelves) WB_NODISCARD;
+
+/**
+ * shm_heap_adopt() - its slots are where they were
+ * @is_trusted: the other process has ended as it should: what the map says is so
+ *
+ * Behind this, before anything is allocated or freed, comes what has to be looked at and dropped.
+ *
+ * Return:  0 | -errno.
+ * Cost:    a word for each span; where it isn't trusted, a call for each that has slots.
+ */
+int shm_heap_adopt(struct shm_heap *h, bool is_trusted) WB_NODISCARD;
 
 /* From here on nothing that is given back is free: the next process finds it. */
 void shm_heap_leave(struct shm_heap *h);
@@ -104,7 +114,7 @@ void shm_heap_fini(struct shm_heap *h);
 void *shm_heap_root(const struct shm_heap *h);
 
 /* The largest slot, its head included. */
-#define SHM_SLOT_MAX ((size_t)64 << 20)
+#define SHM_SLOT_MAX ((size_t)2 << 30)
 
 /**
  * shm_heap_alloc() - take a slot

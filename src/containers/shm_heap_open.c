@@ -45,6 +45,16 @@ static int heap_map(struct shm_heap *h, int fd, unsigned shelves)
 	return 0;
 }
 
+static void heap_unmap(struct shm_heap *h)
+{
+	(void)munmap(h->base, SHM_BYTES);
+	(void)munmap(h->spans, spans_bytes());
+	(void)pthread_mutex_destroy(&h->lock);
+	for (unsigned i = 0; i < SHM_SHELVES; i++)
+		(void)pthread_mutex_destroy(&h->shelf[i].lock);
+	*h = (struct shm_heap){.fd = -1};
+}
+
 int shm_heap_create(struct shm_heap *h, int fd, unsigned shelves)
 {
 	int r;
@@ -69,27 +79,35 @@ int shm_heap_create(struct shm_heap *h, int fd, unsigned shelves)
 	return 0;
 }
 
+/* What adopting a heap goes by. */
+struct adopting {
+	bool is_trusted; /* the map is as its process has left it */
+	uint64_t there;  /* bytes of the file that nobody has claimed so far */
+};
+
 /*
- * Pages that must be there: taking them once more costs little. A map that speaks of more than the
- * file has would fill the machine. @there: bytes that nobody has claimed so far.
+ * Pages that must be there. Where the map may say anything they are taken once more, which costs
+ * little, so that reading one is never fatal; but not more than the file has: that would fill the
+ * machine.
  */
-static bool claim_pages(struct shm_heap *h, uint64_t from, uint64_t n, uint64_t *there)
+static bool claim_pages(struct shm_heap *h, struct adopting *a, uint64_t from, uint64_t n)
 {
-	if (n > *there || shm_take_pages(h, from, n))
+	if (a->is_trusted) {
+		atomic_fetch_add_explicit(&h->bytes, n, memory_order_relaxed);
+		return true;
+	}
+	if (n > a->there || shm_take_pages(h, from, n))
 		return false;
-	*there -= n;
+	a->there -= n;
 	return true;
 }
 
-/*
- * What the map says of a span, as far as that can be so, and if its pages are there. Return: spans
- * that it takes; 0: nobody has it.
- */
-static uint32_t small_adopt(struct shm_heap *h, uint32_t at, unsigned class, uint64_t *there)
+/* Return: spans that it takes, as of what follows; 0: it is of nobody. */
+static uint32_t small_adopt(struct shm_heap *h, struct adopting *a, uint32_t at, unsigned class)
 {
 	struct shm_span *s = &h->spans[at];
 
-	if (!claim_pages(h, (uint64_t)at * SHM_SPAN_BYTES, SHM_SPAN_BYTES, there))
+	if (!claim_pages(h, a, (uint64_t)at * SHM_SPAN_BYTES, SHM_SPAN_BYTES))
 		return 0;
 	shm_span_become(h, at, SHM_SPAN_SMALL);
 	s->class = (uint8_t) class;
@@ -99,23 +117,18 @@ static uint32_t small_adopt(struct shm_heap *h, uint32_t at, unsigned class, uin
 	return 1;
 }
 
-/* A run: how many pages it has stands in its slot, and may be anything. */
-static uint32_t run_adopt(struct shm_heap *h, uint32_t at, uint32_t length, uint64_t *there)
+static uint32_t run_adopt(struct shm_heap *h, struct adopting *a, uint32_t at, uint32_t word)
 {
 	struct shm_span *s = &h->spans[at];
-	uint64_t from = (uint64_t)at * SHM_SPAN_BYTES;
-	uint32_t pages;
+	uint32_t length = shm_map_length(word), pages = shm_map_pages(word);
 
-	if (!claim_pages(h, from, SHM_PAGE, there))
-		return 0;
-	pages = ((const struct shm_slot *)(const void *)shm_span_start(h, at))->link;
-	if (pages == 0 || pages > length * (SHM_SPAN_BYTES / SHM_PAGE))
-		return 0;
-	if (pages > 1 && !claim_pages(h, from + SHM_PAGE, (uint64_t)(pages - 1) * SHM_PAGE, there))
+	if (length == 0 || length > shm_n_fresh(h) - at || pages == 0 ||
+	    pages > length * SHM_SPAN_PAGES ||
+	    !claim_pages(h, a, (uint64_t)at * SHM_SPAN_BYTES, (uint64_t)pages * SHM_PAGE))
 		return 0;
 	for (uint32_t i = at; i < at + length; i++) {
 		shm_span_become(h, i, SHM_SPAN_RUN);
-		if (i > at)
+		if (i > at && !a->is_trusted)
 			atomic_store_explicit(shm_map_word(h, i), 0, memory_order_relaxed);
 	}
 	s->length = length;
@@ -123,22 +136,24 @@ static uint32_t run_adopt(struct shm_heap *h, uint32_t at, uint32_t length, uint
 	return length;
 }
 
-static uint32_t span_adopt(struct shm_heap *h, uint32_t at, uint32_t end, uint64_t *there)
+static uint32_t span_adopt(struct shm_heap *h, struct adopting *a, uint32_t at)
 {
-	uint32_t word = atomic_load_explicit(shm_map_word(h, at), memory_order_relaxed);
-	uint32_t length = word & ~SHM_MAP_RUN, taken = 0;
+	uint32_t word = atomic_load_explicit(shm_map_word(h, at), memory_order_relaxed), taken = 0;
 
 	/* A word that makes no sense, or whose pages cannot be had, is of nobody. */
-	if (word & SHM_MAP_RUN && length > 0 && length <= end - at)
-		taken = run_adopt(h, at, length, there);
-	else if (!(word & SHM_MAP_RUN) && word > 0 && word <= SHM_CLASSES)
-		taken = small_adopt(h, at, word - 1, there);
+	if (word & SHM_MAP_RUN)
+		taken = run_adopt(h, a, at, word);
+	else if (word > 0 && word <= SHM_CLASSES)
+		taken = small_adopt(h, a, at, word - 1);
 	if (word && !taken)
 		atomic_store_explicit(shm_map_word(h, at), 0, memory_order_relaxed);
 	return taken;
 }
 
-/* Spans that nobody has are free again, without pages. */
+/*
+ * Spans that nobody has are free again. There may be pages in them: of a slot that was being made,
+ * or of a process that died while it gave them back.
+ */
 static void free_run_adopt(struct shm_heap *h, uint32_t from, uint32_t to)
 {
 	if (from == to)
@@ -147,13 +162,17 @@ static void free_run_adopt(struct shm_heap *h, uint32_t from, uint32_t to)
 	shm_free_run_add(h, from, to - from);
 }
 
-/* All spans that were ever used, in their order. */
-static void heap_adopt(struct shm_heap *h, uint32_t end, uint64_t there)
+int shm_heap_adopt(struct shm_heap *h, bool is_trusted)
 {
-	uint32_t free_from = SHM_FIRST_SPAN;
+	uint32_t end = shm_n_fresh(h), free_from = SHM_FIRST_SPAN;
+	struct adopting a = {.is_trusted = is_trusted};
+	struct stat st;
 
+	if (fstat(h->fd, &st) < 0)
+		return -errno;
+	a.there = (uint64_t)st.st_blocks * 512;
 	for (uint32_t at = SHM_FIRST_SPAN; at < end;) {
-		uint32_t length = span_adopt(h, at, end, &there);
+		uint32_t length = span_adopt(h, &a, at);
 
 		if (length > 0) {
 			free_run_adopt(h, free_from, at);
@@ -162,6 +181,7 @@ static void heap_adopt(struct shm_heap *h, uint32_t end, uint64_t there)
 		at += MAX(length, 1u);
 	}
 	free_run_adopt(h, free_from, end);
+	return 0;
 }
 
 int shm_heap_open(struct shm_heap *h, int fd, unsigned shelves)
@@ -181,18 +201,17 @@ int shm_heap_open(struct shm_heap *h, int fd, unsigned shelves)
 	end = shm_n_fresh(h);
 	if (memcmp(h->file->magic, MAGIC, sizeof(h->file->magic)) != 0 || end < SHM_FIRST_SPAN ||
 	    end > SHM_N_SPANS) {
-		shm_heap_fini(h);
+		heap_unmap(h);
 		return -EINVAL;
 	}
 	/* Also those of the map, in which a page may be missing that nothing was written to. */
 	r = shm_take_pages(h, 0,
 			   SHM_MAP_OFFSET + ((uint64_t)end / SHM_MAP_PER_PAGE + 1) * SHM_PAGE);
 	if (r) {
-		shm_heap_fini(h);
+		heap_unmap(h);
 		return r;
 	}
 	h->run = ++h->file->run;
-	heap_adopt(h, end, (uint64_t)st.st_blocks * 512);
 	return 0;
 }
 
@@ -205,14 +224,9 @@ void shm_heap_fini(struct shm_heap *h)
 {
 	if (!h->base)
 		return;
-	/* What it says itself may be anything, if it was not opened. */
+	/* Its addresses may be handed to anyone next. */
 	MEM_UNPOISON(h->base, (size_t)MIN(shm_n_fresh(h), SHM_N_SPANS) * SHM_SPAN_BYTES);
-	(void)munmap(h->base, SHM_BYTES);
-	(void)munmap(h->spans, spans_bytes());
-	(void)pthread_mutex_destroy(&h->lock);
-	for (unsigned i = 0; i < SHM_SHELVES; i++)
-		(void)pthread_mutex_destroy(&h->shelf[i].lock);
-	*h = (struct shm_heap){.fd = -1};
+	heap_unmap(h);
 }
 
 void *shm_heap_root(const struct shm_heap *h)
@@ -251,7 +265,8 @@ void shm_heap_check(struct shm_heap *h)
 		}
 		WB_ASSERT(s->length > 0 && s->length <= end - at);
 		WB_ASSERT(atomic_load(shm_map_word(h, at)) ==
-			  (shm_span_kind(h, at) == SHM_SPAN_RUN ? SHM_MAP_RUN | s->length : 0));
+			  (shm_span_kind(h, at) == SHM_SPAN_RUN ? shm_map_run(s->length, s->pages)
+								: 0));
 		WB_ASSERT(shm_span_kind(h, at) != SHM_SPAN_FREE ||
 			  h->spans[at + s->length - 1].length == s->length);
 		at += s->length;

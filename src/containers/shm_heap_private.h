@@ -13,7 +13,9 @@
 #define SHM_MAP_PER_PAGE (SHM_PAGE / sizeof(uint32_t)) /* words */
 
 /* What a word of the map says. 0: nobody has the span. */
-#define SHM_MAP_RUN ((uint32_t)1 << 31) /* and so many spans; else its class + 1 */
+#define SHM_MAP_RUN ((uint32_t)1 << 31) /* its length, and pages; else its class + 1 */
+#define SHM_MAP_LAST_BITS 5
+#define SHM_SPAN_PAGES (SHM_SPAN_BYTES / SHM_PAGE)
 
 /* The head and the map take those before it, so 0 is no span. */
 #define SHM_FIRST_SPAN \
@@ -47,6 +49,30 @@ struct WB_SHARED shm_span {
 	bool is_listed;
 	bool is_known; /* its slots were looked through, or are of this process */
 };
+
+/*
+ * The word of the first span of a run: its length, and the pages of its last span. @pages: of all
+ * of it; fewer than it will have are none, since nothing in it is whole then.
+ */
+static inline uint32_t shm_map_run(uint32_t length, uint32_t pages)
+{
+	uint32_t before = (length - 1) * SHM_SPAN_PAGES;
+
+	return SHM_MAP_RUN | length << SHM_MAP_LAST_BITS | (pages > before ? pages - before : 0);
+}
+
+static inline uint32_t shm_map_length(uint32_t word)
+{
+	return (word & ~SHM_MAP_RUN) >> SHM_MAP_LAST_BITS;
+}
+
+/* 0: not all were taken. */
+static inline uint32_t shm_map_pages(uint32_t word)
+{
+	uint32_t last = word & ((1u << SHM_MAP_LAST_BITS) - 1);
+
+	return last ? (shm_map_length(word) - 1) * SHM_SPAN_PAGES + last : 0;
+}
 
 static inline _Atomic uint32_t *shm_map_word(const struct shm_heap *h, uint32_t at)
 {

@@ -150,7 +150,8 @@ static void write_over(int fd, struct fuzz_input *in)
 	}
 	if (!wants_marks || shm_heap_open(&heap, fd, 1))
 		return;
-	shm_heap_each(&heap, mark_again, &heap);
+	if (shm_heap_adopt(&heap, false) == 0)
+		shm_heap_each(&heap, mark_again, &heap);
 	shm_heap_fini(&heap);
 }
 

@@ -680,8 +680,8 @@ def history_seeds():
     seed("history", "no-spans", piece(12, word, in_head=True))
     seed("history", "many-spans", piece(12, b"\xff" * 4, in_head=True))
     for i in range(17, 25):
-        for name, value in (("free", 0), ("class", 60), ("run", 1 << 31 | 2),
-                            ("long-run", 1 << 31 | 5000), ("odd", 77)):
+        for name, value in (("free", 0), ("class", 60), ("run", 1 << 31 | 2 << 5 | 4),
+                            ("long-run", 1 << 31 | 5000 << 5 | 16), ("odd", 77)):
             seed("history", f"map-{name}-{i}",
                  piece(4096 + 4 * i, struct.pack("<I", value), in_head=True))
     for i in range(0, 2000, 111):

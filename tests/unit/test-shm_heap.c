@@ -42,7 +42,7 @@ TEST(slots_have_room_for_what_was_asked_and_not_much_more)
 	int fd = new_file();
 
 	CHECK_EQ(shm_heap_create(&h, fd, 2), 0);
-	for (size_t n = sizeof(struct shm_slot); n < 300000; n += n < 20000 ? 7 : 4001) {
+	for (size_t n = sizeof(struct shm_slot); n < 300000; n += n < 40000 ? 7 : 4001) {
 		struct shm_slot *slot = shm_heap_alloc(&h, n);
 		size_t room;
 
@@ -50,8 +50,8 @@ TEST(slots_have_room_for_what_was_asked_and_not_much_more)
 		CHECK(shm_heap_commit(&h, slot, n));
 		room = shm_heap_room(&h, slot);
 		CHECK(room >= n);
-		CHECK(n < 64 || n > 16384 || room <= n + MAX(n / 8, (size_t)16));
-		CHECK(n <= 16384 || room < n + 4096);
+		CHECK(n < 64 || n > 32768 || room <= n + MAX(n / 8, (size_t)16));
+		CHECK(n <= 32768 || room < n + 4096);
 		memset(slot + 1, 0xa5, n - sizeof(*slot));
 		CHECK(shm_heap_at(&h, shm_heap_place(&h, slot)) == slot);
 		CHECK(shm_heap_is_slot(&h, shm_heap_place(&h, slot)));
@@ -168,7 +168,7 @@ static void see(void *ctx, struct shm_slot *slot)
 	s->sum += atomic_load(&slot->mark);
 }
 
-TEST(the_next_process_finds_what_was_marked_and_nothing_else)
+static void check_next_process(bool is_trusted)
 {
 	struct shm_heap a = {0}, b = {0};
 	struct shm_slot *slot[300];
@@ -194,6 +194,7 @@ TEST(the_next_process_finds_what_was_marked_and_nothing_else)
 	}
 	/* It dies: nothing is given back. */
 	CHECK_EQ(shm_heap_open(&b, fd, 5), 0);
+	CHECK_EQ(shm_heap_adopt(&b, is_trusted), 0);
 	CHECK_EQ(b.run, a.run + 1);
 	CHECK(memcmp(shm_heap_root(&b), "root", 4) == 0);
 	shm_heap_each(&b, see, &seen);
@@ -215,6 +216,12 @@ TEST(the_next_process_finds_what_was_marked_and_nothing_else)
 	close(fd);
 }
 
+TEST(the_next_process_finds_what_was_marked_and_nothing_else)
+{
+	check_next_process(false);
+	check_next_process(true);
+}
+
 TEST(slots_of_the_process_before_are_used_again)
 {
 	struct shm_heap a = {0}, b = {0};
@@ -229,6 +236,7 @@ TEST(slots_of_the_process_before_are_used_again)
 		CHECK(shm_heap_alloc(&a, 200) != NULL);
 	before = file_bytes(fd);
 	CHECK_EQ(shm_heap_open(&b, fd, 1), 0);
+	CHECK_EQ(shm_heap_adopt(&b, false), 0);
 	for (unsigned i = 0; i < 2000; i++) {
 		slot = shm_heap_alloc(&b, 200);
 		CHECK(slot && shm_heap_place(&b, slot) != shm_heap_place(&a, kept));
@@ -297,7 +305,7 @@ TEST(a_heap_of_garbage_is_read_without_harm)
 
 			CHECK_EQ(pwrite(fd, &word, 4, (off_t)at), 4);
 		}
-		if (shm_heap_open(&b, fd, 2) == 0) {
+		if (shm_heap_open(&b, fd, 2) == 0 && shm_heap_adopt(&b, false) == 0) {
 			shm_heap_each(&b, drop_some, &random);
 			shm_heap_each(&b, see, &seen);
 			for (unsigned i = 0; i < 300; i++) {
