@@ -446,8 +446,9 @@ static bool publishing_begin(struct history *h, struct publishing *p,
 			return false;
 	}
 	frame_set_account(p->f, h->frame_account);
-	p->kept = frame_is_kept(p->f) ? frame_ref(p->f)
-				      : frame_kept_copy(&h->file.heap, p->f, h->frame_account);
+	p->kept = frame_is_kept(p->f)
+			  ? frame_ref(p->f)
+			  : frame_kept_copy(&h->file.heap, p->f, once, h->frame_account);
 	if (p->kept)
 		(void)frame_kept_seal(p->kept, &done, SIZE_MAX);
 	return true;

@@ -16,7 +16,7 @@ static void restore_message(struct history *h, struct history_store *s, const st
 			    const struct history_key *key)
 {
 	struct history_keyed *keyed = key ? history_keyed_new(key) : NULL;
-	struct frame *copy = frame_kept_copy(&h->file.heap, f, h->frame_account);
+	struct frame *copy = frame_kept_copy(&h->file.heap, f, key, h->frame_account);
 	size_t done = 0;
 
 	if (copy) {

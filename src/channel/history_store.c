@@ -180,7 +180,8 @@ static int store_grow(struct history_store *s)
 bool history_store_keep(struct history *h, struct history_store *s, struct frame *f,
 			const struct history_key *key)
 {
-	if (!f || f->body.len > s->limits.bytes || (s->n == s->cap && store_grow(s)))
+	if (!f || (key && !frame_kept_has_room(f)) || f->body.len > s->limits.bytes ||
+	    (s->n == s->cap && store_grow(s)))
 		return false;
 	frame_move_account(f, &h->bytes);
 	frame_kept_commit(f, s->epoch, s->newest, key);

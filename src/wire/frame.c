@@ -62,10 +62,11 @@ struct frame *frame_new(uint8_t opcode, size_t payload, size_t max_frame, _Atomi
 	return frame_new_extended(0, opcode, payload, max_frame, account);
 }
 
-struct frame *frame_new_kept(struct shm_heap *heap, struct shm_slot *slot, uint8_t opcode,
-			     size_t payload, size_t max_frame, _Atomic size_t *account)
+struct frame *frame_new_kept(struct shm_heap *heap, struct shm_slot *slot, bool has_key,
+			     uint8_t opcode, size_t payload, size_t max_frame,
+			     _Atomic size_t *account)
 {
-	struct frame *f = frame_kept_init(slot);
+	struct frame *f = frame_kept_init(slot, has_key);
 
 	frame_init(f, account);
 	f->flags = FRAME_KEPT;

@@ -96,13 +96,13 @@ struct frame *frame_new_extended(uint8_t rsv, uint8_t opcode, size_t payload, si
 
 /**
  * frame_new_kept() - frame_new() in a slot
- * @heap, @slot: of frame_place(); with all its pages
+ * @heap, @slot, @has_key: of frame_place(); with all its pages
  *
  * Owns:    the slot is the frame's.
  */
-struct frame *frame_new_kept(struct shm_heap *heap, struct shm_slot *slot, uint8_t opcode,
-			     size_t payload, size_t max_frame, _Atomic size_t *account)
-	WB_NODISCARD;
+struct frame *frame_new_kept(struct shm_heap *heap, struct shm_slot *slot, bool has_key,
+			     uint8_t opcode, size_t payload, size_t max_frame,
+			     _Atomic size_t *account) WB_NODISCARD;
 
 /* A frame of bytes that are sent as they are: an HTTP response before the first frame. */
 struct frame *frame_new_raw(const void *p, size_t n, _Atomic size_t *account) WB_NODISCARD;

@@ -49,19 +49,26 @@ static uint64_t mark_of(const struct frame_kept *k)
 	return (uint64_t)msg_crc32(&m, sizeof(m)) << 32 | FRAME_KEPT_MARK;
 }
 
-size_t frame_kept_bytes(size_t payload, size_t max_frame)
+/* Of a slot whose frame has so many bytes. */
+static size_t slot_bytes(size_t len, bool has_key)
 {
-	return key_offset(frame_bytes_size(payload, max_frame)) + FRAME_KEY_BYTES;
+	return key_offset(len) + (has_key ? FRAME_KEY_BYTES : 0);
 }
 
-struct shm_slot *frame_place(struct shm_heap *heap, size_t payload, size_t max_frame)
+size_t frame_kept_bytes(size_t payload, size_t max_frame, bool has_key)
 {
-	return shm_heap_alloc(heap, frame_kept_bytes(payload, max_frame));
+	return slot_bytes(frame_bytes_size(payload, max_frame), has_key);
 }
 
-struct frame *frame_kept_copy(struct shm_heap *heap, const struct frame *f, _Atomic size_t *account)
+struct shm_slot *frame_place(struct shm_heap *heap, size_t payload, size_t max_frame, bool has_key)
 {
-	size_t bytes = key_offset(f->body.len) + FRAME_KEY_BYTES;
+	return shm_heap_alloc(heap, frame_kept_bytes(payload, max_frame, has_key));
+}
+
+struct frame *frame_kept_copy(struct shm_heap *heap, const struct frame *f, bool has_key,
+			      _Atomic size_t *account)
+{
+	size_t bytes = slot_bytes(f->body.len, has_key);
 	struct shm_slot *slot = shm_heap_alloc(heap, bytes);
 	struct frame *copy;
 
@@ -71,7 +78,7 @@ struct frame *frame_kept_copy(struct shm_heap *heap, const struct frame *f, _Ato
 	}
 	if (!slot)
 		return NULL;
-	copy = frame_new_kept(heap, slot, f->opcode, 0, SIZE_MAX, account);
+	copy = frame_new_kept(heap, slot, has_key, f->opcode, 0, SIZE_MAX, account);
 	copy->flags |= f->flags;
 	copy->packed_with = f->packed_with;
 	copy->messages = f->messages;
@@ -104,7 +111,7 @@ void frame_kept_commit(struct frame *f, uint64_t epoch, uint64_t before, const v
 {
 	struct frame_kept *k = frame_kept_of(f);
 
-	WB_ASSERT(k->bits & FRAME_KEPT_SEALED);
+	WB_ASSERT(k->bits & FRAME_KEPT_SEALED && (!key || k->bits & FRAME_KEPT_HAS_ROOM));
 	k->epoch = epoch;
 	k->before = before;
 	if (key) {
@@ -130,8 +137,9 @@ bool frame_kept_is_sound(const struct shm_heap *heap, const struct frame_kept *k
 	const struct frame *f = &k->frame;
 	size_t room = shm_heap_room(heap, &k->slot);
 
-	return room >= key_offset(0) + FRAME_KEY_BYTES && f->body.len <= room &&
-	       key_offset(f->body.len) + FRAME_KEY_BYTES <= room && f->opcode == WS_BINARY &&
+	return room >= key_offset(0) && f->body.len <= room &&
+	       slot_bytes(f->body.len, k->bits & FRAME_KEPT_HAS_KEY) <= room &&
+	       f->opcode == WS_BINARY &&
 	       frame_bytes_is_sound(f->opcode, f->body.len, f->body.piece) &&
 	       frame_payload_len(f) >= MSG_NUMBER_FIELD && f->packed_with < ZIP_N_KINDS &&
 	       f->messages > 0 && f->messages <= f->body.len && f->flags & FRAME_NUMBERED &&

@@ -22,8 +22,9 @@
 #define FRAME_KEPT_MARK 2
 
 enum frame_kept_bits {
-	FRAME_KEPT_SEALED = 1 << 0,  /* @body_crc is set */
-	FRAME_KEPT_HAS_KEY = 1 << 1, /* FRAME_KEY_BYTES of it lie behind the body */
+	FRAME_KEPT_SEALED = 1 << 0,   /* @body_crc is set */
+	FRAME_KEPT_HAS_KEY = 1 << 1,  /* FRAME_KEY_BYTES of it lie behind the body */
+	FRAME_KEPT_HAS_ROOM = 1 << 2, /* for one */
 };
 
 /* A slot with a message: the mark, what is said about it, the frame with its body, the key. */
@@ -49,23 +50,26 @@ static inline struct shm_slot *frame_kept_slot(const struct frame *f)
 /**
  * frame_place() - a slot for a message
  * @payload, @max_frame: as for frame_new()
+ * @has_key: there is to be room for one
  *
- * There is room for a key. Of a large one the pages come by shm_heap_commit(), frame_kept_bytes().
+ * Of a large one the pages come by shm_heap_commit(), frame_kept_bytes().
  *
  * Return:  NULL: there are no pages.
  */
-struct shm_slot *frame_place(struct shm_heap *heap, size_t payload, size_t max_frame) WB_NODISCARD;
+struct shm_slot *frame_place(struct shm_heap *heap, size_t payload, size_t max_frame, bool has_key)
+	WB_NODISCARD;
 
 /* Bytes of its slot. */
-size_t frame_kept_bytes(size_t payload, size_t max_frame);
+size_t frame_kept_bytes(size_t payload, size_t max_frame, bool has_key);
 
-/* What stands before the frame, of a slot that is held. For frame_new_kept(). */
-static inline struct frame *frame_kept_init(struct shm_slot *slot)
+/* What stands before the frame, of a slot that is held, as frame_place() made it. */
+static inline struct frame *frame_kept_init(struct shm_slot *slot, bool has_key)
 {
 	struct frame_kept *k = CONTAINER_OF(slot, struct frame_kept, slot);
 
 	k->epoch = k->before = 0;
-	k->body_crc = k->bits = 0;
+	k->body_crc = 0;
+	k->bits = has_key ? FRAME_KEPT_HAS_ROOM : 0;
 	return &k->frame;
 }
 
@@ -77,8 +81,14 @@ static inline struct frame *frame_kept_init(struct shm_slot *slot)
  *
  * Return:  NULL: there are no pages.
  */
-struct frame *frame_kept_copy(struct shm_heap *heap, const struct frame *f, _Atomic size_t *account)
-	WB_NODISCARD;
+struct frame *frame_kept_copy(struct shm_heap *heap, const struct frame *f, bool has_key,
+			      _Atomic size_t *account) WB_NODISCARD;
+
+/* Whether it can have a key. */
+static inline bool frame_kept_has_room(const struct frame *f)
+{
+	return frame_kept_of(f)->bits & FRAME_KEPT_HAS_ROOM;
+}
 
 /**
  * frame_kept_seal() - make the checksum of the body, or go on with it
@@ -95,7 +105,7 @@ bool frame_kept_seal(struct frame *f, size_t *done, size_t n);
 /**
  * frame_kept_commit() - it is in its channel's order from now on
  * @f:   sealed, and with its number
- * @key: FRAME_KEY_BYTES, or NULL
+ * @key: FRAME_KEY_BYTES, for which there is room; or NULL
  *
  * Cost: a checksum of about 100 bytes.
  */

@@ -70,6 +70,7 @@ struct WB_OWNER(worker) publication_place {
 	struct shm_slot *slot; /* of a large one, until it is the frame's */
 	size_t placed;         /* bytes of @slot that have pages */
 	size_t sealed;         /* bytes of the frame that are in its checksum */
+	bool has_key;          /* it is to be published once */
 	bool is_done;          /* the slot has all its pages, or there is none */
 };
 

@@ -70,12 +70,13 @@ WB_COLD static struct frame *frame_kept_for(struct hub *h, struct publication *p
 	struct shm_slot *slot = TAKE_PTR(place->slot);
 
 	if (!slot && !place->is_done)
-		slot = frame_place(place->heap, n, max_frame);
-	if (slot && !shm_heap_commit(place->heap, slot, frame_kept_bytes(n, max_frame))) {
+		slot = frame_place(place->heap, n, max_frame, place->has_key);
+	if (slot &&
+	    !shm_heap_commit(place->heap, slot, frame_kept_bytes(n, max_frame, place->has_key))) {
 		shm_heap_free(place->heap, slot);
 		slot = NULL;
 	}
-	return slot ? frame_new_kept(place->heap, slot, WS_BINARY, n, max_frame,
+	return slot ? frame_new_kept(place->heap, slot, place->has_key, WS_BINARY, n, max_frame,
 				     &h->unpublished_bytes)
 		    : frame_new(WS_BINARY, n, max_frame, &h->unpublished_bytes);
 }
@@ -166,7 +167,8 @@ static bool copy_on(struct conn_env *env, struct publication *pub)
  */
 WB_COLD static bool place_on(struct hub *h, struct publication_place *place, size_t n)
 {
-	size_t bytes = frame_kept_bytes(n + PLACE_MORE, h->env.config->max_frame_size);
+	size_t bytes =
+		frame_kept_bytes(n + PLACE_MORE, h->env.config->max_frame_size, place->has_key);
 
 	if (n < SHM_STEP_BYTES || place->is_done)
 		return true;
@@ -345,7 +347,7 @@ WB_COLD static enum publication_result publication_begin_anew(struct publication
 }
 
 /* Who has published it, and where it stands. */
-WB_COLD static void publication_stamp(struct publication *pub, struct conn *c,
+WB_COLD static void publication_stamp(struct publication *pub, struct conn *c, const message *m,
 				      const struct channel *ch)
 {
 	if (ch->stamps_sender)
@@ -359,6 +361,7 @@ WB_COLD static void publication_stamp(struct publication *pub, struct conn *c,
 		pub->place =
 			(struct publication_place){.heap = &hub_of(c)->shared->history.file.heap};
 	pub->is_kept = true;
+	pub->place.has_key = wants_once(c, pub, m);
 }
 
 /* What is said of a client's message; of a text nothing can be. */
@@ -369,7 +372,7 @@ static void publication_begin_said(struct publication *pub, struct conn *c, cons
 		.channel = needs_name(m, ch->entry->name) ? ch->entry->name : NULL,
 	};
 	if (WB_UNLIKELY(ch->is_stamped) && m)
-		publication_stamp(pub, c, ch);
+		publication_stamp(pub, c, m, ch);
 }
 
 /* What members can't take as it is, or better otherwise; the sender gets nothing of it. */

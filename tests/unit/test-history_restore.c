@@ -102,17 +102,18 @@ static uint8_t text_of(uint64_t sequence)
 }
 
 /* A message of @n bytes beside its number, made as a client's is, or as an administrator's. */
-static struct frame *make_message(struct process *p, size_t n, uint8_t byte, bool in_place)
+static struct frame *make_message(struct process *p, size_t n, uint8_t byte, bool in_place,
+				  bool has_key)
 {
 	size_t payload = n + MSG_NUMBER_FIELD;
 	struct shm_heap *heap = &p->h.file.heap;
-	struct shm_slot *slot = in_place ? frame_place(heap, payload, 1u << 16) : NULL;
+	struct shm_slot *slot = in_place ? frame_place(heap, payload, 1u << 16, has_key) : NULL;
 	uint8_t number[MSG_NUMBER_FIELD], *text = malloc(n + 1);
 	struct frame *f;
 
-	if (slot && !shm_heap_commit(heap, slot, frame_kept_bytes(payload, 1u << 16)))
+	if (slot && !shm_heap_commit(heap, slot, frame_kept_bytes(payload, 1u << 16, has_key)))
 		shm_heap_free(heap, TAKE_PTR(slot));
-	f = slot ? frame_new_kept(heap, slot, WS_BINARY, payload, 1u << 16, &p->account)
+	f = slot ? frame_new_kept(heap, slot, has_key, WS_BINARY, payload, 1u << 16, &p->account)
 		 : frame_new(WS_BINARY, payload, 1u << 16, &p->account);
 	msg_number_field(number, 0);
 	memset(text, byte, n);
@@ -128,7 +129,7 @@ static struct frame *make_message(struct process *p, size_t n, uint8_t byte, boo
 static uint64_t say_once(struct process *p, struct directory_entry *e, size_t n, bool in_place,
 			 struct history_once *once)
 {
-	struct frame *f = make_message(p, n, text_of(directory_next_seq(e) + 1), in_place);
+	struct frame *f = make_message(p, n, text_of(directory_next_seq(e) + 1), in_place, once);
 	uint64_t workers, sequence;
 
 	sequence = history_publish(&p->h, history_of(&p->h, e), f, once, &workers);
