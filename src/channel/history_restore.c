@@ -250,7 +250,8 @@ static bool place_check(struct place *p, struct history_recovery *result)
 	uint64_t before;
 	size_t at;
 
-	qsort(p->found, p->n, sizeof(*p->found), compare_found);
+	if (p->n > 0)
+		qsort(p->found, p->n, sizeof(*p->found), compare_found);
 	if (p->is_spoiled)
 		return false;
 	/* It was dropped since, or none was kept yet. */
