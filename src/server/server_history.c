@@ -97,7 +97,14 @@ void server_history_keep(struct server *s)
 	struct server_history *h = &s->history;
 	int r;
 
-	if (h->is_stored || !systemd_is_there() || !config_keeps_history(s->config))
+	if (!systemd_is_there())
+		return;
+	/* A hand-over brings it in any case. */
+	if (h->is_stored && !config_keeps_history(s->config)) {
+		store_drop_history();
+		h->is_stored = false;
+	}
+	if (h->is_stored || !config_keeps_history(s->config))
 		return;
 	r = store_put(STORE_HISTORY, &h->fd, 1);
 	h->is_stored = r == 0;

@@ -186,7 +186,7 @@ int server_spool_resume(struct server *s) WB_NODISCARD;
 /* The file with what channels keep: the one that was left, or a new one. Return: 0 | -errno. */
 int server_history_open(struct server *s) WB_NODISCARD;
 
-/* Has systemd keep it, if channels keep anything, for the process after a crash. */
+/* Has systemd keep it for the process after a crash, if channels keep anything; else not. */
 void server_history_keep(struct server *s);
 
 /* Nothing came of a hand-over: systemd keeps it if it did before. */

@@ -275,6 +275,80 @@ def test_on_stop_close_and_keep(s):
         says_goodbye(c)
 
 
+def since(position):
+    return f"/room?since={position.epoch}.{position.sequence}"
+
+
+def said_since(s, position):
+    """What a client gets that comes back with a position, up to where it is current."""
+    with RawClient(s, since(position), greeted=False) as c:
+        c.recv_message()
+        m = Message.FromString(c.recv_message())
+        assert m.control.positions[0].recovered, m
+        said = []
+        while True:
+            m = Message.FromString(c.recv_message())
+            if m.type == CONTROL and m.control.type == POSITION:
+                return said, m.control.positions[0]
+            if m.type != CONTROL:
+                said.append(m.chat.content)
+
+
+def home(s):
+    with RawClient(s, "/room", greeted=False) as c:
+        c.recv_message()
+        return Message.FromString(c.recv_message()).control.positions[0]
+
+
+def test_history_outlives_crashes_and_restarts(s):
+    s.configure(history_messages=1000, on_stop="auto")
+    s.start()
+    at, said = home(s), []
+    assert show("NFileDescriptorStore") == "1"
+    for n, end in enumerate(("KILL", "restart", "SEGV", "restart", "ABRT")):
+        with RawClient(s, "/room") as a, RawClient(s, "/room") as b:
+            for i in range(20):
+                said.append(f"{n} {i}")
+                a.send(chat(said[-1]))
+                while b.recv().chat.content != said[-1]:
+                    pass
+        begin, pid = cursor(), s.pid()
+        if end == "restart":
+            systemctl("restart", UNIT)
+        else:
+            systemctl("kill", "-s", end, "--kill-who=main", UNIT)
+            wait_until(lambda: s.pid() not in (0, pid) and show("ActiveState") == "active",
+                       "it is there again", 30)
+            assert lines(r"ended without handing over: 1 channels keep their \d+ messages, "
+                         r"0 of them without some older ones, 0 begin anew", begin)
+        assert said_since(s, at)[0] == said
+        assert show("NFileDescriptorStore") == "1"
+    # Turned off it is nobody's; a stop ends it.
+    s.configure(history_messages=0)
+    systemctl("reload", UNIT)
+    wait_until(lambda: show("NFileDescriptorStore") == "0", "nothing is kept")
+    s.configure(history_messages=1000)
+    systemctl("reload", UNIT)
+    wait_until(lambda: show("NFileDescriptorStore") == "1", "it is kept")
+    first = home(s)
+    systemctl("stop", UNIT)
+    assert show("NFileDescriptorStore") == "0"
+    systemctl("start", UNIT)
+    assert home(s).epoch != first.epoch
+
+
+def test_history_is_bounded_by_the_units_memory(s):
+    s.configure(history_messages=1000, history_memory="300M")
+    s.drop_in("[Service]\nMemoryMax=400M\n")
+    begin = cursor()
+    s.start()
+    controllers = Path("/sys/fs/cgroup/cgroup.controllers")
+    if not controllers.exists() or "memory" not in controllers.read_text().split():
+        raise Skip("the unified hierarchy has no memory controller here")
+    assert lines(r"continuing with history_memory = 100 MiB, a quarter of it, set MemoryMax=1200M",
+                 begin)
+
+
 def test_a_store_that_outlives_a_stop(s):
     """With on_stop = keep; of a unit that is not enabled systemd forgets all, store included."""
     s.drop_in("[Service]\nFileDescriptorStorePreserve=yes\n")
