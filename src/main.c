@@ -13,6 +13,7 @@
 #include "base/version.h"
 #include "client/benchmark.h"
 #include "client/client.h"
+#include "client/subscribe.h"
 #include "server/server.h"
 #include "tools/announce_stop.h"
 #include "tools/check_config.h"
@@ -29,6 +30,7 @@ static const struct command {
 } commands[] = {
 	{"server", server_main, "run the daemon"},
 	{"client", client_main, "send and receive messages; wsbind-client(1)"},
+	{"subscribe", subscribe_main, "print what arrives, and miss nothing; wsbind-subscribe(1)"},
 	{"benchmark", benchmark_main, "measure a server; wsbind-benchmark(1)"},
 	{"check-config", check_config_main, "check the configuration"},
 #define CONTROL(name, help, ...) {#name, control_main, help},

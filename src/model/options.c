@@ -112,6 +112,17 @@ enum option_outcome options_take(const struct option_table *table, char *const a
 	return options_store(&c, row, value) == 0 ? OPTION_TAKEN : OPTION_IS_WRONG;
 }
 
+/* False: it takes none, or no more of them. */
+static bool take_operand(const struct option_table *table, const char *arg, void *into)
+{
+	struct options_operands *o = (void *)((uint8_t *)into + table->operands);
+
+	if (!table->operands || o->n == OPTIONS_MAX_OPERANDS)
+		return false;
+	o->text[o->n++] = arg;
+	return true;
+}
+
 int options_parse(const struct option_table *table, char *const argv[], void *into,
 		  struct config_source *source, FILE *err)
 {
@@ -127,6 +138,10 @@ int options_parse(const struct option_table *table, char *const argv[], void *in
 		const char *arg = argv[i];
 		enum option_outcome r = options_take(table, argv, &i, into, source, err);
 
+		if (r == OPTION_IS_OPERAND && take_operand(table, arg, into)) {
+			i++;
+			continue;
+		}
 		if (r == OPTION_TAKEN)
 			continue;
 		if (r == OPTION_IS_HELP)

@@ -44,9 +44,18 @@ struct WB_FROZEN option_row {
 		.value = (value_), .synopsis = (synopsis_), .help = (help_)                    \
 	}
 
+#define OPTIONS_MAX_OPERANDS 64
+
+/* Arguments that are no options, borrowed from argv. */
+struct WB_FROZEN options_operands {
+	const char *text[OPTIONS_MAX_OPERANDS];
+	size_t n;
+};
+
 struct WB_FROZEN option_table {
 	const char *command; /* "client" */
 	const char *operand; /* "TEXT"; NULL: none */
+	size_t operands;     /* offset of the struct options_operands that takes them; 0: none */
 	const char *about; /* of its help, between the synopsis and the options; with line breaks */
 	const char *ending; /* behind the options */
 	const struct option_row *rows;
@@ -83,7 +92,7 @@ enum option_outcome options_take(const struct option_table *table, char *const a
 				 void *into, struct config_source *source, FILE *err) WB_NODISCARD;
 
 /**
- * options_parse() - read a command line without operands
+ * options_parse() - read a command line
  * @argv:   argv[0] is the command; ends with NULL
  * @into:   the struct that the rows' offsets mean; members of options not given stay
  * @source: gets what concerns the configuration
