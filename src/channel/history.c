@@ -193,8 +193,8 @@ static void store_begin_notes(struct history *h, struct history_store *s)
 	struct history_note note;
 
 	pthread_mutex_lock(&s->lock);
-	history_store_reserve(h, s, directory_next_seq(s->entry));
-	note = history_store_note(h, s);
+	history_store_reserve(s, directory_next_seq(s->entry));
+	note = history_store_note(s);
 	if (!s->noted)
 		s->noted = history_head_new(&h->file, s->epoch, s->entry->name, s->entry->name_len,
 					    &note);
@@ -364,6 +364,8 @@ void history_fini(struct history *h)
 		shm_heap_leave(&h->file.heap);
 		h->file.root->crashes = 0;
 		h->file.root->taken_ns = 0;
+		h->file.root->nonce =
+			0; /* also of one that was left for us, who didn't come to serve */
 	}
 	LIST_FOREACH_SAFE (node, next, &h->all) {
 		struct history_store *s = CONTAINER_OF(node, struct history_store, node);
@@ -420,7 +422,7 @@ static bool store_publish(struct history *h, struct history_store *s, struct pub
 		p->kept->seq = p->f->seq;
 		frame_set_number(p->kept, p->f->seq + 1);
 	}
-	history_store_reserve(h, s, p->f->seq + 1);
+	history_store_reserve(s, p->f->seq + 1);
 	/* A key without its message, or the other way round, could be published again. */
 	if (s->is_starting || !history_store_keep(h, s, p->kept, p->keyed ? &p->keyed->key : NULL))
 		return false;
@@ -499,14 +501,14 @@ void history_reserve(struct history *h, struct directory_entry *e)
 	uint64_t ahead = directory_next_seq(e) + 2 * DIRECTORY_MAX_WORKERS;
 	struct history_store *s;
 
-	if (WB_LIKELY(ahead < atomic_load_explicit(reserved, memory_order_relaxed)))
+	if (WB_LIKELY(ahead < atomic_load_explicit(reserved, memory_order_acquire)))
 		return;
 	/* Its worker may have let go of the store; under the mutex it stays. */
 	pthread_mutex_lock(&h->mutex);
 	s = history_of(h, e);
 	if (s) {
 		pthread_mutex_lock(&s->lock);
-		history_store_reserve(h, s, ahead);
+		history_store_reserve(s, ahead);
 		history_store_unlock(h, s);
 	}
 	pthread_mutex_unlock(&h->mutex);

@@ -67,6 +67,7 @@ struct WB_SHARED history_store {
 	struct history_keys *keys;  /* of those of the kept that asked for it; NULL: none did */
 	struct history_head *noted; /* what the next process finds of it; NULL: nothing */
 	uint64_t newest;            /* number of the newest message that was kept; 0: none yet */
+	uint64_t reserved;          /* numbers up to this may be given: history.reserved follows */
 	bool has_keys_unread;       /* another process kept them: @keys has nothing so far */
 	bool is_changed;            /* and @noted doesn't say so */
 	bool is_starting;

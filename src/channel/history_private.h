@@ -27,10 +27,10 @@ struct frame *history_store_frame(struct history *h, const struct history_store 
 void history_store_set_earliest(struct history_store *s, uint64_t position);
 
 /* Numbers up to @number are given: that has to be noted before anybody sees one of them. */
-void history_store_reserve(struct history *h, struct history_store *s, uint64_t number);
+void history_store_reserve(struct history_store *s, uint64_t number);
 
 /* What the next process has to know of it now. */
-struct history_note history_store_note(const struct history *h, const struct history_store *s);
+struct history_note history_store_note(const struct history_store *s);
 
 /* Notes what has changed, before messages that were dropped are given back; and unlocks. */
 void history_store_unlock(struct history *h, struct history_store *s);

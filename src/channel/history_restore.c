@@ -88,8 +88,9 @@ int history_restore_left(struct history *h, struct directory_entry *e,
 		if (left->head)
 			s->noted = CONTAINER_OF(shm_heap_at(&h->file.heap, left->head),
 						struct history_head, slot);
-		history_store_set_earliest(s, left->earliest);
 		r = store_take_places(s, left->places, left->n);
+		/* Without memory for them nothing of it is kept. */
+		history_store_set_earliest(s, r ? directory_next_seq(e) : left->earliest);
 	}
 	if (s && r == 0) {
 		s->bytes = left->bytes;
@@ -431,5 +432,6 @@ int history_hand_over(struct history *h, uint64_t *ret_nonce)
 
 void history_serve(struct history *h)
 {
+	shm_heap_sweep(&h->file.heap);
 	h->file.root->nonce = 0;
 }

@@ -27,23 +27,20 @@ void history_store_set_earliest(struct history_store *s, uint64_t position)
 }
 
 /* Numbers up to @number are given: they have to be noted before anybody sees one of them. */
-void history_store_reserve(struct history *h, struct history_store *s, uint64_t number)
+void history_store_reserve(struct history_store *s, uint64_t number)
 {
-	_Atomic uint64_t *reserved = &h->reserved[s->entry->slot];
-
 	s->is_changed = true;
 	/* Many at once: notices take theirs without this lock. */
-	if (number > atomic_load_explicit(reserved, memory_order_relaxed))
-		atomic_store_explicit(reserved, number + HISTORY_RESERVED, memory_order_relaxed);
+	if (number > s->reserved)
+		s->reserved = number + HISTORY_RESERVED;
 }
 
-struct history_note history_store_note(const struct history *h, const struct history_store *s)
+struct history_note history_store_note(const struct history_store *s)
 {
 	return (struct history_note){
 		.newest = s->newest,
 		.earliest = atomic_load_explicit(&s->earliest, memory_order_relaxed),
-		.reserved =
-			atomic_load_explicit(&h->reserved[s->entry->slot], memory_order_relaxed),
+		.reserved = s->reserved,
 	};
 }
 
@@ -51,10 +48,14 @@ struct history_note history_store_note(const struct history *h, const struct his
 void history_store_unlock(struct history *h, struct history_store *s)
 {
 	if (s->is_changed && s->noted && !h->file.heap.is_left) {
-		const struct history_note note = history_store_note(h, s);
+		const struct history_note note = history_store_note(s);
 
 		history_head_note(s->noted, &note);
 	}
+	/* Only now: who takes one without the lock must find it noted. */
+	if (s->is_changed)
+		atomic_store_explicit(&h->reserved[s->entry->slot], s->reserved,
+				      memory_order_release);
 	s->is_changed = false;
 	pthread_mutex_unlock(&s->lock);
 }

@@ -233,14 +233,6 @@ static void slot_put(struct shm_span *s, struct shm_slot *slot, unsigned i)
 	s->free = (uint16_t)(i + 1);
 }
 
-/* Whether somebody has a slot of which nothing else is known. */
-static bool slot_is_used(const struct shm_heap *h, const struct shm_slot *slot)
-{
-	uint64_t mark = atomic_load_explicit(&slot->mark, memory_order_acquire);
-
-	return mark > SHM_HELD || (mark == SHM_HELD && slot->run == h->run);
-}
-
 /* Which slots of a span are free. Of one that was never used the pages are zero: all are. */
 static void span_learn(struct shm_heap *h, uint32_t at)
 {
@@ -252,7 +244,7 @@ static void span_learn(struct shm_heap *h, uint32_t at)
 	for (unsigned i = shm_class_slots(s->class); i-- > 0;) {
 		struct shm_slot *slot = shm_span_slot(h, at, i);
 
-		if (slot_is_used(h, slot))
+		if (shm_slot_is_used(h, slot))
 			s->n_used++;
 		else
 			slot_put(s, slot, i);
@@ -343,6 +335,14 @@ static bool small_free(struct shm_heap *h, uint32_t at, struct shm_slot *slot)
 	MEM_UNPOISON(shm_span_start(h, at), SHM_SPAN_BYTES);
 	atomic_store_explicit(shm_map_word(h, at), 0, memory_order_release);
 	return true;
+}
+
+void shm_small_give(struct shm_heap *h, uint32_t at)
+{
+	shelf_unlist(h, &h->shelf[h->spans[at].shelf], at);
+	atomic_store_explicit(shm_map_word(h, at), 0, memory_order_release);
+	shm_give_pages(h, at, 1, SHM_SPAN_BYTES);
+	spans_give(h, at, 1);
 }
 
 /* Each thread takes from one shelf; which doesn't matter. */

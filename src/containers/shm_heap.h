@@ -68,6 +68,7 @@ struct WB_SHARED shm_heap {
 	struct shm_span *spans WB_FROZEN; /* what each is, by number; under the lock of its shelf */
 	_Atomic uint64_t bytes;           /* of pages */
 	struct shm_shelf shelf[SHM_SHELVES];
+	bool is_trusted WB_FROZEN;        /* as shm_heap_adopt() */
 	bool is_left;                     /* shm_heap_leave() */
 	pthread_mutex_t lock;             /* of what follows: spans that nobody has */
 	uint32_t free_runs[SHM_RUN_BINS]; /* by log2 of their length; 0: none */
@@ -162,6 +163,13 @@ bool shm_heap_is_slot(const struct shm_heap *h, uint32_t place);
  * the only one that knows the heap, before anything was allocated.
  */
 void shm_heap_each(struct shm_heap *h, void (*fn)(void *ctx, struct shm_slot *slot), void *ctx);
+
+/*
+ * Gives back what is of nobody in spans that came from another process: slots that were dropped,
+ * and those that were held and weren't taken over. Of small slots only where whole spans were
+ * looked at and nothing is left in them. Thread: as shm_heap_each(), when all is taken over.
+ */
+void shm_heap_sweep(struct shm_heap *h);
 
 /* Asserts that lists, counts and marks agree. While nobody else uses it. For tests. */
 void shm_heap_check(struct shm_heap *h);

@@ -171,6 +171,7 @@ int shm_heap_adopt(struct shm_heap *h, bool is_trusted)
 	if (fstat(h->fd, &st) < 0)
 		return -errno;
 	a.there = (uint64_t)st.st_blocks * 512;
+	h->is_trusted = is_trusted;
 	for (uint32_t at = SHM_FIRST_SPAN; at < end;) {
 		uint32_t length = span_adopt(h, &a, at);
 
@@ -232,6 +233,34 @@ void shm_heap_fini(struct shm_heap *h)
 void *shm_heap_root(const struct shm_heap *h)
 {
 	return h->file->root;
+}
+
+/* Whether anybody has one of its slots; it isn't known, and nobody has looked through it so far. */
+static bool small_is_empty(struct shm_heap *h, uint32_t at)
+{
+	for (unsigned i = 0; i < shm_class_slots(h->spans[at].class); i++)
+		if (shm_slot_is_used(h, shm_span_slot(h, at, i)))
+			return false;
+	return true;
+}
+
+void shm_heap_sweep(struct shm_heap *h)
+{
+	uint32_t end = shm_n_fresh(h), length;
+
+	for (uint32_t at = SHM_FIRST_SPAN; at < end; at += length) {
+		const struct shm_span *s = &h->spans[at];
+		enum shm_span_kind kind = shm_span_kind(h, at);
+
+		length = kind == SHM_SPAN_SMALL ? 1 : MAX(s->length, 1u);
+		if (kind == SHM_SPAN_RUN && s->pages > 0 &&
+		    !shm_slot_is_used(h, (void *)shm_span_start(h, at)))
+			shm_heap_free(h, (void *)shm_span_start(h, at));
+		/* What was handed over is full most often, and looking at all of it would cost. */
+		if (kind == SHM_SPAN_SMALL && !s->is_known && !h->is_trusted &&
+		    small_is_empty(h, at))
+			shm_small_give(h, at);
+	}
 }
 
 static void span_check(const struct shm_heap *h, uint32_t at)

@@ -99,6 +99,17 @@ static inline uint32_t shm_n_fresh(const struct shm_heap *h)
 	return atomic_load_explicit(&h->file->n_fresh, memory_order_relaxed);
 }
 
+/* Whether somebody has a slot of which nothing else is known. */
+static inline bool shm_slot_is_used(const struct shm_heap *h, const struct shm_slot *slot)
+{
+	uint64_t mark = atomic_load_explicit(&slot->mark, memory_order_acquire);
+
+	return mark > SHM_HELD || (mark == SHM_HELD && slot->run == h->run);
+}
+
+/* A span of small slots in which nothing is left is nobody's. While nobody else uses the heap. */
+void shm_small_give(struct shm_heap *h, uint32_t at);
+
 unsigned shm_class_slots(unsigned class);
 struct shm_slot *shm_span_slot(const struct shm_heap *h, uint32_t at, unsigned i);
 

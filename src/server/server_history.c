@@ -189,8 +189,8 @@ void server_history_fini(struct server *s)
 {
 	struct server_history *h = &s->history;
 
-	/* A stop is a stop. Systemd forgets what it has kept, too. */
-	if (h->path)
+	/* A stop is a stop; systemd forgets what it has kept, too. A start that fails is none. */
+	if (h->path && s->phase == SERVER_STOPPED)
 		(void)unlink(h->path);
 	free(h->path);
 	h->path = NULL;

@@ -278,18 +278,19 @@ TEST(history_that_is_turned_off_is_dropped_by_the_next_process)
 	struct directory_entry *e = open_channel(p, "none", &wide);
 	uint64_t bytes;
 
-	for (unsigned n = 0; n < 1000; n++)
-		(void)say(p, e, 100);
 	bytes = p->h.file.heap.bytes;
+	for (unsigned n = 0; n < 1000; n++)
+		(void)say(p, e, n % 100 ? 100 : 100000);
+	/* And what was being made, or waited for, when it died. */
+	CHECK(shm_heap_alloc(&p->h.file.heap, 1u << 20) != NULL);
+	CHECK(p->h.file.heap.bytes > bytes + 1000000);
 	close_channel(p, e);
 	p = process_die(p, NOW);
 	CHECK_EQ(p->found.channels, 0);
 	CHECK_EQ(p->found.lost, 1);
-	/* Its memory serves others. */
+	/* Its memory is given back. */
+	CHECK(p->h.file.heap.bytes <= bytes + 2 * SHM_SPAN_BYTES);
 	e = open_channel(p, "some", &wide);
-	for (unsigned n = 0; n < 1000; n++)
-		(void)say(p, e, 100);
-	CHECK(p->h.file.heap.bytes <= bytes + 4 * SHM_SPAN_BYTES);
 	close_channel(p, e);
 	process_free(p);
 }
