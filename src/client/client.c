@@ -97,16 +97,19 @@ static void client_session_opened(struct session *s)
 			       c->mode == CLIENT_CHAT && isatty(STDIN_FILENO)
 				       ? "; type a line, Ctrl-D ends"
 				       : "");
-	if (c->mode == CLIENT_CHAT)
-		client_input_start(c);
-	else if (c->mode == CLIENT_INTERVAL && !c->tick_from_ns)
+	if (c->mode == CLIENT_INTERVAL && !c->tick_from_ns)
 		c->tick_from_ns = clock_now_ns();
 }
 
 static void client_session_accepted(struct session *s)
 {
-	if (client_of(s)->file)
-		client_file_start(client_of(s)->file, s);
+	struct client *c = client_of(s);
+
+	if (c->file)
+		client_file_start(c->file, s);
+	/* Only now it is known where a line stands, should it have to be sent again. */
+	if (c->mode == CLIENT_CHAT)
+		client_input_start(c);
 }
 
 static void client_session_answered(struct session *s, const Websocket__WebSocketMessage *m)
@@ -329,6 +332,7 @@ void client_init_group(struct client *c, size_t message_bytes)
 			    .max_attempts = c->config->reconnect_attempts},
 		.n = c->n_sessions,
 		.delivers_file = c->mode == CLIENT_FILE,
+		.keeps_identity = c->mode == CLIENT_CHAT,
 	};
 	/* What is decoded takes more memory than it does on the wire: pointers, lengths, NULs. */
 	arena_init(&c->group.arena, 65536, 4 * message_bytes);

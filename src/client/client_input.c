@@ -71,8 +71,11 @@ static void input_ready(struct reactor_source *source, uint32_t events)
 
 void client_input_start(struct client *c)
 {
-	int r = reactor_add(&c->loop.reactor, &c->input_source, STDIN_FILENO, EPOLLIN, input_ready);
+	int r;
 
+	if (c->input != CLIENT_INPUT_OFF)
+		return;
+	r = reactor_add(&c->loop.reactor, &c->input_source, STDIN_FILENO, EPOLLIN, input_ready);
 	if (r == 0)
 		c->input = CLIENT_INPUT_WATCHED;
 	else if (r == -EPERM)

@@ -67,7 +67,7 @@ struct WB_OWNER(loop) client {
 
 /* ----------------------------------------------------------------- client_input.c */
 
-/* Lines are read from here on, and no more. */
+/* Lines are read from here on, also where they are already; and no more. */
 void client_input_start(struct client *c);
 void client_input_stop(struct client *c);
 

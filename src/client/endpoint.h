@@ -188,7 +188,7 @@ void endpoint_fini(struct endpoint *e);
  * What the next connections add to the target's path, "since=1.2": without "?". Borrowed while they
  * shake hands, at most ENDPOINT_QUERY bytes.
  */
-#define ENDPOINT_QUERY 256
+#define ENDPOINT_QUERY 512
 static inline void endpoint_set_query(struct endpoint *e, const char *query)
 {
 	e->query = query;

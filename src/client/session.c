@@ -125,8 +125,11 @@ static void session_come_back(struct session *s, const struct endpoint_end *end)
 	case CLOSE_RETURN_NOT:
 		session_stay_away(s, end, why);
 		break;
+	case CLOSE_RETURN_ANEW:
+		session_drop_token(s);
+		session_retry(s, why);
+		break;
 	case CLOSE_RETURN_LATER:
-	case CLOSE_RETURN_ANEW: /* it has no resume token that it could leave at home */
 		session_retry(s, why);
 		break;
 	case CLOSE_RETURN_AT_ONCE:
@@ -204,6 +207,7 @@ int session_chat(struct session *s, const char *text)
 	if (r == 0) {
 		s->sent++;
 		s->group->sent++;
+		session_note_said(s, &b, request_id);
 	}
 	return r;
 }
@@ -220,7 +224,9 @@ static void session_send_connect(struct session *s)
 	msg_init_control(&b, WEBSOCKET__CONTROL_TYPE__CONNECT);
 	msg_set_request_id(&b, s->connect_id, sizeof(s->connect_id));
 	msg_set_session_id(&b, session_id);
-	msg_set_capabilities(&b, s->group->delivers_file ? MSG_CAP_ACK : 0);
+	msg_set_capabilities(&b, s->group->delivers_file    ? MSG_CAP_ACK
+				 : s->group->keeps_identity ? MSG_CAP_RESUME
+							    : 0);
 	if (endpoint_send_msg(&s->endpoint, &b) < 0 || session_subscribe(s) < 0)
 		session_fail(s, "out of memory");
 }
@@ -265,6 +271,10 @@ static void session_take_connect_answer(struct session *s, const Websocket__Cont
 				"which sending a file needs");
 	} else {
 		s->is_accepted = true;
+		session_take_token(s, control);
+		/* It acknowledges nothing, or nothing twice: there is nothing to wait for. */
+		if (!(caps & MSG_CAP_ONCE))
+			session_forget_said(s);
 		s->group->ops->accepted(s);
 	}
 }
@@ -273,7 +283,7 @@ static void session_take_answer(struct session *s, const message *m)
 {
 	if (!s->is_accepted && session_is_answer_to(m, s->connect_id))
 		session_take_connect_answer(s, m->control);
-	else if (!session_take_join(s, m))
+	else if (!session_take_join(s, m) && !session_take_said(s, m))
 		s->group->ops->answered(s, m);
 }
 
@@ -285,7 +295,10 @@ static void session_take_control(struct session *s, const message *m)
 	case WEBSOCKET__CONTROL_TYPE__CONFIG:
 		/* With the greeting; after that a DISCONNECT can be told from a notice. */
 		snprintf(s->own_id, sizeof(s->own_id), "%s", control->session_id);
+		session_take_token(s, control);
 		session_take_config(s, m);
+		if (session_say_again(s) < 0)
+			session_fail(s, "out of memory");
 		break;
 	case WEBSOCKET__CONTROL_TYPE__DISCONNECT:
 		if (client_is_own_disconnect(m, s->own_id))
@@ -371,5 +384,6 @@ void session_start(struct session *s, struct session_group *group, unsigned inde
 void session_fini(struct session *s)
 {
 	endpoint_fini(&s->endpoint);
+	session_forget_said(s);
 	free(s->positions);
 }

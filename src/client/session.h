@@ -8,7 +8,8 @@
  * stopped. Each ends in exactly one call of done().
  *
  * It may keep its positions: then each connection goes on in all of its channels where the one
- * before ended. The first channel is the home, the one of the target's path.
+ * before ended. The first channel is the home, the one of the target's path. It may be the same
+ * client each time, with a resume token, and then says again what nobody has answered.
  *
  * What the client is for is the command's: it hears of what happens through session_ops.
  */
@@ -19,11 +20,13 @@
 #include "client/position.h"
 #include "containers/mem.h"
 #include "wire/msg.h"
+#include "wire/resume_token.h"
 
 #define SESSION_UUID_TEXT 37
 #define SESSION_USER_TEXT 128
 
 struct session;
+struct session_said;
 
 /* What a session tells the command; all are required. Any may call any function of this file. */
 struct WB_FROZEN session_ops {
@@ -67,6 +70,8 @@ struct WB_OWNER(loop) session_group {
 	size_t n WB_FROZEN;               /* sessions */
 	/* The server has to acknowledge, and a Close before session_stop() is a failure. */
 	bool delivers_file WB_FROZEN;
+	/* Comes back as the same client, and says again what nobody has answered. */
+	bool keeps_identity WB_FROZEN;
 	struct arena arena;      /* of the message that is being looked at */
 	uint64_t sent, received; /* messages, since who shows them set them to 0 */
 	uint64_t lines_since_ns; /* when the second began in which lines were reported */
@@ -82,14 +87,18 @@ struct WB_OWNER(loop) session {
 	bool is_accepted; /* the server answered our CONNECT */
 	struct backoff backoff;
 	struct wheel_timer retry, heartbeat;
-	uint64_t opened_ns;         /* when the connection was open; 0: it wasn't */
-	uint64_t attempts_before;   /* that there had been then */
-	unsigned token;             /* which of the target's tokens it has brought */
-	uint64_t stay_away_ns;      /* how long the server asks for; 0: it doesn't */
-	uint64_t error_ns;          /* the same, of the last ERROR that says so */
-	uint64_t sent;              /* messages, for their text */
-	struct position *positions; /* the group's n_positions; NULL: none */
-	char query[POSITION_QUERY]; /* of the connection being made */
+	uint64_t opened_ns;                   /* when the connection was open; 0: it wasn't */
+	uint64_t attempts_before;             /* that there had been then */
+	unsigned token;                       /* which of the target's tokens it has brought */
+	uint64_t stay_away_ns;                /* how long the server asks for; 0: it doesn't */
+	uint64_t error_ns;                    /* the same, of the last ERROR that says so */
+	uint64_t sent;                        /* messages, for their text */
+	struct position *positions;           /* the group's n_positions; NULL: none */
+	char query[ENDPOINT_QUERY];           /* of the connection being made */
+	char resume_token[RESUME_TOKEN_TEXT]; /* of who it was; "": a newcomer */
+	unsigned attempts_with_it;
+	struct session_said *said, **said_end; /* not answered yet, oldest first */
+	size_t n_said, said_bytes;
 	struct wheel_timer subscribe_again;
 	uint8_t id[16];                 /* of the last request: its last four bytes are a number */
 	uint8_t connect_id[16];         /* request_id of our CONNECT */

@@ -3,7 +3,7 @@
 
 /*
  * What the files of a session call of each other. Each calls those above it in this list:
- * session_end.c, session_resume.c, session.c.
+ * session_end.c, session_resume.c, session_once.c, session.c.
  */
 
 #include "client/session.h"
@@ -26,8 +26,14 @@ bool session_is_answer_to(const Websocket__WebSocketMessage *m, const uint8_t id
 /* A session begins: its positions are the group's. Return: 0 | -ENOMEM. */
 int session_init_positions(struct session *s) WB_NODISCARD;
 
-/* What the next connection says of the home. */
+/* What the next connection says of the home, and who it is. */
 void session_bring_position(struct session *s);
+
+/* CONFIG or the answer to CONNECT: brings the next resume token, or none. */
+void session_take_token(struct session *s, const Websocket__ControlMessage *control);
+
+/* Another connection has its token: the next one comes as a newcomer. */
+void session_drop_token(struct session *s);
 
 /* A connection is open: joins the channels beside the home. Return: 0 | -ENOMEM. */
 int session_subscribe(struct session *s) WB_NODISCARD;
@@ -47,3 +53,16 @@ void session_take_position(struct session *s, const Websocket__WebSocketMessage 
 
 /* A message of others, or one's own of an earlier connection: moves the position of its channel. */
 void session_take_sequence(struct session *s, const Websocket__WebSocketMessage *m);
+
+/* session_once.c */
+
+/* A message is on its way; kept until it is answered, where it can be sent again. */
+void session_note_said(struct session *s, const struct msg_builder *b, const uint8_t id[16]);
+
+/* An ACKNOWLEDGE or ERROR. False: it answers none of these. */
+bool session_take_said(struct session *s, const Websocket__WebSocketMessage *m);
+
+/* The home is joined again: sends what was not answered. Return: 0 | -ENOMEM. */
+int session_say_again(struct session *s);
+
+void session_forget_said(struct session *s);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* How far a session has got in its channels, and how each of its connections goes on from there. */
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/text.h"
@@ -69,10 +70,35 @@ int session_init_positions(struct session *s)
 
 void session_bring_position(struct session *s)
 {
-	s->query[0] = '\0';
+	char at[POSITION_QUERY] = "";
+
 	if (s->group->n_positions > 0)
-		position_format_query(s->query, &s->positions[0]);
+		position_format_query(at, &s->positions[0]);
+	/* Each attempt counts: the answer to the one before may be lost. */
+	if (s->resume_token[0])
+		snprintf(s->query, sizeof(s->query), "%s%sresume=%s&attempt=%u", at,
+			 at[0] ? "&" : "", s->resume_token, ++s->attempts_with_it);
+	else
+		snprintf(s->query, sizeof(s->query), "%s", at);
 	endpoint_set_query(&s->endpoint, s->query);
+}
+
+void session_take_token(struct session *s, const Websocket__ControlMessage *control)
+{
+	const ProtobufCBinaryData *token = &control->resume_token;
+
+	/* One that is too long is none of this protocol's. */
+	if (!s->group->keeps_identity || token->len == 0 || token->len >= sizeof(s->resume_token))
+		return;
+	memcpy(s->resume_token, token->data, token->len);
+	s->resume_token[token->len] = '\0';
+	s->attempts_with_it = 0;
+}
+
+void session_drop_token(struct session *s)
+{
+	s->resume_token[0] = '\0';
+	s->attempts_with_it = 0;
 }
 
 void session_leave_all(struct session *s)

@@ -301,6 +301,7 @@ static int subscriber_start(struct subscriber *c)
 			    .factor = c->config->reconnect_backoff,
 			    .max_attempts = c->config->reconnect_attempts},
 		.n = 1,
+		.keeps_identity = true,
 	};
 	/* What is decoded takes more memory than it does on the wire: pointers, lengths, NULs. */
 	arena_init(&c->group.arena, 65536, 4 * limits.message_bytes);

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: MIT
 """wsbind subscribe: what arrives, as lines for people or JSON, without a hole or a double."""
 
+import fcntl
 import json
 import shutil
+import struct
 import tempfile
+import termios
 
 from google.protobuf import json_format
 
@@ -82,6 +85,7 @@ async def test_several_channels_are_told_apart():
         await a.subscribe("b", "c/d")
         await a.ask(chat("kept", channel="b"))
         async with Subscriber(d, "--rewind", 1, "a", "b", "c/d") as s:
+            # Its channels are joined at once, behind that of the path.
             assert (await s.line()).startswith("[b] ")
             for channel in ("a", "b", "c/d"):
                 await a.ask(chat(f"in {channel}", channel=channel))
@@ -135,7 +139,7 @@ async def test_nothing_is_missed_through_restarts_and_crashes():
     try:
         with Daemon(env=env, **{**HISTORY, "port": port}) as d:
             async with Subscriber(d, "room", "other") as s:
-                await members(d, 1)
+                await d.wait_metric("websocket_channels", 2)
                 said, count = [], 0
                 for round_ in range(6):
                     a = await Client.connect(d, "/room", capabilities=["ack"])
@@ -187,14 +191,14 @@ async def test_one_run_goes_on_where_another_ended():
 
 async def test_a_gap_is_told():
     with Daemon(history_messages=3, slow_consumer="history", slow_consumer_grace=0,
-                message_queue_size=4, max_send_buffer="8K", tcp_notsent_lowat="4K",
+                message_queue_size=4, max_send_buffer="256K", tcp_notsent_lowat="4K",
                 max_incoming_frames_per_second=0) as d:
         a = await Client.connect(d, "/room", capabilities=["ack"])
         async with Subscriber(d, "--json", "--rewind", 1, "room") as s:
             await members(d, 2)
             s.process.send_signal(signal.SIGSTOP)
             while not d.metric("websocket_messages_skipped_total"):
-                await a.ask(chat("x" * 60000))
+                await a.ask(chat("x" * 20000))
             s.process.send_signal(signal.SIGCONT)
             await a.ask(chat("the last"))
             while "control" not in (m := json.loads(await s.line())):
@@ -222,6 +226,77 @@ async def test_whoever_has_enough_ends_it():
         out, err = await asyncio.wait_for(pipe.communicate(), DEADLINE)
         assert out.count(b"\n") == 1 and b"cannot write" not in err, (out, err)
         await a.close()
+
+
+async def chat_through(d, faults, lines):
+    """wsbind client sends numbered lines while the connection is lost again and again."""
+    client = await asyncio.create_subprocess_exec(
+        str(binary()), "client", "-u", d.url("/room"), "--user", "ann", "--reconnect_delay_ms=20",
+        "--reconnect_attempts=200", stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, limit=1 << 24)
+    await members(d, 1)
+    for i in range(lines):
+        client.stdin.write(f"line {i}\n".encode())
+        await client.stdin.drain()
+        if i % (lines // (len(faults) + 1)) == lines // (len(faults) + 1) - 1 and faults:
+            await asyncio.to_thread(faults.pop(0))
+    reader = await Client.connect(d, f"/room?rewind={2 * lines}")
+    got = []
+    while len(got) < lines:
+        m = await reader.recv()  # the end of the replay comes somewhere between them
+        got += [m.chat.content] if m.type == CHAT_MESSAGE else []
+    client.stdin.close()
+    out, err = await asyncio.wait_for(client.communicate(), DEADLINE)
+    assert client.returncode == 0, err
+    await reader.close()
+    return got, out.decode(), err.decode()
+
+
+async def test_what_a_client_says_is_published_once_through_crashes():
+    folder = tempfile.mkdtemp(prefix="wsbind-test-", dir="/dev/shm")
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    try:
+        with Daemon(env={"RUNTIME_DIRECTORY": folder}, port=port, history_messages=10000,
+                    max_incoming_frames_per_second=0) as d:
+            got, out, err = await chat_through(d, [d.crash, d.hand_over, d.crash], 600)
+            assert got == [f"line {i}" for i in range(600)], got
+            # It is the same client, which gets nothing of its own.
+            assert "line" not in out and "not known" not in err, (out, err)
+            assert d.metric('websocket_resumes_total', taken="true") > 0
+    finally:
+        shutil.rmtree(folder)
+
+
+def unread(pipe):
+    """Bytes of a pipe that its reader has not taken yet."""
+    return struct.unpack("i", fcntl.ioctl(pipe.fileno(), termios.FIONREAD, bytes(4)))[0]
+
+
+async def test_a_client_says_what_nobody_knows():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    # Nothing outlives this daemon.
+    with Daemon(port=port, history_messages=10000, max_incoming_frames_per_second=0) as d:
+        client = await asyncio.create_subprocess_exec(
+            str(binary()), "client", "-u", d.url("/room"), "--reconnect_delay_ms=20",
+            "--reconnect_attempts=200", stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE)
+        client.stdin.write(b"a first line\n")
+        await d.wait_metric("websocket_history_messages", 1)
+        d.suspend()
+        client.stdin.write(b"a line\n")
+        await client.stdin.drain()
+        pipe = client.stdin.get_extra_info("pipe")
+        await until(lambda: unread(pipe) == 0, "it has read the line")
+        await asyncio.to_thread(d.crash)
+        out, err = b"", b""
+        while b"whether they were published is not known" not in err:
+            err += await asyncio.wait_for(client.stderr.read(4096), DEADLINE)
+        client.stdin.close()
+        await asyncio.wait_for(client.communicate(), DEADLINE)
 
 
 def test_refused_for_good(daemon):

@@ -424,3 +424,171 @@ TEST(session_gives_up_to_subscribe_after_its_attempts)
 	CHECK_EQ(s->status, 1);
 	set_free(s);
 }
+
+/* ---------------------------------------------------------------- as the same client */
+
+/* CONFIG or the answer to CONNECT, with a token. */
+static void give_token(struct set *s, const uint8_t *id, const char *token)
+{
+	const Websocket__ControlType type =
+		id ? WEBSOCKET__CONTROL_TYPE__ACKNOWLEDGE : WEBSOCKET__CONTROL_TYPE__CONFIG;
+	Websocket__Position position, *list[] = {&position};
+	struct msg_builder b;
+
+	websocket__position__init(&position);
+	position.epoch = 7;
+	position.sequence = 40;
+	position.channel = (char *)(uintptr_t) "";
+	msg_init_control(&b, type);
+	if (id)
+		msg_set_request_id(&b, id, 16);
+	else
+		msg_set_positions(&b, list, 1);
+	msg_set_session_id(&b, OWN_ID);
+	msg_set_capabilities(&b, MSG_CAPS_ALL);
+	msg_set_resume_token(&b, token, strlen(token));
+	far_send_msg(&s->far, &b);
+	turn(s);
+}
+
+static void close_with(struct set *s, uint16_t code)
+{
+	const uint8_t payload[] = {(uint8_t)(code >> 8), (uint8_t)code};
+
+	far_send_frame(&s->far, true, WS_CLOSE, payload, 2);
+	while (far_read(&s->far, &s->loop)) {
+	}
+	turn(s);
+	far_close(&s->far);
+}
+
+TEST(session_comes_back_with_its_newest_token_and_counts_its_attempts)
+{
+	struct set *s = set_new(0);
+	Websocket__WebSocketMessage *m;
+	uint8_t id[16];
+
+	s->group.keeps_identity = true;
+	set_start(s);
+	m = request(s, WEBSOCKET__CONTROL_TYPE__CONNECT);
+	CHECK_EQ(m->control->n_capabilities, 1);
+	CHECK_STR(m->control->capabilities[0], "resume");
+	memcpy(id, m->request_id.data, sizeof(id));
+	give_token(s, NULL, "first");
+	(void)request(s, WEBSOCKET__CONTROL_TYPE__POSITION);
+	give_token(s, id, "second");
+	close_with(s, 1012);
+	CHECK_STR(next_query(s), "since=7.40&resume=second&attempt=1");
+	/* Nobody has answered that one. */
+	set_open(s);
+	(void)request(s, WEBSOCKET__CONTROL_TYPE__CONNECT);
+	close_with(s, 1012);
+	CHECK_STR(next_query(s), "since=7.40&resume=second&attempt=2");
+	set_open(s);
+	(void)request(s, WEBSOCKET__CONTROL_TYPE__CONNECT);
+	give_token(s, NULL, "third");
+	(void)request(s, WEBSOCKET__CONTROL_TYPE__POSITION);
+	close_with(s, 1012);
+	CHECK_STR(next_query(s), "since=7.40&resume=third&attempt=1");
+	/* Somebody else has come with it. */
+	set_open(s);
+	(void)request(s, WEBSOCKET__CONTROL_TYPE__CONNECT);
+	close_with(s, 4002);
+	CHECK_STR(next_query(s), "since=7.40");
+	set_free(s);
+}
+
+/* The next message of the client, a chat; with the number that marks a resend, or 0. */
+static uint64_t said_chat(struct set *s, const char *content, uint8_t ret_id[16])
+{
+	struct arena arena;
+	Websocket__WebSocketMessage *m;
+	uint64_t known;
+
+	arena_init(&arena, 1 << 20, 1 << 20);
+	CHECK(far_read(&s->far, &s->loop));
+	CHECK_EQ(msg_decode(&arena, s->far.payload, s->far.payload_n, &m), MSG_OK);
+	CHECK_EQ(m->type, WEBSOCKET__MESSAGE_TYPE__CHAT_MESSAGE);
+	CHECK_STR(m->chat->content, content);
+	memcpy(ret_id, m->request_id.data, 16);
+	known = m->has_sequence_case ? m->sequence : 0;
+	arena_fini(&arena);
+	return known;
+}
+
+static void answer(struct set *s, const uint8_t id[16])
+{
+	struct msg_builder b;
+
+	msg_init_control(&b, WEBSOCKET__CONTROL_TYPE__ACKNOWLEDGE);
+	msg_set_request_id(&b, id, 16);
+	far_send_msg(&s->far, &b);
+	turn(s);
+}
+
+TEST(session_says_again_what_nobody_has_answered)
+{
+	struct set *s = set_new(0);
+	uint8_t connect[16], one[16], two[16], three[16], again[16];
+	Websocket__WebSocketMessage *m;
+
+	s->group.keeps_identity = true;
+	set_start(s);
+	m = request(s, WEBSOCKET__CONTROL_TYPE__CONNECT);
+	memcpy(connect, m->request_id.data, sizeof(connect));
+	/* Before it knows where it is, nothing can be said again. */
+	CHECK_EQ(session_chat(&s->session, "early"), 0);
+	CHECK_EQ(said_chat(s, "early", again), 0);
+	give_token(s, NULL, "t");
+	(void)request(s, WEBSOCKET__CONTROL_TYPE__POSITION);
+	give_token(s, connect, "t");
+	CHECK_EQ(session_chat(&s->session, "one"), 0);
+	CHECK_EQ(session_chat(&s->session, "two"), 0);
+	CHECK_EQ(said_chat(s, "one", one), 0);
+	CHECK_EQ(said_chat(s, "two", two), 0);
+	hear(s, "", 45, "of somebody", NULL);
+	CHECK_EQ(session_chat(&s->session, "three"), 0);
+	CHECK_EQ(said_chat(s, "three", three), 0);
+	answer(s, two);
+	close_with(s, 1012);
+	(void)next_query(s);
+	set_open(s);
+	(void)request(s, WEBSOCKET__CONTROL_TYPE__CONNECT);
+	give_token(s, NULL, "t");
+	(void)request(s, WEBSOCKET__CONTROL_TYPE__POSITION);
+	/* In their order, with what was known when each was said first. */
+	CHECK_EQ(said_chat(s, "one", again), 40);
+	CHECK(memcmp(again, one, 16) == 0);
+	CHECK_EQ(said_chat(s, "three", again), 45);
+	CHECK(memcmp(again, three, 16) == 0);
+	answer(s, one);
+	refuse(s, three, 409, 0);
+	CHECK_EQ(s->session.n_said, 0);
+	CHECK_EQ(s->session.said_bytes, 0);
+	set_free(s);
+}
+
+TEST(session_says_nothing_again_where_the_channel_began_anew)
+{
+	const struct place anew = {"", 8, 1, SAYS_FALSE};
+	struct set *s = set_new(0);
+	uint8_t id[16];
+
+	s->group.keeps_identity = true;
+	set_start(s);
+	(void)request(s, WEBSOCKET__CONTROL_TYPE__CONNECT);
+	give_token(s, NULL, "t");
+	(void)request(s, WEBSOCKET__CONTROL_TYPE__POSITION);
+	CHECK_EQ(session_chat(&s->session, "one"), 0);
+	CHECK_EQ(said_chat(s, "one", id), 0);
+	close_with(s, 1012);
+	(void)next_query(s);
+	set_open(s);
+	(void)request(s, WEBSOCKET__CONTROL_TYPE__CONNECT);
+	tell(s, WEBSOCKET__CONTROL_TYPE__CONFIG, NULL, 1, &anew);
+	(void)request(s, WEBSOCKET__CONTROL_TYPE__POSITION);
+	CHECK_EQ(s->session.n_said, 0);
+	CHECK_EQ(session_chat(&s->session, "two"), 0);
+	CHECK_EQ(said_chat(s, "two", id), 0);
+	set_free(s);
+}
