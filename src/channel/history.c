@@ -321,8 +321,11 @@ static void store_settle(struct history *h, struct history_store *s,
 	}
 	pthread_mutex_lock(&s->lock);
 	s->limits = *limits;
-	if (s->is_starting)
+	/* Until here numbers were taken as in a channel without history: nobody has noted them. */
+	if (s->is_starting) {
 		history_store_set_earliest(s, directory_next_seq(s->entry));
+		history_store_reserve(s, directory_next_seq(s->entry));
+	}
 	s->is_starting = false;
 	history_store_unlock(h, s);
 }

@@ -381,7 +381,7 @@ static struct shm_slot *run_alloc(struct shm_heap *h, size_t n)
 	return slot;
 }
 
-/* All of it: its pages first, so that nobody finds it with them. */
+/* All of it, pages and spans. */
 static void run_free(struct shm_heap *h, uint32_t at)
 {
 	struct shm_span *s = &h->spans[at];

@@ -295,6 +295,35 @@ TEST(history_that_is_turned_off_is_dropped_by_the_next_process)
 	process_free(p);
 }
 
+TEST(history_that_was_turned_on_by_a_reload_goes_on)
+{
+	for (unsigned said = 0; said < 2; said++) {
+		struct process *p = process_begin();
+		struct directory_entry *e;
+		uint64_t epoch, workers;
+
+		history_begin_reload(&p->h);
+		e = open_channel(p, "room", &wide);
+		epoch = history_of(&p->h, e)->epoch;
+		/* Others don't know of the history yet. */
+		for (unsigned i = 0; i < 3 * HISTORY_RESERVED; i++)
+			(void)directory_take(e, &workers);
+		history_settle(&p->h, NOW, limits_of, NULL);
+		for (unsigned i = 0; i < said; i++)
+			(void)say(p, e, 10);
+		close_channel(p, e);
+		p = process_die(p, NOW);
+		CHECK_EQ(p->found.channels, 1);
+		e = open_channel(p, "room", &wide);
+		CHECK_EQ(history_of(&p->h, e)->epoch, epoch);
+		CHECK_EQ(history_look(history_of(&p->h, e)).earliest, 3 * HISTORY_RESERVED);
+		CHECK_EQ(read_all(p, e, NULL), said);
+		CHECK(say(p, e, 10) > 3 * HISTORY_RESERVED + said);
+		close_channel(p, e);
+		process_free(p);
+	}
+}
+
 TEST(history_knows_what_was_published_once_behind_a_crash)
 {
 	struct process *p = process_begin();
