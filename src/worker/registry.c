@@ -251,11 +251,13 @@ enum registry_taking registry_take(struct registry *r, const struct resume_token
 	return taking;
 }
 
-struct conn *registry_conn_of(struct registry *r, const uint8_t id[16], unsigned worker)
+struct conn *registry_conn_for(struct registry *r, const struct resume_token *t, uint32_t attempt,
+			       unsigned worker)
 {
-	struct registry_part *part = part_lock(r, id);
-	struct registry_entry *e = entry_find(part, id);
-	struct conn *c = e && e->worker == worker ? e->conn : NULL;
+	struct registry_part *part = part_lock(r, t->id);
+	struct registry_entry *e = entry_find(part, t->id);
+	bool is_newest = e && e->brought == t->number && e->attempt == attempt;
+	struct conn *c = is_newest && e->worker == worker ? e->conn : NULL;
 
 	part_unlock(part);
 	return c;

@@ -117,8 +117,13 @@ WB_ANY_THREAD enum registry_taking registry_take(struct registry *r, const struc
 						 uint32_t attempt, uint64_t serial, struct conn *c,
 						 unsigned worker, unsigned *ret_worker);
 
-/* Its connection, if it is one of this worker; else NULL. Thread: the worker's. */
-struct conn *registry_conn_of(struct registry *r, const uint8_t id[16], unsigned worker);
+/*
+ * The connection that has to end for who has claimed the id, if it is one of this worker; else
+ * NULL. Somebody may have brought something newer meanwhile: then it may be that one's, and stays.
+ * Thread: the worker's.
+ */
+struct conn *registry_conn_for(struct registry *r, const struct resume_token *t, uint32_t attempt,
+			       unsigned worker);
 
 /* A connection that has ended. Nothing comes of it where the id is another one's by now. */
 WB_ANY_THREAD void registry_leave(struct registry *r, const uint8_t id[16], const struct conn *c,

@@ -39,9 +39,9 @@ static struct takeover *takeover_of(const struct conn *c)
 }
 
 /* The connection that has the id ends, if it is one of this worker. */
-static void end_holder(struct hub *h, const uint8_t id[16])
+static void end_holder(struct hub *h, const struct resume_token *token, uint32_t attempt)
 {
-	struct conn *c = registry_conn_of(&h->shared->registry, id, h->index);
+	struct conn *c = registry_conn_for(&h->shared->registry, token, attempt, h->index);
 
 	if (c)
 		conn_close(c, WS_CODE_RESUMED, NULL);
@@ -58,7 +58,7 @@ static enum registry_taking take_identity(struct hub *h, struct conn *c,
 
 		if (r != REGISTRY_BUSY || *ret_holder != h->index)
 			return r;
-		end_holder(h, token->id);
+		end_holder(h, token, attempt);
 	}
 }
 
@@ -144,7 +144,7 @@ static void run_end_holder(struct worker *w, struct worker_task *task)
 {
 	struct takeover *t = CONTAINER_OF(task, struct takeover, task);
 
-	end_holder(&w->hub, t->token.id);
+	end_holder(&w->hub, &t->token, t->attempt);
 	t->task.run = run_home;
 	worker_post(t->home, &t->task);
 }

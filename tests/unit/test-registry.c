@@ -82,9 +82,9 @@ TEST(registry_gives_an_id_to_one_connection_at_a_time)
 
 	CHECK_EQ(registry_enter(r, anna, 7, CONN(1), 3, "anna", false), 0);
 	t = issue(r, anna);
-	CHECK_EQ(registry_conn_of(r, anna, 3), CONN(1));
-	CHECK_EQ(registry_conn_of(r, anna, 2), NULL);
 	CHECK(claim(r, &t, 1, now));
+	CHECK_EQ(registry_conn_for(r, &t, 1, 3), CONN(1));
+	CHECK_EQ(registry_conn_for(r, &t, 1, 2), NULL);
 	CHECK_EQ(registry_take(r, &t, 1, 7, CONN(2), 2, &holder), REGISTRY_BUSY);
 	CHECK_EQ(holder, 3);
 	/* Another attempt comes meanwhile: the first has lost, whatever happens. */
@@ -92,10 +92,12 @@ TEST(registry_gives_an_id_to_one_connection_at_a_time)
 	registry_leave(r, anna, CONN(1), now);
 	CHECK_EQ(registry_take(r, &t, 1, 7, CONN(2), 2, &holder), REGISTRY_SUPERSEDED);
 	CHECK_EQ(registry_take(r, &t, 2, 7, CONN(3), 1, &holder), REGISTRY_TAKEN);
-	CHECK_EQ(registry_conn_of(r, anna, 1), CONN(3));
+	/* Who has lost ends nobody: it is the newer one's by now, on whichever worker. */
+	CHECK_EQ(registry_conn_for(r, &t, 1, 1), NULL);
+	CHECK_EQ(registry_conn_for(r, &t, 2, 1), CONN(3));
 	/* An end that comes late is that of somebody who has it no more. */
 	registry_leave(r, anna, CONN(1), now);
-	CHECK_EQ(registry_conn_of(r, anna, 1), CONN(3));
+	CHECK_EQ(registry_conn_for(r, &t, 2, 1), CONN(3));
 	registry_free(r);
 }
 
