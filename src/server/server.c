@@ -284,6 +284,8 @@ int server_main(int argc, char **argv)
 	settle_malloc();
 	/* Before the first line: who reads them may be gone, or a client at any call that sends. */
 	(void)signal(SIGPIPE, SIG_IGN);
+	/* A file may be larger than RLIMIT_FSIZE allows: that is an error of the call. */
+	(void)signal(SIGXFSZ, SIG_IGN);
 	/* Whoever mistypes an option reads it at the terminal, not in the journal. */
 	status = parse_arguments(&s->source, argv);
 	if (status >= 0)

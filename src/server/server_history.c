@@ -8,6 +8,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
+#include <unistd.h>
 
 #include "io/log.h"
 #include "server/server_private.h"
@@ -89,7 +90,8 @@ int server_history_open(struct server *s)
 		h->fd = open_file(h);
 	if (h->fd < 0)
 		h->fd = memfd_create(STORE_HISTORY, MFD_CLOEXEC);
-	return h->fd < 0 ? -errno : 0;
+	/* Its whole length is asked for here, where a limit of file sizes is known by its name. */
+	return h->fd < 0 || ftruncate(h->fd, (off_t)SHM_BYTES) < 0 ? -errno : 0;
 }
 
 void server_history_keep(struct server *s)

@@ -29,6 +29,14 @@ def test_ready_line():
         assert d.get("/readyz").status == 200
 
 
+def test_a_limit_of_file_sizes_is_an_error_that_says_so():
+    limit = (1 << 20, 1 << 20)
+    d = Daemon(ready=False, preexec=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit))
+    d.write_config().start()
+    finished(d, 1)
+    assert d.lines("not started: memory for what channels keep: File too large"), d.end_of_log()
+
+
 def test_ready_line_without_metrics():
     with Daemon(enable_metrics="no") as d:
         assert d.metrics_port is None
