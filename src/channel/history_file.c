@@ -9,7 +9,7 @@
 #include "channel/directory.h"
 #include "wire/msg.h"
 
-#define VERSION 1
+#define VERSION 2
 
 /* ---------------------------------------------------------------------------- the file */
 
@@ -73,6 +73,7 @@ static uint32_t keys_crc(const struct history_root *root)
 	/* A process that dies while it writes them has served nobody yet. */
 	uint32_t crc = msg_crc32(root->digest_key, sizeof(root->digest_key));
 
+	crc = msg_crc32_on(crc, &root->has_resume_key, sizeof(root->has_resume_key));
 	return msg_crc32_on(crc, root->resume_key, sizeof(root->resume_key));
 }
 
@@ -84,17 +85,21 @@ bool history_file_keys(const struct history_file *f, struct siphash_key *ret_dig
 	if (!f->has_past || root->keys_crc != keys_crc(root))
 		return false;
 	memcpy(ret_digest->half, root->digest_key, sizeof(root->digest_key));
-	memcpy(ret_resume, root->resume_key, sizeof(root->resume_key));
-	return true;
+	if (root->has_resume_key)
+		memcpy(ret_resume, root->resume_key, sizeof(root->resume_key));
+	return root->has_resume_key;
 }
 
 void history_file_set_keys(struct history_file *f, const struct siphash_key *digest,
-			   const uint8_t resume[HISTORY_RESUME_KEY_BYTES])
+			   const uint8_t *resume)
 {
 	struct history_root *root = f->root;
 
 	memcpy(root->digest_key, digest->half, sizeof(root->digest_key));
-	memcpy(root->resume_key, resume, sizeof(root->resume_key));
+	root->has_resume_key = resume != NULL;
+	memset(root->resume_key, 0, sizeof(root->resume_key));
+	if (resume)
+		memcpy(root->resume_key, resume, sizeof(root->resume_key));
 	root->keys_crc = keys_crc(root);
 }
 

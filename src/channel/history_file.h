@@ -47,6 +47,8 @@ struct WB_SHARED history_root {
 	uint64_t taken_ns; /* CLOCK_MONOTONIC of the last time */
 	uint64_t nonce;    /* what a hand-over is known by; 0: somebody serves, or died */
 	uint64_t digest_key[2];
+	uint32_t
+		has_resume_key; /* 0: it stands in a file of the administrator's, and stays there */
 	uint8_t resume_key[HISTORY_RESUME_KEY_BYTES];
 	uint32_t keys_crc;
 };
@@ -74,11 +76,16 @@ void history_file_fini(struct history_file *f);
 /* Nothing is in it any more. No slot is anybody's. Return: 0 | -errno. */
 int history_file_forget(struct history_file *f) WB_NODISCARD;
 
-/* Secrets that outlive a process with it. False: it has none that are whole. */
+/*
+ * Secrets that outlive a process with it. @ret_digest is changed if there is one that is whole.
+ * Return: whether @ret_resume is one, too.
+ */
 bool history_file_keys(const struct history_file *f, struct siphash_key *ret_digest,
 		       uint8_t ret_resume[HISTORY_RESUME_KEY_BYTES]);
+
+/* @resume: HISTORY_RESUME_KEY_BYTES, or NULL: it isn't one that was drawn. */
 void history_file_set_keys(struct history_file *f, const struct siphash_key *digest,
-			   const uint8_t resume[HISTORY_RESUME_KEY_BYTES]);
+			   const uint8_t *resume);
 
 /* Return: NULL: there are no pages. Thread: any. */
 struct history_head *history_head_new(struct history_file *f, uint64_t epoch, const char *name,

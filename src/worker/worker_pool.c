@@ -20,9 +20,12 @@ static void inherit_keys(struct worker_pool *p)
 
 void worker_pool_serve(struct worker_pool *p)
 {
+	const struct registry *registry = &p->shared.registry;
 	struct history *h = &p->shared.history;
 
-	history_file_set_keys(&h->file, &h->digest_key, p->shared.registry.key.byte);
+	/* What stands in the administrator's file is copied nowhere. */
+	history_file_set_keys(&h->file, &h->digest_key,
+			      registry->is_key_drawn ? registry->key.byte : NULL);
 	history_serve(h);
 }
 

@@ -608,6 +608,29 @@ TEST(history_without_pages_keeps_nothing_and_says_so)
 	process_free(p);
 }
 
+TEST(history_file_has_no_resume_key_but_one_that_was_drawn)
+{
+	struct process *p = process_begin();
+	const struct history_root *root = p->h.file.root;
+	uint8_t key[HISTORY_RESUME_KEY_BYTES], found[HISTORY_RESUME_KEY_BYTES];
+	struct siphash_key digest = {{1, 2}}, read = {{0, 0}};
+
+	memset(key, 0x5a, sizeof(key));
+	memset(found, 0, sizeof(found));
+	history_file_set_keys(&p->h.file, &digest, key);
+	p->h.file.has_past = true;
+	CHECK(history_file_keys(&p->h.file, &read, found));
+	CHECK_EQ(memcmp(found, key, sizeof(key)), 0);
+	/* It is a file's from now on: nothing of the old one is left. */
+	history_file_set_keys(&p->h.file, &digest, NULL);
+	CHECK(!memmem(root, sizeof(*root), key, 4));
+	memset(&read, 0, sizeof(read));
+	CHECK(!history_file_keys(&p->h.file, &read, found));
+	CHECK_EQ(read.half[1], 2);
+	p->h.file.has_past = false;
+	process_free(p);
+}
+
 TEST(history_place_without_pages_is_no_place_for_the_next_process)
 {
 	struct process *p = process_begin();
