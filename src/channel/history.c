@@ -7,6 +7,7 @@
 #include <systemd/sd-id128.h>
 
 #define HISTORY_SLACK_BYTES ((uint64_t)16 << 20) /* of spans that nobody uses, or a few do */
+#define HISTORY_ROOM_BYTES ((uint64_t)256 << 10) /* of older messages, beside as much as comes */
 
 /* By slots of the directory: the stores, and the numbers that are noted. */
 static size_t tables_bytes(const struct history *h)
@@ -46,11 +47,16 @@ int history_init(struct history *h, struct directory *d, _Atomic size_t *account
 	return 0;
 }
 
+uint64_t history_file_most(uint64_t memory)
+{
+	return memory + memory / 4 + HISTORY_SLACK_BYTES;
+}
+
 void history_set_memory(struct history *h, uint64_t bytes, uint64_t waiting)
 {
 	atomic_store_explicit(&h->max_bytes, bytes, memory_order_relaxed);
 	/* What is no message is in a span beside others that stay, or waits for the next one. */
-	atomic_store_explicit(&h->max_pages, bytes + bytes / 4 + waiting + HISTORY_SLACK_BYTES,
+	atomic_store_explicit(&h->max_pages, history_file_most(bytes) + waiting,
 			      memory_order_relaxed);
 }
 
@@ -156,6 +162,32 @@ static void give_up(struct history *h)
 	/* Then the places themselves. */
 	while (is_past_memory(h) && !list_is_empty(&h->idle))
 		store_free(h, longest_idle(h));
+}
+
+/*
+ * The system has no pages left, before history_memory is used up: a step towards room for @n bytes.
+ * What it came to is added to @dropped. False: nobody keeps anything.
+ */
+static bool make_room(struct history *h, uint64_t n, uint64_t *dropped)
+{
+	const uint64_t until = *dropped + n;
+	struct history_dropped d = {.n = 0};
+	struct history_store *s;
+
+	pthread_mutex_lock(&h->mutex);
+	s = victim_of(h);
+	if (s) {
+		pthread_mutex_lock(&s->lock);
+		while (s->n > 0 && d.n < ARRAY_LEN(d.frame) && *dropped < until) {
+			history_store_drop_oldest(h, s, &d);
+			*dropped += d.frame[d.n - 1]->body.len;
+		}
+		history_store_unlock(h, s);
+		history_dropped_give_back(h, &d);
+		place_in_lists(h, s);
+	}
+	pthread_mutex_unlock(&h->mutex);
+	return s != NULL;
 }
 
 /* It keeps more, or less: nearly always nothing comes of that. Without any lock. */
@@ -436,6 +468,20 @@ static bool store_publish(struct history *h, struct history_store *s, struct pub
 	return true;
 }
 
+/* NULL: there are no pages, though older messages of about its size were given up for it. */
+static struct frame *copy_to_keep(struct history *h, const struct frame *f, bool has_key)
+{
+	/* What is small lies in a span with others, all of which have to go. */
+	const uint64_t enough = 2 * f->body.len + HISTORY_ROOM_BYTES;
+	struct frame *copy;
+	uint64_t dropped = 0;
+
+	do
+		copy = frame_kept_copy(&h->file.heap, f, has_key, h->frame_account);
+	while (!copy && dropped < enough && make_room(h, f->body.len, &dropped));
+	return copy;
+}
+
 /*
  * Nobody else knows it yet: all that doesn't need its number is done before the lock is taken. What
  * was not made in a slot (there was no room, or it is an administrator's) is kept as a copy.
@@ -451,9 +497,7 @@ static bool publishing_begin(struct history *h, struct publishing *p,
 			return false;
 	}
 	frame_set_account(p->f, h->frame_account);
-	p->kept = frame_is_kept(p->f)
-			  ? frame_ref(p->f)
-			  : frame_kept_copy(&h->file.heap, p->f, once, h->frame_account);
+	p->kept = frame_is_kept(p->f) ? frame_ref(p->f) : copy_to_keep(h, p->f, once != NULL);
 	if (p->kept)
 		(void)frame_kept_seal(p->kept, &done, SIZE_MAX);
 	return true;

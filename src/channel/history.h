@@ -121,6 +121,9 @@ int history_init(struct history *h, struct directory *d, _Atomic size_t *account
 /* Drops all stores. No worker runs. */
 void history_fini(struct history *h);
 
+/* What the file may take at most with that history_memory, in bytes. */
+WB_ANY_THREAD uint64_t history_file_most(uint64_t memory);
+
 /*
  * history_memory, from the next message on. @waiting: of what channels have kept so much may still
  * be waited for. Thread: any.

@@ -70,7 +70,7 @@ static uint64_t memory_bound(const struct server *s)
 
 	return resident_bytes() + config->max_connections * each + config->log_memory +
 	       2 * config->reassembly_memory * s->pool->n + (s->spool ? SPOOL_MAX_BYTES : 0) +
-	       (config_keeps_history(config) ? config->history_memory : 0);
+	       (config_keeps_history(config) ? history_file_most(config->history_memory) : 0);
 }
 
 static void announce_ready(struct server *s)

@@ -608,6 +608,35 @@ TEST(history_without_pages_keeps_nothing_and_says_so)
 	process_free(p);
 }
 
+TEST(history_without_pages_gives_up_the_oldest_of_who_keeps_most)
+{
+	struct process *p = process_begin();
+	struct directory_entry *most = open_channel(p, "most", &wide), *few, *one;
+	struct history_figures figures;
+
+	few = open_channel(p, "few", &wide);
+	one = open_channel(p, "one", &wide);
+	for (unsigned i = 0; i < 2000; i++)
+		(void)say(p, most, 100);
+	for (unsigned i = 0; i < 10; i++)
+		(void)say(p, few, 100);
+	/* From here on there is what is there. */
+	fault_fail(FAULT_PAGES, 1, UINT64_MAX, ENOSPC);
+	for (unsigned i = 0; i < 3000; i++)
+		(void)say(p, one, 100);
+	CHECK(fault_end(FAULT_PAGES) > 0);
+	CHECK_EQ(history_look(history_of(&p->h, few)).messages, 10);
+	figures = history_look(history_of(&p->h, most));
+	CHECK(figures.messages > 500 && figures.earliest == 2000 - figures.messages);
+	figures = history_look(history_of(&p->h, one));
+	CHECK(figures.messages > 500 && figures.earliest == 3000 - figures.messages);
+	shm_heap_check(&p->h.file.heap);
+	close_channel(p, most);
+	close_channel(p, few);
+	close_channel(p, one);
+	process_free(p);
+}
+
 TEST(history_file_has_no_resume_key_but_one_that_was_drawn)
 {
 	struct process *p = process_begin();
