@@ -326,11 +326,17 @@ void history_release(struct history *h, struct directory_entry *e)
 void history_end(struct history *h, struct directory_entry *e)
 {
 	struct history_store *s = history_of(h, e);
+	struct history_head *head;
 
-	atomic_store_explicit(&e->has_history, false, memory_order_release);
 	pthread_mutex_lock(&s->lock);
 	s->is_starting = true;
+	head = TAKE_PTR(s->noted);
 	pthread_mutex_unlock(&s->lock);
+	/*
+	 * Before numbers are given that nobody notes: a process that dies then has no place here.
+	 */
+	history_head_free(&h->file, head);
+	atomic_store_explicit(&e->has_history, false, memory_order_release);
 }
 
 void history_begin_reload(struct history *h)

@@ -324,6 +324,29 @@ TEST(history_that_was_turned_on_by_a_reload_goes_on)
 	}
 }
 
+TEST(history_that_a_reload_turned_off_is_no_place_any_more)
+{
+	struct process *p = process_begin();
+	struct directory_entry *e = open_channel(p, "room", &wide);
+	uint64_t epoch = history_of(&p->h, e)->epoch, workers;
+
+	for (unsigned i = 0; i < 10; i++)
+		(void)say(p, e, 10);
+	history_begin_reload(&p->h);
+	history_end(&p->h, e);
+	/* In the middle of it, while others publish as if there were none. */
+	for (unsigned i = 0; i < 3 * HISTORY_RESERVED; i++)
+		(void)directory_take(e, &workers);
+	close_channel(p, e);
+	p = process_die(p, NOW);
+	CHECK_EQ(p->found.channels, 0);
+	e = open_channel(p, "room", &wide);
+	CHECK(history_of(&p->h, e)->epoch != epoch);
+	CHECK_EQ(read_all(p, e, NULL), 0);
+	close_channel(p, e);
+	process_free(p);
+}
+
 TEST(history_knows_what_was_published_once_behind_a_crash)
 {
 	struct process *p = process_begin();
