@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Lines of standard input, sent as chat: what somebody types, or what a program writes. It is
- * read only while there is someone to send to and room in the queue; meanwhile it waits where it
- * is. A terminal or a pipe tells when there is more; a file has it all at once, and epoll knows
- * none: of it a piece is read in each turn.
+ * read only while there is someone to send to, room in the queue, and not too much that nobody has
+ * acknowledged; meanwhile it waits where it is. A terminal or a pipe tells when there is more; a
+ * file has it all at once, and epoll knows none: of it a piece is read in each turn.
  */
 #include <errno.h>
 #include <string.h>
@@ -53,7 +53,7 @@ static void client_read_input(struct client *c)
 
 static bool has_room(const struct client *c)
 {
-	return endpoint_queued(&c->sessions->endpoint) < ROOM_BYTES;
+	return endpoint_queued(&c->sessions->endpoint) < ROOM_BYTES && session_may_say(c->sessions);
 }
 
 static void input_ready(struct reactor_source *source, uint32_t events)
@@ -101,8 +101,10 @@ void client_input_turn(struct client *c)
 {
 	if (!client_input_is_due(c))
 		return;
-	if (c->input == CLIENT_INPUT_FILE)
+	if (c->input == CLIENT_INPUT_FILE) {
 		client_read_input(c);
-	else
-		client_input_start(c);
+		return;
+	}
+	c->input = CLIENT_INPUT_OFF;
+	client_input_start(c);
 }

@@ -273,7 +273,8 @@ static void session_take_connect_answer(struct session *s, const Websocket__Cont
 		s->is_accepted = true;
 		session_take_token(s, control);
 		/* It acknowledges nothing, or nothing twice: there is nothing to wait for. */
-		if (!(caps & MSG_CAP_ONCE))
+		s->is_once = caps & MSG_CAP_ONCE;
+		if (!s->is_once)
 			session_forget_said(s);
 		s->group->ops->accepted(s);
 	}

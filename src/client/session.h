@@ -85,6 +85,7 @@ struct WB_OWNER(loop) session {
 	bool is_done;
 	bool is_stopping; /* the next end of a connection is a good one */
 	bool is_accepted; /* the server answered our CONNECT */
+	bool is_once;     /* and recognises what it has published */
 	struct backoff backoff;
 	struct wheel_timer retry, heartbeat;
 	uint64_t opened_ns;                   /* when the connection was open; 0: it wasn't */
@@ -127,6 +128,9 @@ void session_fini(struct session *s);
 
 /* Sends a chat message. Return: as endpoint_send(). */
 int session_chat(struct session *s, const char *text) WB_NODISCARD;
+
+/* Whether that is wise: false while too much is not acknowledged that would be said again. */
+bool session_may_say(const struct session *s);
 
 /*
  * Prints a line to standard error, with the session's number if there are several; more than

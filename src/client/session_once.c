@@ -8,8 +8,9 @@
 
 #include "client/session_private.h"
 
+/* With what one more read of input can bring it fits into an empty queue, on every connection. */
 #define MAX_PENDING ((size_t)1000)
-#define MAX_PENDING_BYTES ((size_t)4 << 20)
+#define MAX_PENDING_BYTES ((size_t)512 << 10)
 
 /* A message, as it was sent, and what was known of its channel then. */
 struct session_said {
@@ -39,8 +40,9 @@ void session_note_said(struct session *s, const struct msg_builder *b, const uin
 	size_t n = msg_size(b);
 	struct session_said *said;
 
-	/* A channel without history recognises nothing. */
-	if (!s->group->keeps_identity || !home || home->epoch == 0)
+	/* A channel without history recognises nothing; some servers acknowledge nothing. */
+	if (!s->group->keeps_identity || !home || home->epoch == 0 ||
+	    (s->is_accepted && !s->is_once))
 		return;
 	said = malloc(sizeof(*said) + n + MSG_NUMBER_FIELD);
 	/* Without memory it is said once, as by a client that knows nothing of this. */
@@ -55,9 +57,11 @@ void session_note_said(struct session *s, const struct msg_builder *b, const uin
 	s->said_end = &said->next;
 	s->n_said++;
 	s->said_bytes += n;
-	/* A server that acknowledges nothing is no reason to keep all of it. */
-	while (s->n_said > MAX_PENDING || s->said_bytes > MAX_PENDING_BYTES)
-		said_drop(s, &s->said);
+}
+
+bool session_may_say(const struct session *s)
+{
+	return s->n_said < MAX_PENDING && s->said_bytes < MAX_PENDING_BYTES;
 }
 
 bool session_take_said(struct session *s, const Websocket__WebSocketMessage *m)

@@ -274,6 +274,38 @@ def unread(pipe):
     return struct.unpack("i", fcntl.ioctl(pipe.fileno(), termios.FIONREAD, bytes(4)))[0]
 
 
+async def test_a_client_reads_on_when_the_server_has_acknowledged():
+    """What is read and not acknowledged has a bound: the rest waits in the pipe, and none is lost."""
+    lines = [f"line {i}" for i in range(6000)]
+    text = "".join(f"{line}\n" for line in lines).encode()
+    folder = tempfile.mkdtemp(prefix="wsbind-test-", dir="/dev/shm")
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    try:
+        with Daemon(env={"RUNTIME_DIRECTORY": folder}, port=port, history_messages=10000,
+                    max_incoming_frames_per_second=0) as d:
+            client = await asyncio.create_subprocess_exec(
+                str(binary()), "client", "-u", d.url("/room"), "--reconnect_delay_ms=20",
+                "--reconnect_attempts=200", stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+            client.stdin.write(b"first\n")
+            await d.wait_metric("websocket_history_messages", 1)
+            d.suspend()
+            client.stdin.write(text)
+            await client.stdin.drain()
+            pipe = client.stdin.get_extra_info("pipe")
+            await until(lambda: unread(pipe) < len(text) - 9 * 1000, "it has read its share")
+            await asyncio.to_thread(d.crash)
+            client.stdin.close()
+            assert await asyncio.wait_for(client.wait(), DEADLINE) == 0
+            reader = await Client.connect(d, "/room?rewind=10000")
+            for line in ["first", *lines]:
+                await reader.expect_chat(line)
+            await reader.close()
+    finally:
+        shutil.rmtree(folder)
+
+
 async def test_a_client_says_what_nobody_knows():
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
