@@ -47,8 +47,7 @@ struct WB_SHARED history_root {
 	uint64_t taken_ns; /* CLOCK_MONOTONIC of the last time */
 	uint64_t nonce;    /* what a hand-over is known by; 0: somebody serves, or died */
 	uint64_t digest_key[2];
-	uint32_t
-		has_resume_key; /* 0: it stands in a file of the administrator's, and stays there */
+	uint32_t has_resume_key; /* 0: an administrator's file has it, and nobody else */
 	uint8_t resume_key[HISTORY_RESUME_KEY_BYTES];
 	uint32_t keys_crc;
 };
