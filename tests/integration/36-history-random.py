@@ -10,8 +10,6 @@ once, and nobody is told that they were away.
 """
 
 import random
-import shutil
-import tempfile
 
 from harness import *
 
@@ -432,17 +430,6 @@ async def test_nobody_misses_anything_through_restarts():
                                                history_bytes="64M"):
         assert recovered > 20
         assert metrics['websocket_history_resumes_total{recovered="false"}'] == 0
-
-
-class Shared:
-    """A folder in memory, where what channels keep lies while no process has it."""
-
-    def __enter__(self):
-        self.path = tempfile.mkdtemp(prefix="wsbind-test-", dir="/dev/shm")
-        return {"RUNTIME_DIRECTORY": self.path}
-
-    def __exit__(self, *_):
-        shutil.rmtree(self.path)
 
 
 @seconds(120)

@@ -3,9 +3,7 @@
 
 import fcntl
 import json
-import shutil
 import struct
-import tempfile
 import termios
 
 from google.protobuf import json_format
@@ -131,13 +129,8 @@ async def test_json_is_what_protobuf_makes_of_it():
 
 
 async def test_nothing_is_missed_through_restarts_and_crashes():
-    folder = tempfile.mkdtemp(prefix="wsbind-test-", dir="/dev/shm")
-    env = {"RUNTIME_DIRECTORY": folder}
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    try:
-        with Daemon(env=env, **{**HISTORY, "port": port}) as d:
+    with Shared() as env:
+        with Daemon(env=env, **{**HISTORY, "port": free_port()}) as d:
             async with Subscriber(d, "room", "other") as s:
                 await d.wait_metric("websocket_channels", 2)
                 said, count = [], 0
@@ -160,8 +153,6 @@ async def test_nothing_is_missed_through_restarts_and_crashes():
                             for x in got if x.startswith(f"[{channel}]")]
                     assert mine == [x for x in said if x.startswith(f"[{channel}]")], mine
                 await s.stop()
-    finally:
-        shutil.rmtree(folder)
 
 
 async def test_one_run_goes_on_where_another_ended():
@@ -253,20 +244,14 @@ async def chat_through(d, faults, lines):
 
 
 async def test_what_a_client_says_is_published_once_through_crashes():
-    folder = tempfile.mkdtemp(prefix="wsbind-test-", dir="/dev/shm")
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    try:
-        with Daemon(env={"RUNTIME_DIRECTORY": folder}, port=port, history_messages=10000,
+    with Shared() as env:
+        with Daemon(env=env, port=free_port(), history_messages=10000,
                     max_incoming_frames_per_second=0) as d:
             got, out, err = await chat_through(d, [d.crash, d.hand_over, d.crash], 600)
             assert got == [f"line {i}" for i in range(600)], got
             # It is the same client, which gets nothing of its own.
             assert "line" not in out and "not known" not in err, (out, err)
             assert d.metric('websocket_resumes_total', taken="true") > 0
-    finally:
-        shutil.rmtree(folder)
 
 
 def unread(pipe):
@@ -278,12 +263,8 @@ async def test_a_client_reads_on_when_the_server_has_acknowledged():
     """What is read and not acknowledged has a bound: the rest waits in the pipe, and none is lost."""
     lines = [f"line {i}" for i in range(6000)]
     text = "".join(f"{line}\n" for line in lines).encode()
-    folder = tempfile.mkdtemp(prefix="wsbind-test-", dir="/dev/shm")
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    try:
-        with Daemon(env={"RUNTIME_DIRECTORY": folder}, port=port, history_messages=10000,
+    with Shared() as env:
+        with Daemon(env=env, port=free_port(), history_messages=10000,
                     max_incoming_frames_per_second=0) as d:
             client = await asyncio.create_subprocess_exec(
                 str(binary()), "client", "-u", d.url("/room"), "--reconnect_delay_ms=20",
@@ -302,16 +283,11 @@ async def test_a_client_reads_on_when_the_server_has_acknowledged():
             for line in ["first", *lines]:
                 await reader.expect_chat(line)
             await reader.close()
-    finally:
-        shutil.rmtree(folder)
 
 
 async def test_a_client_says_what_nobody_knows():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
     # Nothing outlives this daemon.
-    with Daemon(port=port, history_messages=10000, max_incoming_frames_per_second=0) as d:
+    with Daemon(port=free_port(), history_messages=10000, max_incoming_frames_per_second=0) as d:
         client = await asyncio.create_subprocess_exec(
             str(binary()), "client", "-u", d.url("/room"), "--reconnect_delay_ms=20",
             "--reconnect_attempts=200", stdin=subprocess.PIPE, stdout=subprocess.PIPE,

@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import re
+import secrets
 import shutil
 import signal
 import socket
@@ -87,6 +88,30 @@ def listen_fds(fds):
     names = ":".join(name for name, _ in fds)
     take = f'{moves}export LISTEN_PID=$$ LISTEN_FDS={len(fds)} LISTEN_FDNAMES={names}; exec "$@"'
     return ("bash", "-c", take, "bash")
+
+
+def free_port():
+    """For a daemon that dies and comes back on it: no client is given one of these meanwhile."""
+    first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    while True:
+        port = 10000 + secrets.randbelow(max(first, 20000) - 10000)
+        with socket.socket() as s:
+            try:
+                s.bind(("127.0.0.1", port))
+                return port
+            except OSError:
+                pass
+
+
+class Shared:
+    """A folder in memory, where what channels keep lies while no process has it."""
+
+    def __enter__(self):
+        self.path = tempfile.mkdtemp(prefix="wsbind-test-", dir="/dev/shm")
+        return {"RUNTIME_DIRECTORY": self.path}
+
+    def __exit__(self, *_):
+        shutil.rmtree(self.path)
 
 
 class Daemon:
