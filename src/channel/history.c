@@ -332,9 +332,7 @@ void history_end(struct history *h, struct directory_entry *e)
 	s->is_starting = true;
 	head = TAKE_PTR(s->noted);
 	pthread_mutex_unlock(&s->lock);
-	/*
-	 * Before numbers are given that nobody notes: a process that dies then has no place here.
-	 */
+	/* Before numbers are given that nobody notes: to the next process it is no place. */
 	history_head_free(&h->file, head);
 	atomic_store_explicit(&e->has_history, false, memory_order_release);
 }

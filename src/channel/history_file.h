@@ -5,7 +5,7 @@
  * The file in memory in which histories lie, and what stands in it beside messages: its root, and
  * for each channel a head. It outlives its process. One that hands over says so in the root; what
  * its successor finds is as it was left. Where nothing is said the other one died, and all is
- * looked through: see channel/history_recover.
+ * looked through: see channel/history_restore.
  *
  * A head has two copies of what changes, each with a checksum, written in turn: of a process that
  * dies while it writes one the other is whole. What it says is written before anybody sees a
